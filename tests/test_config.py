@@ -1,0 +1,204 @@
+"""RunConfig: round trips, identities that never move, errors that tell what to do."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jsc_explore import config, layers
+from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, expand_grid, format_value, parse_value
+from jsc_explore.errors import FieldError
+
+DIGEST = "0" * 64
+
+
+def values_of(name: str) -> st.SearchStrategy:
+    spec = FIELDS[name]
+    if spec.kind == "int":
+        return st.integers(int(spec.low), int(spec.high))
+    if spec.kind == "float":
+        return st.floats(spec.low, spec.high, allow_nan=False)
+    return st.sampled_from(spec.ladder)
+
+
+configs = st.fixed_dictionaries({name: values_of(name) for name in FIELDS}).map(RunConfig.from_dict)
+
+
+@given(configs)
+def test_a_config_survives_json(run):
+    assert RunConfig.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+
+
+@given(configs)
+def test_every_value_survives_being_written_for_the_command_line(run):
+    again = {name: parse_value(name, str(value)) for name, value in run.to_dict().items()}
+    assert RunConfig.from_dict(again) == run
+
+
+@given(configs, st.sampled_from(sorted(FIELDS)), st.data())
+def test_identity_changes_with_every_field_that_changes_a_result(run, name, data):
+    other = run.with_(**{name: data.draw(values_of(name))})
+    same = other == run or (name == "momentum" and run.optimizer != "sgd")
+    assert (other.run_id(DIGEST) == run.run_id(DIGEST)) == same
+
+
+@given(configs)
+def test_seeds_share_the_config_id(run):
+    assert run.with_(seed=0).config_id(DIGEST) == run.config_id(DIGEST)
+
+
+def test_golden_ids():
+    # A change here makes every stored run unreachable: raise RECIPE_VERSION knowingly or find what moved.
+    assert RunConfig().run_id(DIGEST) == "cefa6053d6888af26b99405fc0cce18d"
+    assert RunConfig().config_id(DIGEST) == "a4158749db387edf4b25bf50b4c3dd42"
+    sgd = RunConfig(model="16-64-32-32-5", optimizer="sgd", weight_decay=5e-4, batch_size=512, seed=7, final_relu=False)
+    assert sgd.run_id(DIGEST) == "aed24447758d6f449b86f090ed92a764"
+
+
+def test_a_name_and_its_layers_are_one_run():
+    assert RunConfig(model="16b-5") == RunConfig(model="jsc-tiny") == RunConfig(model=" JSC-Tiny ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", 0),
+        ("batch_size", 1.5),
+        ("batch_size", True),
+        ("batch_size", "256"),
+        ("learning_rate", float("nan")),
+        ("learning_rate", 0.0),
+        ("learning_rate", None),
+        ("max_epochs", 10**9),
+        ("optimizer", "adma"),
+        ("final_relu", "perhaps"),
+        ("model", 5),
+        ("model", "16-999999999999-5"),
+        ("seed", -1),
+    ],
+)
+def test_a_bad_value_names_field_value_rule_and_remedy(name, value):
+    with pytest.raises(FieldError) as caught:
+        RunConfig.from_dict({name: value})
+    text = str(caught.value)
+    assert text.startswith(f"{name} = ")
+    assert repr(value) in text
+    assert "must" in text
+    assert "; " in text
+    assert "\n" not in text
+
+
+def test_an_unknown_field_gets_the_nearest_one():
+    with pytest.raises(FieldError, match="did you mean learning_rate"):
+        RunConfig.from_dict({"learning_rte": 1})
+
+
+def test_grid_is_the_product_with_seeds():
+    runs = expand_grid({"batch_size": [16, 32], "learning_rate": 1e-3, "seeds": 3})
+    assert [(r.batch_size, r.seed) for r in runs] == [(16, 0), (16, 1), (16, 2), (32, 0), (32, 1), (32, 2)]
+    assert len(expand_grid({})) == config.DEFAULT_SEEDS
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"batch_size": []},
+        {"seeds": 0},
+        {"seeds": 2, "seed": 1},
+        {"batchsize": 3},
+        {"seed": list(range(200_000))},
+    ],
+)
+def test_a_bad_grid_is_refused(grid):
+    with pytest.raises(FieldError):
+        expand_grid(grid)
+
+
+def test_numbers_are_written_as_people_write_them():
+    assert [format_value("learning_rate", v) for v in (1e-3, 3.2e-5, 0.1, 1.0)] == [
+        "1e-3",
+        "3.2e-5",
+        "0.1",
+        "1",
+    ]
+    assert format_value("final_relu", False) == "no"
+    assert format_value("batch_size", 65536) == "65536"
+
+
+@given(configs)
+def test_formatted_numbers_of_the_ladder_read_back(run):
+    for name, spec in FIELDS.items():
+        for value in spec.ladder:
+            assert parse_value(name, format_value(name, value)) == parse_value(name, str(value))
+
+
+def test_defaults_are_the_dataclass_defaults():
+    assert RunConfig().to_dict() == DEFAULTS
+
+
+def test_config_and_layers_import_without_torch():
+    code = "import sys, jsc_explore.config; assert 'torch' not in sys.modules and 'streamlit' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- layers
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("jsc-tiny", 117),
+        ("jsc-toy", 327),
+        ("jsc-s", 5615),
+        ("jsc-trt", 3231),
+        ("jsc-three-linear", 661),
+        ("jsc-conv", 3285),
+    ],
+)
+def test_the_labs_networks_have_their_parameter_counts(name, count):
+    assert layers.parse(name).parameters == count
+
+
+def test_options_spell_out_to_every_node():
+    assert layers.canonical("16-64-5 bn=all act=tanh dropout=0.1") == "16b/tanhd0.1-64b/tanhd0.1-5b"
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ("", "1 to 400"),
+        ("16", "2 to 64 nodes"),
+        ("17-5", "must be 16"),
+        ("16-32-6", "must be 5"),
+        ("16-x-5", "node 2 ('x') is not a layer"),
+        ("16-32/foo-5", "unknown activation 'foo'"),
+        ("16-32d1.5-5", "dropout"),
+        ("16-p2-5", "needs positions"),
+        ("16-c4k4-5", "must be odd"),
+        ("16-c4k3-p20-5", "pools over 20 of 16"),
+        ("16-0-5", "width 0"),
+        ("16-4096-4096-5", "parameters, the limit"),
+        ("16-c8k3", "must be a linear layer"),
+        ("16-32-5/tanh", "final_relu"),
+        ("16-32-5 bn=maybe", "bn=maybe"),
+        ("16-32-5 colour=red", "unknown"),
+        ("16-²-5", "not a layer"),
+    ],
+)
+def test_a_spec_that_cannot_be_built_says_which_part_and_why(spec, why):
+    with pytest.raises(FieldError) as caught:
+        layers.parse(spec)
+    assert why in str(caught.value)
+
+
+@given(st.text(alphabet="0123456789-bcdkrspg/ae.= xlu", max_size=60))
+def test_any_text_is_read_or_refused_and_canonical_text_is_stable(text):
+    try:
+        network = layers.parse(text)
+    except FieldError:
+        return
+    assert layers.canonical(network.spec) == network.spec
+    assert layers.parse(network.spec).parameters == network.parameters
