@@ -1,0 +1,134 @@
+"""Fetch, identify and load a source: the one door between the cache and the other rooms."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import platformdirs
+
+from jsc_explore.data import canonical, cernbox, openml, plain
+from jsc_explore.data.jets import Jets
+from jsc_explore.data.sources import SOURCES, Release, broken, known
+from jsc_explore.errors import DataError
+
+
+def cache_dir() -> Path:
+    """Return where sources are kept: ``$JSC_EXPLORE_CACHE``, or the user's cache folder."""
+    chosen = os.environ.get("JSC_EXPLORE_CACHE")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("jsc-explore")
+
+
+def fetch(name: str, *, cache: Path | None = None, progress: bool = True, force: bool = False) -> Path:
+    """Make sure the source is in the cache, whole, and return its Parquet file.
+
+    What is there and whole is left alone unless ``force``; what is torn is replaced. Two processes that fetch at once
+    do it once. ``progress`` draws a bar on stderr, where that is a terminal. Raises FieldError for an unknown name,
+    DataError when the source cannot be had; what was cached before then stays as it was.
+    """
+    known(name)
+    folder = cache or cache_dir()
+    if not force and (path := _whole(folder, name)):
+        return path  # without the lock, so that a cache on a read-only disk serves
+    try:
+        with _locked(folder, name):
+            if not force and (path := _whole(folder, name)):
+                return path
+            with _workbench(folder, name) as bench:
+                release = _RETRIEVE[name](bench, progress)
+            canonical.check(name, release.url or "recipe", release.features, release.labels)
+            return canonical.write(folder, name, release, _recipe_digest(name))
+    except OSError as error:
+        remedy = "set JSC_EXPLORE_CACHE to a folder with room where you may write"
+        raise broken(name, str(folder), f"cannot be written ({error.strerror or error})", remedy) from error
+
+
+def digest(name: str, *, cache: Path | None = None) -> str:
+    """Return the identity of the source's jets, which every run id contains, without reading a jet.
+
+    Raises FieldError for an unknown name, DataError when a download has not been fetched.
+    """
+    known(name)
+    return _recipe_digest(name) or canonical.read_manifest(cache or cache_dir(), name).digest
+
+
+def is_available(name: str, *, cache: Path | None = None) -> bool:
+    """Say whether ``load`` would answer without a download; always true of what is made here."""
+    if known(name).made_here:
+        return True
+    try:
+        canonical.read_manifest(cache or cache_dir(), name)
+    except DataError:
+        return False
+    return True
+
+
+def load(name: str, *, cache: Path | None = None) -> Jets:
+    """Read every jet of the source, in its order.
+
+    A source made here is made on first use, and again if its file is torn or of an older recipe. A download is never
+    started from here: DataError says how to fetch. FieldError for an unknown name.
+    """
+    folder = cache or cache_dir()
+    if known(name).made_here:
+        fetch(name, cache=folder, progress=False)
+    manifest, features, labels = canonical.read(folder, name)
+    return Jets(name, features, labels, manifest.digest)
+
+
+def _recipe_digest(name: str) -> str | None:
+    """Digest of the recipe, for a source made here.
+
+    Of its text, not of its values: exp and log differ in the last bit from one machine's mathematics library to the
+    next, and the same run must have the same id on both. None for a download, whose values are its identity.
+    """
+    return hashlib.sha256(plain.RECIPE.encode()).hexdigest() if SOURCES[name].made_here else None
+
+
+def _whole(folder: Path, name: str) -> Path | None:
+    """Return the cached file if it is there, unharmed and of today's recipe."""
+    with suppress(DataError):
+        manifest, _, _ = canonical.read(folder, name)
+        if manifest.digest == (_recipe_digest(name) or manifest.content_sha256):
+            return folder / manifest.file
+    return None
+
+
+@contextmanager
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{name}.lock"):
+        yield
+
+
+@contextmanager
+def _workbench(folder: Path, name: str) -> Iterator[Path]:
+    """Lend a folder for downloads, empty at the start and gone at the end; the caller holds the lock.
+
+    Its name is fixed, so that what a killed process left is cleared by the next.
+    """
+    bench = folder / f"{name}.download"
+    shutil.rmtree(bench, ignore_errors=True)
+    bench.mkdir()
+    try:
+        yield bench
+    finally:
+        shutil.rmtree(bench, ignore_errors=True)
+
+
+def _make(bench: Path, progress: bool) -> Release:
+    features, labels = plain.generate()
+    return Release(features, labels, url="", licence=SOURCES["simulated"].licence, sha256="")
+
+
+_RETRIEVE: dict[str, Callable[[Path, bool], Release]] = {
+    "simulated": _make,
+    "openml": openml.retrieve,
+    "cernbox": cernbox.retrieve,
+}

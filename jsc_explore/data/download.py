@@ -1,0 +1,81 @@
+"""Get one file over HTTP: retried when the failure may pass, whole or not there at all."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from jsc_explore.data.sources import broken
+
+ATTEMPTS = 4
+WAIT_S = 1.0  # before the second attempt; doubled before each further one
+TIMEOUT_S = 30.0  # for the connection and for each silence, not for the whole file
+
+_MOVED = "if it moved, set JSC_EXPLORE_{}_URL to a mirror, or use another source"
+_PASSING_STATUS = (408, 425, 429)  # and every 5xx
+_WEB_PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head")
+
+
+class _PassingError(Exception):
+    """A failure that another attempt may not meet."""
+
+
+def download(name: str, url: str, path: Path, *, md5: str = "", progress: bool = False) -> None:
+    """Download ``url`` to ``path``, which appears only when the file is whole.
+
+    Whole means: as many bytes as the server announced, the md5 given (if any), and not a web page in place of data.
+    Raises DataError, naming the source ``name`` and the file, when it cannot be had after ``ATTEMPTS`` attempts.
+    """
+    failure = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(WAIT_S * 2 ** (attempt - 1))
+        try:
+            _transfer(name, url, path, progress)
+            _check(name, url, path, md5)
+            return
+        except _PassingError as error:
+            path.unlink(missing_ok=True)
+            failure = str(error)
+    remedy = f"check the network, then run: jsc-explore data fetch {name}"
+    raise broken(name, path.name, f"{failure}, {ATTEMPTS} attempts in a row", remedy)
+
+
+def _transfer(name: str, url: str, path: Path, progress: bool) -> None:
+    import pooch
+    from requests.exceptions import HTTPError, RequestException
+    from tqdm import tqdm
+
+    pooch.get_logger().setLevel("WARNING")  # it advises, line by line, to pin hashes: not the reader's business
+    # disable=None: no bar where stderr is a file or a pipe.
+    bar = tqdm(desc=name, unit="B", unit_scale=True, leave=False, file=sys.stderr, disable=None if progress else True)
+    get = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT_S)
+    try:
+        # No known_hash here: pooch would call a web page a wrong hash. _check looks at the bytes first.
+        pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=get)
+    except HTTPError as error:
+        answer = error.response
+        status, reason = (answer.status_code, answer.reason) if answer is not None else (0, "")
+        what = f"the server answered {status} {reason} for {url}"
+        if status >= 500 or status in _PASSING_STATUS:
+            raise _PassingError(what) from error
+        raise broken(name, path.name, what, _MOVED.format(name.upper())) from error
+    except RequestException as error:
+        if isinstance(error, ValueError):  # requests marks a malformed address so; no attempt will mend it
+            raise broken(name, path.name, f"cannot use the address {url}") from error
+        raise _PassingError(f"the transfer from {url} broke off ({type(error).__name__})") from error
+    finally:
+        bar.close()
+
+
+def _check(name: str, url: str, path: Path, md5: str) -> None:
+    import pooch
+
+    with path.open("rb") as file:
+        head = file.read(256).lstrip().lower()
+    if head.startswith(_WEB_PAGE):
+        what = f"{url} gave a web page in place of data"
+        raise broken(name, path.name, what, "open the address in a browser to see what it says")
+    if md5 and (found := pooch.file_hash(str(path), alg="md5")) != md5.lower():
+        raise _PassingError(f"wrong checksum, md5 {found} where {md5} was promised")

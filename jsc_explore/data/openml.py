@@ -1,0 +1,120 @@
+"""The OpenML release: its metadata, then an ARFF file of text, checked by the md5 the metadata gives."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from jsc_explore.data.download import download
+from jsc_explore.data.jets import CLASSES, FEATURES, Features, Labels
+from jsc_explore.data.sources import Release, base_url, broken
+
+NAME = "openml"
+DATA_ID = 42468
+ARFF = "hls4ml_lhc_jets_hlf.arff"
+
+_CHANGED = "OpenML may have changed it: use another source and report this line"
+_ATTRIBUTE = re.compile(r"@attribute\s+('[^']*'|\"[^\"]*\"|\S+)\s+\S", re.IGNORECASE)
+_QUOTES = "'\" "
+
+
+def retrieve(folder: Path, progress: bool) -> Release:
+    """Download into ``folder`` and read; DataError when the release cannot be had or is not what it should be."""
+    import pooch
+
+    base = base_url("JSC_EXPLORE_OPENML_URL", "https://www.openml.org")
+    about = folder / "metadata.json"
+    download(NAME, f"{base}/api/v1/json/data/{DATA_ID}", about)
+    metadata = _metadata(about)
+    arff = folder / ARFF
+    url = metadata["url"]
+    download(NAME, url, arff, md5=metadata["md5_checksum"], progress=progress)
+    features, labels = read_arff(arff, label=metadata.get("default_target_attribute") or "class")
+    return Release(features, labels, url, str(metadata.get("licence") or "not stated"), pooch.file_hash(str(arff)))
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(path.read_bytes())["data_set_description"]
+        missing = [key for key in ("url", "md5_checksum") if not isinstance(description[key], str)]
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"not the metadata expected, {type(error).__name__} {error}"
+        raise broken(NAME, path.name, what, _CHANGED) from error
+    if missing:
+        raise broken(NAME, path.name, f"no {missing[0]} in it", _CHANGED)
+    return dict(description)
+
+
+def read_arff(path: Path, label: str = "class") -> tuple[Features, Labels]:
+    """Read the sixteen features and the class of every row, columns found by name.
+
+    Returns ``(n, 16) float32`` and ``(n,) uint8``; a missing value becomes NaN, for the caller to refuse. Raises
+    DataError when a column is missing, a number is not one, or a class is unknown.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    with path.open("rb") as file:
+        columns = _header(path, file)
+        _need_columns(path, columns, (*FEATURES, label))
+        try:
+            # A CSV reader for the rows, as ARFF's own readers take a Python loop over 830,000 lines.
+            table = csv.read_csv(
+                file,
+                read_options=csv.ReadOptions(column_names=columns, block_size=1 << 24),
+                parse_options=csv.ParseOptions(quote_char=False, invalid_row_handler=_skip_comment),
+                convert_options=csv.ConvertOptions(
+                    include_columns=[*FEATURES, label],
+                    column_types={**dict.fromkeys(FEATURES, pa.float64()), label: pa.string()},
+                    null_values=["?"],  # ARFF's sign for a missing value
+                ),
+            )
+        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+            raise broken(NAME, path.name, str(error)) from error
+    features = np.empty((len(table), len(FEATURES)), np.float32)
+    with np.errstate(over="ignore"):
+        for column, feature in enumerate(FEATURES):
+            features[:, column] = table[feature].to_numpy()
+    return features, _labels(path, table[label])
+
+
+def _header(path: Path, file: BinaryIO) -> list[str]:
+    """Read up to and including the @data line, and leave the file there."""
+    names: list[str] = []
+    for line in iter(file.readline, b""):
+        text = line.decode("utf-8", errors="replace").strip()
+        if text.lower().startswith("@data"):
+            return names
+        if found := _ATTRIBUTE.match(text):
+            names.append(found[1].strip(_QUOTES))
+    raise broken(NAME, path.name, "no @data line: not an ARFF file")
+
+
+def _need_columns(path: Path, columns: list[str], needed: tuple[str, ...]) -> None:
+    missing = [name for name in needed if columns.count(name) != 1]
+    if missing:
+        what = f"column {missing[0]} missing or repeated ({len(missing)} of {len(needed)} such)"
+        raise broken(NAME, path.name, what, _CHANGED)
+
+
+def _skip_comment(row: Any) -> str:
+    return "skip" if row.text.startswith("%") else "error"
+
+
+def _labels(path: Path, column: Any) -> Labels:
+    # By name, never by the file's order of classes: that one is alphabetical, with the top third.
+    encoded = column.combine_chunks().dictionary_encode()
+    index = []
+    for value in encoded.dictionary.to_pylist():
+        name = value.strip(_QUOTES)
+        if name not in CLASSES:
+            raise broken(NAME, path.name, f"unknown class {name!r}, not one of {', '.join(CLASSES)}")
+        index.append(CLASSES.index(name))
+    if encoded.null_count:
+        raise broken(NAME, path.name, f"no class in {encoded.null_count} rows")
+    labels: Labels = np.array(index, np.uint8)[encoded.indices.to_numpy()]
+    return labels

@@ -1,0 +1,97 @@
+"""The three sources of jets: what each is, where it comes from, how many jets it holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from jsc_explore.data import plain
+from jsc_explore.data.jets import Features, Labels
+from jsc_explore.errors import DataError, FieldError
+
+
+@dataclass(frozen=True)
+class Source:
+    """One release of jets.
+
+    Attributes
+    ----------
+    name: the key by which the command line, the configs and the cache know it.
+    title: one line for a person.
+    rows: jets published, before duplicates are dropped.
+    url: where a person can read about it; empty when it is made here.
+    licence: as the publisher states it; the manifest keeps what the publisher's own metadata said on the day.
+    made_here: True when it needs no download.
+    """
+
+    name: str
+    title: str
+    rows: int
+    url: str
+    licence: str
+    made_here: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Release:
+    """What a source delivered: jets in order, and where they came from.
+
+    ``features`` is ``(n, 16) float32``, ``labels`` ``(n,) uint8`` in the order of ``CLASSES``; ``sha256`` is that of
+    the file downloaded, empty when there was none.
+    """
+
+    features: Features
+    labels: Labels
+    url: str
+    licence: str
+    sha256: str
+
+
+_ALL = (
+    Source(
+        name="simulated",
+        title="Jets made on this machine, for trying everything without a download",
+        rows=plain.ROWS,
+        url="",
+        licence="MIT",
+        made_here=True,
+    ),
+    Source(
+        name="openml",
+        title="OpenML 42468, hls4ml_lhc_jets_hlf: the release most papers use",
+        rows=830_000,
+        url="https://www.openml.org/d/42468",
+        licence="as stated by OpenML",
+    ),
+    Source(
+        name="cernbox",
+        title="CERNBox, pythia82-lhc13 all-pt1-50k: the release the lab uses; models score a point lower on it",
+        rows=986_806,
+        url="https://cernbox.cern.ch/index.php/s/jvFd5MoWhGs1l5v",
+        licence="not stated by the publisher",
+    ),
+)
+SOURCES: Mapping[str, Source] = MappingProxyType({source.name: source for source in _ALL})
+
+
+def known(name: str) -> Source:
+    """Return the source of that name; FieldError names the choices when there is none."""
+    try:
+        return SOURCES[name]
+    except (KeyError, TypeError):
+        rule = f"must be one of {', '.join(SOURCES)}"
+        raise FieldError("source", name, rule, "try 'simulated', which needs no download") from None
+
+
+def broken(name: str, file: str, what: str, remedy: str | None = None) -> DataError:
+    """Build the one line that says which file of which source is wrong, and what to do."""
+    # Foreign libraries like to explain themselves over several lines.
+    what = " ".join(what.split())
+    return DataError(f"{name}: {file}: {what}; {remedy or f'run: jsc-explore data fetch {name}'}")
+
+
+def base_url(variable: str, default: str) -> str:
+    """Return the address a download starts from, which a mirror's may replace through the environment."""
+    return (os.environ.get(variable) or default).rstrip("/")

@@ -1,0 +1,125 @@
+"""From jets to what a network trains on: duplicates dropped, parts drawn, features standardised."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from jsc_explore.data.jets import Features, Jets, Labels
+from jsc_explore.errors import DataError, FieldError
+
+PROTOCOLS = ("mase", "holdout")
+
+_TEST = 0.2
+_VALIDATION = 1 / 8  # of the 80%, so a tenth of all
+_SEED = 42  # every paper's split of these data; it is not the seed of a run
+_FEWEST = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Jets ready for training: ``*_x`` are ``(n, 16) float32``, standardised; ``*_y`` are ``(n,) uint8``.
+
+    Attributes
+    ----------
+    mean, scale: ``(16,) float64``, in original units, of the training part alone: ``x = (feature - mean) / scale``.
+    protocol: one of ``PROTOCOLS``. Under ``mase``, ``val_x is train_x``: what the lab calls validation accuracy is
+        training accuracy in eval mode.
+    digest: that of the jets; with the protocol it identifies the split.
+    """
+
+    train_x: Features
+    train_y: Labels
+    val_x: Features
+    val_y: Labels
+    test_x: Features
+    test_y: Labels
+    mean: npt.NDArray[np.float64]
+    scale: npt.NDArray[np.float64]
+    protocol: str
+    digest: str
+
+
+def split(jets: Jets, protocol: str) -> Split:
+    """Split as the lab does (``mase``: 80% to train and validate on, 20% to test) or honestly (``holdout``: 70/10/20).
+
+    The test part is the same under both. Duplicate rows go first, as in the lab's loader (DeepWok/mase, January 2024,
+    ``machop/chop/dataset/physical/jsc.py``). Raises FieldError for an unknown protocol, DataError for fewer than 10
+    distinct jets.
+    """
+    if protocol not in PROTOCOLS:
+        raise FieldError("protocol", protocol, f"must be one of {', '.join(PROTOCOLS)}", "try 'holdout'")
+    kept = np.flatnonzero(first_occurrences(jets.features, jets.labels))
+    if len(kept) < _FEWEST:
+        rule = f"{len(kept)} distinct jets, fewer than the {_FEWEST} that three parts need"
+        raise DataError(f"{jets.name}: {rule}; use a larger source")
+    train, test = _draw(kept, _TEST)
+    train, validation = _draw(train, _VALIDATION) if protocol == "holdout" else (train, train)
+    mean, scale = _moments(jets.features[train])
+
+    def standardised(rows: npt.NDArray[np.intp]) -> Features:
+        return ((jets.features[rows] - mean) / scale).astype(np.float32)
+
+    train_x, train_y = standardised(train), jets.labels[train]
+    honest = validation is not train
+    return Split(
+        train_x=train_x,
+        train_y=train_y,
+        val_x=standardised(validation) if honest else train_x,
+        val_y=jets.labels[validation] if honest else train_y,
+        test_x=standardised(test),
+        test_y=jets.labels[test],
+        mean=mean,
+        scale=scale,
+        protocol=protocol,
+        digest=jets.digest,
+    )
+
+
+def first_occurrences(features: Features, labels: Labels) -> npt.NDArray[np.bool_]:
+    """Mark the rows that repeat no earlier row, features and label together: ``(n,) bool``.
+
+    Exact, and 20 times faster than sorting the rows themselves: 64-bit hashes that differ prove two rows different, so
+    only the few whose hashes meet are compared in full.
+    """
+    # + 0 turns -0.0 into 0.0: equal numbers must have equal bits.
+    rows = np.ascontiguousarray(features, np.float32) + np.float32(0)
+    hashes = labels.astype(np.uint64)
+    for word in rows.view(np.uint64).T:
+        hashes = (hashes ^ word) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+    order = np.argsort(hashes)
+    meets = hashes[order[1:]] == hashes[order[:-1]]
+    candidate = np.zeros(len(rows), np.bool_)
+    candidate[order[1:][meets]] = True
+    candidate[order[:-1][meets]] = True
+    keep = ~candidate
+    if candidate.any():
+        index = np.flatnonzero(candidate)
+        whole = np.column_stack([rows[index], labels[index].astype(np.float32)])
+        _, first = np.unique(whole, axis=0, return_index=True)
+        keep[index[first]] = True
+    return keep
+
+
+def _draw(rows: npt.NDArray[np.intp], part: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Draw as scikit-learn's ``train_test_split(rows, test_size=part, random_state=42)``: the rest, the part.
+
+    Three lines here, held to scikit-learn by a test, spare every worker two seconds of import. NumPy promises that
+    RandomState's stream never changes.
+    """
+    order = np.random.RandomState(_SEED).permutation(len(rows))
+    size = math.ceil(part * len(rows))
+    return rows[order[size:]], rows[order[:size]]
+
+
+def _moments(train: Features) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and standard deviation (population's, as StandardScaler) per feature."""
+    mean = train.mean(axis=0, dtype=np.float64)
+    scale = train.std(axis=0, dtype=np.float64)
+    # A constant column has a deviation of rounding noise; dividing by that would blow it up.
+    constant = train.min(axis=0) == train.max(axis=0)
+    return mean, np.where(constant, 1.0, scale)
