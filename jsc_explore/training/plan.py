@@ -1,0 +1,58 @@
+"""When to look up: an epoch cut into chunks, each ending at a point of the curve, a pulse or the epoch's end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+# A chunk is what runs without looking up: short enough that Cancel answers and progress moves several times a second.
+MAX_CHUNK_STEPS = 200
+FIRST_EPOCH_POINTS = 9
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Steps ``[start, stop)`` of an epoch (from 0); ``point``: a point of the curve is due at its end."""
+
+    epoch: int
+    start: int
+    stop: int
+    point: bool
+    ends_epoch: bool
+
+
+class EpochPlan:
+    """The chunks of one epoch as Lightning takes them: an iterable with a length (a list would mean many loaders)."""
+
+    def __init__(self, epoch: int, steps_per_epoch: int) -> None:
+        self.chunks = epoch_chunks(epoch, steps_per_epoch)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return iter(self.chunks)
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+
+def epoch_chunks(epoch: int, steps_per_epoch: int) -> list[Chunk]:
+    """Return the chunks of one epoch; the first epoch has points at log-spaced steps, each epoch one at its end."""
+    points = {steps_per_epoch} | (_log_spaced(steps_per_epoch) if epoch == 0 else set())
+    stops = sorted(points | set(range(MAX_CHUNK_STEPS, steps_per_epoch, MAX_CHUNK_STEPS)))
+    starts = [0, *stops[:-1]]
+    return [
+        Chunk(epoch, start, stop, stop in points, stop == steps_per_epoch)
+        for start, stop in zip(starts, stops, strict=True)
+    ]
+
+
+def _log_spaced(steps: int) -> set[int]:
+    return {int(step) for step in np.rint(np.geomspace(1, steps, FIRST_EPOCH_POINTS + 1))}
+
+
+def stream_seed(purpose: str, seed: int, epoch: int) -> int:
+    """Return the seed of one random stream; it depends on the run's seed, the epoch and the purpose, nothing else."""
+    digest = hashlib.sha256(f"{purpose}:{seed}:{epoch}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

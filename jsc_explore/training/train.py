@@ -1,0 +1,319 @@
+"""Train a stack under Lightning's Trainer and tell an observer of every point, pulse and finished replica."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning
+import numpy as np
+import torch
+from lightning import LightningModule, Trainer
+from safetensors.torch import save
+from torch import Tensor
+
+from jsc_explore import __version__
+from jsc_explore.config import RunConfig
+from jsc_explore.data import Split
+from jsc_explore.record import CLASSES, Outcome, Point
+from jsc_explore.training.checkpoint import Best, Resume, load_checkpoint, restore, save_checkpoint
+from jsc_explore.training.ledger import Ledger
+from jsc_explore.training.metrics import Scores, roc_summary
+from jsc_explore.training.plan import Chunk, EpochPlan
+from jsc_explore.training.stack import DeviceSplit, Stack, device_of
+
+# A crash loses at most this much work and the epoch under way; writing a checkpoint of fifty replicas takes 0.1 s.
+CHECKPOINT_EVERY_S = 5.0
+
+
+class Observer(Protocol):
+    """Who is told what happens. Keys are those of the mapping of runs; every call comes from the training thread."""
+
+    def point(self, key: str, point: Point) -> None:
+        """Take note of a new point of one replica."""
+
+    def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
+        """Take note of the steps done by the replicas that are still training."""
+
+    def finished(self, key: str, outcome: Outcome) -> None:
+        """Take the finished run."""
+
+    def cancelled(self) -> set[str]:
+        """Return the keys whose training shall end now, without an outcome."""
+
+
+def train_stack(
+    runs: Mapping[str, RunConfig],
+    split: Split | DeviceSplit,
+    observer: Observer,
+    *,
+    device: str = "auto",
+    checkpoints: Path | None = None,
+) -> None:
+    """Train the runs side by side to their ends; outcomes go to ``observer.finished`` as they come.
+
+    ``runs`` must share one ``stack_key``. With ``checkpoints``, a directory, the runs go on exactly where an earlier
+    call left them, if all of them can; the files are removed by whoever has stored the outcomes.
+    """
+    where = device_of(device)
+    data = split if isinstance(split, DeviceSplit) else DeviceSplit.of(split, where)
+    module = StackTraining(dict(runs), data, observer, checkpoints)
+    with warnings.catch_warnings():
+        # Lightning expects a DataLoader with workers, a logger and optimizers; a chunk plan needs none of them.
+        warnings.filterwarnings("ignore", module=r"lightning\..*|torch\.jit.*")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        trainer = Trainer(
+            accelerator=where.type,
+            devices=1,
+            max_epochs=max(run.max_epochs for run in runs.values()) - module.start_epoch,
+            reload_dataloaders_every_n_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module)
+
+
+class StackTraining(LightningModule):
+    """A stack as a LightningModule: one ``training_step`` is a whole chunk of optimizer steps (manual optimization)."""
+
+    def __init__(
+        self, runs: dict[str, RunConfig], data: DeviceSplit, observer: Observer, checkpoints: Path | None = None
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.keys, self.observer, self.checkpoints = list(runs), observer, checkpoints
+        self.stack_size = len(runs)
+        self.stack = Stack(list(runs.values()), data)
+        self.best = Best(*self.stack.weights())
+        self.ledgers = [Ledger() for _ in runs]
+        self.start_epoch = 0
+        self._resume()
+        self._began = time.perf_counter()
+        self._earlier_s = self.ledgers[0].wall_time_s
+        self._saved = time.perf_counter()
+
+    def train_dataloader(self) -> EpochPlan:
+        """Return the chunks of the coming epoch."""
+        return EpochPlan(self.start_epoch + self.current_epoch, self.stack.steps_per_epoch)
+
+    def transfer_batch_to_device(self, batch: Chunk, _device: torch.device, _index: int) -> Chunk:
+        """Leave the chunk as it is: it holds step numbers, the data lie on the device already."""
+        return batch
+
+    def configure_optimizers(self) -> None:
+        """The stack holds its own optimizer state."""
+
+    def on_train_epoch_start(self) -> None:
+        """Prepare the epoch's batch order and rates; the very first one begins with a point before any step."""
+        epoch = self.start_epoch + self.current_epoch
+        if epoch == 0:
+            self._measure(0, 0.0, with_rate=False)
+        if self.keys:
+            self.stack.begin_epoch(epoch)
+
+    def training_step(self, chunk: Chunk, _index: int = 0) -> None:
+        """Take the chunk's steps, then look: divergence, point, end of epoch, cancellation."""
+        if not self.keys:
+            return
+        begin = time.perf_counter()
+        losses, hits, jets = self.stack.advance(chunk)
+        bad = self._count(chunk, losses, hits, jets, begin)
+        step = chunk.epoch * self.stack.steps_per_epoch + chunk.stop
+        if bad:
+            self._end_diverged(bad, chunk)
+        if self.keys and chunk.point:
+            self._measure(step, chunk.epoch + chunk.stop / self.stack.steps_per_epoch, rate_row=chunk.stop - 1)
+        if self.keys and chunk.ends_epoch:
+            self._end_epoch(chunk.epoch + 1)
+        totals = [run.max_epochs * self.stack.steps_per_epoch for run in self.stack.runs]
+        self.observer.progress(self.keys, step, totals)
+        self._drop(sorted(self._rows(self.observer.cancelled())))
+        if not self.keys:
+            self.trainer.should_stop = True
+
+    def _resume(self) -> None:
+        if self.checkpoints is None:
+            return
+        found = [load_checkpoint(self.checkpoints / f"{key}.safetensors") for key in self.keys]
+        resumes: list[Resume] = [resume for resume in found if resume is not None]
+        # Replicas of a stack walk in step: they go on together or start together.
+        if len(resumes) == len(self.keys) and len({resume.epoch for resume in resumes}) == 1:
+            restore(self.stack, self.best, resumes)
+            self.ledgers = [resume.ledger for resume in resumes]
+            self.start_epoch = resumes[0].epoch
+
+    def _count(self, chunk: Chunk, losses: Tensor, hits: Tensor, jets: int, begin: float) -> dict[int, int]:
+        """Enter the chunk in every ledger; return the step, within the chunk, at which a row stopped being finite."""
+        size = self.stack.batch_size
+        weight = torch.full((len(losses), 1), float(size), dtype=torch.float64, device=losses.device)
+        weight[-1] = jets - size * (len(losses) - 1)
+        loss_sums = (losses.double() * weight).sum(0).tolist()
+        hit_sums = (hits.double() * weight).sum(0).tolist()
+        finite = (losses.isfinite().all(0) & self.stack.flat.isfinite().all(1)).tolist()
+        seconds = time.perf_counter() - begin
+        for ledger, loss_sum, hit_sum in zip(self.ledgers, loss_sums, hit_sums, strict=True):
+            ledger.count(loss_sum, hit_sum, jets, seconds)
+        return {row: _first_bad(losses[:, row], len(losses)) for row, is_finite in enumerate(finite) if not is_finite}
+
+    def _measure(self, step: int, epoch: float, rate_row: int = 0, with_rate: bool = True) -> None:
+        scores = self.stack.evaluate(self.stack.data.val_x, self.stack.data.val_y)
+        rates = self.stack.rates[rate_row].squeeze(1).tolist() if with_rate else [None] * len(self.keys)
+        losses, accuracies, recalls = scores.loss.tolist(), scores.accuracy.tolist(), scores.recall.tolist()
+        for row, (key, ledger) in enumerate(zip(self.keys, self.ledgers, strict=True)):
+            val = (losses[row], accuracies[row], recalls[row])
+            self.observer.point(key, ledger.add_point(step, epoch, rates[row], val))
+
+    def _end_epoch(self, epochs_done: int) -> None:
+        better = [row for row, ledger in enumerate(self.ledgers) if ledger.judge_epoch(epochs_done)]
+        self.best.take(torch.tensor(better, dtype=torch.long), self.stack.flat, self.stack.buffers)
+        wall = self._earlier_s + time.perf_counter() - self._began
+        ended: dict[int, str] = {}
+        for row, (run, ledger) in enumerate(zip(self.stack.runs, self.ledgers, strict=True)):
+            ledger.wall_time_s = wall
+            if reason := ledger.stop_reason(run, epochs_done):
+                ended[row] = reason
+        if ended:
+            self._finish(ended, epochs_done)
+        if self.checkpoints and self.keys and time.perf_counter() - self._saved > CHECKPOINT_EVERY_S:
+            for row, (key, ledger) in enumerate(zip(self.keys, self.ledgers, strict=True)):
+                path = self.checkpoints / f"{key}.safetensors"
+                save_checkpoint(path, epochs_done, row, self.stack, self.best, ledger)
+            self._saved = time.perf_counter()
+
+    def _finish(self, ended: dict[int, str], epochs_done: int) -> None:
+        rows = torch.tensor(list(ended), dtype=torch.long)
+        data = self.stack.data
+        last_flat, last_buffers = _rows_of(self.stack.flat, self.stack.buffers, rows)
+        best_flat, best_buffers = _rows_of(self.best.flat, self.best.buffers, rows)
+        last = self.stack.evaluate(data.test_x, data.test_y, last_flat, last_buffers)
+        best = self.stack.evaluate(data.test_x, data.test_y, best_flat, best_buffers)
+        for index, (row, reason) in enumerate(ended.items()):
+            one = torch.tensor([row])
+            scores = self.stack.logits(data.test_x, *_rows_of(self.best.flat, self.best.buffers, one))[0]
+            output = self.stack.logits(data.test_x, *_rows_of(self.stack.flat, self.stack.buffers, one))[0]
+            outcome = self._outcome(row, reason, epochs_done, _Test(last, best, index, scores, output))
+            self.observer.finished(self.keys[row], outcome)
+        self._drop(list(ended))
+
+    def _end_diverged(self, bad: dict[int, int], chunk: Chunk) -> None:
+        """End the rows whose loss or weights left the finite numbers; their curve keeps what was measured."""
+        for row, offset in bad.items():
+            ledger = self.ledgers[row]
+            ledger.wall_time_s = self._earlier_s + time.perf_counter() - self._began
+            step = chunk.epoch * self.stack.steps_per_epoch + chunk.start + offset
+            outcome = self._outcome(row, "diverged", chunk.epoch, None, diverged_step=step)
+            self.observer.finished(self.keys[row], outcome)
+        self._drop(list(bad))
+
+    def _outcome(
+        self, row: int, reason: str, epochs: int, test: _Test | None, diverged_step: int | None = None
+    ) -> Outcome:
+        ledger, data = self.ledgers[row], self.stack.data
+        last: Mapping[str, Any] = ledger.points[-1] if ledger.points and diverged_step is None else {}
+        return Outcome(
+            status="done" if diverged_step is None else "diverged",
+            stop_reason=reason,
+            points=ledger.points,
+            epochs_run=epochs,
+            steps=epochs * self.stack.steps_per_epoch if diverged_step is None else diverged_step,
+            diverged_step=diverged_step,
+            best_epoch=ledger.best_epoch,
+            train_loss=last.get("train_loss"),
+            train_acc=last.get("train_acc"),
+            val_loss=last.get("val_loss"),
+            val_acc=last.get("val_acc"),
+            best_val_loss=ledger.best_val_loss,
+            best_val_acc=ledger.best_val_acc,
+            **(test.figures(data.test_y) if test else {}),
+            train_rows=len(data.train_y),
+            val_rows=len(data.val_y),
+            test_rows=len(data.test_y),
+            train_time_s=ledger.time_s,
+            wall_time_s=ledger.wall_time_s,
+            stack_size=self.stack_size,
+            peak_memory_mb=peak_memory_mb(self.stack.device),
+            device=device_name(self.stack.device),
+            engine="stack-eager",
+            versions=versions(),
+            weights=save(self.stack.state_dict(row, self.best.flat, self.best.buffers)),
+        )
+
+    def _rows(self, keys: set[str]) -> list[int]:
+        return [row for row, key in enumerate(self.keys) if key in keys]
+
+    def _drop(self, rows: Sequence[int]) -> None:
+        if not rows:
+            return
+        keep = [row for row in range(len(self.keys)) if row not in set(rows)]
+        self.stack.select(keep)
+        self.best.select(torch.tensor(keep, dtype=torch.long))
+        self.keys = [self.keys[row] for row in keep]
+        self.ledgers = [self.ledgers[row] for row in keep]
+
+
+class _Test:
+    """The test figures of one replica, from the scores of those that ended together."""
+
+    def __init__(self, last: Scores, best: Scores, index: int, scores: Tensor, output: Tensor) -> None:
+        self.last, self.best, self.index = last, best, index
+        self.scores, self.output = scores, output
+
+    def figures(self, labels: Tensor) -> dict[str, Any]:
+        """Return the fields of an Outcome that come from the test part."""
+        probabilities = self.scores.softmax(1)
+        roc = [roc_summary(probabilities[:, c], labels == c) for c in range(len(CLASSES))]
+        recall = self.last.recall[self.index].tolist()
+        # The last ReLU is dead for a class that no test jet can raise above zero; it will never be predicted again.
+        silent = (self.output.amax(0) <= 0).tolist()
+        return {
+            "test_loss": float(self.last.loss[self.index]),
+            "test_acc": float(self.last.accuracy[self.index]),
+            "best_test_loss": float(self.best.loss[self.index]),
+            "best_test_acc": float(self.best.accuracy[self.index]),
+            "auc": [area for area, _ in roc],
+            "rejection": [rejection for _, rejection in roc],
+            "confusion": self.best.confusion[self.index].flatten().tolist(),
+            "dead_classes": [c for c, dead, r in zip(CLASSES, silent, recall, strict=True) if dead and r == 0],
+        }
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the peak memory of the GPU, or of this process, in MB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a reader of the record needs to know of the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    return {
+        "jsc_explore": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _rows_of(flat: Tensor, buffers: dict[str, Tensor], rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    return flat[rows], {name: tensor[rows] for name, tensor in buffers.items()}
+
+
+def _first_bad(losses: Tensor, steps: int) -> int:
+    bad = (~losses.isfinite()).nonzero()
+    return int(bad[0]) + 1 if len(bad) else steps

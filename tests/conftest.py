@@ -1,0 +1,25 @@
+"""Shared fixtures: a small split that trains in moments, a cache directory of the test session's own."""
+
+import os
+
+# Tiny steps on two threads ran 20 times slower than on one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def jets_split():
+    """A learnable split of 6,000 made-up jets: 4,000 train, 1,000 validation, 1,000 test."""
+    from jsc_explore.data import Split
+
+    rng = np.random.default_rng(7)
+    labels = rng.integers(0, 5, 6000).astype(np.uint8)
+    centres = rng.normal(size=(5, 16))
+    x = (0.6 * centres[labels] + rng.normal(size=(6000, 16))).astype(np.float32)
+    a, b = 4000, 5000
+    return Split(
+        train_x=x[:a], train_y=labels[:a], val_x=x[a:b], val_y=labels[a:b], test_x=x[b:], test_y=labels[b:],
+        mean=np.zeros(16), scale=np.ones(16), protocol="holdout", digest="d" * 64,
+    )  # fmt: skip

@@ -1,0 +1,361 @@
+"""Training: equal to plain PyTorch, alone or stacked, resumed or not; honest when it diverges."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load
+from sklearn.metrics import roc_auc_score, roc_curve
+from torch import nn
+from torch.nn import functional
+
+from jsc_explore import layers
+from jsc_explore.config import RunConfig
+from jsc_explore.models import MaskedDropout, biases_before_batch_norm, build
+from jsc_explore.record import CLASSES, POINT_FIELDS
+from jsc_explore.training import train as training
+from jsc_explore.training.metrics import confusion_counts, roc_summary
+from jsc_explore.training.plan import epoch_chunks, stream_seed
+from jsc_explore.training.schedules import learning_rates
+from jsc_explore.training.stack import DeviceSplit, Stack, batch_order, stack_key
+from jsc_explore.training.train import train_stack
+
+# What float32 rounding leaves after some hundred steps: sums are taken in another order in a stack.
+CURVE_TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}
+
+
+class Notebook:
+    """An observer that remembers everything and may cancel or fail at a point."""
+
+    def __init__(self, cancel_at=None, fail_after_epochs=None):
+        self.points, self.outcomes, self.pulses = {}, {}, []
+        self.cancel_at, self.fail_after_epochs = cancel_at or {}, fail_after_epochs
+
+    def point(self, key, point):
+        self.points.setdefault(key, []).append(point)
+        if self.fail_after_epochs is not None and point["epoch"] > self.fail_after_epochs:
+            raise ConnectionError("the worker is gone")
+
+    def progress(self, keys, step, totals):
+        self.pulses.append((tuple(keys), step, tuple(totals)))
+
+    def finished(self, key, outcome):
+        self.outcomes[key] = outcome
+
+    def cancelled(self):
+        done = self.pulses[-1][1] if self.pulses else 0
+        return {key for key, step in self.cancel_at.items() if done >= step}
+
+
+def fit(runs, split, **options):
+    notebook = options.pop("notebook", Notebook())
+    runs = {str(i): run for i, run in enumerate(runs)} if isinstance(runs, list) else runs
+    train_stack(runs, split, notebook, device="cpu", **options)
+    return notebook
+
+
+def curve(outcome, name):
+    return np.array([np.nan if p[name] is None else p[name] for p in outcome.points], dtype=float)
+
+
+# ---- the models
+
+
+@pytest.mark.parametrize("name", layers.NAMED)
+def test_a_module_has_the_parameters_its_text_promises(name):
+    module = build(layers.parse(name), seed=0)
+    assert sum(p.numel() for p in module.parameters()) == layers.parse(name).parameters
+    assert module(torch.zeros(3, 16)).shape == (3, 5)
+
+
+@pytest.mark.parametrize("spec", ["16-c4k3b-p2-r8k3-gap-12d0.2-5b", "16b/gelu-8/tanh-8/silud0.1-5", "16-c4k3s2-c1k1-5"])
+def test_any_spec_builds_what_it_counts(spec):
+    network = layers.parse(spec, final_relu=False)
+    module = build(network, seed=1)
+    assert sum(p.numel() for p in module.parameters()) == network.parameters
+    assert module(torch.randn(4, 16)).shape == (4, 5)
+
+
+def test_initial_weights_follow_from_the_seed_alone_and_leave_the_global_state():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    a, b = build(layers.parse("jsc-toy"), 3), build(layers.parse("jsc-toy"), 3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert not torch.equal(
+        next(build(layers.parse("16-5"), 4).parameters()), next(build(layers.parse("16-5"), 3).parameters())
+    )
+
+
+# ---- schedules
+
+
+def test_the_cosine_is_the_labs():
+    rates = [learning_rates(RunConfig(max_epochs=10), epoch, 3)[0] for epoch in range(10)]
+    assert rates == pytest.approx(
+        [1e-3, 9.76e-4, 9.05e-4, 7.94e-4, 6.55e-4, 5.0e-4, 3.46e-4, 2.07e-4, 9.6e-5, 2.5e-5], rel=0.02
+    )
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7])
+def test_one_cycle_is_torchs(epochs):
+    steps = 13
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=epochs * steps, cycle_momentum=False)
+    expected = []
+    for _ in range(epochs * steps):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    run = RunConfig(scheduler="onecycle", learning_rate=0.05, max_epochs=epochs)
+    ours = np.concatenate([learning_rates(run, epoch, steps) for epoch in range(epochs)])
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
+def test_warmup_rises_over_the_first_epoch_and_then_stays():
+    run = RunConfig(scheduler="warmup", learning_rate=1.0)
+    assert learning_rates(run, 0, 4).tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert set(learning_rates(run, 3, 4)) == {1.0}
+
+
+def test_the_first_epoch_has_log_spaced_points_and_chunks_cover_every_step_once():
+    for steps in (1, 2, 10, 313, 12_500):
+        chunks = epoch_chunks(0, steps)
+        assert [c.start for c in chunks] == [0, *[c.stop for c in chunks[:-1]]]
+        assert chunks[-1].stop == steps
+        assert chunks[-1].point
+        assert chunks[-1].ends_epoch
+        assert sum(c.point for c in chunks) >= min(8, steps)
+        assert [c.point for c in epoch_chunks(3, steps)].count(True) == 1
+
+
+# ---- equality
+
+
+def plain_loop(run, split, epochs):
+    """The lab's training in plain PyTorch, with torch's own optimizers; yields validation figures after each epoch."""
+    module = build(run.network, run.seed)
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    if run.optimizer == "sgd":
+        optimizer = torch.optim.SGD(
+            module.parameters(), lr=1.0, momentum=run.momentum, nesterov=run.momentum > 0, weight_decay=run.weight_decay
+        )
+    else:
+        optimizer = kinds[run.optimizer](module.parameters(), lr=1.0, weight_decay=run.weight_decay)
+    x, y = torch.from_numpy(split.train_x), torch.from_numpy(split.train_y).long()
+    vx, vy = torch.from_numpy(split.val_x), torch.from_numpy(split.val_y).long()
+    # Batch norm takes these biases out again: their true gradient is zero, and Adam would turn its noise into drift.
+    constants = [p for name, p in module.named_parameters() if name in biases_before_batch_norm(module)]
+    dropouts = [m for m in module.modules() if isinstance(m, MaskedDropout)]
+    for epoch in range(epochs):
+        order = batch_order(run.seed, epoch, len(y))
+        rates = learning_rates(run, epoch, -(-len(y) // run.batch_size))
+        generator = torch.Generator().manual_seed(stream_seed("dropout", run.seed, epoch))
+        module.train()
+        for step, rate in enumerate(rates):
+            rows = order[step * run.batch_size : (step + 1) * run.batch_size]
+            for dropout in dropouts:
+                keep = 1 - dropout.rate
+                dropout.mask = (torch.rand(len(rows), *dropout.shape, generator=generator) < keep).float() / keep
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            functional.cross_entropy(module(x[rows]), y[rows]).backward()
+            for parameter in constants:
+                parameter.grad.zero_()
+            optimizer.step()
+        module.eval()
+        with torch.no_grad():
+            logits = module(vx)
+        yield functional.cross_entropy(logits, vy).item(), (logits.argmax(1) == vy).float().mean().item()
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        RunConfig(batch_size=96, max_epochs=2),
+        RunConfig(model="jsc-toy", optimizer="sgd", learning_rate=0.05, weight_decay=5e-4, max_epochs=2),
+        RunConfig(model="jsc-toy", optimizer="adamw", weight_decay=0.1, scheduler="warmup", max_epochs=2),
+        RunConfig(model="jsc-s", weight_decay=1e-3, scheduler="onecycle", max_epochs=2, final_relu=False),
+        RunConfig(model="jsc-trt", batch_size=128, max_epochs=2, scheduler="constant"),
+        RunConfig(model="16-c4k3b-r6k3-gap-5", batch_size=500, max_epochs=1, optimizer="sgd", momentum=0.0),
+        RunConfig(model="jsc-three-linear", batch_size=100, seed=3, max_epochs=2),
+    ],
+    ids=lambda run: f"{run.model}-{run.optimizer}-{run.scheduler}",
+)
+def test_training_equals_a_plain_pytorch_loop(run, jets_split):
+    outcome = fit([run], jets_split).outcomes["0"]
+    ends = [p for p in outcome.points if p["epoch"] >= 1 and p["epoch"] == int(p["epoch"])]
+    expected = list(plain_loop(run, jets_split, run.max_epochs))
+    np.testing.assert_allclose([p["val_loss"] for p in ends], [loss for loss, _ in expected], **CURVE_TOLERANCE)
+    # Of 1,000 validation jets at most two may fall on the other side of a boundary by rounding.
+    np.testing.assert_allclose([p["val_acc"] for p in ends], [acc for _, acc in expected], atol=2.1e-3)
+
+
+def test_a_run_alone_and_in_a_stack_of_eight_has_the_same_curve(jets_split):
+    runs = [
+        RunConfig(
+            model="jsc-trt", seed=i % 3, learning_rate=10.0 ** -(2 + i % 3), max_epochs=2 + i % 2,
+            scheduler=("cosine", "constant", "onecycle", "warmup")[i % 4], batch_size=128,
+        )
+        for i in range(8)
+    ]  # fmt: skip
+    together = fit(runs, jets_split).outcomes
+    for i in (0, 3, 6):
+        alone = fit([runs[i]], jets_split).outcomes["0"]
+        for name in ("train_loss", "val_loss", "learning_rate"):
+            np.testing.assert_allclose(curve(together[str(i)], name), curve(alone, name), **CURVE_TOLERANCE)
+        assert curve(together[str(i)], "step").tolist() == curve(alone, "step").tolist()
+        assert together[str(i)].test_acc == pytest.approx(alone.test_acc, abs=2.1e-3)
+
+
+def test_training_twice_gives_the_same_bits(jets_split):
+    runs = [RunConfig(seed=s, max_epochs=2, model="jsc-toy") for s in range(2)]
+    first, second = fit(runs, jets_split).outcomes, fit(runs, jets_split).outcomes
+    assert first["1"].weights == second["1"].weights
+    assert curve(first["0"], "val_loss").tolist() == curve(second["0"], "val_loss").tolist()
+
+
+@pytest.mark.parametrize("model", ["jsc-trt", "jsc-tiny"])
+def test_a_resumed_run_is_the_undisturbed_run_bit_for_bit(jets_split, tmp_path, monkeypatch, model):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", -1.0)
+    runs = {
+        k: RunConfig(model=model, seed=i, max_epochs=4, learning_rate=1e-2, patience=50) for i, k in enumerate("ab")
+    }
+    undisturbed = fit(runs, jets_split).outcomes
+    with pytest.raises(ConnectionError):
+        fit(runs, jets_split, checkpoints=tmp_path, notebook=Notebook(fail_after_epochs=2.5))
+    resumed = fit(runs, jets_split, checkpoints=tmp_path)
+    assert resumed.points["a"][0]["epoch"] == 3
+    for key in runs:
+        assert resumed.outcomes[key].weights == undisturbed[key].weights
+        for name in ("val_loss", "train_loss", "recall_t", "samples"):
+            assert curve(resumed.outcomes[key], name).tolist() == pytest.approx(
+                curve(undisturbed[key], name).tolist(), abs=0, nan_ok=True
+            )
+        assert resumed.outcomes[key].best_test_loss == undisturbed[key].best_test_loss
+
+
+def test_a_torn_checkpoint_starts_from_the_beginning(jets_split, tmp_path):
+    (tmp_path / "0.safetensors").write_bytes(b"torn")
+    assert fit([RunConfig(max_epochs=1)], jets_split, checkpoints=tmp_path).points["0"][0]["epoch"] == 0
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_learns_about_the_same(jets_split, precision):
+    exact = fit([RunConfig(max_epochs=2, model="jsc-toy", learning_rate=1e-2)], jets_split).outcomes["0"]
+    mixed = fit([RunConfig(max_epochs=2, model="jsc-toy", learning_rate=1e-2, precision=precision)], jets_split)
+    assert mixed.outcomes["0"].val_loss == pytest.approx(exact.val_loss, rel=0.05)
+    assert mixed.outcomes["0"].val_loss != exact.val_loss
+
+
+# ---- endings
+
+
+def test_replicas_of_different_length_end_each_at_its_own(jets_split):
+    book = fit([RunConfig(max_epochs=n, scheduler="constant") for n in (3, 1, 2)], jets_split)
+    assert [book.outcomes[k].epochs_run for k in "012"] == [3, 1, 2]
+    assert list(book.outcomes) == ["1", "2", "0"]
+    # A constant rate knows no end: the short run is the first part of the long one.
+    assert curve(book.outcomes["1"], "val_loss").tolist() == curve(book.outcomes["0"], "val_loss")[:-2].tolist()
+
+
+def test_divergence_ends_a_replica_with_status_and_step_and_leaves_its_neighbours(jets_split):
+    wild = RunConfig(
+        optimizer="sgd", learning_rate=10.0, momentum=0.99, model="16-64-64-5", final_relu=False, max_epochs=3
+    )
+    book = fit([wild, wild.with_(learning_rate=1e-2)], jets_split)
+    lost, kept = book.outcomes["0"], book.outcomes["1"]
+    assert (lost.status, lost.stop_reason) == ("diverged", "diverged")
+    assert 0 < lost.diverged_step <= 48
+    assert lost.test_acc is None
+    assert all(p["step"] <= lost.diverged_step for p in lost.points)
+    assert kept.status == "done"
+    assert kept.test_acc > 0.5
+    json.dumps(lost.points, allow_nan=False)
+
+
+def test_early_stopping_counts_epochs_without_a_lower_validation_loss(jets_split):
+    run = RunConfig(model="jsc-s", learning_rate=3e-2, max_epochs=60, patience=2, scheduler="constant")
+    outcome = fit([run], jets_split).outcomes["0"]
+    assert outcome.stop_reason == "early_stopping"
+    assert outcome.epochs_run == outcome.best_epoch + 2 < 60
+    assert outcome.best_val_loss == min(p["val_loss"] for p in outcome.points if p["epoch"] >= 1)
+
+
+def test_cancelling_one_replica_leaves_the_other(jets_split):
+    runs = {"a": RunConfig(max_epochs=3), "b": RunConfig(max_epochs=3, seed=1)}
+    book = fit(runs, jets_split, notebook=Notebook(cancel_at={"a": 20}))
+    assert list(book.outcomes) == ["b"]
+    assert book.points["a"][-1]["epoch"] < 3
+
+
+def test_cancelling_all_ends_the_training(jets_split):
+    book = fit({"a": RunConfig(max_epochs=500)}, jets_split, notebook=Notebook(cancel_at={"a": 20}))
+    assert book.outcomes == {}
+    assert book.points["a"][-1]["epoch"] < 4
+
+
+def test_an_outcome_holds_what_a_reader_asks_for(jets_split):
+    outcome = fit([RunConfig(max_epochs=2, learning_rate=1e-2, final_relu=False)], jets_split).outcomes["0"]
+    assert all(set(point) == set(POINT_FIELDS) for point in outcome.points)
+    assert len(outcome.points) == 1 + sum(c.point for c in epoch_chunks(0, outcome.steps // 2)) + 1
+    assert sum(outcome.confusion) == outcome.test_rows == 1000
+    assert outcome.best_test_acc == pytest.approx(sum(outcome.confusion[::6]) / 1000)
+    assert all(0.5 < area < 1 for area in outcome.auc)
+    assert all(rejection > 1 for rejection in outcome.rejection)
+    module = build(RunConfig(final_relu=False).network, 9)
+    module.load_state_dict(load(outcome.weights))
+    module.eval()
+    accuracy = (module(torch.from_numpy(jets_split.test_x)).argmax(1).numpy() == jets_split.test_y).mean()
+    assert accuracy == pytest.approx(outcome.best_test_acc)
+
+
+def test_a_dead_class_is_marked(jets_split):
+    module = build(RunConfig().network, 0)
+    data = DeviceSplit.of(jets_split, torch.device("cpu"))
+    book = Notebook()
+    stack = training.StackTraining({"a": RunConfig(max_epochs=1, learning_rate=1e-8)}, data, book)
+    bias = sum(p.numel() for n, p in module.named_parameters() if n != "2.bias")
+    stack.stack.flat[0, bias + CLASSES.index("z")] = -1e6
+    stack.best.flat.copy_(stack.stack.flat)
+    stack._measure(0, 0.0, with_rate=False)
+    stack._finish({0: "max_epochs"}, 1)
+    assert book.outcomes["a"].dead_classes == ["z"]
+
+
+def test_a_stack_holds_one_architecture(jets_split):
+    data = DeviceSplit.of(jets_split, torch.device("cpu"))
+    with pytest.raises(ValueError, match="stack key"):
+        Stack([RunConfig(), RunConfig(batch_size=16)], data)
+    assert stack_key(RunConfig()) == stack_key(RunConfig(seed=4, learning_rate=1.0, scheduler="constant"))
+
+
+# ---- metrics
+
+
+def test_roc_agrees_with_scikit_learn_also_on_ties():
+    rng = np.random.default_rng(0)
+    signal = rng.random(3000) < 0.3
+    for scores in (rng.random(3000) + 0.5 * signal, np.round(rng.random(3000) + 0.3 * signal, 1)):
+        area, rejection = roc_summary(torch.from_numpy(scores), torch.from_numpy(signal))
+        assert area == pytest.approx(roc_auc_score(signal, scores), abs=1e-12)
+        fpr, tpr, _ = roc_curve(signal, scores, drop_intermediate=False)
+        assert rejection == pytest.approx(1 / np.interp(0.5, tpr, fpr), rel=1e-9)
+    assert roc_summary(torch.ones(5), torch.ones(5, dtype=torch.bool)) == (None, None)
+    assert roc_summary(torch.tensor([2.0, 1.0]), torch.tensor([True, False])) == (1.0, None)
+
+
+def test_confusion_counts_true_class_first():
+    logits = torch.eye(5)[[0, 1, 1]].repeat(2, 1, 1)
+    counts = confusion_counts(logits, torch.tensor([0, 1, 4]))
+    assert counts.shape == (2, 5, 5)
+    assert counts[1, 4, 1] == 1
+    assert counts[0].sum() == 3
+
+
+def test_masked_dropout_is_torchs_in_expectation():
+    dropout = MaskedDropout((16,), 0.5)
+    assert torch.equal(dropout.eval()(torch.ones(2, 16)), torch.ones(2, 16))
+    assert isinstance(dropout, nn.Module)
