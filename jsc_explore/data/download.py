@@ -48,15 +48,19 @@ def _transfer(name: str, url: str, path: Path, progress: bool) -> None:
     from tqdm import tqdm
 
     pooch.get_logger().setLevel("WARNING")  # it advises, line by line, to pin hashes: not the reader's business
-    # disable=None: no bar where stderr is a file or a pipe.
-    bar = tqdm(desc=name, unit="B", unit_scale=True, leave=False, file=sys.stderr, disable=None if progress else True)
+    # Disabled by None: no bar where stderr is a file or a pipe. Pooch asks the bar's truth value, which only a bar with
+    # a total has; it then sets the real one.
+    off = None if progress else True
+    bar = tqdm(desc=name, total=1, unit="B", unit_scale=True, leave=False, file=sys.stderr, disable=off)
     get = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT_S)
     try:
         # No known_hash here: pooch would call a web page a wrong hash. _check looks at the bytes first.
         pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=get)
     except HTTPError as error:
-        answer = error.response
-        status, reason = (answer.status_code, answer.reason) if answer is not None else (0, "")
+        status, reason = 0, ""
+        if error.response is not None:
+            status, reason = error.response.status_code, error.response.reason
+            error.response.close()  # pooch leaves the connection open
         what = f"the server answered {status} {reason} for {url}"
         if status >= 500 or status in _PASSING_STATUS:
             raise _PassingError(what) from error

