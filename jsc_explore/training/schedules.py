@@ -30,16 +30,16 @@ def learning_rates(run: RunConfig, epoch: int, steps_per_epoch: int) -> NDArray[
                 return np.full(steps_per_epoch, peak)
             return peak * np.arange(1, steps_per_epoch + 1) / steps_per_epoch
         case "onecycle":
-            steps = np.arange(steps_per_epoch) + epoch * steps_per_epoch
+            steps = np.arange(steps_per_epoch, dtype=np.float64) + epoch * steps_per_epoch
             return _one_cycle(peak, steps, run.max_epochs * steps_per_epoch)
         case other:
             raise AssertionError(f"no schedule {other!r}")
 
 
-def _one_cycle(peak: float, steps: NDArray[np.int64], total: int) -> NDArray[np.float64]:
+def _one_cycle(peak: float, steps: NDArray[np.float64], total: int) -> NDArray[np.float64]:
     start, end = peak / START_DIVISOR, peak / START_DIVISOR / END_DIVISOR
     top, last = max(RISE * total - 1, 0.0), total - 1
-    rising = _anneal(start, peak, np.asarray(steps / top if top > 0 else np.ones(len(steps)), np.float64))
+    rising = _anneal(start, peak, steps / top if top > 0 else np.ones(len(steps)))
     falling = _anneal(peak, end, (steps - top) / max(last - top, 1e-12))
     return np.where(steps <= top, rising, falling)
 

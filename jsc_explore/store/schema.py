@@ -1,0 +1,163 @@
+"""The schema of a part and of ``results.parquet``: one row a run, its curve in parallel lists.
+
+One row a run keeps lists of runs small and lets a reader take only the curves it draws; plain tools unfold the lists:
+DuckDB ``SELECT run_id, unnest(curve_epoch), unnest(curve_val_acc) FROM 'results.parquet'``, pandas and polars
+``df.explode([...])``. ``python -m bench store`` measures it against one row a point.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from jsc_explore.config import FIELDS
+from jsc_explore.record import CLASSES, POINT_FIELDS, WHOLE_NUMBERS, Outcome, RunRecord
+
+# Raise it when a column changes its meaning or goes; new columns need no new version.
+SCHEMA_VERSION = 1
+VERSION_KEY = b"jsc_explore.schema_version"
+PROVENANCE_KEY = b"jsc_explore.provenance"
+CURVE_PREFIX = "curve_"
+
+_ARROW = {"int": pa.int32(), "float": pa.float64(), "bool": pa.bool_(), "choice": pa.string(), "model": pa.string()}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Arrow type and what it holds."""
+
+    name: str
+    type: pa.DataType
+    doc: str
+
+
+def _columns() -> tuple[Column, ...]:
+    number, count, text = pa.float64(), pa.int64(), pa.string()
+    per_class = pa.list_(number)
+    return (
+        Column("run_id", text, "identity of config, seed, data and recipe: 32 hex digits of a sha256"),
+        Column("config_id", text, "the same without the seed: what all replicates of a config share"),
+        Column("data_digest", text, "digest of the jets it was trained on"),
+        Column("recipe", pa.int32(), "version of the training recipe"),
+        *(Column(name, _ARROW[spec.kind], f"hyperparameter: {spec.help}") for name, spec in FIELDS.items()),
+        Column("parameters", count, "trainable parameters of the network"),
+        Column("status", text, "done, or diverged when a loss or weight left the finite numbers"),
+        Column("stop_reason", text, "max_epochs, early_stopping or diverged"),
+        Column("epochs_run", pa.int32(), "whole epochs trained"),
+        Column("steps", count, "optimizer steps taken"),
+        Column("diverged_step", count, "step of the first number that was not finite"),
+        Column("best_epoch", pa.int32(), "epoch of the lowest validation loss"),
+        *(
+            Column(f"{part}_{figure}", number, f"{words} of the last epoch, {where}")
+            for part, where in (("train", "in training mode"), ("val", "in evaluation mode"))
+            for figure, words in (("loss", "cross-entropy"), ("acc", "accuracy"))
+        ),
+        Column("best_val_loss", number, "lowest validation loss over epochs"),
+        Column("best_val_acc", number, "validation accuracy of that epoch"),
+        Column("test_loss", number, "test cross-entropy of the last weights"),
+        Column("test_acc", number, "test accuracy of the last weights"),
+        Column("best_test_loss", number, "test cross-entropy of the weights of the best epoch"),
+        Column("best_test_acc", number, "test accuracy of the weights of the best epoch"),
+        Column("auc", per_class, f"area under the ROC curve, class against rest, in the order {', '.join(CLASSES)}"),
+        Column("rejection", per_class, "1 / false positive rate at 50% signal efficiency, class against rest"),
+        Column("confusion", pa.list_(count), "25 counts of test jets at the best epoch: true class major"),
+        Column("dead_classes", pa.list_(text), "classes whose output no test jet raises above zero, recall zero"),
+        *(Column(f"{part}_rows", count, f"jets in the {part} part") for part in ("train", "val", "test")),
+        Column("train_time_s", number, "seconds in optimizer steps, of the whole stack it was trained in"),
+        Column("wall_time_s", number, "seconds from start to end, evaluations included, of the whole stack"),
+        Column("stack_size", pa.int32(), "replicas that were trained side by side with it"),
+        Column("peak_memory_mb", number, "peak memory of the training process, or of the GPU"),
+        Column("device", text, "what it was trained on"),
+        Column("engine", text, "how a chunk of steps was carried out"),
+        Column("versions", text, "JSON: versions of the software it was trained with"),
+        Column("created_at", text, "UTC time at which it was stored, ISO 8601"),
+        *(
+            Column(CURVE_PREFIX + name, pa.list_(count if name in WHOLE_NUMBERS else number), f"curve: {doc}")
+            for name, doc in POINT_FIELDS.items()
+        ),
+    )
+
+
+COLUMNS = _columns()
+WEIGHTS = Column("weights", pa.binary(), "safetensors of the best epoch's weights; in parts only")
+SCALARS = tuple(column.name for column in COLUMNS if not column.name.startswith(CURVE_PREFIX))
+CURVES = tuple(column.name for column in COLUMNS if column.name.startswith(CURVE_PREFIX))
+# What charts may show as a score of a run, with the words for it. The first is the default.
+SCORES = {
+    "val_acc": "validation accuracy, last epoch",
+    "best_val_acc": "validation accuracy, best epoch",
+    "test_acc": "test accuracy, last epoch",
+    "best_test_acc": "test accuracy, best epoch",
+    "val_loss": "validation loss, last epoch",
+    "test_loss": "test loss, last epoch",
+    "train_time_s": "training time in seconds",
+}
+
+
+def part_schema() -> pa.Schema:
+    """Return the Arrow schema of a part, with the schema version in its metadata."""
+    return pa.schema(
+        [(column.name, column.type) for column in (*COLUMNS, WEIGHTS)], {VERSION_KEY: str(SCHEMA_VERSION).encode()}
+    )
+
+
+def to_table(record: RunRecord) -> pa.Table:
+    """Return the one-row table of a run."""
+    outcome = asdict(record.outcome)
+    points = outcome.pop("points")
+    row: dict[str, Any] = {
+        "run_id": record.run_id,
+        "config_id": record.config_id,
+        "data_digest": record.data_digest,
+        "recipe": record.recipe,
+        "parameters": record.parameters,
+        "created_at": record.created_at,
+        **record.config,
+        **outcome,
+        "versions": json.dumps(record.outcome.versions, sort_keys=True),
+        **{CURVE_PREFIX + name: [point.get(name) for point in points] for name in POINT_FIELDS},
+    }
+    return pa.Table.from_pylist([row], schema=part_schema())
+
+
+def from_row(row: dict[str, Any]) -> RunRecord:
+    """Rebuild a record from a row, as a mapping of all columns; weights may be missing."""
+    curves = {name: row[CURVE_PREFIX + name] for name in POINT_FIELDS}
+    points = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
+    scalars = {name: row[name] for name in Outcome.__dataclass_fields__ if name in row}
+    scalars |= {"points": points, "versions": json.loads(row["versions"]), "weights": row.get("weights") or b""}
+    return RunRecord(
+        run_id=row["run_id"],
+        config_id=row["config_id"],
+        data_digest=row["data_digest"],
+        recipe=row["recipe"],
+        config={name: row[name] for name in FIELDS},
+        parameters=row["parameters"],
+        outcome=Outcome(**scalars),
+        created_at=row["created_at"],
+    )
+
+
+def schema_problem(schema: pa.Schema) -> str | None:
+    """Say in words why a Parquet schema is not one of this project's; None if it is."""
+    version = (schema.metadata or {}).get(VERSION_KEY)
+    if version is None:
+        return "was not written by jsc-explore"
+    if version != str(SCHEMA_VERSION).encode():
+        return f"has schema version {version.decode(errors='replace')[:12]}, this program reads {SCHEMA_VERSION}"
+    for column in COLUMNS:
+        index = schema.get_field_index(column.name)
+        if index < 0:
+            return f"lacks the column {column.name}"
+        if not _compatible(schema.field(index).type, column.type):
+            return f"has column {column.name} as {schema.field(index).type}, not {column.type}"
+    return None
+
+
+def _compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
+    if pa.types.is_list(wanted):
+        return bool(pa.types.is_list(found)) and _compatible(found.value_type, wanted.value_type)
+    return bool(found == wanted)

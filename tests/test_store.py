@@ -1,0 +1,312 @@
+"""The store: what goes in comes out, readers never see a half, foreign and broken files are named and passed over."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jsc_explore.config import FIELDS, RunConfig
+from jsc_explore.errors import FieldError, StoreError
+from jsc_explore.record import POINT_FIELDS, Outcome, RunRecord
+from jsc_explore.store import Store
+from jsc_explore.store.publish import publish, verify
+from jsc_explore.store.schema import COLUMNS, SCORES, WEIGHTS, from_row, part_schema, to_table
+
+DIGEST = "d" * 64
+
+
+def record_of(run=None, points=4, **changes):
+    run = run or RunConfig()
+    curve = [
+        {name: float(i) + run.seed / 10 for name in POINT_FIELDS}
+        | {"step": i * 10, "samples": i * 100, "epoch": float(i)}
+        for i in range(points)
+    ]
+    curve[0]["train_loss"] = None
+    outcome = Outcome(
+        status="done", stop_reason="max_epochs", points=curve, epochs_run=points - 1, steps=(points - 1) * 10,
+        val_acc=0.7 + run.seed / 100, val_loss=0.8, test_acc=0.69, auc=[0.9, None, 0.8, 0.7, 0.6],
+        confusion=list(range(25)),
+        dead_classes=["t"] if run.seed == 2 else [], versions={"torch": "2"}, weights=b"\x00\x01",
+    )  # fmt: skip
+    outcome = dataclasses.replace(outcome, **changes)
+    return RunRecord(
+        run.run_id(DIGEST), run.config_id(DIGEST), DIGEST, 1, run.to_dict(), 117, outcome, "2026-01-01T00:00:00+00:00"
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "store")
+    yield store
+    store.close()
+
+
+def filled(store, batches=(16, 256), rates=(1e-3, 1e-2), seeds=(0, 1, 2)):
+    records = [
+        record_of(RunConfig(batch_size=b, learning_rate=r, seed=s)) for b in batches for r in rates for s in seeds
+    ]
+    for record in records:
+        store.add(record)
+    return records
+
+
+def test_a_record_comes_back_as_it_went_in(store):
+    record = record_of(RunConfig(seed=3, optimizer="sgd"))
+    store.add(record)
+    assert store.record(record.run_id, weights=True) == record
+    assert store.record(record.run_id).outcome.weights == b""
+    assert store.record("nothing") is None
+    assert store.find(record.run_id[:5]) == [record.run_id]
+
+
+def test_a_diverged_record_without_points_comes_back_too(store):
+    record = record_of(points=1, status="diverged", diverged_step=3, val_acc=None, auc=None, confusion=None)
+    store.add(record)
+    assert store.record(record.run_id, weights=True) == record
+
+
+def test_a_run_is_stored_once(store):
+    store.add(record_of())
+    store.add(record_of())
+    assert len(store.catalog.parts()) == 1
+
+
+def test_a_second_reader_sees_a_part_after_refresh_and_only_then(store, tmp_path):
+    reader = Store(tmp_path / "store")
+    store.add(record_of())
+    assert reader.runs().num_rows == 0
+    assert reader.refresh()
+    assert reader.runs().num_rows == 1
+    assert not reader.refresh()
+    reader.close()
+
+
+def test_filters_choose_runs(store):
+    filled(store)
+    assert store.runs().num_rows == 12
+    assert store.runs({"batch_size": [16], "seed": [0, 1]}).num_rows == 4
+    assert store.runs({"learning_rate": []}).num_rows == 0
+    assert store.runs({"final_relu": [True]}, ["run_id"]).column_names == ["run_id"]
+    assert store.values("batch_size", {"seed": [0]}).to_pylist() == [{"value": 16, "n": 2}, {"value": 256, "n": 2}]
+    with pytest.raises(FieldError, match="did you mean batch_size"):
+        store.runs({"batchsize": [16]})
+    with pytest.raises(FieldError, match="no column"):
+        store.runs(columns=["1; DROP TABLE runs"])
+
+
+def test_the_grid_has_mean_spread_and_counts_over_seeds(store):
+    filled(store)
+    rows = store.grid("batch_size", "learning_rate", "val_acc", {"batch_size": [16]}).to_pylist()
+    assert [(row["x"], row["y"], row["n"]) for row in rows] == [(16, 1e-3, 3), (16, 1e-2, 3)]
+    assert rows[0]["mean"] == pytest.approx(0.71)
+    assert rows[0]["sd"] == pytest.approx(0.01)
+    assert (rows[0]["n_dead"], rows[0]["n_diverged"], rows[0]["seeds"]) == (1, 0, [0, 1, 2])
+
+
+def test_curves_are_tidy_and_know_their_run(store):
+    records = filled(store, (16,), (1e-3,))
+    table = store.curves([r.run_id for r in records[:2]], ["step", "train_loss", "val_acc"])
+    assert table.column_names == ["run_id", "config_id", "seed", "dead", "step", "train_loss", "val_acc"]
+    assert table.num_rows == 8
+    first = [row for row in table.to_pylist() if row["seed"] == 0]
+    assert [row["train_loss"] for row in first] == [None, 1.0, 2.0, 3.0]
+    assert store.curves([]).num_rows == 0
+
+
+def test_mean_curves_agree_with_numpy(store):
+    records = filled(store, (16,), (1e-3,), range(4))
+    table = store.mean_curves([r.run_id for r in records], "val_loss").to_pylist()
+    values = np.array([[p["val_loss"] for p in r.outcome.points] for r in records])
+    np.testing.assert_allclose([row["mean"] for row in table], values.mean(0))
+    np.testing.assert_allclose([row["sd"] for row in table], values.std(0, ddof=1))
+    assert {row["n"] for row in table} == {4}
+    assert store.mean_curves([records[0].run_id], "train_loss").to_pylist()[0]["sd"] is None
+    assert store.mean_curves([], "val_loss").num_rows == 0
+
+
+def test_the_snapshot_and_the_parts_are_one_store(store, tmp_path):
+    records = filled(store)
+    snapshot = tmp_path / "it's ümlaut.parquet"
+    assert publish(store, snapshot) == 12
+    other = Store(tmp_path / "other", snapshot)
+    assert other.runs().num_rows == 12
+    other.add(records[0])
+    other.add(record_of(RunConfig(seed=99)))
+    assert other.runs().num_rows == 13
+    assert len(other.catalog.parts()) == 1
+    assert other.curves([records[0].run_id, RunConfig(seed=99).run_id(DIGEST)]).num_rows == 8
+    assert dataclasses.replace(
+        records[5], outcome=dataclasses.replace(records[5].outcome, weights=b"")
+    ) == other.record(records[5].run_id, weights=True)
+    assert publish(other, snapshot) == 13
+    other.close()
+
+
+def test_the_snapshot_opens_in_plain_duckdb_and_pandas(store, tmp_path):
+    filled(store)
+    target = tmp_path / "results.parquet"
+    publish(store, target)
+    sql = f"SELECT run_id, unnest(curve_epoch) AS epoch, unnest(curve_val_acc) AS acc FROM '{target}'"
+    assert duckdb.sql(sql).to_arrow_table().num_rows == 48
+    frame = pq.read_table(target).to_pandas()
+    assert len(frame.explode(["curve_epoch", "curve_val_acc"])) == 48
+    metadata = pq.read_schema(target).metadata
+    assert metadata[b"jsc_explore.schema_version"] == b"1"
+    assert "written_at" in json.loads(metadata[b"jsc_explore.provenance"])
+    assert WEIGHTS.name not in frame.columns
+
+
+def test_publishing_nothing_or_nowhere_is_a_clear_line_and_keeps_the_old_file(store, tmp_path):
+    with pytest.raises(StoreError, match="no runs to publish"):
+        publish(store, tmp_path / "r.parquet")
+    store.add(record_of())
+    (tmp_path / "dir").mkdir()
+    with pytest.raises(StoreError, match="cannot be written"):
+        publish(store, tmp_path / "nowhere" / "r.parquet")
+    assert list(tmp_path.glob("**/.*tmp")) == []
+
+
+# ---- bad files, full disks, dead writers
+
+
+def test_foreign_and_torn_files_are_named_and_passed_over(tmp_path):
+    good = Store(tmp_path / "store")
+    good.add(record_of())
+    foreign = pa.table({"a": [1]})
+    for table in (foreign, part_schema().empty_table().drop_columns(["val_acc"])):
+        good.catalog.add(table)
+    torn = good.catalog.add(to_table(record_of(RunConfig(seed=5))))
+    path = good.catalog.path(torn)
+    path.write_bytes(path.read_bytes()[:1000])
+    good.close()
+    snapshot = tmp_path / "not.parquet"
+    snapshot.write_text("<html>")
+    store = Store(tmp_path / "store", snapshot)
+    assert store.runs().num_rows == 1
+    text = "\n".join(store.problems)
+    assert "was not written by jsc-explore" in text
+    assert "lacks the column val_acc" in text
+    assert text.count("cannot be read as Parquet") == 2
+    faults = verify(store, snapshot)
+    assert len(faults) == 4
+    assert sum("checksum" in fault for fault in faults) == 1
+    store.close()
+
+
+def test_a_newer_schema_version_is_said_so(store):
+    table = to_table(record_of()).replace_schema_metadata({b"jsc_explore.schema_version": b"99"})
+    store.catalog.add(table)
+    store.refresh()
+    assert "schema version 99, this program reads 1" in store.problems[0]
+
+
+def test_verify_finds_nothing_wrong_in_a_sound_store_and_a_missing_part_in_another(store):
+    filled(store, (16,), (1e-3,))
+    assert verify(store) == []
+    store.catalog.path(store.catalog.parts()[0]).unlink()
+    assert [fault.split(": ")[1] for fault in verify(store)] == ["is missing"]
+
+
+def test_a_store_that_is_a_file_is_refused_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for directory in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StoreError, match="choose another with --store") as caught:
+            Store(directory)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_catalogue_that_is_no_database_is_refused_in_one_line(tmp_path):
+    (tmp_path / "catalog.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Store(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["write", "fsync", "rename"])
+def test_a_full_disk_loses_nothing_and_says_so(store, monkeypatch, where):
+    filled(store, (16,), (1e-3,))
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if where == "write":
+            patch.setattr(pq, "write_table", full)
+        elif where == "fsync":
+            patch.setattr(os, "fsync", full)
+        else:
+            patch.setattr(Path, "replace", full)
+        with pytest.raises(StoreError, match="no space left on device"):
+            store.add(record_of(RunConfig(seed=9)))
+    assert store.runs().num_rows == 3
+    assert len(list(store.catalog.parts_directory.iterdir())) == 3
+    store.add(record_of(RunConfig(seed=9)))
+    assert store.runs().num_rows == 4
+
+
+def test_what_a_killed_writer_left_is_swept(store):
+    store.add(record_of())
+    (store.catalog.parts_directory / "half.parquet.tmp").write_bytes(b"x")
+    (store.catalog.parts_directory / "never-entered.parquet").write_bytes(b"x")
+    assert len(store.catalog.sweep()) == 2
+    assert verify(store) == []
+    assert len(list(store.catalog.parts_directory.iterdir())) == 1
+
+
+def test_readers_in_threads_while_parts_are_added(store, tmp_path):
+    reader, errors = Store(tmp_path / "store"), []
+    done = threading.Event()
+
+    def read():
+        while not done.is_set():
+            try:
+                reader.refresh()
+                ids = reader.runs(columns=["run_id"])["run_id"].to_pylist()
+                assert reader.curves(ids, ["step"]).num_rows == 4 * len(ids)
+            except Exception as error:
+                errors.append(error)
+                return
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for seed in range(15):
+        store.add(record_of(RunConfig(seed=seed)))
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    reader.close()
+
+
+# ---- schema
+
+
+def test_every_column_is_documented_with_its_type():
+    text = Path(__file__).parent.parent.joinpath("docs", "results.md").read_text()
+    documented = set(re.findall(r"^\| `(\w+)` \|", text, re.M))
+    assert documented == {column.name for column in (*COLUMNS, WEIGHTS)}
+
+
+def test_rows_hold_every_field_and_every_quantity():
+    names = {column.name for column in COLUMNS}
+    assert set(FIELDS) <= names
+    assert set(SCORES) <= names
+    assert {f"curve_{name}" for name in POINT_FIELDS} <= names
+    record = record_of()
+    assert from_row(to_table(record).to_pylist()[0]) == record
+
+
+def test_the_store_imports_neither_torch_nor_streamlit():
+    code = "import sys, jsc_explore.store; assert not {'torch', 'streamlit', 'sklearn', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
