@@ -259,9 +259,9 @@ def format_value(name: str, value: Any) -> str:
 
 
 def format_number(value: float) -> str:
-    """Write a number shortest: 0, 0.9, 1e-3, 3.2e-5."""
-    if value == 0 or 0.01 < abs(value) < 10_000:
-        return f"{value:g}"
+    """Write a number shortest: 0, 0.9, 1e-3, 3.2e-5; whole numbers in full."""
+    if isinstance(value, int) or value == 0 or 0.01 < abs(value) < 10_000:
+        return str(value) if isinstance(value, int) else f"{value:g}"
     mantissa, exponent = f"{value:.6e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 

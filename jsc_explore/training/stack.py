@@ -54,6 +54,10 @@ class DeviceSplit:
             _to(split.test_y, device),
         )
 
+    def head(self, rows: int) -> DeviceSplit:
+        """Return the first rows of each part, without a copy."""
+        return DeviceSplit(*(getattr(self, name)[:rows] for name in self.__dataclass_fields__))
+
 
 def batch_order(seed: int, epoch: int, rows: int) -> Tensor:
     """Return the order of the training rows in ``epoch``: a permutation ``(rows,) int64`` of its own for each seed."""

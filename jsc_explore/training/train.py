@@ -304,7 +304,7 @@ def versions() -> dict[str, str]:
     return {
         "jsc_explore": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a subclass of str that msgpack refuses
         "lightning": lightning.__version__,
         "numpy": np.__version__,
     }

@@ -1,0 +1,358 @@
+"""The command line: a thin shell over the rooms. Data go to stdout, progress to stderr, bad input exits with 2."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jsc_explore import __version__, paths
+from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, expand_grid, format_value, parse_value
+from jsc_explore.errors import FieldError, JscError
+from jsc_explore.jobs import Queue
+from jsc_explore.jobs.queue import BULK, INTERACTIVE
+from jsc_explore.record import RunRecord
+from jsc_explore.store import Store
+
+POLL_S = 0.1
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; exit 0 when done, 1 when a training failed or a fault was found, 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        code = command(options)
+        sys.stdout.flush()
+    except JscError as error:
+        print(f"jsc-explore: {error}", file=sys.stderr)
+        code = 2
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        print(
+            "\njsc-explore: interrupted; what was asked for stays queued, the next engine takes it up", file=sys.stderr
+        )
+        code = 130
+    sys.exit(code)
+
+
+# ---- the commands
+
+
+def app(options: argparse.Namespace) -> int:
+    """Start the page and the engine."""
+    Store(options.store, paths.snapshot()).close()
+    page = paths.site_file("app.py")
+    command = [sys.executable, "-m", "streamlit", "run", str(page), "--server.port", str(options.port)]
+    command += ["--server.headless", "true"] if options.headless else []
+    environment = {**os.environ, "JSC_EXPLORE_STORE": str(options.store.resolve())}
+    return subprocess.call(command, env=environment, cwd=page.parent)
+
+
+def engine(options: argparse.Namespace) -> int:
+    """Train what is asked for, until stopped."""
+    from jsc_explore.jobs.cluster import Cluster
+    from jsc_explore.jobs.engine import run_engine
+
+    cluster = Cluster(options.workers, options.scheduler, keep_free=not options.until_idle)
+    run_engine(
+        options.store,
+        paths.snapshot(),
+        cluster,
+        device=options.device,
+        until_idle=options.until_idle,
+        parent=options.parent,
+    )
+    return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train one configuration, or answer from the store."""
+    run = RunConfig.from_dict(_given(options))
+    runs = [run.with_(seed=run.seed + i) for i in range(options.seeds)]
+    records, errors = _obtain(options, runs, INTERACTIVE, workers=1)
+    for record, was_stored in records:
+        _print_run(record, was_stored, options.json)
+    return _report(errors)
+
+
+def fill(options: argparse.Namespace) -> int:
+    """Train every run of a grid file that is not stored yet."""
+    try:
+        grid = tomllib.loads(options.grid.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise JscError(f"{options.grid}: cannot be read ({error.strerror}); give the path of a grid file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise JscError(f"{options.grid}: is not valid TOML ({error}); see the example in README.md") from error
+    records, errors = _obtain(options, expand_grid(grid), BULK)
+    stored = sum(was_stored for _, was_stored in records)
+    print(f"{len(records)} runs in the store, {len(records) - stored} of them trained now, {len(errors)} failed")
+    return _report(errors)
+
+
+def list_runs(options: argparse.Namespace) -> int:
+    """List stored runs, all or those with the given values."""
+    store = _open(options)
+    filters = {name: [value] for name, value in _given(options).items()}
+    rows = store.runs(filters).to_pylist()
+    if options.json:
+        for row in rows:
+            print(json.dumps(row))
+        return 0
+    shown = ("model", "batch_size", "learning_rate", "max_epochs", "seed")
+    print(f"{'run_id':12} " + " ".join(f"{name:>13}" for name in (*shown, "val_acc", "test_acc")) + "  status")
+    for row in rows:
+        cells = [format_value(name, row[name]) for name in shown] + [
+            _percent(row["val_acc"]),
+            _percent(row["test_acc"]),
+        ]
+        print(f"{row['run_id'][:12]:12} " + " ".join(f"{cell:>13}" for cell in cells) + f"  {row['status']}")
+    return 0
+
+
+def curve(options: argparse.Namespace) -> int:
+    """Print the learning curve of one run."""
+    store = _open(options)
+    found = store.find(options.run_id) if options.run_id else []
+    if len(found) != 1:
+        rule = "is the beginning of no stored run" if not found else f"is the beginning of {len(found)} or more runs"
+        raise FieldError("run_id", options.run_id, rule, "take one from `jsc-explore list`")
+    record = store.record(found[0])
+    assert record is not None
+    if options.json:
+        for point in record.outcome.points:
+            print(json.dumps(point))
+        return 0
+    names = ("step", "epoch", "train_loss", "val_loss", "train_acc", "val_acc", "learning_rate")
+    print(" ".join(f"{name:>13}" for name in names))
+    for point in record.outcome.points:
+        print(" ".join(f"{'' if point[name] is None else format(point[name], '.6g'):>13}" for name in names))
+    return 0
+
+
+def publish(options: argparse.Namespace) -> int:
+    """Write the snapshot results.parquet from the store."""
+    from jsc_explore.store.publish import publish as write
+
+    target = options.to or paths.site_file("results.parquet")
+    count = write(_open(options), target)
+    print(f"{count} runs written to {target}")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check every part of the store against its checksum and schema."""
+    from jsc_explore.store.publish import verify as check
+
+    store = Store(options.store, paths.snapshot())
+    faults = check(store, paths.snapshot())
+    for fault in faults:
+        print(fault)
+    print(f"{len(store.catalog.parts())} parts checked, {len(faults)} faults", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def data_fetch(options: argparse.Namespace) -> int:
+    """Download a data source into the cache."""
+    from jsc_explore import data
+
+    path = data.fetch(options.source, force=options.force)
+    print(path)
+    return 0
+
+
+# ---- what they share
+
+
+def _obtain(
+    options: argparse.Namespace, runs: Sequence[RunConfig], priority: int, workers: int | None = None
+) -> tuple[list[tuple[RunRecord, bool]], list[str]]:
+    """Return the records of the runs, each with whether it was stored before, and the errors of those that failed."""
+    from jsc_explore.jobs.ask import ask
+
+    store, queue = _open(options), Queue(options.store)
+    answer = ask(store, queue, runs, priority)
+    waited = [*answer.queued, *answer.joined]
+    if waited:
+        _wait(options, queue, waited, workers)
+        store.refresh()
+    records, errors = [], []
+    failed = {job.run_id: job for job in queue.jobs(("failed", "cancelled"))} if waited else {}
+    for run_id in answer.run_ids:
+        record = store.record(run_id)
+        if record is not None:
+            records.append((record, run_id in set(answer.stored)))
+        elif run_id in failed:
+            job = failed[run_id]
+            errors.append(f"{run_id[:12]} {job.state}: {(job.error or '').strip().splitlines()[-1:]}")
+        else:
+            errors.append(f"{run_id[:12]} was not trained; see {options.store / 'engine.log'}")
+    return records, errors
+
+
+def _wait(options: argparse.Namespace, queue: Queue, run_ids: Sequence[str], workers: int | None) -> None:
+    """Wait until none of these runs is active, with an engine of our own if none serves the store."""
+    from tqdm import tqdm
+
+    from jsc_explore.jobs.supervise import start_engine
+
+    state = queue.engine()
+    own = (
+        None
+        if state and state.alive
+        else start_engine(options.store, paths.snapshot(), until_idle=True, workers=workers)
+    )
+    wanted = set(run_ids)
+    try:
+        with tqdm(total=len(wanted), unit="run", file=sys.stderr, disable=None, smoothing=0) as bar:
+            while True:
+                active = [job for job in queue.jobs(("queued", "running")) if job.run_id in wanted]
+                share = sum(job.share_done for job in active)
+                bar.n = round(len(wanted) - len(active) + share, 2)
+                bar.refresh()
+                if not active or (own is not None and own.poll() is not None and not _is_served(queue)):
+                    return
+                time.sleep(POLL_S)
+    finally:
+        if own is not None and own.poll() is None:
+            own.terminate()
+            own.wait()
+
+
+def _is_served(queue: Queue) -> bool:
+    state = queue.engine()
+    return state is not None and state.alive
+
+
+def _open(options: argparse.Namespace) -> Store:
+    store = Store(options.store, paths.snapshot())
+    for problem in store.problems:
+        print(f"jsc-explore: {problem}", file=sys.stderr)
+    return store
+
+
+def _report(errors: Sequence[str]) -> int:
+    for error in errors:
+        print(f"jsc-explore: {error}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _print_run(record: RunRecord, was_stored: bool, as_json: bool) -> None:
+    outcome = {name: value for name, value in asdict(record.outcome).items() if name not in ("points", "weights")}
+    if as_json:
+        identity = {"run_id": record.run_id, "config_id": record.config_id, "from_store": was_stored}
+        print(json.dumps({**identity, "config": record.config, "parameters": record.parameters, **outcome}))
+        return
+    changed = [f"{n}={format_value(n, v)}" for n, v in record.config.items() if v != DEFAULTS[n] or n == "seed"]
+    figures = f"val {_percent(record.outcome.val_acc)}  test {_percent(record.outcome.test_acc)}"
+    origin = "from the store" if was_stored else "trained"
+    print(f"{record.run_id[:12]}  {record.outcome.status}  {figures}  {origin}  {' '.join(changed)}")
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}%"
+
+
+def _given(options: argparse.Namespace) -> Mapping[str, Any]:
+    given = {name: getattr(options, name) for name in FIELDS}
+    return {name: parse_value(name, text) for name, text in given.items() if text is not None}
+
+
+# ---- the parser, its options made from the fields
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one line for bad input, as everywhere else; it prints a usage block by default."""
+
+    def error(self, message: str) -> Any:
+        print(f"jsc-explore: {message}; see `{self.prog} --help`", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="jsc-explore", description="Explore how hyperparameters shape the training of jet classifiers."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    page = _command(commands, "app", app)
+    page.add_argument("--port", type=int, default=8501, help="port of the page (default 8501)")
+    page.add_argument("--headless", action="store_true", help="do not open a browser")
+
+    serve = _command(commands, "engine", engine)
+    serve.add_argument("--workers", type=_positive, help="worker processes (default: one a core)")
+    serve.add_argument("--scheduler", help="address of a Dask scheduler to use, e.g. tcp://host:8786")
+    serve.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    serve.add_argument("--until-idle", action="store_true", help="end when nothing is waiting")
+    serve.add_argument("--parent", type=int, help=argparse.SUPPRESS)
+
+    single = _command(commands, "train", train)
+    _field_options(single, with_defaults=True)
+    single.add_argument("--seeds", type=_positive, default=1, help="how many seeds, counted from --seed (default 1)")
+    _json_option(single)
+
+    grid = _command(commands, "fill", fill)
+    grid.add_argument("grid", type=Path, metavar="GRID.toml", help="fields with one value or a list; seeds = N "
+                      f"(default {DEFAULT_SEEDS})")  # fmt: skip
+
+    listing = _command(commands, "list", list_runs)
+    _field_options(listing, with_defaults=False)
+    _json_option(listing)
+
+    one = _command(commands, "curve", curve)
+    one.add_argument("run_id", metavar="RUN_ID", help="a run's id or its first characters")
+    _json_option(one)
+
+    snapshot = _command(commands, "publish", publish)
+    snapshot.add_argument("--to", type=Path, help="file to write (default: the project's results.parquet)")
+
+    source = _command(commands, "data", None, "Fetch data sources.")
+    actions = source.add_subparsers(required=True, metavar="ACTION")
+    fetch = _command(actions, "fetch", data_fetch)
+    fetch.add_argument("source", metavar="SOURCE", help=", ".join(FIELDS["dataset"].choices))
+    fetch.add_argument("--force", action="store_true", help="download again")
+
+    _command(commands, "verify", verify)
+    return parser
+
+
+def _command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], int] | None, text: str = ""
+) -> argparse.ArgumentParser:
+    text = text or ((function and function.__doc__) or "").splitlines()[0]
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text.rstrip("."), description=text)
+    if function is not None:
+        parser.set_defaults(command=function)
+        parser.add_argument(
+            "--store", type=Path, default=paths.default_store(), metavar="DIR", help="the store (default: %(default)s)"
+        )
+    return parser
+
+
+def _field_options(parser: argparse.ArgumentParser, *, with_defaults: bool) -> None:
+    for name, spec in FIELDS.items():
+        text = spec.help.replace("%", "%%") + (f"; one of {', '.join(spec.choices)}" if spec.choices else "")
+        default = f" (default {format_value(name, DEFAULTS[name])})" if with_defaults else ""
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=text + default)
+
+
+def _json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number in [1, 1000]")
+    return int(text)

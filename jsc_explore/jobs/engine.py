@@ -1,0 +1,293 @@
+"""The engine: takes requests, packs them into stacks, trains them on Dask, stores what is finished. One per store."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue as queues
+import signal
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from jsc_explore import data
+from jsc_explore.config import DEFAULTS, RECIPE_VERSION, RunConfig
+from jsc_explore.errors import JscError, StoreError
+from jsc_explore.jobs import worker
+from jsc_explore.jobs.cluster import Cluster
+from jsc_explore.jobs.pack import StackPlan, pack
+from jsc_explore.jobs.queue import BULK, Job, Queue
+from jsc_explore.record import Outcome, Point, RunRecord
+from jsc_explore.store import Store
+
+log = logging.getLogger("jsc_explore.engine")
+# How long a request may wait unseen, and how often live points reach the screen's database.
+TICK_S = 0.05
+BEAT_S = 1.0
+
+
+@dataclass
+class _Stack:
+    """A stack under way: its runs by id, Dask's future, the runs it was told to cancel."""
+
+    jobs: dict[str, Job]
+    priority: int
+    future: Any = None
+    variable: Any = None
+    told: set[str] = field(default_factory=set)
+
+
+class Engine:
+    """Serves the queue of one store until it is stopped.
+
+    Raises StoreError if another engine serves the store. A finished run is stored before its request is marked done;
+    if it cannot be stored (disk full) it waits in memory, the state says so, and it is tried again every second.
+    """
+
+    def __init__(self, directory: Path, snapshot: Path | None, cluster: Cluster, device: str = "auto") -> None:
+        self.directory, self.cluster, self.device = Path(directory), cluster, device
+        self.store = Store(self.directory, snapshot)
+        self._lock = FileLock(self.directory / "engine.lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            self.store.close()
+            raise StoreError(f"store {self.directory}: is served by another engine already; use that one") from error
+        self.queue = Queue(self.directory)
+        self.checkpoints = self.directory / "checkpoints"
+        self._events: queues.SimpleQueue[dict[str, Any]] = queues.SimpleQueue()
+        self._stacks: dict[str, _Stack] = {}
+        self._unsaved: dict[str, RunRecord] = {}
+        self._points: list[tuple[str, Point]] = []
+        self._progress: dict[str, tuple[int, int]] = {}
+        self._stop = threading.Event()
+        self._message = ""
+        self._beaten = self._saved = 0.0
+
+    def stop(self) -> None:
+        """Ask ``serve`` to end; what is under way goes back to the queue."""
+        self._stop.set()
+
+    def serve(self, *, until_idle: bool = False, parent: int | None = None) -> None:
+        """Work until stopped; ``until_idle`` ends when nothing is left, ``parent`` when that process is gone too."""
+        self.queue.beat(os.getpid(), "starting")
+        self._recover()
+        try:
+            self.cluster.start(self._events.put)
+            if not until_idle:
+                self.cluster.warm(DEFAULTS["dataset"], DEFAULTS["protocol"], self.device)
+            while not self._stop.is_set():
+                busy = self._tick()
+                orphan = parent is not None and os.getppid() != parent
+                if not busy and (until_idle or orphan):
+                    break
+                self._stop.wait(TICK_S)
+        finally:
+            self._shut_down()
+
+    def _tick(self) -> bool:
+        """Do what is due; return whether anything is waiting or under way."""
+        try:
+            self._take_events()
+            self._collect()
+            self._save()
+            self._cancel()
+            self._launch()
+            self._beat()
+        except JscError as error:
+            # A full disk or a locked database passes; what was not written is still in memory.
+            self._message = str(error)
+            log.error("%s", error)
+            self._stop.wait(1.0)
+        return bool(self._stacks or self._unsaved or self.queue.jobs(("queued",)))
+
+    # ---- recovery
+
+    def _recover(self) -> None:
+        """Take over from an engine that died: sweep half files, finish what is stored, queue the rest again."""
+        for path in self.store.catalog.sweep():
+            log.warning("removed %s, left by a writer that died", path.name)
+        running = [job.run_id for job in self.queue.jobs(("running",))]
+        for run_id in self.store.existing(running):
+            self.queue.finish(run_id, "done")
+        self.queue.requeue(running)
+
+    def _shut_down(self) -> None:
+        try:
+            self._take_events()
+            self._save(force=True)
+            self.queue.requeue([run_id for stack in self._stacks.values() for run_id in stack.jobs])
+            self.queue.still()
+        except JscError as error:
+            log.error("%s", error)
+        self.cluster.close()
+        self.queue.close()
+        self.store.close()
+        self._lock.release()
+
+    # ---- what comes back
+
+    def _take_events(self) -> None:
+        """Enter what the workers sent; whatever cannot be written now stays and is tried again."""
+        while True:
+            try:
+                event = self._events.get_nowait()
+            except queues.Empty:
+                break
+            stack = self._stacks.get(event["stack"])
+            if stack is None:
+                continue
+            if "outcome" in event:
+                self._take_outcome(stack, event["finished"], event["outcome"])
+                continue
+            self._points += [(run_id, point) for run_id, point in event["points"] if run_id in stack.jobs]
+            self._progress |= {run_id: (event["step"], total) for run_id, total in event["totals"].items()}
+            for run_id in stack.told & set(stack.jobs) - set(event["totals"]):
+                self._drop(stack, run_id)
+        self.queue.advance(self._points, self._progress)
+        self._points, self._progress = [], {}
+
+    def _drop(self, stack: _Stack, run_id: str) -> None:
+        """Take note that a cancelled run has left its stack, which may go on without it."""
+        self.queue.finish(run_id, "cancelled")
+        del stack.jobs[run_id]
+        self._drop_checkpoint(run_id)
+
+    def _take_outcome(self, stack: _Stack, run_id: str, values: dict[str, Any]) -> None:
+        job = stack.jobs.pop(run_id, None)
+        if job is not None:
+            self._unsaved[run_id] = _record(job, Outcome(**values))
+
+    def _collect(self) -> None:
+        for name, stack in list(self._stacks.items()):
+            if not stack.future.done():
+                continue
+            del self._stacks[name]
+            result = self.cluster.result(stack.future)
+            for run_id, outcome in result["outcomes"].items():
+                self._take_outcome(stack, run_id, outcome)
+            stack.variable.delete()
+            error = result.get("error")
+            for run_id in list(stack.jobs):
+                if run_id in stack.told:
+                    self._drop(stack, run_id)
+                else:
+                    self.queue.finish(run_id, "failed", error or "the worker ended without an outcome")
+                    self._drop_checkpoint(run_id)
+
+    def _save(self, force: bool = False) -> None:
+        if self._message and not force and time.monotonic() - self._saved < 1.0:
+            return
+        self._saved = time.monotonic()
+        for run_id, record in list(self._unsaved.items()):
+            try:
+                self.store.add(record)
+            except StoreError as error:
+                self._message = f"{error}; {len(self._unsaved)} finished runs wait in memory"
+                log.error("%s", self._message)
+                return
+            self.queue.finish(run_id, record.outcome.status)
+            del self._unsaved[run_id]
+            self._drop_checkpoint(run_id)
+        self._message = ""
+
+    def _drop_checkpoint(self, run_id: str) -> None:
+        (self.checkpoints / f"{run_id}.safetensors").unlink(missing_ok=True)
+
+    # ---- what goes out
+
+    def _cancel(self) -> None:
+        wanted = {job.run_id for job in self.queue.jobs(("running",)) if job.cancel}
+        for stack in self._stacks.values():
+            if news := (wanted & set(stack.jobs)) - stack.told:
+                stack.told |= news
+                stack.variable.set(sorted(stack.told))
+
+    def _launch(self) -> None:
+        waiting = self.queue.jobs(("queued",))
+        if not waiting:
+            return
+        bulk = sum(stack.priority == BULK for stack in self._stacks.values())
+        free = self.cluster.slots - len(self._stacks)
+        free_bulk = min(self.cluster.bulk_slots - bulk, free)
+        resumable = {job.run_id: self._checkpoint_epoch(job) for job in waiting if job.attempt > 1}
+        for plan in pack(waiting, max(1, free), resumable):
+            if free < 1:
+                break
+            if plan.priority == BULK:
+                if free_bulk < 1:
+                    continue
+                free_bulk -= 1
+            free -= 1
+            self._submit(plan)
+
+    def _submit(self, plan: StackPlan) -> None:
+        jobs = {job.run_id: job for job in plan.jobs}
+        stored = self.store.existing(jobs)
+        for run_id in stored:
+            self.queue.finish(run_id, "done")
+        jobs = {run_id: job for run_id, job in jobs.items() if run_id not in stored}
+        if not jobs:
+            return
+        name = uuid.uuid4().hex[:12]
+        self.queue.start(jobs)
+        stack = _Stack(jobs, plan.priority)
+        stack.variable = self.cluster.variable(worker.cancel_variable(name))
+        configs = {run_id: job.config.to_dict() for run_id, job in jobs.items()}
+        stack.future = self.cluster.submit(
+            name, configs, str(self.checkpoints), self.device, interactive=plan.priority != BULK
+        )
+        self._stacks[name] = stack
+
+    def _checkpoint_epoch(self, job: Job) -> int:
+        path = self.checkpoints / f"{job.run_id}.safetensors"
+        if not path.exists():
+            return 0
+        from safetensors import safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return int((file.metadata() or {}).get("epoch", 0))
+        except Exception:  # A torn checkpoint is none; the run begins anew.
+            return 0
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._beaten > BEAT_S:
+            self._beaten = time.monotonic()
+            self.queue.beat(os.getpid(), self._message)
+
+
+def run_engine(
+    directory: Path,
+    snapshot: Path | None,
+    cluster: Cluster,
+    *,
+    device: str = "auto",
+    until_idle: bool = False,
+    parent: int | None = None,
+) -> None:
+    """Serve a store in this process; SIGTERM and SIGINT end it in order."""
+    engine = Engine(directory, snapshot, cluster, device)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: engine.stop())
+    engine.serve(until_idle=until_idle, parent=parent)
+
+
+def _record(job: Job, outcome: Outcome) -> RunRecord:
+    run: RunConfig = job.config
+    return RunRecord(
+        run_id=job.run_id,
+        config_id=job.config_id,
+        data_digest=data.digest(run.dataset),
+        recipe=RECIPE_VERSION,
+        config=run.to_dict(),
+        parameters=run.network.parameters,
+        outcome=outcome,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

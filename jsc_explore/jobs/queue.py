@@ -1,0 +1,297 @@
+"""The queue: requests, live points and cancel flags in SQLite, shared by every app, command and the one engine."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsc_explore.config import RunConfig
+from jsc_explore.errors import StoreError
+from jsc_explore.record import Point
+
+# queued -> running -> done | diverged | failed | cancelled; the last two go back to queued when asked for again.
+ACTIVE = ("queued", "running")
+ENDED = ("done", "diverged", "failed", "cancelled")
+INTERACTIVE, BULK = 0, 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS requests (
+  run_id TEXT PRIMARY KEY,
+  config_id TEXT NOT NULL,
+  config TEXT NOT NULL,
+  state TEXT NOT NULL,
+  priority INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  attempt INTEGER NOT NULL DEFAULT 1,
+  cancel INTEGER NOT NULL DEFAULT 0,
+  step INTEGER NOT NULL DEFAULT 0,
+  total_steps INTEGER NOT NULL DEFAULT 0,
+  requested_at REAL NOT NULL,
+  started_at REAL,
+  finished_at REAL,
+  error TEXT
+);
+CREATE INDEX IF NOT EXISTS requests_by_state ON requests (state, priority, position);
+CREATE TABLE IF NOT EXISTS points (
+  run_id TEXT, step INTEGER, point TEXT NOT NULL, PRIMARY KEY (run_id, step)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS engine (
+  only_one INTEGER PRIMARY KEY CHECK (only_one = 1), pid INTEGER, beat REAL, message TEXT
+);
+"""
+_JOB_COLUMNS = (
+    "run_id, config_id, config, state, priority, attempt, cancel, step, total_steps, requested_at, started_at, "
+    "finished_at, error"
+)
+# The engine beats every second; a machine under load may be late.
+ENGINE_SILENT_AFTER_S = 10.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One requested run and how far it is. Times are seconds since the epoch; ``error`` holds a traceback."""
+
+    run_id: str
+    config_id: str
+    config: RunConfig
+    state: str
+    priority: int
+    attempt: int
+    cancel: bool
+    step: int
+    total_steps: int
+    requested_at: float
+    started_at: float | None
+    finished_at: float | None
+    error: str | None
+
+    @property
+    def share_done(self) -> float:
+        """Steps done over steps to do, in [0, 1]."""
+        return min(1.0, self.step / self.total_steps) if self.total_steps else 0.0
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """What the engine last said of itself: process, seconds since, a message for the page (empty: all is well)."""
+
+    pid: int
+    silent_s: float
+    message: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether it spoke recently."""
+        return self.silent_s < ENGINE_SILENT_AFTER_S
+
+
+class Queue:
+    """The requests of one store.
+
+    Contract: a run is requested once however often it is asked for; states move forward only, and back to ``queued``
+    only by a new request or by the recovery of a dead engine; points and states are written in one transaction.
+    Every method may be called from any thread and process. StoreError if the disk is full or the file is damaged.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = Path(directory) / "queue.sqlite"
+        self._lock = threading.RLock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=30, check_same_thread=False, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"queue {self.path}: cannot be opened ({error}); choose another with --store") from error
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def request(self, runs: Mapping[str, tuple[str, RunConfig]], priority: int = INTERACTIVE) -> list[str]:
+        """Ask for runs, given as run_id -> (config_id, run); return the ids that are new, the others are joined.
+
+        A run that failed or was cancelled is queued again with its attempt number raised; a request of more urgent
+        priority lifts a waiting one.
+        """
+        new = []
+        now = time.time()
+        with self._transaction() as db:
+            last = db.execute("SELECT coalesce(max(position), 0) FROM requests").fetchone()[0]
+            for run_id, (config_id, run) in runs.items():
+                row = db.execute("SELECT state FROM requests WHERE run_id = ?", [run_id]).fetchone()
+                if row is not None and row[0] in ACTIVE:
+                    db.execute(
+                        "UPDATE requests SET priority = min(priority, ?), cancel = 0 WHERE run_id = ?",
+                        [priority, run_id],
+                    )
+                    continue
+                last += 1
+                db.execute("DELETE FROM points WHERE run_id = ?", [run_id])
+                db.execute(
+                    """
+                    INSERT INTO requests (run_id, config_id, config, state, priority, position, requested_at)
+                    VALUES (?, ?, ?, 'queued', ?, ?, ?)
+                    ON CONFLICT (run_id) DO UPDATE SET state = 'queued', priority = excluded.priority,
+                      position = excluded.position, requested_at = excluded.requested_at, attempt = attempt + 1,
+                      cancel = 0, step = 0, started_at = NULL, finished_at = NULL, error = NULL
+                    """,
+                    [run_id, config_id, json.dumps(run.to_dict()), priority, last, now],
+                )
+                new.append(run_id)
+        return new
+
+    def cancel(self, run_ids: Iterable[str]) -> None:
+        """Cancel: waiting runs at once, running ones as soon as the engine looks up. Others stay as they are."""
+        with self._transaction() as db:
+            for run_id in run_ids:
+                db.execute(
+                    "UPDATE requests SET state = 'cancelled', finished_at = ? WHERE run_id = ? AND state = 'queued'",
+                    [time.time(), run_id],
+                )
+                db.execute("UPDATE requests SET cancel = 1 WHERE run_id = ? AND state = 'running'", [run_id])
+
+    def forget(self, run_ids: Iterable[str]) -> None:
+        """Drop ended requests, for instance failures that were read. Active ones stay."""
+        with self._transaction() as db:
+            for run_id in run_ids:
+                db.execute(
+                    "DELETE FROM requests WHERE run_id = ? AND state IN ('failed', 'cancelled', 'done', 'diverged')",
+                    [run_id],
+                )
+
+    def jobs(self, states: Sequence[str] = (*ACTIVE, *ENDED), since: float = 0.0) -> list[Job]:
+        """Return jobs in these states, in the order in which they will be or were taken.
+
+        ``since`` leaves out those that ended before that time (seconds since the epoch).
+        """
+        marks = ", ".join("?" * len(states))
+        rows = self._read(
+            f"SELECT {_JOB_COLUMNS} FROM requests WHERE state IN ({marks}) AND coalesce(finished_at, 1e18) >= ? "
+            "ORDER BY state != 'running', priority, position",
+            [*states, since],
+        )
+        return [_job(row) for row in rows]
+
+    def states(self, run_ids: Sequence[str]) -> dict[str, str]:
+        """Return the state of each of these runs that was ever requested."""
+        rows = self._read(
+            "SELECT run_id, state FROM requests WHERE run_id IN (SELECT value FROM json_each(?))",
+            [json.dumps(list(run_ids))],
+        )
+        return {str(run_id): str(state) for run_id, state in rows}
+
+    def live(self) -> tuple[list[Job], dict[str, list[Point]]]:
+        """Return the active jobs and the points of each so far, as of one moment."""
+        with self._transaction(write=False):
+            jobs = self.jobs(ACTIVE)
+            rows = self._read(
+                "SELECT run_id, point FROM points JOIN requests USING (run_id) WHERE state = 'running' "
+                "ORDER BY run_id, points.step"
+            )
+        points: dict[str, list[Point]] = {}
+        for run_id, text in rows:
+            points.setdefault(run_id, []).append(json.loads(text))
+        return jobs, points
+
+    # ---- the engine's side
+
+    def start(self, run_ids: Iterable[str]) -> None:
+        """Mark queued runs as running."""
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE requests SET state = 'running', started_at = ? WHERE run_id = ? AND state = 'queued'",
+                [(time.time(), run_id) for run_id in run_ids],
+            )
+
+    def advance(self, points: Sequence[tuple[str, Point]], progress: Mapping[str, tuple[int, int]]) -> None:
+        """Enter new points of running runs, and optimizer steps done and to do, as run_id -> (step, total)."""
+        if not points and not progress:
+            return
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO points VALUES (?, ?, ?)",
+                [(run_id, point["step"], json.dumps(point)) for run_id, point in points],
+            )
+            db.executemany(
+                "UPDATE requests SET step = ?, total_steps = ? WHERE run_id = ? AND state = 'running'",
+                [(step, total, run_id) for run_id, (step, total) in progress.items()],
+            )
+
+    def finish(self, run_id: str, state: str, error: str | None = None) -> None:
+        """End an active run; its live points go, a stored run has them all."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE requests SET state = ?, finished_at = ?, error = ?, cancel = 0 WHERE run_id = ? "
+                "AND state IN ('queued', 'running')",
+                [state, time.time(), error, run_id],
+            )
+            if state != "failed":
+                db.execute("DELETE FROM points WHERE run_id = ?", [run_id])
+
+    def requeue(self, run_ids: Iterable[str]) -> None:
+        """Put running runs back: their engine or worker is gone. The attempt number tells that it happened."""
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE requests SET state = 'queued', attempt = attempt + 1, started_at = NULL "
+                "WHERE run_id = ? AND state = 'running'",
+                [(run_id,) for run_id in run_ids],
+            )
+
+    def beat(self, pid: int, message: str = "") -> None:
+        """Say that the engine lives, and what is wrong with it if anything is."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO engine VALUES (1, ?, ?, ?)", [pid, time.time(), message])
+
+    def still(self) -> None:
+        """Say that the engine has stopped."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM engine")
+
+    def engine(self) -> EngineState | None:
+        """Return what the engine last said; None if none runs."""
+        rows = self._read("SELECT pid, beat, message FROM engine")
+        return EngineState(rows[0][0], max(0.0, time.time() - rows[0][1]), rows[0][2]) if rows else None
+
+    # ----
+
+    @contextmanager
+    def _transaction(self, write: bool = True) -> Iterator[sqlite3.Connection]:
+        # IMMEDIATE takes the write lock at once: a read that turns into a write later could fail as busy.
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                try:
+                    yield self._db
+                except BaseException:
+                    self._db.execute("ROLLBACK")
+                    raise
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise StoreError(
+                    f"queue {self.path}: cannot be written ({error}); nothing was changed, try again"
+                ) from error
+
+    def _read(self, text: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._db.execute(text, list(values)).fetchall()
+            except sqlite3.Error as error:
+                raise StoreError(f"queue {self.path}: cannot be read ({error})") from error
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    run_id, config_id, config, state, priority, attempt, cancel, *rest = row
+    return Job(
+        run_id, config_id, RunConfig.from_dict(json.loads(config)), state, priority, attempt, bool(cancel), *rest
+    )
