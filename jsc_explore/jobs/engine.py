@@ -105,7 +105,7 @@ class Engine:
             self._message = str(error)
             log.error("%s", error)
             self._stop.wait(1.0)
-        return bool(self._stacks or self._unsaved or self.queue.jobs(("queued",)))
+        return bool(self._stacks or self._unsaved or self.queue.has_waiting())
 
     # ---- recovery
 
@@ -203,16 +203,16 @@ class Engine:
     # ---- what goes out
 
     def _cancel(self) -> None:
-        wanted = {job.run_id for job in self.queue.jobs(("running",)) if job.cancel}
+        wanted = self.queue.cancelling()
         for stack in self._stacks.values():
             if news := (wanted & set(stack.jobs)) - stack.told:
                 stack.told |= news
                 stack.variable.set(sorted(stack.told))
 
     def _launch(self) -> None:
-        waiting = self.queue.jobs(("queued",))
-        if not waiting:
+        if not self.queue.has_waiting() or len(self._stacks) >= self.cluster.slots:
             return
+        waiting = self.queue.jobs(("queued",))
         bulk = sum(stack.priority == BULK for stack in self._stacks.values())
         free = self.cluster.slots - len(self._stacks)
         free_bulk = min(self.cluster.bulk_slots - bulk, free)

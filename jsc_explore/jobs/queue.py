@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,15 @@ class Queue:
 
     # ---- the engine's side
 
+    def has_waiting(self) -> bool:
+        """Whether any run waits to be taken."""
+        return bool(self._read("SELECT 1 FROM requests WHERE state = 'queued' LIMIT 1"))
+
+    def cancelling(self) -> set[str]:
+        """Return the running runs that shall end."""
+        rows = self._read("SELECT run_id FROM requests WHERE state = 'running' AND cancel = 1")
+        return {str(run_id) for (run_id,) in rows}
+
     def start(self, run_ids: Iterable[str]) -> None:
         """Mark queued runs as running."""
         with self._transaction() as db:
@@ -292,6 +302,10 @@ class Queue:
 
 def _job(row: tuple[Any, ...]) -> Job:
     run_id, config_id, config, state, priority, attempt, cancel, *rest = row
-    return Job(
-        run_id, config_id, RunConfig.from_dict(json.loads(config)), state, priority, attempt, bool(cancel), *rest
-    )
+    return Job(run_id, config_id, _config(config), state, priority, attempt, bool(cancel), *rest)
+
+
+@lru_cache(maxsize=10_000)
+def _config(text: str) -> RunConfig:
+    # The same jobs are read several times a second, and checking a config costs more than reading it.
+    return RunConfig.from_dict(json.loads(text))

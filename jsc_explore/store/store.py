@@ -112,31 +112,31 @@ class Store:
             f"SELECT run_id, config_id, seed, len(dead_classes) > 0 AS dead, {columns} FROM source ORDER BY ALL",
         )
 
-    def mean_curves(self, run_ids: Sequence[str], quantity: str) -> pa.Table:
+    def mean_curves(self, run_ids: Sequence[str], quantity: str, live: pa.Table | None = None) -> pa.Table:
         """Return mean and spread of a quantity over the chosen runs of each config, per step.
 
         Columns ``config_id, step, epoch, samples, time_s, mean, sd, low, high, n``; ``sd`` is null for one seed.
+        ``live`` adds points of runs that are not stored yet, as a table with the columns of ``curves``.
         """
         (name,) = _quantities([quantity])
+        axes = ("step", "epoch", "samples", "time_s")
         points = ", ".join(
             f"unnest({CURVE_PREFIX}{column}) AS {alias}"
-            for column, alias in (
-                ("step", "step"),
-                ("epoch", "epoch"),
-                ("samples", "samples"),
-                ("time_s", "time_s"),
-                (name, "value"),
-            )
+            for column, alias in (*zip(axes, axes, strict=True), (name, "value"))
         )
+        growing = ""
+        if live is not None and live.num_rows:
+            growing = f"UNION ALL SELECT config_id, {', '.join(axes)}, {name} AS value FROM live"
         return self._over_files(
             run_ids,
             f"""
             SELECT config_id, step, avg(epoch) AS epoch, avg(samples) AS samples, avg(time_s) AS time_s,
                    avg(value) AS mean, stddev_samp(value) AS sd, min(value) AS low, max(value) AS high,
                    count(value) AS n
-            FROM (SELECT config_id, {points} FROM source) WHERE value IS NOT NULL
+            FROM (SELECT config_id, {points} FROM source {growing}) WHERE value IS NOT NULL
             GROUP BY config_id, step ORDER BY config_id, step
             """,
+            live if growing else None,
         )
 
     def record(self, run_id: str, *, weights: bool = False) -> RunRecord | None:
@@ -193,8 +193,8 @@ class Store:
         )
         return [str(name) for name in found["file"].to_pylist()]
 
-    def _over_files(self, run_ids: Sequence[str], select: str) -> pa.Table:
-        """Run a SELECT over ``source``, the stored rows of these runs; an empty choice gives an empty table."""
+    def _over_files(self, run_ids: Sequence[str], select: str, live: pa.Table | None = None) -> pa.Table:
+        """Run a SELECT over ``source``, the stored rows of these runs, and the table ``live`` if there is one."""
         files = self._files(run_ids)
         # No file: the select runs over no rows of any file, or of an empty table with the right columns.
         source = "SELECT * FROM read_parquet(?, union_by_name = true)" if files else f"SELECT {_EMPTY}"
@@ -202,12 +202,14 @@ class Store:
         text = (
             f"WITH source AS (SELECT DISTINCT ON (run_id) * FROM ({source}) WHERE list_contains(?::VARCHAR[], run_id))"
         )
-        return self._query(f"{text} {select}", [*values, list(run_ids)])
+        return self._query(f"{text} {select}", [*values, list(run_ids)], live)
 
-    def _query(self, text: str, values: Sequence[Any]) -> pa.Table:
+    def _query(self, text: str, values: Sequence[Any], live: pa.Table | None = None) -> pa.Table:
         # A cursor is a connection of its own to the same database: threads do not wait for each other.
         cursor = self._db.cursor()
         try:
+            if live is not None:
+                cursor.register("live", live)
             return cursor.sql(text, params=list(values)).to_arrow_table()
         except duckdb.IOException as error:
             raise StoreError(

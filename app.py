@@ -1,0 +1,8 @@
+"""The page: its configuration and its navigation, nothing else."""
+
+import streamlit as st
+
+from jsc_explore.views import explore
+
+st.set_page_config(page_title="JSC Explore", page_icon=":material/grid_view:", layout="wide")
+st.navigation([st.Page(explore.page, title="Explore", url_path="explore", default=True)], position="hidden").run()

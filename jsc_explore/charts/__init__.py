@@ -1,0 +1,1 @@
+"""Charts: a tidy table in, an Altair chart out. No Streamlit, no queries."""

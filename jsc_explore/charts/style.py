@@ -1,0 +1,76 @@
+"""The house style of all charts: palettes that colour-blind readers can tell apart, and how numbers are written."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import altair as alt
+
+from jsc_explore.config import format_number
+
+# Okabe and Ito, https://jfly.uni-koeln.de/color/ (the black and the yellow left out: lost on dark and on light ground).
+CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F6DB3", "#8C6D46")
+SEQUENCE: Final = "viridis"
+INK = {"light": "#31333F", "dark": "#FAFAFA"}
+MUTED = {"light": "#6B6E7B", "dark": "#A3A8B4"}
+FAINT = {"light": "#C9CBD3", "dark": "#4A4E5A"}
+
+Drawing = alt.LayerChart | alt.FacetChart
+
+QUANTITIES = {
+    "val_acc": "validation accuracy",
+    "train_acc": "training accuracy",
+    "val_loss": "validation loss",
+    "train_loss": "training loss",
+    "recall_g": "recall of gluons",
+    "recall_q": "recall of light quarks",
+    "recall_w": "recall of W",
+    "recall_z": "recall of Z",
+    "recall_t": "recall of top",
+    "learning_rate": "learning rate",
+}
+PROGRESS = {
+    "epoch": "epoch",
+    "step": "optimizer step",
+    "samples": "training jets seen",
+    "time_s": "seconds of training",
+}
+
+
+def is_share(quantity: str) -> bool:
+    """Whether a quantity is read as a percentage."""
+    return quantity.endswith("_acc") or quantity.startswith("recall_")
+
+
+def format_score(quantity: str, value: float | None, spread: float | None = None) -> str:
+    """Write a score, with its half-width if given: 71.3%, 71.3 ± 0.4%, 0.846, 12 s."""
+    if value is None:
+        return "–"
+    if quantity == "time_s" or quantity.endswith("_time_s"):
+        return f"{value:.3g} s"
+    if is_share(quantity):
+        return f"{100 * value:.1f}%" if spread is None else f"{100 * value:.1f} ± {100 * spread:.1f}%"
+    return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
+
+
+def number_axis(quantity: str, **options: Any) -> alt.Axis:
+    """Return an axis that writes shares as percentages and small or large numbers as 1e-3."""
+    if is_share(quantity):
+        return alt.Axis(format=".0%", **options)
+    if quantity in ("learning_rate", "samples", "step"):
+        return alt.Axis(labelExpr=_POWER_LABEL, **options)
+    return alt.Axis(**options)
+
+
+def ordinal_label(value: Any) -> str:
+    """Write an axis value of a grid."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return format_number(value) if isinstance(value, (int, float)) else str(value)
+
+
+# 1e-3 rather than 0.001, 1e5 rather than 100,000; what lies between as it is.
+_POWER_LABEL = (
+    "datum.value == 0 ? '0' : (abs(datum.value) < 0.01 || abs(datum.value) >= 10000) "
+    "? replace(replace(format(datum.value, '.2~e'), 'e+', 'e'), '−', '-') : format(datum.value, '~g')"
+)

@@ -1,0 +1,1 @@
+"""Views: one page each. The only room that knows Streamlit."""
