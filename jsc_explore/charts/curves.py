@@ -78,6 +78,7 @@ def curve_chart(
 
     ``x_end`` fixes the end of a linear axis, for curves that are still growing.
     """
+    columns = max(1, min(4, 80 // max(map(len, labels), default=80)))
     x_scale = alt.Scale(type="log", nice=False) if log_x else alt.Scale(domain=[0, x_end] if x_end else alt.Undefined)
     y_scale = alt.Scale(domain=list(SHARE_RANGE), clamp=True) if is_share(quantity) else alt.Scale(zero=False)
     axis_x = alt.X("x:Q", title=PROGRESS[x], scale=x_scale, axis=number_axis(x, grid=False, tickCount=8))
@@ -86,7 +87,7 @@ def curve_chart(
         "label:N",
         scale=alt.Scale(domain=list(labels), range=[CATEGORIES[i % len(CATEGORIES)] for i in range(len(labels))]),
         legend=alt.Legend(
-            title=None, orient="top", columns=2, labelLimit=420, symbolType="stroke", symbolStrokeWidth=3
+            title=None, orient="top", columns=columns, labelLimit=420, symbolType="stroke", symbolStrokeWidth=3
         ),
     )
     chosen = alt.Chart(means).transform_filter("datum.chosen")

@@ -11,7 +11,8 @@ from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.charts.style import FAINT, INK, MUTED, SEQUENCE, Drawing, format_score, is_share, ordinal_label
 
-CELL_HEIGHT = 46
+CELL_HEIGHT = 50
+AXIS_HEIGHT = 60
 SELECTION = "cell"
 # A fixed range: the same colour means the same accuracy on every screen. 0.2 is guessing among five classes.
 SHARE_DOMAIN = (0.2, 0.8)
@@ -30,9 +31,11 @@ def grid_table(cells: Sequence[Cell], score: str, chosen: Collection[str] = ()) 
                 "y": ordinal_label(cell.y),
                 "config_id": cell.config_id,
                 "state": cell.state,
-                "score": cell.mean,
+                # Vega leaves out marks without a number; an empty cell must still be seen and clicked.
+                "score": low if cell.mean is None else cell.mean,
                 "first": _first_line(cell, score),
                 "second": _second_line(cell),
+                "alone": "+" if cell.state == "missing" else "",
                 "bright": share > 0.6,
                 "filled": cell.mean is not None,
                 "chosen": cell.config_id in chosen,
@@ -77,13 +80,15 @@ def grid_chart(
         strokeWidth=alt.condition(chosen, alt.value(3), alt.value(1)),
         tooltip=[alt.Tooltip("tooltip:N", title=" ")],
     )
-    text = alt.condition(
-        "!datum.filled", alt.value(MUTED[ground]), alt.condition("datum.bright", alt.value(DARK), alt.value(BRIGHT))
-    )
-    first = base.mark_text(dy=-6, fontSize=14, fontWeight=600, cursor="pointer").encode(text="first:N", color=text)
-    second = base.mark_text(dy=10, fontSize=11, cursor="pointer").encode(text="second:N", color=text)
-    height = CELL_HEIGHT * max(1, len(orders[1]))
-    return alt.layer(cells.add_params(click), first, second).properties(height=height)
+    text = (
+        alt.when("!datum.filled").then(alt.value(MUTED[ground])).when("datum.bright").then(alt.value(DARK))
+        .otherwise(alt.value(BRIGHT))
+    )  # fmt: skip
+    first = base.mark_text(dy=-7, fontSize=14, fontWeight=600, cursor="pointer").encode(text="first:N", color=text)
+    second = base.mark_text(dy=11, fontSize=11, cursor="pointer").encode(text="second:N", color=text)
+    alone = base.mark_text(fontSize=16, cursor="pointer").encode(text="alone:N", color=text)
+    height = CELL_HEIGHT * max(1, len(orders[1])) + AXIS_HEIGHT
+    return alt.layer(cells.add_params(click), first, second, alone).properties(height=height)
 
 
 def _first_line(cell: Cell, score: str) -> str:
@@ -91,7 +96,7 @@ def _first_line(cell: Cell, score: str) -> str:
         return f"{100 * cell.share_done:.0f}%  ▶"
     if cell.mean is not None:
         return format_score(score, cell.mean)
-    return {"queued": "…", "failed": "✕", "done": "diverged"}.get(cell.state, "+")
+    return {"queued": "…", "failed": "✕", "done": "diverged"}.get(cell.state, "")
 
 
 def _second_line(cell: Cell) -> str:
@@ -105,10 +110,10 @@ def _second_line(cell: Cell) -> str:
         return ""
     notes = [f"n={cell.n}"]
     if cell.n_dead:
-        notes.append(f"{cell.n_dead} dead")
+        notes.append(f"†{cell.n_dead}")
     if cell.n_diverged:
-        notes.append(f"{cell.n_diverged} div.")
-    return " · ".join(notes)
+        notes.append(f"‡{cell.n_diverged}")
+    return " ".join(notes)
 
 
 def _tooltip(cell: Cell, score: str) -> str:

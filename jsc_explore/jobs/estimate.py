@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,22 +15,23 @@ from jsc_explore.store import Store
 def expected_seconds(store: Store, runs: Sequence[RunConfig]) -> float | None:
     """Return the expected wall time of training these runs side by side; None while nothing is known.
 
-    Takes the median time per step of the stored runs nearest in network and batch size, evaluations included.
+    Takes the median time per step of the stored runs nearest in network, batch size and stack size.
     """
     if not runs:
         return 0.0
     longest = max(runs, key=lambda run: run.max_epochs)
-    columns = ["model", "batch_size", "dataset", "protocol", "parameters", "steps", "wall_time_s", "train_rows"]
+    columns = ["stack_size", "batch_size", "dataset", "protocol", "parameters", "steps", "wall_time_s", "train_rows"]
     known = [row for row in store.runs(columns=columns).to_pylist() if row["steps"] and row["wall_time_s"]]
     if not known:
         return None
     parameters = longest.network.parameters
 
-    def distance(batch_size: int, other: int) -> float:
-        return abs(math.log(batch_size / longest.batch_size)) + 2 * abs(math.log(other / parameters))
+    def distance(row: dict[str, Any]) -> float:
+        batch, network = row["batch_size"] / longest.batch_size, row["parameters"] / parameters
+        return abs(math.log(batch)) + 2 * abs(math.log(network)) + abs(math.log(row["stack_size"] / len(runs)))
 
-    nearest = min(distance(row["batch_size"], row["parameters"]) for row in known)
-    near = [row for row in known if distance(row["batch_size"], row["parameters"]) <= nearest + 1e-9]
+    nearest = min(map(distance, known))
+    near = [row for row in known if distance(row) <= nearest + 1e-9]
     per_step = float(np.median([row["wall_time_s"] / row["steps"] for row in near]))
     rows = [r["train_rows"] for r in known if (r["dataset"], r["protocol"]) == (longest.dataset, longest.protocol)]
     train_rows = rows[0] if rows else near[0]["train_rows"]

@@ -62,9 +62,11 @@ def _draw(view: Slice, was_active: bool) -> None:
     st.markdown(_sentence(view, cells))
     if message := st.session_state.pop("flash", None):
         st.error(message)
-    left, right = st.columns([11, 12], gap="medium")
+    left, right = st.columns(2, gap="medium")
     with left:
         _grid(view, cells, chosen)
+        if any(cell.n_dead or cell.n_diverged for cell in cells):
+            st.caption("n: seeds, †: of them with a dead class, ‡: diverged")
         panels.under_way(queue, jobs, view)
         panels.cell_details(view, chosen, cells)
     with right:
@@ -149,18 +151,22 @@ def _clicked(view: Slice, cells: Sequence[Cell]) -> None:
 
 
 def _curves(view: Slice, cells: Sequence[Cell], chosen: Sequence[Cell], points: dict[str, list[Any]]) -> None:
-    first, second, third = st.columns([3, 3, 2], vertical_alignment="bottom")
+    first, second, third = st.columns([4, 4, 3], vertical_alignment="bottom")
     quantity = first.selectbox(
         "Curve of", list(QUANTITIES), key="show", bind="query-params", format_func=lambda q: QUANTITIES[q].capitalize()
     )
     along = second.selectbox(
         "Along", list(PROGRESS), key="along", bind="query-params", format_func=lambda p: PROGRESS[p].capitalize()
     )
-    log_x = third.toggle("Logarithmic", key="log", bind="query-params")
+    log_x = third.toggle("Log axis", key="log", bind="query-params")
     drawn = list(chosen) or _default_lines(view, cells)
     marked = {cell.config_id for cell in drawn}
-    labels = [_label(view, cell) for cell in drawn]
-    lines = {cell.config_id: Line(_label(view, cell), cell.config_id in marked) for cell in cells}
+    labels = _labels(view, drawn)
+    names = dict(zip((cell.config_id for cell in drawn), labels, strict=True))
+    lines = {
+        cell.config_id: Line(names.get(cell.config_id) or panels.describe(cell.config, view), cell.config_id in marked)
+        for cell in cells
+    }
     live = _live_points(cells, points)
     store = resources.store()
     means = _stored_means(store.version, view.filters, quantity) if live is None else _means(view, quantity, live)
@@ -193,11 +199,17 @@ def _default_lines(view: Slice, cells: Sequence[Cell]) -> list[Cell]:
     return row or [cell for cell in cells if cell.n][:6]
 
 
-def _label(view: Slice, cell: Cell) -> str:
-    return (
-        f"{FIELDS[view.x].label} {format_value(view.x, cell.x)}, "
-        f"{FIELDS[view.y].label.lower()} {format_value(view.y, cell.y)} (n={cell.n + len(cell.active)})"
-    )
+def _labels(view: Slice, cells: Sequence[Cell]) -> list[str]:
+    """Name cells by what tells them apart: one axis if they share the other."""
+    names = [name for name, axis in ((view.x, "x"), (view.y, "y")) if len({getattr(cell, axis) for cell in cells}) > 1]
+    labels = []
+    for cell in cells:
+        parts = [
+            f"{FIELDS[name].label} {format_value(name, getattr(cell.config, name))}"
+            for name in names or (view.x, view.y)
+        ]
+        labels.append(", ".join(parts) + f" (n={cell.n + len(cell.active)})")
+    return labels
 
 
 def _live_points(cells: Sequence[Cell], points: dict[str, list[Any]]) -> pa.Table | None:
