@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,12 +18,15 @@ from typing import Any
 from jsc_explore import __version__, paths
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, expand_grid, format_value, parse_value
 from jsc_explore.errors import FieldError, JscError
-from jsc_explore.jobs import Queue
+from jsc_explore.jobs import Job, Queue
+from jsc_explore.jobs.ask import Answer, ask
 from jsc_explore.jobs.queue import BULK, INTERACTIVE
 from jsc_explore.record import RunRecord
 from jsc_explore.store import Store
 
 POLL_S = 0.1
+# An engine that ends although there is work is started again, but not for ever.
+MAX_STARTS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = command(options)
         sys.stdout.flush()
     except JscError as error:
-        print(f"jsc-explore: {error}", file=sys.stderr)
+        print(f"jsc-explore: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; nothing is left to say.
@@ -55,6 +59,7 @@ def app(options: argparse.Namespace) -> int:
     Store(options.store, paths.snapshot()).close()
     page = paths.site_file("app.py")
     command = [sys.executable, "-m", "streamlit", "run", str(page), "--server.port", str(options.port)]
+    command += ["--server.address", options.address]
     command += ["--server.headless", "true"] if options.headless else []
     environment = {**os.environ, "JSC_EXPLORE_STORE": str(options.store.resolve())}
     return subprocess.call(command, env=environment, cwd=page.parent)
@@ -81,9 +86,10 @@ def train(options: argparse.Namespace) -> int:
     """Train one configuration, or answer from the store."""
     run = RunConfig.from_dict(_given(options))
     runs = [run.with_(seed=run.seed + i) for i in range(options.seeds)]
-    records, errors = _obtain(options, runs, INTERACTIVE, workers=1)
-    for record, was_stored in records:
-        _print_run(record, was_stored, options.json)
+    store, answer, errors = _obtain(options, runs, INTERACTIVE, workers=1)
+    for run_id in answer.run_ids:
+        if record := store.record(run_id):
+            _print_run(record, run_id in answer.stored, options.json)
     return _report(errors)
 
 
@@ -95,9 +101,9 @@ def fill(options: argparse.Namespace) -> int:
         raise JscError(f"{options.grid}: cannot be read ({error.strerror}); give the path of a grid file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise JscError(f"{options.grid}: is not valid TOML ({error}); see the example in README.md") from error
-    records, errors = _obtain(options, expand_grid(grid), BULK)
-    stored = sum(was_stored for _, was_stored in records)
-    print(f"{len(records)} runs in the store, {len(records) - stored} of them trained now, {len(errors)} failed")
+    _, answer, errors = _obtain(options, expand_grid(grid), BULK)
+    there = len(answer.run_ids) - len(errors)
+    print(f"{there} runs in the store, {there - len(answer.stored)} of them trained now, {len(errors)} failed")
     return _report(errors)
 
 
@@ -177,62 +183,54 @@ def data_fetch(options: argparse.Namespace) -> int:
 
 def _obtain(
     options: argparse.Namespace, runs: Sequence[RunConfig], priority: int, workers: int | None = None
-) -> tuple[list[tuple[RunRecord, bool]], list[str]]:
-    """Return the records of the runs, each with whether it was stored before, and the errors of those that failed."""
-    from jsc_explore.jobs.ask import ask
-
+) -> tuple[Store, Answer, list[str]]:
+    """Have the runs trained that are missing; return the store, what was asked, and a line for each run not there."""
     store, queue = _open(options), Queue(options.store)
     answer = ask(store, queue, runs, priority)
     waited = [*answer.queued, *answer.joined]
-    if waited:
-        _wait(options, queue, waited, workers)
-        store.refresh()
-    records, errors = [], []
-    failed = {job.run_id: job for job in queue.jobs(("failed", "cancelled"))} if waited else {}
-    for run_id in answer.run_ids:
-        record = store.record(run_id)
-        if record is not None:
-            records.append((record, run_id in set(answer.stored)))
-        elif run_id in failed:
-            job = failed[run_id]
-            errors.append(f"{run_id[:12]} {job.state}: {(job.error or '').strip().splitlines()[-1:]}")
-        else:
-            errors.append(f"{run_id[:12]} was not trained; see {options.store / 'engine.log'}")
-    return records, errors
+    if not waited:
+        return store, answer, []
+    _wait(options, queue, waited, workers)
+    store.refresh()
+    ended = {job.run_id: job for job in queue.jobs(("failed", "cancelled"))}
+    there = store.existing(waited)
+    return store, answer, [_why_missing(options, run_id, ended.get(run_id)) for run_id in waited if run_id not in there]
+
+
+def _why_missing(options: argparse.Namespace, run_id: str, job: Job | None) -> str:
+    if job is None:
+        return f"{run_id[:12]} was not trained; see {options.store / 'engine.log'}"
+    lines = (job.error or "").strip().splitlines()
+    return f"{run_id[:12]} {job.state}{': ' + lines[-1] if lines else ''}"
 
 
 def _wait(options: argparse.Namespace, queue: Queue, run_ids: Sequence[str], workers: int | None) -> None:
-    """Wait until none of these runs is active, with an engine of our own if none serves the store."""
+    """Wait until none of these runs is active, with an engine of our own whenever none serves the store."""
     from tqdm import tqdm
 
-    from jsc_explore.jobs.supervise import start_engine
+    from jsc_explore.jobs.supervise import end_engine, is_served, start_engine
 
-    state = queue.engine()
-    own = (
-        None
-        if state and state.alive
-        else start_engine(options.store, paths.snapshot(), until_idle=True, workers=workers)
-    )
-    wanted = set(run_ids)
+    own: subprocess.Popen[bytes] | None = None
+    starts, active = 0, len(run_ids)
+    # Looking costs more the more there is to wait for, and a long wait needs no quick eye.
+    pause = min(2.0, max(POLL_S, len(run_ids) / 1000))
     try:
-        with tqdm(total=len(wanted), unit="run", file=sys.stderr, disable=None, smoothing=0) as bar:
-            while True:
-                active = [job for job in queue.jobs(("queued", "running")) if job.run_id in wanted]
-                share = sum(job.share_done for job in active)
-                bar.n = round(len(wanted) - len(active) + share, 2)
+        with tqdm(total=len(run_ids), unit="run", file=sys.stderr, disable=None, smoothing=0) as bar:
+            while active:
+                if not is_served(queue, own):
+                    if starts == MAX_STARTS:
+                        break
+                    starts += 1
+                    own = start_engine(options.store, paths.snapshot(), until_idle=True, workers=workers)
+                time.sleep(pause)
+                active, done = queue.progress(run_ids)
+                bar.n = round(len(run_ids) - active + done, 2)
                 bar.refresh()
-                if not active or (own is not None and own.poll() is not None and not _is_served(queue)):
-                    return
-                time.sleep(POLL_S)
     finally:
-        if own is not None and own.poll() is None:
-            own.terminate()
-            own.wait()
-
-
-def _is_served(queue: Queue) -> bool:
-    state = queue.engine()
-    return state is not None and state.alive
+        # Unless others count on it by now, our engine goes with us; it would end by itself a moment later.
+        others_wait = not active and queue.jobs(("queued", "running"))
+        if own is not None and own.poll() is None and not others_wait:
+            end_engine(own)
 
 
 def _open(options: argparse.Namespace) -> Store:
@@ -289,12 +287,15 @@ def _parser() -> argparse.ArgumentParser:
 
     page = _command(commands, "app", app)
     page.add_argument("--port", type=int, default=8501, help="port of the page (default 8501)")
+    page.add_argument(
+        "--address", default="localhost", help="address to listen on; 0.0.0.0 lets the room in (default localhost)"
+    )
     page.add_argument("--headless", action="store_true", help="do not open a browser")
 
     serve = _command(commands, "engine", engine)
     serve.add_argument("--workers", type=_positive, help="worker processes (default: one a core)")
     serve.add_argument("--scheduler", help="address of a Dask scheduler to use, e.g. tcp://host:8786")
-    serve.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    serve.add_argument("--device", type=_device, default="auto", help="cpu, cuda, cuda:N or auto (default)")
     serve.add_argument("--until-idle", action="store_true", help="end when nothing is waiting")
     serve.add_argument("--parent", type=int, help=argparse.SUPPRESS)
 
@@ -350,6 +351,12 @@ def _field_options(parser: argparse.ArgumentParser, *, with_defaults: bool) -> N
 
 def _json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON lines")
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be cpu, cuda, cuda:N or auto")
+    return text
 
 
 def _positive(text: str) -> int:

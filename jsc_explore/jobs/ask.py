@@ -37,4 +37,5 @@ def ask(store: Store, queue: Queue, runs: Iterable[RunConfig], priority: int = I
     stored = store.existing(wanted)
     missing = {run_id: pair for run_id, pair in wanted.items() if run_id not in stored}
     new = queue.request(missing, priority) if missing else []
-    return Answer(list(wanted), sorted(stored), new, [run_id for run_id in missing if run_id not in set(new)])
+    queued = set(new)
+    return Answer(list(wanted), sorted(stored), new, [run_id for run_id in missing if run_id not in queued])

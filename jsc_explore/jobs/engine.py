@@ -8,7 +8,9 @@ import queue as queues
 import signal
 import threading
 import time
+import traceback
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +24,7 @@ from jsc_explore.errors import JscError, StoreError
 from jsc_explore.jobs import worker
 from jsc_explore.jobs.cluster import Cluster
 from jsc_explore.jobs.pack import StackPlan, pack
-from jsc_explore.jobs.queue import BULK, Job, Queue
+from jsc_explore.jobs.queue import BULK, INTERACTIVE, Job, Queue
 from jsc_explore.record import Outcome, Point, RunRecord
 from jsc_explore.store import Store
 
@@ -30,6 +32,8 @@ log = logging.getLogger("jsc_explore.engine")
 # How long a request may wait unseen, and how often live points reach the screen's database.
 TICK_S = 0.05
 BEAT_S = 1.0
+# How long an engine may take to end its workers.
+CLOSING_S = 30.0
 
 
 @dataclass
@@ -53,13 +57,10 @@ class Engine:
     def __init__(self, directory: Path, snapshot: Path | None, cluster: Cluster, device: str = "auto") -> None:
         self.directory, self.cluster, self.device = Path(directory), cluster, device
         self.store = Store(self.directory, snapshot)
-        self._lock = FileLock(self.directory / "engine.lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            self.store.close()
-            raise StoreError(f"store {self.directory}: is served by another engine already; use that one") from error
         self.queue = Queue(self.directory)
+        self._lock = FileLock(self.directory / "engine.lock")
+        self._take_lock()
+        self.queue.beat(os.getpid(), "starting")
         self.checkpoints = self.directory / "checkpoints"
         self._events: queues.SimpleQueue[dict[str, Any]] = queues.SimpleQueue()
         self._stacks: dict[str, _Stack] = {}
@@ -76,9 +77,8 @@ class Engine:
 
     def serve(self, *, until_idle: bool = False, parent: int | None = None) -> None:
         """Work until stopped; ``until_idle`` ends when nothing is left, ``parent`` when that process is gone too."""
-        self.queue.beat(os.getpid(), "starting")
-        self._recover()
         try:
+            self._recover()
             self.cluster.start(self._events.put)
             if not until_idle:
                 self.cluster.warm(DEFAULTS["dataset"], DEFAULTS["protocol"], self.device)
@@ -100,36 +100,67 @@ class Engine:
             self._cancel()
             self._launch()
             self._beat()
+            return bool(self._stacks or self._unsaved or self.queue.has_waiting())
         except JscError as error:
             # A full disk or a locked database passes; what was not written is still in memory.
             self._message = str(error)
             log.error("%s", error)
             self._stop.wait(1.0)
-        return bool(self._stacks or self._unsaved or self.queue.has_waiting())
+            return True
 
-    # ---- recovery
+    # ---- beginning and end
+
+    def _take_lock(self) -> None:
+        deadline = time.monotonic() + CLOSING_S
+        while True:
+            try:
+                self._lock.acquire(timeout=0)
+                return
+            except Timeout as error:
+                state = self.queue.engine()
+                # One that holds the lock and says nothing is closing: its place is free in a moment.
+                if (state is not None and state.alive) or time.monotonic() > deadline:
+                    self.queue.close()
+                    self.store.close()
+                    raise StoreError(
+                        f"store {self.directory}: is served by another engine already; use that one"
+                    ) from error
+                time.sleep(TICK_S)
 
     def _recover(self) -> None:
         """Take over from an engine that died: sweep half files, finish what is stored, queue the rest again."""
         for path in self.store.catalog.sweep():
             log.warning("removed %s, left by a writer that died", path.name)
         running = [job.run_id for job in self.queue.jobs(("running",))]
-        for run_id in self.store.existing(running):
-            self.queue.finish(run_id, "done")
+        self._finish_stored(running)
         self.queue.requeue(running)
+        wanted = {f"{job.run_id}.safetensors" for job in self.queue.jobs(("queued",))}
+        for path in self.checkpoints.glob("*"):
+            if path.name not in wanted:
+                path.unlink(missing_ok=True)
+
+    def _finish_stored(self, run_ids: Iterable[str]) -> set[str]:
+        """End the requests for runs that are stored already; return them."""
+        rows = self.store.runs({"run_id": list(run_ids)}, ["run_id", "status"]).to_pylist()
+        for row in rows:
+            self.queue.finish(row["run_id"], row["status"])
+        return {row["run_id"] for row in rows}
 
     def _shut_down(self) -> None:
         try:
             self._take_events()
             self._save(force=True)
-            self.queue.requeue([run_id for stack in self._stacks.values() for run_id in stack.jobs])
+            under_way = [run_id for stack in self._stacks.values() for run_id in stack.jobs]
+            self.queue.requeue([*under_way, *self._unsaved])
             self.queue.still()
         except JscError as error:
             log.error("%s", error)
-        self.cluster.close()
-        self.queue.close()
-        self.store.close()
-        self._lock.release()
+        try:
+            self.cluster.close()
+        finally:
+            self.queue.close()
+            self.store.close()
+            self._lock.release()
 
     # ---- what comes back
 
@@ -154,32 +185,42 @@ class Engine:
         self._points, self._progress = [], {}
 
     def _drop(self, stack: _Stack, run_id: str) -> None:
-        """Take note that a cancelled run has left its stack, which may go on without it."""
-        self.queue.finish(run_id, "cancelled")
+        """Take note that a cancelled run has left its stack; asked for again meanwhile, it begins anew."""
+        self.queue.requeue([run_id])
         del stack.jobs[run_id]
         self._drop_checkpoint(run_id)
 
+    def _fail(self, run_id: str, error: str) -> None:
+        self.queue.finish(run_id, "failed", error)
+        self._drop_checkpoint(run_id)
+
     def _take_outcome(self, stack: _Stack, run_id: str, values: dict[str, Any]) -> None:
-        job = stack.jobs.pop(run_id, None)
-        if job is not None:
+        job = stack.jobs.get(run_id)
+        if job is None:
+            return
+        try:
             self._unsaved[run_id] = _record(job, Outcome(**values))
+        except (JscError, TypeError):  # The data have gone, or a worker of another version answered.
+            self._fail(run_id, traceback.format_exc())
+        del stack.jobs[run_id]
 
     def _collect(self) -> None:
         for name, stack in list(self._stacks.items()):
             if not stack.future.done():
                 continue
-            del self._stacks[name]
             result = self.cluster.result(stack.future)
             for run_id, outcome in result["outcomes"].items():
                 self._take_outcome(stack, run_id, outcome)
-            stack.variable.delete()
-            error = result.get("error")
+            error = result.get("error") or "the worker ended without an outcome"
             for run_id in list(stack.jobs):
                 if run_id in stack.told:
                     self._drop(stack, run_id)
                 else:
-                    self.queue.finish(run_id, "failed", error or "the worker ended without an outcome")
-                    self._drop_checkpoint(run_id)
+                    self._fail(run_id, error)
+                    del stack.jobs[run_id]
+            # Last: if the queue could not be written above, the stack is looked at again.
+            del self._stacks[name]
+            stack.variable.delete()
 
     def _save(self, force: bool = False) -> None:
         if self._message and not force and time.monotonic() - self._saved < 1.0:
@@ -192,9 +233,12 @@ class Engine:
                 self._message = f"{error}; {len(self._unsaved)} finished runs wait in memory"
                 log.error("%s", self._message)
                 return
-            self.queue.finish(run_id, record.outcome.status)
+            except Exception:  # Not the disk but the record: it would never be written, and the others wait behind it.
+                self._fail(run_id, traceback.format_exc())
+            else:
+                self.queue.finish(run_id, record.outcome.status)
+                self._drop_checkpoint(run_id)
             del self._unsaved[run_id]
-            self._drop_checkpoint(run_id)
         self._message = ""
 
     def _drop_checkpoint(self, run_id: str) -> None:
@@ -203,6 +247,8 @@ class Engine:
     # ---- what goes out
 
     def _cancel(self) -> None:
+        if not self._stacks:
+            return
         wanted = self.queue.cancelling()
         for stack in self._stacks.values():
             if news := (wanted & set(stack.jobs)) - stack.told:
@@ -210,14 +256,15 @@ class Engine:
                 stack.variable.set(sorted(stack.told))
 
     def _launch(self) -> None:
-        if not self.queue.has_waiting() or len(self._stacks) >= self.cluster.slots:
-            return
-        waiting = self.queue.jobs(("queued",))
         bulk = sum(stack.priority == BULK for stack in self._stacks.values())
         free = self.cluster.slots - len(self._stacks)
         free_bulk = min(self.cluster.bulk_slots - bulk, free)
+        # Read only what could go out now: a long line of bulk work is not looked through twenty times a second.
+        waiting = self.queue.waiting(BULK if free_bulk > 0 else INTERACTIVE) if free > 0 else []
+        if not waiting:
+            return
         resumable = {job.run_id: self._checkpoint_epoch(job) for job in waiting if job.attempt > 1}
-        for plan in pack(waiting, max(1, free), resumable):
+        for plan in pack(waiting, free, resumable):
             if free < 1:
                 break
             if plan.priority == BULK:
@@ -229,14 +276,11 @@ class Engine:
 
     def _submit(self, plan: StackPlan) -> None:
         jobs = {job.run_id: job for job in plan.jobs}
-        stored = self.store.existing(jobs)
-        for run_id in stored:
-            self.queue.finish(run_id, "done")
-        jobs = {run_id: job for run_id, job in jobs.items() if run_id not in stored}
+        started = self.queue.start(jobs.keys() - self._finish_stored(jobs))
+        jobs = {run_id: job for run_id, job in jobs.items() if run_id in started}
         if not jobs:
             return
         name = uuid.uuid4().hex[:12]
-        self.queue.start(jobs)
         stack = _Stack(jobs, plan.priority)
         stack.variable = self.cluster.variable(worker.cancel_variable(name))
         configs = {run_id: job.config.to_dict() for run_id, job in jobs.items()}

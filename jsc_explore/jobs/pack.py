@@ -23,13 +23,13 @@ class StackPlan:
 
 
 def pack(jobs: Iterable[Job], slots: int, resumable: Mapping[str, int] | None = None) -> list[StackPlan]:
-    """Group waiting jobs into stacks for ``slots`` free workers; most urgent and oldest first.
+    """Group waiting jobs, oldest first, into stacks for ``slots`` free workers, most urgent first.
 
     Only runs of one network, batch size and priority share a stack; ``resumable`` gives the epoch at which a run's
     checkpoint stands, and runs in one stack stand at the same epoch.
     """
     groups: dict[tuple[object, ...], list[Job]] = {}
-    for job in jobs:
+    for job in sorted(jobs, key=lambda job: job.priority):
         key = (job.priority, *_key(job), (resumable or {}).get(job.run_id, 0))
         groups.setdefault(key, []).append(job)
     return [plan for group in groups.values() for plan in _split(group, max(1, slots))]

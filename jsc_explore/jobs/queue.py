@@ -17,10 +17,12 @@ from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
 from jsc_explore.record import Point
 
-# queued -> running -> done | diverged | failed | cancelled; the last two go back to queued when asked for again.
+# queued -> running -> done | diverged | failed | cancelled; whatever ended goes back to queued when asked for again.
 ACTIVE = ("queued", "running")
 ENDED = ("done", "diverged", "failed", "cancelled")
 INTERACTIVE, BULK = 0, 1
+# The engine looks this far ahead: enough to fill many stacks, little enough to read while others wait.
+LOOK_AHEAD = 5000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -203,24 +205,46 @@ class Queue:
             points.setdefault(run_id, []).append(json.loads(text))
         return jobs, points
 
+    def progress(self, run_ids: Sequence[str]) -> tuple[int, float]:
+        """Return how many of these runs are active, and how much of them is done, counted in runs."""
+        ((active, done),) = self._read(
+            "SELECT count(*), total(CASE WHEN total_steps THEN min(1.0, 1.0 * step / total_steps) ELSE 0 END) "
+            "FROM requests WHERE state IN ('queued', 'running') AND run_id IN (SELECT value FROM json_each(?))",
+            [json.dumps(list(run_ids))],
+        )
+        return int(active), float(done)
+
     # ---- the engine's side
 
     def has_waiting(self) -> bool:
         """Whether any run waits to be taken."""
         return bool(self._read("SELECT 1 FROM requests WHERE state = 'queued' LIMIT 1"))
 
+    def waiting(self, priority: int = BULK, limit: int = LOOK_AHEAD) -> list[Job]:
+        """Return the runs to be taken next, of this priority or a more urgent one: urgent first, then oldest."""
+        rows = self._read(
+            f"SELECT {_JOB_COLUMNS} FROM requests WHERE state = 'queued' AND priority <= ? "
+            "ORDER BY priority, position LIMIT ?",
+            [priority, limit],
+        )
+        return [_job(row) for row in rows]
+
     def cancelling(self) -> set[str]:
         """Return the running runs that shall end."""
         rows = self._read("SELECT run_id FROM requests WHERE state = 'running' AND cancel = 1")
         return {str(run_id) for (run_id,) in rows}
 
-    def start(self, run_ids: Iterable[str]) -> None:
-        """Mark queued runs as running."""
+    def start(self, run_ids: Iterable[str]) -> set[str]:
+        """Mark queued runs as running; return them. One that was cancelled a moment ago is not among them."""
         with self._transaction() as db:
-            db.executemany(
-                "UPDATE requests SET state = 'running', started_at = ? WHERE run_id = ? AND state = 'queued'",
-                [(time.time(), run_id) for run_id in run_ids],
-            )
+            return {
+                run_id
+                for run_id in run_ids
+                if db.execute(
+                    "UPDATE requests SET state = 'running', started_at = ? WHERE run_id = ? AND state = 'queued'",
+                    [time.time(), run_id],
+                ).rowcount
+            }
 
     def advance(self, points: Sequence[tuple[str, Point]], progress: Mapping[str, tuple[int, int]]) -> None:
         """Enter new points of running runs, and optimizer steps done and to do, as run_id -> (step, total)."""
@@ -228,8 +252,9 @@ class Queue:
             return
         with self._transaction() as db:
             db.executemany(
-                "INSERT OR REPLACE INTO points VALUES (?, ?, ?)",
-                [(run_id, point["step"], json.dumps(point)) for run_id, point in points],
+                "INSERT OR REPLACE INTO points "
+                "SELECT run_id, ?, ? FROM requests WHERE run_id = ? AND state = 'running'",
+                [(point["step"], json.dumps(point), run_id) for run_id, point in points],
             )
             db.executemany(
                 "UPDATE requests SET step = ?, total_steps = ? WHERE run_id = ? AND state = 'running'",
@@ -248,13 +273,28 @@ class Queue:
                 db.execute("DELETE FROM points WHERE run_id = ?", [run_id])
 
     def requeue(self, run_ids: Iterable[str]) -> None:
-        """Put running runs back: their engine or worker is gone. The attempt number tells that it happened."""
+        """Put running runs back whose training is gone; the attempt number tells that it happened.
+
+        One that was to be cancelled is cancelled: nobody wants it back. One asked for again since then is wanted.
+        """
+        now = time.time()
         with self._transaction() as db:
-            db.executemany(
-                "UPDATE requests SET state = 'queued', attempt = attempt + 1, started_at = NULL "
-                "WHERE run_id = ? AND state = 'running'",
-                [(run_id,) for run_id in run_ids],
-            )
+            for run_id in run_ids:
+                db.execute(
+                    "UPDATE requests SET state = 'cancelled', cancel = 0, finished_at = ? "
+                    "WHERE run_id = ? AND state = 'running' AND cancel = 1",
+                    [now, run_id],
+                )
+                db.execute(
+                    "UPDATE requests SET state = 'queued', attempt = attempt + 1, started_at = NULL "
+                    "WHERE run_id = ? AND state = 'running'",
+                    [run_id],
+                )
+                db.execute(
+                    "DELETE FROM points WHERE run_id = ? AND run_id IN "
+                    "(SELECT run_id FROM requests WHERE state = 'cancelled')",
+                    [run_id],
+                )
 
     def beat(self, pid: int, message: str = "") -> None:
         """Say that the engine lives, and what is wrong with it if anything is."""
@@ -282,7 +322,9 @@ class Queue:
                 try:
                     yield self._db
                 except BaseException:
-                    self._db.execute("ROLLBACK")
+                    # A full disk has rolled back already, and a second one would hide the reason.
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
                     raise
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:

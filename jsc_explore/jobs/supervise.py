@@ -6,12 +6,16 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from jsc_explore.errors import StoreError
 from jsc_explore.jobs.queue import Queue
 
-CHECK_EVERY_S = 2.0
+CHECK_EVERY_S, SLOWEST_CHECK_S = 2.0, 60.0
+# An engine that ends sooner than this was not stopped by anyone: something is wrong with it.
+DIED_YOUNG_S = 20.0
 
 
 def start_engine(
@@ -29,6 +33,24 @@ def start_engine(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "JSC_EXPLORE_SNAPSHOT": str(snapshot)}
     with (directory / "engine.log").open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+
+
+def is_served(queue: Queue, own: subprocess.Popen[bytes] | None = None) -> bool:
+    """Say whether an engine serves the store; ``own`` is one started here, whose last word counts no more once dead."""
+    if own is not None and own.poll() is None:
+        return True
+    state = queue.engine()
+    return state is not None and state.alive and (own is None or state.pid != own.pid)
+
+
+def end_engine(process: subprocess.Popen[bytes]) -> None:
+    """End an engine in order: what it trains goes back to the queue, its workers end with it."""
+    process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class Supervisor:
@@ -52,24 +74,25 @@ class Supervisor:
         self._stop.set()
         self._thread.join(timeout=5)
         if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            end_engine(self._process)
 
     def _watch(self) -> None:
         queue = Queue(self.directory)
-        while not self._stop.is_set():
-            if (self._process is None or self._process.poll() is not None) and not self._served(queue):
-                self._process = start_engine(self.directory, self.snapshot)
-            self._stop.wait(CHECK_EVERY_S)
+        began, pause = float("-inf"), CHECK_EVERY_S
+        while True:
+            now = time.monotonic()
+            if now - began >= pause and not self._is_served(queue):
+                # One that dies at once, again and again, must not take the machine from everyone else.
+                pause = min(2 * pause, SLOWEST_CHECK_S) if now - began < DIED_YOUNG_S + pause else CHECK_EVERY_S
+                began = now
+                with suppress(OSError):  # A full disk: the next round tries again.
+                    self._process = start_engine(self.directory, self.snapshot)
+            if self._stop.wait(CHECK_EVERY_S):
+                break
         queue.close()
 
-    def _served(self, queue: Queue) -> bool:
+    def _is_served(self, queue: Queue) -> bool:
         try:
-            state = queue.engine()
+            return is_served(queue, self._process)
         except StoreError:
             return False
-        return state is not None and state.alive

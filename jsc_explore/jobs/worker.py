@@ -108,7 +108,11 @@ class _Reporter:
         if now - self._asked < PULSE_S:
             return set()
         self._asked = now
-        return set(self._variable.get(timeout="10s"))
+        try:
+            return set(self._variable.get(timeout="10s"))
+        except TimeoutError:
+            # A scheduler too busy to answer is no reason to lose the training; the next pulse asks again.
+            return set()
 
 
 @lru_cache(maxsize=4)
