@@ -1,0 +1,424 @@
+"""The queue, packing and asking: a run is asked for once, no request is lost, urgent work goes first."""
+
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jsc_explore import data
+from jsc_explore.config import RunConfig
+from jsc_explore.errors import DataError, StoreError
+from jsc_explore.jobs import Queue
+from jsc_explore.jobs.ask import ask, identify
+from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.jobs.pack import MAX_REPLICAS, pack
+from jsc_explore.jobs.queue import BULK, INTERACTIVE, EngineState, Job
+from jsc_explore.record import Outcome, RunRecord
+from jsc_explore.store import Store
+
+CONFIG = "c" * 32
+
+
+@pytest.fixture
+def queue(tmp_path):
+    queue = Queue(tmp_path)
+    yield queue
+    queue.close()
+
+
+def wanted(*run_ids, **changes):
+    return {run_id: (CONFIG, RunConfig(**changes)) for run_id in run_ids}
+
+
+def state(queue, run_id):
+    return queue.states([run_id]).get(run_id)
+
+
+def job(queue, run_id):
+    return next(job for job in queue.jobs() if job.run_id == run_id)
+
+
+def point(step):
+    return {"step": step, "epoch": step / 10, "val_acc": 0.5}
+
+
+# ---- requests
+
+
+def test_a_run_is_requested_once_however_often_it_is_asked_for(queue):
+    assert queue.request(wanted("a", "b")) == ["a", "b"]
+    assert queue.request(wanted("b", "c")) == ["c"]
+    assert [job.run_id for job in queue.jobs()] == ["a", "b", "c"]
+    queue.start(["a"])
+    assert queue.request(wanted("a")) == []
+    assert (state(queue, "a"), job(queue, "a").attempt) == ("running", 1)
+
+
+def test_a_request_carries_its_configuration(queue):
+    run = RunConfig(batch_size=64, learning_rate=3e-3, model="16-8-5", seed=7)
+    queue.request({"a": (CONFIG, run)})
+    assert (job(queue, "a").config, job(queue, "a").config_id) == (run, CONFIG)
+
+
+@pytest.mark.parametrize("ended", ["failed", "cancelled", "done", "diverged"])
+def test_a_run_that_ended_is_queued_again_when_asked_for_and_starts_afresh(queue, ended):
+    queue.request(wanted("a"))
+    queue.start(["a"])
+    queue.advance([("a", point(1))], {"a": (5, 10)})
+    queue.finish("a", ended, "Traceback …")
+    assert queue.request(wanted("a")) == ["a"]
+    again = job(queue, "a")
+    assert (again.state, again.attempt, again.step, again.error, again.finished_at) == ("queued", 2, 0, None, None)
+    queue.start(["a"])
+    assert queue.live()[1] == {}
+
+
+def test_urgent_requests_come_first_then_the_oldest(queue):
+    queue.request(wanted("slow", "lifted"), BULK)
+    queue.request(wanted("first", "second"), INTERACTIVE)
+    queue.request(wanted("lifted"), INTERACTIVE)
+    assert [job.run_id for job in queue.waiting()] == ["lifted", "first", "second", "slow"]
+    assert [job.run_id for job in queue.waiting(INTERACTIVE)] == ["lifted", "first", "second"]
+    assert [job.run_id for job in queue.waiting(limit=1)] == ["lifted"]
+    queue.request(wanted("first"), BULK)
+    assert job(queue, "first").priority == INTERACTIVE, "a bulk request does not push an urgent one back"
+
+
+def test_a_waiting_run_is_cancelled_at_once_and_a_running_one_when_the_engine_looks(queue):
+    queue.request(wanted("waits", "runs", "finished"))
+    queue.start(["runs", "finished"])
+    queue.finish("finished", "done")
+    queue.cancel(["waits", "runs", "finished", "unknown"])
+    assert queue.states(["waits", "runs", "finished"]) == {"waits": "cancelled", "runs": "running", "finished": "done"}
+    assert queue.cancelling() == {"runs"}
+    assert queue.start(["waits"]) == set(), "a run cancelled a moment ago is not started any more"
+
+
+def test_asking_again_withdraws_a_cancellation(queue):
+    queue.request(wanted("a"))
+    queue.start(["a"])
+    queue.cancel(["a"])
+    queue.request(wanted("a"))
+    assert queue.cancelling() == set()
+
+
+def test_a_run_whose_training_is_gone_waits_again_unless_it_was_cancelled(queue):
+    queue.request(wanted("lost", "unwanted", "waits"))
+    queue.start(["lost", "unwanted"])
+    queue.advance([("unwanted", point(1))], {})
+    queue.cancel(["unwanted"])
+    queue.requeue(["lost", "unwanted", "waits"])
+    assert queue.states(["lost", "unwanted", "waits"]) == {"lost": "queued", "unwanted": "cancelled", "waits": "queued"}
+    assert [job(queue, name).attempt for name in ("lost", "waits")] == [2, 1]
+    assert queue.cancelling() == set()
+
+
+# ---- what happens to a run
+
+
+def test_live_shows_running_jobs_with_their_points_in_order(queue):
+    queue.request(wanted("a", "b", "c"))
+    queue.start(["a", "b"])
+    queue.advance([("a", point(20)), ("a", point(3)), ("b", point(1)), ("c", point(1))], {"a": (20, 40), "c": (1, 9)})
+    jobs, points = queue.live()
+    assert [(job.run_id, job.state, job.share_done) for job in jobs] == [
+        ("a", "running", 0.5), ("b", "running", 0.0), ("c", "queued", 0.0),
+    ]  # fmt: skip
+    assert points == {"a": [point(3), point(20)], "b": [point(1)]}
+    assert queue.progress(["a", "b", "nothing"]) == (2, 0.5)
+
+
+def test_a_point_sent_twice_is_kept_once(queue):
+    queue.request(wanted("a"))
+    queue.start(["a"])
+    queue.advance([("a", point(1)), ("a", {**point(1), "val_acc": 0.9})], {})
+    assert queue.live()[1] == {"a": [{**point(1), "val_acc": 0.9}]}
+
+
+def test_live_jobs_and_points_are_of_one_moment(queue, tmp_path):
+    """While another thread ends and restarts runs, no job is shown running with the points of an ended one."""
+    other, stop, torn = Queue(tmp_path), threading.Event(), []
+
+    def look():
+        while not stop.is_set():
+            jobs, points = other.live()
+            torn.extend(job for job in jobs if len(points.get(job.run_id, [])) != job.step)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for _ in range(300):
+        queue.request(wanted("a"))
+        queue.start(["a"])
+        for step in (1, 2):
+            queue.advance([("a", point(step))], {"a": (step, 2)})
+        queue.finish("a", "done")
+    stop.set()
+    thread.join()
+    other.close()
+    assert torn == []
+
+
+def test_the_points_of_an_ended_run_go_except_of_a_failed_one(queue, tmp_path):
+    queue.request(wanted("done", "failed", "cancelled"))
+    queue.start(["done", "failed", "cancelled"])
+    queue.advance([(name, point(1)) for name in ("done", "failed", "cancelled")], {})
+    for name in ("done", "failed", "cancelled"):
+        queue.finish(name, name, "Traceback …" if name == "failed" else None)
+    queue.advance([("done", point(2))], {"done": (2, 2)})
+    with sqlite3.connect(tmp_path / "queue.sqlite") as db:
+        assert db.execute("SELECT run_id FROM points").fetchall() == [("failed",)]
+    db.close()
+    assert job(queue, "failed").error == "Traceback …"
+    assert job(queue, "done").step == 0, "progress that comes late changes nothing"
+
+
+def test_states_only_move_forward(queue):
+    queue.request(wanted("a"))
+    queue.start(["a"])
+    queue.finish("a", "done")
+    queue.finish("a", "failed", "too late")
+    queue.start(["a"])
+    queue.requeue(["a"])
+    assert (state(queue, "a"), job(queue, "a").error) == ("done", None)
+
+
+def test_ended_requests_are_forgotten_active_ones_are_not(queue):
+    queue.request(wanted("failed", "waits", "runs"))
+    queue.start(["failed", "runs"])
+    queue.finish("failed", "failed", "Traceback …")
+    queue.forget(["failed", "waits", "runs"])
+    assert queue.states(["failed", "waits", "runs"]) == {"waits": "queued", "runs": "running"}
+
+
+def test_jobs_that_ended_long_ago_can_be_left_out(queue):
+    queue.request(wanted("ended", "waits"))
+    queue.finish("ended", "failed")
+    assert [job.run_id for job in queue.jobs(since=time.time() + 1)] == ["waits"]
+    assert [job.run_id for job in queue.jobs(("failed",), since=time.time() - 60)] == ["ended"]
+
+
+def test_the_engine_is_alive_while_it_speaks(queue):
+    assert queue.engine() is None
+    queue.beat(42, "the disk is full")
+    said = queue.engine()
+    assert (said.pid, said.message, said.alive) == (42, "the disk is full", True)
+    assert not EngineState(42, 10.5, "").alive
+    queue.still()
+    assert queue.engine() is None
+
+
+# ---- many at once, full disks, damaged files
+
+_ASK_MANY = """
+import sys
+from jsc_explore.config import RunConfig
+from jsc_explore.jobs import Queue
+sys.stdin.read()  # wait for the others
+new = Queue({directory!r}).request({{f"run-{{i}}": ("c", RunConfig(seed=i)) for i in range(40)}})
+print(*new, sep="\\n")
+"""
+
+
+def test_eight_processes_that_ask_for_the_same_runs_at_once_make_one_request_each(tmp_path):
+    command = [sys.executable, "-c", _ASK_MANY.format(directory=str(tmp_path))]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(8)]
+    for process in processes:
+        process.stdin.close()
+    new = []
+    for process in processes:
+        new += process.stdout.read().decode().split()
+        process.stdout.close()
+        assert process.wait() == 0
+    assert sorted(new) == sorted(f"run-{i}" for i in range(40))
+
+
+def test_eight_threads_with_queues_of_their_own_open_write_and_lose_nothing(tmp_path):
+    errors, gate = [], threading.Barrier(8)
+
+    def work(number):
+        try:
+            gate.wait()
+            queue = Queue(tmp_path)
+            for i in range(10):
+                name = f"{number}-{i}"
+                queue.request(wanted(name, seed=i))
+                queue.start([name])
+                queue.advance([(name, point(i))], {name: (i, 10)})
+            queue.close()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    queue = Queue(tmp_path)
+    jobs, points = queue.live()
+    queue.close()
+    assert errors == []
+    assert (len(jobs), len(points)) == (80, 80)
+
+
+def test_a_full_disk_is_said_in_one_line_and_changes_nothing(queue):
+    queue.request(wanted("a", "b"))
+    queue.start(["a"])
+    pages = queue._db.execute("PRAGMA page_count").fetchone()[0]
+    queue._db.execute(f"PRAGMA max_page_count = {pages}")
+    for change in (
+        lambda: queue.request(wanted(*(f"run-{i}" for i in range(500)))),
+        lambda: queue.advance([("a", {"step": i, "text": "x" * 1000}) for i in range(200)], {"a": (9, 9)}),
+        lambda: queue.finish("a", "failed", "x" * 100_000),
+    ):
+        with pytest.raises(StoreError, match=r"full.*nothing was changed") as caught:
+            change()
+        assert "\n" not in str(caught.value)
+    assert queue.states(["a", "b", "run-0"]) == {"a": "running", "b": "queued"}
+    assert queue.live()[1] == {}
+    queue._db.execute("PRAGMA max_page_count = 100000")
+    assert len(queue.request(wanted(*(f"run-{i}" for i in range(500))))) == 500
+
+
+def test_a_file_that_is_no_database_is_refused_in_one_line(tmp_path):
+    (tmp_path / "queue.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StoreError, match="cannot be opened") as caught:
+        Queue(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_database_damaged_under_the_reader_is_a_clear_line(queue):
+    queue.request(wanted("a"))
+    queue.start(["a"])
+    queue._db.execute("DROP TABLE points")
+    with pytest.raises(StoreError, match="cannot be read"):
+        queue.live()
+    with pytest.raises(StoreError, match="nothing was changed"):
+        queue.finish("a", "done")
+    assert state(queue, "a") == "running"
+
+
+# ---- packing
+
+
+def waiting(run, number, priority=BULK):
+    return Job(f"run-{number}", CONFIG, run, "queued", priority, 1, False, 0, 0, 0.0, None, None, None)
+
+
+CONFIGS = [
+    RunConfig(model=model, batch_size=batch, optimizer=optimizer, max_epochs=epochs)
+    for model in ("jsc-tiny", "16-8-5")
+    for batch in (16, 4096)
+    for optimizer in ("adam", "sgd")
+    for epochs in (1, 7)
+]
+JOBS = st.lists(st.tuples(st.sampled_from(CONFIGS), st.sampled_from([INTERACTIVE, BULK])), max_size=120).map(
+    lambda pairs: [waiting(run, number, priority) for number, (run, priority) in enumerate(pairs)]
+)
+SLOTS = st.integers(1, 6)
+
+
+@settings(deadline=None)  # a shared machine may stall
+@given(JOBS, SLOTS)
+def test_every_waiting_run_is_in_exactly_one_stack(jobs, slots):
+    packed = [job.run_id for plan in pack(jobs, slots) for job in plan.jobs]
+    assert sorted(packed) == sorted(job.run_id for job in jobs)
+
+
+@settings(deadline=None)
+@given(JOBS, SLOTS, st.dictionaries(st.integers(0, 119).map("run-{}".format), st.integers(1, 3)))
+def test_a_stack_is_trainable_side_by_side_and_never_too_large(jobs, slots, resumable):
+    from jsc_explore.training.stack import stack_key
+
+    for plan in pack(jobs, slots, resumable):
+        assert 1 <= len(plan.jobs) <= MAX_REPLICAS
+        assert len({(job.config.dataset, job.config.protocol, stack_key(job.config)) for job in plan.jobs}) == 1
+        assert len({resumable.get(job.run_id, 0) for job in plan.jobs}) == 1
+        assert {job.priority for job in plan.jobs} == {plan.priority}
+
+
+@settings(deadline=None)
+@given(JOBS, SLOTS)
+def test_urgent_stacks_come_first(jobs, slots):
+    priorities = [plan.priority for plan in pack(jobs, slots)]
+    assert priorities == sorted(priorities)
+
+
+def test_small_work_stays_together_and_large_work_is_dealt_to_the_free_workers():
+    tiny = [waiting(RunConfig(batch_size=16, seed=seed), seed) for seed in range(10)]
+    large = [waiting(RunConfig(batch_size=4096, seed=seed), seed) for seed in range(10)]
+    assert [len(plan.jobs) for plan in pack(tiny, 3)] == [10]
+    assert sorted(len(plan.jobs) for plan in pack(large, 3)) == [3, 3, 4]
+
+
+def test_each_part_of_a_dealt_group_has_long_and_short_runs():
+    jobs = [waiting(RunConfig(batch_size=4096, max_epochs=epochs), epochs) for epochs in (1, 2, 10, 20)]
+    assert [[job.config.max_epochs for job in plan.jobs] for plan in pack(jobs, 2)] == [[20, 2], [10, 1]]
+
+
+# ---- asking and estimating
+
+
+def store_run(store, run, **changes):
+    digest = data.digest(run.dataset)
+    values = {"status": "done", "stop_reason": "max_epochs", "points": [], "epochs_run": 1, "steps": 100}
+    outcome = Outcome(**{**values, "wall_time_s": 10.0, "train_rows": 160_000, **changes})
+    identity = (run.run_id(digest), run.config_id(digest), digest, 1, run.to_dict(), run.network.parameters)
+    store.add(RunRecord(*identity, outcome, "2026-01-01T00:00:00+00:00"))
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path)
+    yield store
+    store.close()
+
+
+def test_asking_answers_from_the_store_joins_what_is_under_way_and_queues_the_rest(store, queue):
+    runs = [RunConfig(seed=seed) for seed in range(4)]
+    ids = list(identify(runs))
+    store_run(store, runs[1])
+    first = ask(store, queue, runs[2:3])
+    assert (first.stored, first.queued, first.joined) == ([], [ids[2]], [])
+    answer = ask(store, queue, [*runs, runs[0]], BULK)
+    assert answer.run_ids == ids
+    assert (answer.stored, answer.queued, answer.joined) == ([ids[1]], [ids[0], ids[3]], [ids[2]])
+    assert [job.run_id for job in queue.jobs()] == [ids[2], ids[0], ids[3]]
+
+
+def test_asking_sees_what_another_process_stored_since(store, queue, tmp_path):
+    other = Store(tmp_path)
+    store_run(other, RunConfig())
+    other.close()
+    assert ask(store, queue, [RunConfig()]).queued == []
+
+
+def test_asking_for_data_that_were_not_fetched_queues_nothing(store, queue, tmp_path, monkeypatch):
+    monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(DataError, match="jsc-explore data fetch openml"):
+        ask(store, queue, [RunConfig(), RunConfig(dataset="openml")])
+    assert queue.jobs() == []
+
+
+def test_the_estimate_learns_from_the_nearest_runs(store):
+    run = RunConfig(batch_size=256, max_epochs=2)
+    assert expected_seconds(store, [run]) is None
+    assert expected_seconds(store, []) == 0.0
+    store_run(store, run, wall_time_s=10.0, steps=1000)
+    store_run(store, run.with_(batch_size=16), wall_time_s=500.0, steps=1000)
+    store_run(store, run.with_(seed=1), status="diverged", steps=0, wall_time_s=0.1)
+    assert expected_seconds(store, [run]) == pytest.approx(0.01 * 2 * 625)
+    assert expected_seconds(store, [run, run.with_(max_epochs=4)]) == pytest.approx(0.01 * 4 * 625)
+    assert expected_seconds(store, [run.with_(batch_size=32)]) == pytest.approx(0.5 * 2 * 5000)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "time not known yet"), (0.2, "1 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")],
+)
+def test_durations_read_as_people_say_them(seconds, text):
+    assert format_seconds(seconds) == text
