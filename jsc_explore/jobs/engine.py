@@ -32,6 +32,8 @@ log = logging.getLogger("jsc_explore.engine")
 # How long a request may wait unseen, and how often live points reach the screen's database.
 TICK_S = 0.05
 BEAT_S = 1.0
+# A full disk is asked again this often.
+RETRY_S = 1.0
 # How long an engine may take to end its workers.
 CLOSING_S = 30.0
 
@@ -58,7 +60,7 @@ class Engine:
         self.directory, self.cluster, self.device = Path(directory), cluster, device
         self.store = Store(self.directory, snapshot)
         self.queue = Queue(self.directory)
-        self._lock = FileLock(self.directory / "engine.lock")
+        self._lock = FileLock(self.directory / "engine.lock", thread_local=False)
         self._take_lock()
         self.queue.beat(os.getpid(), "starting")
         self.checkpoints = self.directory / "checkpoints"
@@ -105,7 +107,7 @@ class Engine:
             # A full disk or a locked database passes; what was not written is still in memory.
             self._message = str(error)
             log.error("%s", error)
-            self._stop.wait(1.0)
+            self._stop.wait(RETRY_S)
             return True
 
     # ---- beginning and end
@@ -223,7 +225,7 @@ class Engine:
             stack.variable.delete()
 
     def _save(self, force: bool = False) -> None:
-        if self._message and not force and time.monotonic() - self._saved < 1.0:
+        if self._message and not force and time.monotonic() - self._saved < RETRY_S:
             return
         self._saved = time.monotonic()
         for run_id, record in list(self._unsaved.items()):

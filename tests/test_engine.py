@@ -1,0 +1,522 @@
+"""The engine: stored before announced, trained once, nothing lost to a full disk, a dead worker or a dead engine.
+
+The first part drives the engine over a cluster whose stacks follow a script; the second over real workers.
+"""
+
+import dataclasses
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from jsc_explore import data
+from jsc_explore.config import RunConfig
+from jsc_explore.errors import StoreError
+from jsc_explore.jobs import Queue
+from jsc_explore.jobs.engine import Engine
+from jsc_explore.jobs.queue import BULK, INTERACTIVE
+from jsc_explore.record import Outcome
+from jsc_explore.store import Store
+
+DIGEST = data.digest("simulated")
+
+
+def eventually(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return value
+
+
+def point(step):
+    return {"step": step, "epoch": step / 10, "samples": step * 256, "val_acc": 0.5}
+
+
+class Stack:
+    """One stack on the scripted cluster: what its worker would send, and its cancel list."""
+
+    def __init__(self, name, runs, emit, interactive):
+        self.name, self.runs, self.emit, self.interactive = name, runs, emit, interactive
+        self.cancelled, self.outcomes, self.error = [], {}, None
+
+    def set(self, run_ids):
+        self.cancelled = run_ids
+
+    def delete(self):
+        self.cancelled = None
+
+    def progress(self, step, run_ids=None, points=True):
+        keys = list(self.runs) if run_ids is None else run_ids
+        sent = [(key, point(step)) for key in keys] if points else []
+        self.emit({"stack": self.name, "points": sent, "step": step, "totals": dict.fromkeys(keys, 100)})
+
+    def finish(self, run_id, status="done"):
+        values = {"status": status, "stop_reason": "max_epochs", "points": [point(100)], "epochs_run": 1, "steps": 100}
+        self.outcomes[run_id] = dataclasses.asdict(Outcome(**values))
+        self.emit({"stack": self.name, "finished": run_id, "outcome": self.outcomes[run_id]})
+
+
+class Future:
+    """Done when the script has run out; every question is one step of it."""
+
+    def __init__(self, stack, script):
+        self.stack, self.steps, self.ended = stack, script(stack), False
+
+    def done(self):
+        if not self.ended:
+            self.ended = next(self.steps, "ended") == "ended"
+        return self.ended
+
+
+class ScriptedCluster:
+    """A cluster without workers: each stack follows ``script(stack)``, a generator that yields between its deeds."""
+
+    def __init__(self, script, bulk_slots=1, keep_free=1):
+        self.script, self.bulk_slots, self.slots = script, bulk_slots, bulk_slots + keep_free
+        self.stacks, self.closed, self.variables = [], False, {}
+
+    def start(self, on_event):
+        self.emit = on_event
+
+    def warm(self, dataset, protocol, device):
+        pass
+
+    def variable(self, name):
+        self.variables[name] = Stack(name.removeprefix("cancel-"), {}, self.emit, None)
+        return self.variables[name]
+
+    def submit(self, name, runs, checkpoints, device, *, interactive):
+        stack = self.variables[f"cancel-{name}"]
+        stack.runs, stack.interactive = runs, interactive
+        self.stacks.append(stack)
+        return Future(stack, self.script)
+
+    def result(self, future):
+        outcomes = {"outcomes": future.stack.outcomes}
+        return outcomes | ({"error": future.stack.error} if future.stack.error else {})
+
+    def close(self):
+        self.closed = True
+
+
+def trains(stack):
+    for step in (1, 50, 100):
+        stack.progress(step)
+        yield
+    for run_id in stack.runs:
+        stack.finish(run_id)
+
+
+def fails(stack):
+    stack.progress(1)
+    yield
+    stack.error = "Traceback (most recent call last):\nZeroDivisionError: no jets"
+
+
+def runs_until_cancelled(stack):
+    step = 0
+    while True:
+        step += 1
+        going = [key for key in stack.runs if key not in stack.cancelled]
+        if not going:
+            return
+        stack.progress(step, going)
+        yield
+
+
+@pytest.fixture
+def request_runs(tmp_path, monkeypatch):
+    """Put runs that differ in their seed into the queue; return their ids."""
+    monkeypatch.setattr("jsc_explore.jobs.engine.RETRY_S", 0.1)
+    queue = Queue(tmp_path)
+
+    def request(*seeds, priority=INTERACTIVE, **changes):
+        runs = [RunConfig(seed=seed, **changes) for seed in seeds]
+        queue.request({run.run_id(DIGEST): (run.config_id(DIGEST), run) for run in runs}, priority)
+        return [run.run_id(DIGEST) for run in runs]
+
+    request.queue = queue
+    yield request
+    queue.close()
+
+
+@contextmanager
+def serving(directory, script, **options):
+    """Serve in a thread of this process; leaving ends it in order and raises what it raised."""
+    engine = Engine(directory, None, ScriptedCluster(script, **options))
+    raised = []
+
+    def serve():
+        try:
+            engine.serve()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield engine
+    finally:
+        engine.stop()
+        thread.join(timeout=30)
+    if raised:
+        raise raised[0]
+
+
+def serve_until_idle(directory, script, **options):
+    cluster = ScriptedCluster(script, **options)
+    Engine(directory, None, cluster).serve(until_idle=True)
+    return cluster
+
+
+def stored(directory):
+    store = Store(directory)
+    ids = store.runs(columns=["run_id"])["run_id"].to_pylist()
+    parts = len(store.catalog.parts())
+    store.close()
+    assert parts == len(ids), "one part a run"
+    return set(ids)
+
+
+# ---- over the scripted cluster
+
+
+def test_what_is_asked_for_is_trained_stored_and_done(tmp_path, request_runs):
+    ids = request_runs(0, 1, 2)
+    cluster = serve_until_idle(tmp_path, trains)
+    assert set(request_runs.queue.states(ids).values()) == {"done"}
+    assert stored(tmp_path) == set(ids)
+    assert [len(stack.runs) for stack in cluster.stacks] == [3], "one stack, its outcomes sent twice and stored once"
+    assert cluster.closed
+    assert request_runs.queue.engine() is None
+
+
+def test_a_run_is_stored_before_its_request_is_done(tmp_path, request_runs, monkeypatch):
+    (run_id,) = request_runs(0)
+    finish, seen = Queue.finish, []
+
+    def finish_and_look(queue, finished, *rest):
+        seen.append(finished in stored(tmp_path))
+        finish(queue, finished, *rest)
+
+    monkeypatch.setattr(Queue, "finish", finish_and_look)
+    serve_until_idle(tmp_path, trains)
+    assert seen == [True]
+    assert request_runs.queue.states([run_id]) == {run_id: "done"}
+
+
+def test_points_and_progress_of_a_running_run_are_live(tmp_path, request_runs):
+    def waits(stack):
+        stack.progress(10)
+        while True:
+            yield
+
+    (run_id,) = request_runs(0)
+    with serving(tmp_path, waits):
+        jobs, points = eventually(lambda: request_runs.queue.live() if request_runs.queue.live()[1] else None)
+        assert (jobs[0].state, jobs[0].share_done) == ("running", 0.1)
+        assert points == {run_id: [point(10)]}
+
+
+def test_a_diverged_run_is_stored_and_said_to_have_diverged(tmp_path, request_runs):
+    def diverges(stack):
+        yield
+        for run_id in stack.runs:
+            stack.finish(run_id, "diverged")
+
+    ids = request_runs(0)
+    serve_until_idle(tmp_path, diverges)
+    assert request_runs.queue.states(ids) == {ids[0]: "diverged"}
+    assert stored(tmp_path) == set(ids)
+
+
+def test_a_failed_run_keeps_its_traceback_and_can_be_tried_again(tmp_path, request_runs):
+    ids = request_runs(0)
+    serve_until_idle(tmp_path, fails)
+    (job,) = request_runs.queue.jobs(("failed",))
+    assert job.error.endswith("ZeroDivisionError: no jets")
+    assert stored(tmp_path) == set()
+    assert request_runs(0) == ids
+    serve_until_idle(tmp_path, trains)
+    assert [(job.state, job.attempt, job.error) for job in request_runs.queue.jobs()] == [("done", 2, None)]
+
+
+def test_what_was_finished_before_an_exception_is_kept(tmp_path, request_runs):
+    def half(stack):
+        stack.finish(next(iter(stack.runs)))
+        yield from fails(stack)
+
+    request_runs(0, 1, 2)
+    serve_until_idle(tmp_path, half)
+    assert sorted(job.state for job in request_runs.queue.jobs()) == ["done", "failed", "failed"]
+    assert len(stored(tmp_path)) == 1
+
+
+def test_an_outcome_that_makes_no_record_is_a_failed_run_and_the_others_go_on(tmp_path, request_runs):
+    def odd(stack):
+        yield
+        first, *rest = stack.runs
+        stack.emit({"stack": stack.name, "finished": first, "outcome": {"status": "done", "from": "another version"}})
+        for run_id in rest:
+            stack.finish(run_id)
+
+    ids = request_runs(0, 1)
+    serve_until_idle(tmp_path, odd)
+    assert sorted(request_runs.queue.states(ids).values()) == ["done", "failed"]
+
+
+def test_one_run_of_a_stack_is_cancelled_and_the_others_go_on(tmp_path, request_runs):
+    def long(stack):
+        while victim not in stack.cancelled:
+            stack.progress(1)
+            yield
+        others = [run_id for run_id in stack.runs if run_id != victim]
+        stack.progress(60, others)
+        yield
+        for run_id in others:
+            stack.finish(run_id)
+
+    ids = request_runs(0, 1, 2)
+    victim = ids[1]
+    with serving(tmp_path, long) as engine:
+        eventually(lambda: request_runs.queue.live()[1])
+        request_runs.queue.cancel([victim])
+        eventually(lambda: not request_runs.queue.jobs(("queued", "running")))
+        assert len(engine.cluster.stacks) == 1
+    assert request_runs.queue.states(ids) == {ids[0]: "done", victim: "cancelled", ids[2]: "done"}
+    assert stored(tmp_path) == {ids[0], ids[2]}
+
+
+def test_a_stack_whose_runs_are_all_cancelled_ends(tmp_path, request_runs):
+    ids = request_runs(0, 1)
+    with serving(tmp_path, runs_until_cancelled):
+        eventually(lambda: request_runs.queue.live()[1])
+        request_runs.queue.cancel(ids)
+        eventually(lambda: set(request_runs.queue.states(ids).values()) == {"cancelled"})
+
+
+def test_a_run_asked_for_again_while_it_is_being_cancelled_is_trained(tmp_path, request_runs):
+    def heeds_late(stack):
+        if len(told) == 0:
+            while not stack.cancelled:
+                stack.progress(1)
+                yield
+            told.append(stack.name)
+            request_runs(0)
+            return
+        yield from trains(stack)
+
+    told = []
+    ids = request_runs(0)
+    with serving(tmp_path, heeds_late):
+        eventually(lambda: request_runs.queue.live()[1])
+        request_runs.queue.cancel(ids)
+        eventually(lambda: stored(tmp_path) == set(ids))
+    assert told
+    assert request_runs.queue.states(ids) == {ids[0]: "done"}
+
+
+def test_a_run_cancelled_as_it_is_taken_is_not_trained(tmp_path, request_runs, monkeypatch):
+    ids = request_runs(0, 1)
+    start = Queue.start
+
+    def cancel_then_start(queue, run_ids):
+        request_runs.queue.cancel(ids[:1])
+        return start(queue, run_ids)
+
+    monkeypatch.setattr(Queue, "start", cancel_then_start)
+    cluster = serve_until_idle(tmp_path, trains)
+    assert [list(stack.runs) for stack in cluster.stacks] == [ids[1:]]
+
+
+@contextmanager
+def full_disk(engine):
+    """Let the store refuse whatever is added, as long as this lasts."""
+    add, refused = engine.store.add, []
+
+    def refuse(record):
+        refused.append(record.run_id)
+        raise StoreError(f"store {engine.directory}: a finished run could not be written (no space left); make room")
+
+    engine.store.add = refuse
+    try:
+        yield refused
+    finally:
+        engine.store.add = add
+
+
+def test_a_full_disk_is_said_tried_again_and_loses_nothing(tmp_path, request_runs):
+    ids = request_runs(0, 1)
+    engine = Engine(tmp_path, None, ScriptedCluster(trains))
+    thread = threading.Thread(target=engine.serve)
+    with full_disk(engine) as refused:
+        thread.start()
+        said = eventually(lambda: (s := request_runs.queue.engine()) and s.message != "starting" and s.message)
+        assert "no space left" in said
+        assert "2 finished runs wait in memory" in said
+        assert set(request_runs.queue.states(ids).values()) == {"running"}
+        eventually(lambda: len(refused) >= 2)
+    eventually(lambda: set(request_runs.queue.states(ids).values()) == {"done"})
+    later = request_runs(2)
+    eventually(lambda: request_runs.queue.states(later) == {later[0]: "done"})
+    eventually(lambda: request_runs.queue.engine().message == "")
+    engine.stop()
+    thread.join()
+    assert stored(tmp_path) == {*ids, *later}
+    assert len(engine.cluster.stacks) == 2, "nothing was trained a second time"
+
+
+def test_an_engine_stopped_on_a_full_disk_gives_its_finished_runs_back(tmp_path, request_runs):
+    ids = request_runs(0)
+    with serving(tmp_path, trains) as engine, full_disk(engine) as refused:
+        eventually(lambda: refused)
+        engine.stop()
+        eventually(lambda: request_runs.queue.engine() is None)
+    assert request_runs.queue.states(ids) == {ids[0]: "queued"}
+    serve_until_idle(tmp_path, trains)
+    assert stored(tmp_path) == set(ids)
+
+
+def test_a_record_that_cannot_be_written_at_all_does_not_hold_up_the_others(tmp_path, request_runs, monkeypatch):
+    ids = request_runs(0, 1, 2)
+    add = Store.add
+
+    def odd(store, record):
+        if record.run_id == ids[0]:
+            raise ValueError("cannot convert this to Arrow")
+        add(store, record)
+
+    monkeypatch.setattr(Store, "add", odd)
+    serve_until_idle(tmp_path, trains)
+    assert request_runs.queue.states(ids) == {ids[0]: "failed", ids[1]: "done", ids[2]: "done"}
+    assert "cannot convert this to Arrow" in request_runs.queue.jobs(("failed",))[0].error
+
+
+@pytest.mark.parametrize("method", ["advance", "finish", "start", "beat", "cancelling", "has_waiting"])
+def test_a_queue_that_fails_for_a_moment_loses_no_run(tmp_path, request_runs, monkeypatch, method):
+    """Whatever the engine was doing with the queue, it does it again a second later."""
+    ids = request_runs(0, 1)
+    whole, failures = getattr(Queue, method), iter(range(1))
+
+    def fails_once(queue, *values):
+        if threading.current_thread() is not threading.main_thread() and next(failures, None) is not None:
+            raise StoreError("queue: cannot be written (database or disk is full)")
+        return whole(queue, *values)
+
+    monkeypatch.setattr(Queue, method, fails_once)
+    with serving(tmp_path, trains):
+        eventually(lambda: set(request_runs.queue.states(ids).values()) == {"done"})
+    assert next(failures, "used") == "used"
+    assert stored(tmp_path) == set(ids)
+
+
+def test_a_failure_that_cannot_be_entered_is_entered_later(tmp_path, request_runs, monkeypatch):
+    ids = request_runs(0, 1)
+    finish, failures = Queue.finish, iter(range(2))
+
+    def fails_twice(queue, *values):
+        if next(failures, None) is not None:
+            raise StoreError("queue: cannot be written (database or disk is full)")
+        finish(queue, *values)
+
+    monkeypatch.setattr(Queue, "finish", fails_twice)
+    serve_until_idle(tmp_path, fails)
+    assert set(request_runs.queue.states(ids).values()) == {"failed"}
+
+
+def test_a_dead_engines_work_is_taken_up_and_what_it_had_stored_is_not_trained_again(tmp_path, request_runs):
+    ids = request_runs(0, 1, 2)
+    serve_until_idle(tmp_path, trains)
+    queue = request_runs.queue
+    request_runs(0, 1, 2, 3)
+    (lost,) = {job.run_id for job in queue.jobs(("queued",))} - set(ids)
+    queue.start([*ids, lost])
+    queue.beat(1, "")
+    cluster = serve_until_idle(tmp_path, trains)
+    assert [list(stack.runs) for stack in cluster.stacks] == [[lost]]
+    assert {job.run_id: (job.state, job.attempt) for job in queue.jobs()} == {
+        **dict.fromkeys(ids, ("done", 2)), lost: ("done", 2),
+    }  # fmt: skip
+
+
+def test_a_run_that_is_stored_meanwhile_is_answered_without_training(tmp_path, request_runs):
+    request_runs(0)
+    serve_until_idle(tmp_path, trains)
+    ids = request_runs(0)
+    assert serve_until_idle(tmp_path, trains).stacks == []
+    assert request_runs.queue.states(ids) == {ids[0]: "done"}
+
+
+def test_a_dead_writers_halves_are_swept(tmp_path, request_runs):
+    (run_id,) = request_runs(0)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    wanted = tmp_path / "checkpoints" / f"{run_id}.safetensors"
+    halves = [tmp_path / "parts" / "half.parquet.tmp", tmp_path / "parts" / "never-entered.parquet",
+              tmp_path / "checkpoints" / "a.42.tmp", tmp_path / "checkpoints" / "ended.safetensors"]  # fmt: skip
+    for path in (*halves, wanted):
+        path.write_bytes(b"x")
+
+    def looks(stack):
+        seen.extend(path for path in (*halves, wanted) if path.exists())
+        return trains(stack)
+
+    seen = []
+    serve_until_idle(tmp_path, looks)
+    assert seen == [wanted]
+    assert not wanted.exists(), "a stored run needs no checkpoint"
+
+
+def test_an_engine_that_stops_gives_its_work_back(tmp_path, request_runs):
+    ids = request_runs(0)
+    with serving(tmp_path, runs_until_cancelled):
+        eventually(lambda: request_runs.queue.live()[1])
+    assert [(job.state, job.attempt) for job in request_runs.queue.jobs()] == [("queued", 2)]
+    serve_until_idle(tmp_path, trains)
+    assert stored(tmp_path) == set(ids)
+
+
+def test_a_second_engine_on_a_store_is_refused_in_one_line(tmp_path):
+    with serving(tmp_path, trains):
+        with pytest.raises(StoreError, match="another engine") as caught:
+            Engine(tmp_path, None, ScriptedCluster(trains))
+        assert "\n" not in str(caught.value)
+    serve_until_idle(tmp_path, trains)
+
+
+def test_an_engine_waits_for_the_one_before_it_to_close(tmp_path, request_runs, monkeypatch):
+    ids = request_runs(0)
+    monkeypatch.setattr(ScriptedCluster, "close", lambda _: time.sleep(1.0))
+    with serving(tmp_path, runs_until_cancelled) as first:
+        eventually(lambda: request_runs.queue.live()[1])
+        first.stop()
+        eventually(lambda: request_runs.queue.engine() is None)
+        serve_until_idle(tmp_path, trains)
+    assert stored(tmp_path) == set(ids)
+
+
+def test_bulk_work_leaves_a_worker_to_those_who_wait_at_a_screen(tmp_path, request_runs):
+    request_runs(*range(3), priority=BULK, batch_size=16)
+    request_runs(*range(3), priority=BULK, batch_size=32)
+    with serving(tmp_path, runs_until_cancelled, bulk_slots=1, keep_free=1) as engine:
+        eventually(lambda: request_runs.queue.live()[1])
+        urgent = request_runs(9)
+        eventually(lambda: request_runs.queue.states(urgent) == {urgent[0]: "running"})
+        assert [(len(stack.runs), stack.interactive) for stack in engine.cluster.stacks] == [(3, False), (1, True)]
+
+
+def test_a_long_line_of_bulk_work_is_not_read_while_no_worker_is_free_for_it(tmp_path, request_runs, monkeypatch):
+    request_runs(*range(200), priority=BULK)
+    waiting, read = Queue.waiting, []
+
+    def count(queue, *values):
+        jobs = waiting(queue, *values)
+        read.append(len(jobs))
+        return jobs
+
+    monkeypatch.setattr(Queue, "waiting", count)
+    with serving(tmp_path, runs_until_cancelled):
+        eventually(lambda: len(read) > 20)
+    assert [n for n in read if n] == [200]
