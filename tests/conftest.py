@@ -23,3 +23,13 @@ def jets_split():
         train_x=x[:a], train_y=labels[:a], val_x=x[a:b], val_y=labels[a:b], test_x=x[b:], test_y=labels[b:],
         mean=np.zeros(16), scale=np.ones(16), protocol="holdout", digest="d" * 64,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def jets_cache(tmp_path_factory):
+    """A cache folder with the simulated jets in it, made once a session."""
+    from jsc_explore import data
+
+    folder = tmp_path_factory.mktemp("jets-cache")
+    data.fetch("simulated", cache=folder, progress=False)
+    return folder
