@@ -81,7 +81,7 @@ class RunConfig:
             "int",
             "Batch size",
             "jets per optimizer step",
-            1,
+            2,
             65536,
             ladder=(16, 32, 64, 128, 256, 512, 1024),
             log=True,
@@ -292,11 +292,12 @@ def _product(axes: Mapping[str, Sequence[Any]]) -> Iterator[RunConfig]:
 
 
 def _axis(name: str, value: Any) -> list[Any]:
-    check_field(name)
+    spec = check_field(name)
     axis = list(value) if isinstance(value, (list, tuple)) else [value]
     if not axis:
         raise FieldError(name, value, "must hold at least one value", "add one or leave the field out")
-    return list(dict.fromkeys(axis))
+    # Checked before doubles are dropped: 1 and True are equal, and a list within a list cannot be compared at all.
+    return list(dict.fromkeys(_checked(name, spec, one) for one in axis))
 
 
 def _checked(name: str, spec: Spec, value: Any) -> Any:

@@ -15,6 +15,7 @@ from jsc_explore.jobs import worker
 # Bulk work gives way to the app and to interactive training on the same cores.
 KEPT_FREE = "interactive"
 BULK_NICENESS, INTERACTIVE_NICENESS = 10, 2
+JOIN_TIMEOUT = "20s"
 _DASK = {
     # Events are passed on as they come; Dask's own log of them would only grow.
     "distributed.admin.low-level-log-length": 10,
@@ -68,8 +69,8 @@ class Cluster:
             scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
             self._local = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.ERROR)
         try:
-            self._client = Client(self._local or self.scheduler, set_as_default=False, timeout="20s")
-        except (OSError, TimeoutError) as error:
+            self._client = Client(self._local or self.scheduler, set_as_default=False, timeout=JOIN_TIMEOUT)
+        except (OSError, TimeoutError, ValueError) as error:
             raise JscError(
                 f"scheduler = {self.scheduler!r}: cannot be reached ({error}); check address and port"
             ) from error
