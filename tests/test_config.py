@@ -65,7 +65,7 @@ def test_a_name_and_its_layers_are_one_run():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("batch_size", 0),
+        ("batch_size", 1),
         ("batch_size", 1.5),
         ("batch_size", True),
         ("batch_size", "256"),

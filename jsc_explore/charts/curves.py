@@ -78,7 +78,7 @@ def curve_chart(
 
     ``x_end`` fixes the end of a linear axis, for curves that are still growing.
     """
-    columns = max(1, min(4, 80 // max(map(len, labels), default=80)))
+    columns = max(1, min(4, 60 // max(map(len, labels), default=80)))
     x_scale = alt.Scale(type="log", nice=False) if log_x else alt.Scale(domain=[0, x_end] if x_end else alt.Undefined)
     y_scale = alt.Scale(domain=list(SHARE_RANGE), clamp=True) if is_share(quantity) else alt.Scale(zero=False)
     axis_x = alt.X("x:Q", title=PROGRESS[x], scale=x_scale, axis=number_axis(x, grid=False, tickCount=8))
@@ -87,7 +87,13 @@ def curve_chart(
         "label:N",
         scale=alt.Scale(domain=list(labels), range=[CATEGORIES[i % len(CATEGORIES)] for i in range(len(labels))]),
         legend=alt.Legend(
-            title=None, orient="top", columns=columns, labelLimit=420, symbolType="stroke", symbolStrokeWidth=3
+            title=None,
+            orient="top",
+            columns=columns,
+            labelLimit=420,
+            symbolType="stroke",
+            symbolStrokeWidth=3,
+            symbolOpacity=1,
         ),
     )
     chosen = alt.Chart(means).transform_filter("datum.chosen")
@@ -101,10 +107,14 @@ def curve_chart(
     behind = context.mark_line(color=FAINT[ground], strokeWidth=1, opacity=0.8).encode(
         x=axis_x, y=axis_y, detail="config_id:N"
     )
-    band = chosen.mark_area(opacity=0.18).encode(x=axis_x, y=alt.Y("low:Q"), y2="high:Q", color=colour)
+    # Many bands over each other would be mud.
+    crowded = len(labels) > 3
+    band = chosen.mark_area(opacity=0.06 if crowded else 0.18).encode(
+        x=axis_x, y=alt.Y("low:Q"), y2="high:Q", color=colour
+    )
     each = (
         alt.Chart(seeds)
-        .mark_line(strokeWidth=1, opacity=0.4)
+        .mark_line(strokeWidth=1, opacity=0.25 if crowded else 0.45)
         .encode(
             x=axis_x,
             y="value:Q",
@@ -116,7 +126,9 @@ def curve_chart(
     line = chosen.mark_line(strokeWidth=2.5).encode(x=axis_x, y=axis_y, color=colour)
     # Points to hover: lines have no nearest point of their own.
     hover = alt.Chart(means).mark_point(size=60, filled=True, opacity=0).encode(x=axis_x, y=axis_y, tooltip=figures)
-    return alt.layer(behind, band, each, line, hover).properties(height=HEIGHT)
+    chart = alt.layer(behind, band, each, line, hover)
+    # SVG also for many points: a screen reader finds axes and legend in it, on a canvas it finds nothing.
+    return chart.properties(height=HEIGHT, usermeta={"embedOptions": {"renderer": "svg"}})
 
 
 _MEANS = pa.schema(

@@ -36,7 +36,7 @@ def grid_table(cells: Sequence[Cell], score: str, chosen: Collection[str] = ()) 
                 "first": _first_line(cell, score),
                 "second": _second_line(cell),
                 "alone": "+" if cell.state == "missing" else "",
-                "bright": share > 0.6,
+                "bright": share > 0.45,
                 "filled": cell.mean is not None,
                 "chosen": cell.config_id in chosen,
                 "tooltip": _tooltip(cell, score),

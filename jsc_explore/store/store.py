@@ -196,13 +196,16 @@ class Store:
     def _over_files(self, run_ids: Sequence[str], select: str, live: pa.Table | None = None) -> pa.Table:
         """Run a SELECT over ``source``, the stored rows of these runs, and the table ``live`` if there is one."""
         files = self._files(run_ids)
-        # No file: the select runs over no rows of any file, or of an empty table with the right columns.
-        source = "SELECT * FROM read_parquet(?, union_by_name = true)" if files else f"SELECT {_EMPTY}"
-        values: list[Any] = [files] if files else []
-        text = (
-            f"WITH source AS (SELECT DISTINCT ON (run_id) * FROM ({source}) WHERE list_contains(?::VARCHAR[], run_id))"
-        )
-        return self._query(f"{text} {select}", [*values, list(run_ids)], live)
+        # A run may lie in several of these files; only its row in the file that it was taken in from counts.
+        source = """
+            SELECT src.* EXCLUDE (filename) FROM read_parquet(?, filename = true, union_by_name = true) AS src
+            JOIN runs ON runs.run_id = src.run_id AND runs.file = src.filename
+            WHERE src.run_id IN (SELECT unnest(?::VARCHAR[]))
+        """
+        values: list[Any] = [files, list(run_ids)]
+        if not files:
+            source, values = f"SELECT {_EMPTY}", []
+        return self._query(f"WITH source AS ({source}) {select}", values, live)
 
     def _query(self, text: str, values: Sequence[Any], live: pa.Table | None = None) -> pa.Table:
         # A cursor is a connection of its own to the same database: threads do not wait for each other.

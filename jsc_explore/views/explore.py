@@ -69,7 +69,7 @@ def _draw(view: Slice, was_active: bool) -> None:
             st.caption("n: seeds, †: of them with a dead class, ‡: diverged")
         panels.under_way(queue, jobs, view)
         panels.cell_details(view, chosen, cells)
-    with right:
+    with right, st.container(key="curves_panel"):
         _curves(view, cells, chosen, points)
 
 
@@ -104,7 +104,11 @@ def _sentence(view: Slice, cells: Sequence[Cell]) -> str:
     runs = sum(cell.n for cell in cells)
     missing = sum(cell.state == "missing" for cell in cells)
     base = view.base
-    epochs = f" after {base.max_epochs} epochs" if "max_epochs" not in (view.x, view.y) else ""
+    epochs = (
+        f" after {base.max_epochs} epoch{'s' if base.max_epochs > 1 else ''}"
+        if "max_epochs" not in (view.x, view.y)
+        else ""
+    )
     network = base.model if "model" not in (view.x, view.y) else "several networks"
     score = SCORES[view.score].split(",")[0].capitalize()
     honest = (
@@ -140,10 +144,12 @@ def _clicked(view: Slice, cells: Sequence[Cell]) -> None:
     picked = [entry["config_id"] for entry in st.session_state[GRID_KEY].selection.get(SELECTION, [])]
     known = {cell.config_id: cell for cell in cells}
     now = [known[config_id] for config_id in picked if config_id in known]
-    before = set(url.chosen_cells(view.x, view.y))
+    # Not what the URL marks as chosen: a missing cell that came with an address is trained by a click like any other.
+    before = st.session_state.get("picked", set())
+    st.session_state["picked"] = set(picked)
     url.choose_cells([(cell.x, cell.y) for cell in now])
     if view.train_on_click:
-        new = [cell for cell in now if cell.state == "missing" and (cell.x, cell.y) not in before]
+        new = [cell for cell in now if cell.state == "missing" and cell.config_id not in before]
         panels.train(view, new, view.seeds)
 
 

@@ -78,7 +78,7 @@ def _filter(store: Store, name: str) -> Any:
     spec, default = FIELDS[name], DEFAULTS[name]
     stored = [row["value"] for row in store.values(name).to_pylist()]
     texts = [format_value(name, value) for value in url.field_options(name, stored, default)]
-    free = spec.kind in ("int", "float", "model")
+    free = url.takes_text(name)
     text = st.selectbox(
         spec.label,
         texts,
@@ -91,5 +91,5 @@ def _filter(store: Store, name: str) -> Any:
     try:
         return parse_value(name, text or "")
     except FieldError as error:
-        st.error(f"{error}. The default is shown instead.")
+        st.error(f"{error} (the default is shown)")
         return default

@@ -16,17 +16,26 @@ PAGE_KEYS = ("x", "y", "score", "show", "along", "log", "context", CELLS)
 
 
 def faults(query: dict[str, str]) -> list[str]:
-    """Return one line for each parameter of a URL that names no field or holds no valid value."""
+    """Return one line for each parameter of a URL that names no field or holds no valid value.
+
+    A bad text for a filter that takes free text is not among them: the filter itself says what is wrong.
+    """
     lines = []
+    axes = (query.get("x", "batch_size"), query.get("y", "learning_rate"))
     for name, text in query.items():
-        if name in PAGE_KEYS or name.startswith("embed"):
+        if name in PAGE_KEYS or name.startswith("embed") or (takes_text(name) and name not in axes):
             continue
         try:
             check_field(name)
             parse_value(name, text)
         except FieldError as error:
-            lines.append(f"In the address: {error}. The default is shown instead.")
+            lines.append(f"In the address: {error} (the default is shown)")
     return lines
+
+
+def takes_text(name: str) -> bool:
+    """Whether a field's filter accepts typed values beside those it offers."""
+    return name in FIELDS and FIELDS[name].kind in ("int", "float", "model")
 
 
 def chosen_cells(x: str, y: str) -> list[tuple[Any, Any]]:

@@ -1,0 +1,88 @@
+"""The frame of every measurement: machine, versions, repeated timings, one JSON form."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("torch", "lightning", "duckdb", "pyarrow", "streamlit", "altair", "distributed", "numpy")
+
+
+@dataclass
+class Report:
+    """What a measurement found: ``figures`` are single numbers by key, ``rows`` the table behind them."""
+
+    name: str
+    figures: dict[str, float]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=lambda: machine())
+    versions: dict[str, str] = field(default_factory=lambda: {"python": platform.python_version(), **versions()})
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1))
+
+    def show(self) -> str:
+        """Return the report for people: figures first, then the table, machine and versions last."""
+        lines = [f"bench {self.name}", *(f"  {key:40} {value:.4g}" for key, value in self.figures.items()), ""]
+        lines += ["  " + "  ".join(f"{key}={_short(value)}" for key, value in row.items()) for row in self.rows]
+        lines += ["", f"  {self.machine}", f"  {self.versions}"]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of repeated calls: median and spread."""
+
+    median_s: float
+    low_s: float
+    high_s: float
+    n: int
+
+
+def measure(call: Callable[[], object], n: int = 7, warm_ups: int = 1) -> Timing:
+    """Time ``n`` calls after some that are not counted."""
+    for _ in range(warm_ups):
+        call()
+    times = []
+    for _ in range(n):
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return Timing(statistics.median(times), min(times), max(times), n)
+
+
+def machine() -> dict[str, Any]:
+    """Return what the timings depend on: processor, cores, memory, load at the moment."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages measured."""
+    return {name: version(name) for name in _PACKAGES}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
