@@ -42,8 +42,10 @@ def choose(store: Store) -> Slice | None:
     """Draw the sidebar; return what was chosen, or None when its data are not there (the page then says so)."""
     with st.sidebar:
         axes = [name for name in FIELDS if name not in ("seed", "dataset")]
-        x = _select("Across", axes, "x", "batch_size", lambda name: FIELDS[name].label)
-        y = _select("Up", [name for name in axes if name != x], "y", "learning_rate", lambda name: FIELDS[name].label)
+        x = _select("Across", axes, "x", url.DEFAULT_AXES["x"], lambda name: FIELDS[name].label)
+        y = _select(
+            "Up", [name for name in axes if name != x], "y", url.DEFAULT_AXES["y"], lambda name: FIELDS[name].label
+        )
         score = _select("Score", list(SCORES), "score", next(iter(SCORES)), lambda name: SCORES[name].capitalize())
         st.divider()
         others = [name for name in FIELDS if name not in (x, y, "seed")]

@@ -12,6 +12,7 @@ from jsc_explore.config import FIELDS, check_field, parse_value
 from jsc_explore.errors import FieldError
 
 CELLS = "cells"
+DEFAULT_AXES = {"x": "batch_size", "y": "learning_rate"}
 PAGE_KEYS = ("x", "y", "score", "show", "along", "log", "context", CELLS)
 
 
@@ -21,7 +22,9 @@ def faults(query: dict[str, str]) -> list[str]:
     A bad text for a filter that takes free text is not among them: the filter itself says what is wrong.
     """
     lines = []
-    axes = (query.get("x", "batch_size"), query.get("y", "learning_rate"))
+    # Streamlit writes what a selectbox shows: the axes stand in the URL by their labels.
+    axes = {name for name, spec in FIELDS.items() if spec.label in (query.get("x"), query.get("y"))}
+    axes |= {name for key, name in DEFAULT_AXES.items() if key not in query}
     for name, text in query.items():
         if name in PAGE_KEYS or name.startswith("embed") or (takes_text(name) and name not in axes):
             continue
