@@ -1,0 +1,217 @@
+"""The engine over real workers: trained once, and nothing lost when a worker or the engine itself is killed."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+
+from jsc_explore.config import RunConfig
+from jsc_explore.data import load, split
+from jsc_explore.jobs import Queue
+from jsc_explore.jobs.ask import ask
+from jsc_explore.jobs.queue import INTERACTIVE
+from jsc_explore.store import Store
+from jsc_explore.training.train import train_stack
+
+SMALL = {"batch_size": 65536, "max_epochs": 2}
+LONG = {"batch_size": 8192, "max_epochs": 1000}
+PYTHON = [sys.executable, "-m", "jsc_explore"]
+
+
+def eventually(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return value
+
+
+class Served:
+    """A store with an engine of its own: a process that can be killed and started again."""
+
+    def __init__(self, directory, cache):
+        self.directory, self.cache = directory, cache
+        self.environment = {
+            **os.environ, "JSC_EXPLORE_STORE": str(directory), "JSC_EXPLORE_CACHE": str(cache), "OMP_NUM_THREADS": "1",
+            "JSC_EXPLORE_SNAPSHOT": str(directory / "none.parquet"),
+        }  # fmt: skip
+        self.queue = Queue(directory)
+        self.store = Store(directory)
+        self.engine = None
+
+    def start(self):
+        with (self.directory / "engine.log").open("ab") as log:
+            command = [*PYTHON, "engine", "--workers", "1"]
+            self.engine = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+
+    def stop(self, how=signal.SIGTERM):
+        """End the engine; return the processes of its family that outlived it."""
+        family = psutil.Process(self.engine.pid).children(recursive=True)
+        self.engine.send_signal(how)
+        self.engine.wait(timeout=60)
+        return psutil.wait_procs(family, timeout=10)[1]
+
+    def command(self, *arguments):
+        return subprocess.run(
+            [*PYTHON, *map(str, arguments)], env=self.environment, capture_output=True, text=True, timeout=120
+        )
+
+    def ask(self, *runs, priority=INTERACTIVE):
+        return ask(self.store, self.queue, runs, priority).run_ids
+
+    def state(self, run_id):
+        return self.queue.states([run_id]).get(run_id)
+
+    def record(self, run_id):
+        """Wait for a run to be stored and return it whole."""
+        eventually(lambda: self.state(run_id) not in ("queued", "running"), 120)
+        assert self.state(run_id) == "done", [job.error for job in self.queue.jobs(("failed",))]
+        self.store.refresh()
+        return self.store.record(run_id, weights=True)
+
+    def busy_worker(self):
+        """Return the worker that trains now."""
+        children = psutil.Process(self.engine.pid).children()
+        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        before = {worker: sum(worker.cpu_times()[:2]) for worker in workers}
+        time.sleep(0.5)
+        return max(before, key=lambda worker: sum(worker.cpu_times()[:2]) - before[worker])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, jets_cache):
+    served = Served(tmp_path_factory.mktemp("served"), jets_cache)
+    served.start()
+    yield served
+    if served.engine.poll() is None:
+        served.stop()
+    served.queue.close()
+    served.store.close()
+
+
+def result_of(outcome):
+    """Everything in an outcome that is not a time or a size of this machine."""
+    measured = {"train_time_s", "wall_time_s", "peak_memory_mb"}
+    values = {name: value for name, value in dataclasses.asdict(outcome).items() if name not in measured}
+    return values | {"points": [{**point, "time_s": None} for point in outcome.points]}
+
+
+class Keeper:
+    """An observer that keeps the outcome."""
+
+    def point(self, key, point):
+        pass
+
+    def progress(self, keys, step, total_steps):
+        pass
+
+    def cancelled(self):
+        return set()
+
+    def finished(self, key, outcome):
+        self.outcome = outcome
+
+
+def train_undisturbed(run, cache):
+    keeper, threads = Keeper(), torch.get_num_threads()
+    torch.set_num_threads(1)  # as on a worker
+    try:
+        train_stack({"a": run}, split(load("simulated", cache=cache), run.protocol), keeper, device="cpu")
+    finally:
+        torch.set_num_threads(threads)
+    return keeper.outcome
+
+
+def test_the_command_trains_once_and_then_answers_from_the_store(served):
+    line = ["train", "--batch-size", 65536, "--max-epochs", 2, "--json"]
+    first = served.command(*line)
+    assert (first.returncode, first.stderr) == (0, "")
+    began = time.monotonic()
+    again = served.command(*line)
+    took = time.monotonic() - began
+    assert (again.returncode, again.stderr) == (0, "")
+    trained, answered = json.loads(first.stdout), json.loads(again.stdout)
+    assert (trained.pop("from_store"), answered.pop("from_store")) == (False, True)
+    assert answered == trained, "the same figures to the last digit"
+    assert took < 3
+    assert len(served.queue.jobs()) == 1
+    assert served.queue.jobs()[0].attempt == 1
+    assert trained["val_acc"] > 0.25
+
+
+def test_a_worker_killed_in_the_middle_costs_time_and_nothing_else(served):
+    run = RunConfig(batch_size=8192, max_epochs=20, seed=1)
+    (run_id,) = served.ask(run)
+    eventually(lambda: served.queue.live()[1].get(run_id))
+    served.busy_worker().kill()
+    record = served.record(run_id)
+    assert record.outcome.epochs_run == 20
+    assert [point["epoch"] for point in record.outcome.points][-20:] == [float(epoch) for epoch in range(1, 21)]
+    assert [part.rows for part in served.store.catalog.parts()] == [1] * served.store.runs().num_rows
+
+
+def test_a_long_run_ends_when_it_is_cancelled_and_the_worker_is_free(served):
+    (run_id,) = served.ask(RunConfig(**LONG))
+    eventually(lambda: served.queue.live()[1].get(run_id))
+    served.queue.cancel([run_id])
+    eventually(lambda: served.state(run_id) == "cancelled", 15)
+    (other,) = served.ask(RunConfig(**SMALL, seed=2))
+    assert served.record(other).outcome.status == "done"
+    assert served.store.existing([run_id]) == set()
+
+
+def test_a_second_urgent_request_does_not_wait_while_a_worker_has_nothing_to_do(served):
+    """The worker kept free is busy with the first; the second takes the other one."""
+    ids = served.ask(RunConfig(**LONG)) + served.ask(RunConfig(**{**LONG, "batch_size": 16384}))
+    eventually(lambda: set(ids) <= set(served.queue.live()[1]))
+    served.queue.cancel(ids)
+    eventually(lambda: {served.state(run_id) for run_id in ids} == {"cancelled"})
+
+
+def test_an_exception_in_training_is_a_failed_run_with_its_traceback(served):
+    run = RunConfig(dataset="openml", **SMALL)
+    served.queue.request({"no-such-data": ("c" * 32, run)})
+    eventually(lambda: served.state("no-such-data") == "failed")
+    (job,) = served.queue.jobs(("failed",))
+    assert job.error.startswith("Traceback (most recent call last)")
+    assert "jsc-explore data fetch openml" in job.error
+    served.queue.request({"no-such-data": ("c" * 32, run)})
+    eventually(lambda: served.state("no-such-data") == "failed")
+    assert served.queue.jobs(("failed",))[0].attempt == 2
+    served.queue.forget(["no-such-data"])
+
+
+def test_a_second_engine_process_leaves_the_store_to_the_first(served):
+    refused = served.command("engine")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.count("\n") == 1
+    assert "another engine" in refused.stderr
+
+
+def test_a_killed_engine_leaves_no_worker_and_the_next_one_gets_the_same_result(served):
+    """An undisturbed training elsewhere ends with the same bits."""
+    run = RunConfig(batch_size=8192, max_epochs=15, seed=3)
+    (run_id,) = served.ask(run)
+    eventually(lambda: served.queue.live()[1].get(run_id))
+    assert served.stop(signal.SIGKILL) == []
+    assert served.state(run_id) == "running", "nobody was left to say otherwise"
+    served.start()
+    record = served.record(run_id)
+    assert [job.attempt for job in served.queue.jobs(("done",)) if job.run_id == run_id] == [2]
+    assert result_of(record.outcome) == result_of(train_undisturbed(run, served.cache))
+
+
+def test_an_engine_told_to_end_takes_its_workers_along_and_gives_its_work_back(served):
+    (run_id,) = served.ask(RunConfig(**LONG))
+    eventually(lambda: served.queue.live()[1].get(run_id))
+    assert served.stop(signal.SIGTERM) == []
+    assert served.engine.returncode == 0
+    assert served.state(run_id) == "queued"
+    assert served.queue.engine() is None
