@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jsc_explore import __version__, paths
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, expand_grid, format_value, parse_value
@@ -54,15 +54,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 # ---- the commands
 
 
-def app(options: argparse.Namespace) -> int:
+def app(options: argparse.Namespace) -> NoReturn:
     """Start the page and the engine."""
+    from jsc_explore.jobs.supervise import start_engine
+
     Store(options.store, paths.snapshot()).close()
     page = paths.site_file("app.py")
     command = [sys.executable, "-m", "streamlit", "run", str(page), "--server.port", str(options.port)]
     command += ["--server.address", options.address]
     command += ["--server.headless", "true"] if options.headless else []
-    environment = {**os.environ, "JSC_EXPLORE_STORE": str(options.store.resolve())}
-    return subprocess.call(command, env=environment, cwd=page.parent)
+    store = options.store.resolve()
+    # The engine warms up while the page starts. This process becomes the page's server: it stays the engine's parent,
+    # and signals reach the server itself. The server sees to it that an engine goes on.
+    start_engine(store, paths.snapshot())
+    os.chdir(page.parent)
+    os.execve(sys.executable, command, {**os.environ, "JSC_EXPLORE_STORE": str(store)})
 
 
 def engine(options: argparse.Namespace) -> int:

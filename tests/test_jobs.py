@@ -284,6 +284,13 @@ def test_a_full_disk_is_said_in_one_line_and_changes_nothing(queue):
     assert len(queue.request(wanted(*(f"run-{i}" for i in range(500))))) == 500
 
 
+def test_a_disk_so_full_that_sqlite_rolls_back_by_itself_is_still_named(queue):
+    with pytest.raises(StoreError, match="disk is full"), queue._transaction() as db:
+        db.execute("ROLLBACK")
+        raise sqlite3.OperationalError("database or disk is full")
+    assert queue.request(wanted("a")) == ["a"]
+
+
 def test_a_file_that_is_no_database_is_refused_in_one_line(tmp_path):
     (tmp_path / "queue.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(StoreError, match="cannot be opened") as caught:
