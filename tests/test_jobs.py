@@ -285,9 +285,13 @@ def test_a_full_disk_is_said_in_one_line_and_changes_nothing(queue):
 
 
 def test_a_disk_so_full_that_sqlite_rolls_back_by_itself_is_still_named(queue):
-    with pytest.raises(StoreError, match="disk is full"), queue._transaction() as db:
-        db.execute("ROLLBACK")
-        raise sqlite3.OperationalError("database or disk is full")
+    def overflow():
+        with queue._transaction() as db:
+            db.execute("ROLLBACK")
+            raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.raises(StoreError, match="disk is full"):
+        overflow()
     assert queue.request(wanted("a")) == ["a"]
 
 
