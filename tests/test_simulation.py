@@ -22,7 +22,7 @@ from jsc_explore.data.simulation import blocks as blocks_module
 from jsc_explore.data.simulation.__main__ import main
 from jsc_explore.data.simulation.blocks import produce, round_mantissa, simulate_block
 from jsc_explore.data.simulation.detector import CHARGED, NEUTRAL, PHOTON, PRESETS, Preset, detect, kind_of
-from jsc_explore.data.simulation.events import seeds_of
+from jsc_explore.data.simulation.events import decay_cosine, isotropic_decays, pythia_for, seeds_of
 from jsc_explore.data.simulation.features import Floats, Jet, energy_correlations, jet_features
 from jsc_explore.data.simulation.jets import JetFinder
 from jsc_explore.errors import DataError, FieldError
@@ -227,6 +227,25 @@ def test_soft_stray_and_thin_jets_are_not_kept(pt: list[float], partons: list[tu
     pytest.importorskip("fastjet")
     momenta = massless(pt, [0, 0.1, 0.1][: len(pt)], [0, 0, 0.03][: len(pt)])
     assert JetFinder().leading(momenta, partons) is None
+
+
+# ---- events
+
+
+@pytest.mark.parametrize("label", ["w", "z"])
+def test_bosons_decay_isotropically(label: str) -> None:
+    pytest.importorskip("pythia8mc")
+    veto = isotropic_decays(label, np.random.default_rng(0))
+    generator = pythia_for(label, 11, veto, ["PartonLevel:all = off"])
+    cosines = [
+        abs(decay_cosine(generator.process, boson))
+        for _ in range(5_000)
+        if generator.next()
+        for boson in (5, 6)
+    ]
+    counts, _ = np.histogram(cosines, 10, (0, 1))
+    chi2 = np.square(counts - 1_000).sum() / 1_000
+    assert chi2 < 30  # nine degrees of freedom; 271 (w) and 475 (z) without the veto
 
 
 # ---- blocks: real, tiny simulations

@@ -6,7 +6,7 @@ Everything here is a pure function of (preset, class, seed, block number).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,9 @@ def generate_jets(preset: Preset, label: str, seed: int, number: int) -> Iterato
     """Yield jets of class `label` without end, the same ones for the same arguments."""
     pythia_seed, entropy = seeds_of(preset.name, label, seed, number)
     detector_rng, decay_rng = (np.random.default_rng(child) for child in entropy.spawn(2))
-    generator = _generator(class_named(label), pythia_seed, decay_rng)
+    # The name keeps the veto alive: Pythia does not, and without its object every event passes unseen.
+    veto = isotropic_decays(class_named(label), decay_rng)
+    generator = pythia_for(label, pythia_seed, veto)
     finder = JetFinder()
     kinds: dict[int, int] = {}
     failures = 0
@@ -108,21 +110,28 @@ def decay_cosine(process: Any, boson: int) -> float:
     return float((along - speed) / (1 - speed * along))
 
 
-def _generator(label: str, pythia_seed: int, decay_rng: np.random.Generator) -> Any:
-    library = pythia()
-    generator = library.Pythia("", False)
-    for setting in (*_COMMON, *_SETTINGS[label], f"Random:seed = {pythia_seed}"):
+def pythia_for(label: str, pythia_seed: int, veto: Any, settings: Sequence[str] = ()) -> Any:
+    """Set up Pythia for a class. `veto` may be None; the caller keeps it alive as long as the result."""
+    generator = pythia().Pythia("", False)
+    for setting in (*_COMMON, *_SETTINGS[label], f"Random:seed = {pythia_seed}", *settings):
         if not generator.readString(setting):
             raise DataError(f"this version of Pythia does not know the setting {setting!r}")
-    if label in _POLARISATION:
-        generator.setUserHooksPtr(_isotropic_decays(library, _POLARISATION[label], decay_rng))
+    if veto is not None:
+        generator.setUserHooksPtr(veto)
     if not generator.init():
         raise DataError(f"Pythia could not be initialised for class {label}")
     return generator
 
 
-def _isotropic_decays(library: Any, polarisation: float, rng: np.random.Generator) -> Any:
-    """Veto hard processes so that both bosons' decay angles are flat, before time is spent on a shower."""
+def isotropic_decays(label: str, rng: np.random.Generator) -> Any:
+    """Make the veto that leaves both bosons' decay angles flat, before time is spent on a shower.
+
+    None for classes without W or Z in the hard process.
+    """
+    if label not in _POLARISATION:
+        return None
+    library = pythia()
+    polarisation = _POLARISATION[label]
 
     class IsotropicDecays(library.UserHooks):  # type: ignore[misc]
         def __init__(self) -> None:
