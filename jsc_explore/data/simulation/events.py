@@ -133,7 +133,7 @@ def isotropic_decays(label: str, rng: np.random.Generator) -> Any:
     library = pythia()
     polarisation = _POLARISATION[label]
 
-    class IsotropicDecays(library.UserHooks):  # type: ignore[misc]
+    class IsotropicDecays(library.UserHooks):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             library.UserHooks.__init__(self)
 
