@@ -102,7 +102,7 @@ def test_the_version_is_told(call):
     [
         ((), ["COMMAND"]),
         (("fly",), ["fly"]),
-        (("train", "--batch-size", "0"), ["batch_size", "0", "must be a whole number in [1, 65536]", "try 256"]),
+        (("train", "--batch-size", "0"), ["batch_size", "0", "must be a whole number in [", "try 256"]),
         (("train", "--batch-size", "many"), ["batch_size", "'many'", "try 256"]),
         (("train", "--learning-rate", "nan"), ["learning_rate", "nan"]),
         (("train", "--optimizer", "adamm"), ["optimizer", "'adamm'", "try adam"]),
