@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jsc_explore.data.jets import CLASSES
 from jsc_explore.data.simulation.detector import NEUTRINO, Preset, detect, kind_of
 from jsc_explore.data.simulation.extra import pythia
 from jsc_explore.data.simulation.features import Floats, Jet
@@ -19,8 +20,6 @@ from jsc_explore.errors import DataError, FieldError
 
 RECIPE_VERSION = 1
 """Raise it with any change that alters a jet: blocks of different recipes never mix."""
-
-CLASSES = ("g", "q", "w", "z", "t")
 
 _COMMON = ("Print:quiet = on", "Beams:eCM = 13000", "PhaseSpace:pTHatMin = 995", "Random:setSeed = on")
 # Inferred from the data, not documented: real gluon jets want the open upper limit, real Z jets no b quarks.
