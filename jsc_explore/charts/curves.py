@@ -78,24 +78,8 @@ def curve_chart(
 
     ``x_end`` fixes the end of a linear axis, for curves that are still growing.
     """
-    columns = max(1, min(4, 60 // max(map(len, labels), default=80)))
-    x_scale = alt.Scale(type="log", nice=False) if log_x else alt.Scale(domain=[0, x_end] if x_end else alt.Undefined)
-    y_scale = alt.Scale(domain=list(SHARE_RANGE), clamp=True) if is_share(quantity) else alt.Scale(zero=False)
-    axis_x = alt.X("x:Q", title=PROGRESS[x], scale=x_scale, axis=number_axis(x, grid=False, tickCount=8))
-    axis_y = alt.Y("mean:Q", title=QUANTITIES[quantity], scale=y_scale, axis=number_axis(quantity, tickCount=8))
-    colour = alt.Color(
-        "label:N",
-        scale=alt.Scale(domain=list(labels), range=[CATEGORIES[i % len(CATEGORIES)] for i in range(len(labels))]),
-        legend=alt.Legend(
-            title=None,
-            orient="top",
-            columns=columns,
-            labelLimit=420,
-            symbolType="stroke",
-            symbolStrokeWidth=3,
-            symbolOpacity=1,
-        ),
-    )
+    axis_x, axis_y = _axes(x, quantity, log_x, x_end)
+    colour = _colours(labels)
     chosen = alt.Chart(means).transform_filter("datum.chosen")
     context = alt.Chart(means).transform_filter("!datum.chosen")
     figures = [
@@ -153,3 +137,30 @@ _SEEDS = pa.schema(
         ("dead", pa.bool_()),
     ]
 )
+
+
+def _axes(x: str, quantity: str, log_x: bool, x_end: float | None) -> tuple[alt.X, alt.Y]:
+    x_scale = alt.Scale(type="log", nice=False) if log_x else alt.Scale(domain=[0, x_end] if x_end else alt.Undefined)
+    y_scale = alt.Scale(domain=list(SHARE_RANGE), clamp=True) if is_share(quantity) else alt.Scale(zero=False)
+    return (
+        alt.X("x:Q", title=PROGRESS[x], scale=x_scale, axis=number_axis(x, grid=False, tickCount=8)),
+        alt.Y("mean:Q", title=QUANTITIES[quantity], scale=y_scale, axis=number_axis(quantity, tickCount=8)),
+    )
+
+
+def _colours(labels: Sequence[str]) -> alt.Color:
+    # Labels beside each other as far as they fit over the chart.
+    columns = max(1, min(4, 60 // max(map(len, labels), default=60)))
+    return alt.Color(
+        "label:N",
+        scale=alt.Scale(domain=list(labels), range=[CATEGORIES[i % len(CATEGORIES)] for i in range(len(labels))]),
+        legend=alt.Legend(
+            title=None,
+            orient="top",
+            columns=columns,
+            labelLimit=420,
+            symbolType="stroke",
+            symbolStrokeWidth=3,
+            symbolOpacity=1,
+        ),
+    )
