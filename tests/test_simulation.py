@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import math
 import os
 import subprocess
@@ -17,9 +18,11 @@ from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jsc_explore.cli import main
+from jsc_explore.data import canonical
 from jsc_explore.data.simulation import CLASSES, FEATURES, Block, extra, is_whole, plan, simulate
 from jsc_explore.data.simulation import blocks as blocks_module
-from jsc_explore.data.simulation.__main__ import main
+from jsc_explore.data.simulation.assembly import assemble
 from jsc_explore.data.simulation.blocks import produce, round_mantissa, simulate_block
 from jsc_explore.data.simulation.detector import CHARGED, NEUTRAL, PHOTON, PRESETS, Preset, detect, kind_of
 from jsc_explore.data.simulation.events import decay_cosine, isotropic_decays, pythia_for, seeds_of
@@ -381,6 +384,41 @@ def test_rounding_keeps_sixteen_bits_and_whole_numbers(value: float, count: int)
     assert round_mantissa(np.array([float(count)]), 16)[0] == count
 
 
+# ---- the sample that is shipped
+
+
+def blocks_of(directory: Path, counts: dict[str, int], seed: int = 0) -> list[Path]:
+    paths = []
+    for label, count in counts.items():
+        block = Block("cernbox", label, seed, 0, jets=count)
+        rows = np.random.default_rng(ord(label)).uniform(1, 100, (count, 16)).astype(np.float32)
+        rows[0] = rows[1]
+        path = directory / block.filename
+        path.write_bytes(blocks_module._encode(block, rows))
+        paths.append(path)
+    return paths
+
+
+def test_blocks_become_one_balanced_shuffled_sample_with_its_recipe(tmp_path: Path) -> None:
+    blocks = blocks_of(tmp_path, dict.fromkeys(CLASSES, 40) | {"w": 30})
+    file = assemble(blocks, tmp_path / "sample")
+    manifest, features, labels = canonical.read(tmp_path / "sample", "simulated")
+    assert np.bincount(labels).tolist() == [29] * 5, "one duplicate left out of the smallest class, the others cut"
+    assert len(set(labels[:20])) > 1
+    np.testing.assert_array_equal(features, round_mantissa(features, 12))
+    recipe = json.loads((tmp_path / "sample" / "simulated-recipe.json").read_text())
+    assert (recipe["preset"], recipe["blocks"], recipe["mantissa_bits"]) == ("cernbox", 5, 12)
+    again = assemble(list(reversed(blocks)), tmp_path / "again")
+    assert again.read_bytes() == file.read_bytes()
+    assert manifest.rows == 145
+
+
+def test_blocks_of_several_seeds_are_no_sample(tmp_path: Path) -> None:
+    mixed = blocks_of(tmp_path, {"g": 9, "q": 9, "w": 9}) + blocks_of(tmp_path, {"z": 9, "t": 9}, seed=1)
+    with pytest.raises(DataError, match="2 recipes"):
+        assemble(mixed, tmp_path / "sample")
+
+
 # ---- failures in one line
 
 
@@ -390,7 +428,7 @@ def test_a_missing_library_names_the_extra(
     monkeypatch.setitem(sys.modules, "pythia8mc", None)
     with pytest.raises(DataError, match=r"pip install 'jsc-explore\[simulate\]'"):
         extra.pythia()
-    assert main(_arguments(tmp_path / "out")) == 2
+    assert exit_code(_arguments(tmp_path / "out")) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -400,9 +438,9 @@ def test_a_directory_that_takes_no_files_is_one_line(
 ) -> None:
     monkeypatch.setattr("jsc_explore.data.simulation.production.versions", dict)
     (tmp_path / "file").touch()
-    assert main(_arguments(tmp_path / "file")) == 2
+    assert exit_code(_arguments(tmp_path / "file")) == 2
     error = capsys.readouterr().err
-    assert error.startswith("cannot write to")
+    assert error.startswith("jsc-explore: cannot write to")
     assert error.count("\n") == 1
 
 
@@ -425,8 +463,14 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_values_out_of_range_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str, value: str
 ) -> None:
-    assert main([*_arguments(tmp_path), field, value]) == 2
+    assert exit_code([*_arguments(tmp_path), field, value]) == 2
     assert field[2:] in capsys.readouterr().err
+
+
+def exit_code(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "simulate", *arguments])
+    return int(ended.value.code or 0)
 
 
 def _arguments(directory: Path) -> list[str]:

@@ -51,7 +51,7 @@ def _read(blocks: Sequence[Path]) -> tuple[Features, Labels, dict[str, Any]]:
         features.append(np.stack([table[name].to_numpy() for name in FEATURES], axis=1))
         labels.append(np.full(table.num_rows, CLASSES.index(said["jsc.class"]), np.uint8))
         own = {k.removeprefix("jsc."): v for k, v in said.items() if k.startswith("jsc.")}
-        recipes[json.dumps({k: v for k, v in own.items() if k not in ("class", "block")}, sort_keys=True)] += 1
+        recipes[json.dumps({k: v for k, v in own.items() if k not in ("class", "block", "jets")}, sort_keys=True)] += 1
     if len(recipes) != 1:
         raise DataError(f"blocks of {len(recipes)} recipes cannot be one sample; simulate into a directory of its own")
     return np.concatenate(features), np.concatenate(labels), dict(json.loads(next(iter(recipes))))
