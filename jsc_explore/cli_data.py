@@ -24,7 +24,9 @@ def add_commands(actions: Any, command: Callable[..., argparse.ArgumentParser]) 
     jets.add_argument("--jets", metavar="N", default="250000", help="jets, equally many of each class (default 250000)")
     jets.add_argument("--preset", default="cernbox", help=f"{' or '.join(sorted(PRESETS))} (default cernbox)")
     jets.add_argument("--seed", metavar="S", default="2018", help="another seed, other jets (default 2018)")
-    jets.add_argument("--workers", metavar="W", default=str(os.cpu_count() or 1), help="processes (default: one a core)")
+    jets.add_argument(
+        "--workers", metavar="W", default=str(os.cpu_count() or 1), help="processes (default: one a core)"
+    )
     jets.add_argument("--out", type=Path, metavar="DIR", help="where blocks are kept (default: in the cache)")
     jets.add_argument("--share", default="1/1", metavar="K/N", help="make every N-th block, from the K-th on")
     jets.add_argument("--assemble", type=Path, metavar="DIR", help="join the blocks into one sample, as it is shipped")

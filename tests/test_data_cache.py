@@ -28,7 +28,7 @@ from jsc_explore.data.sources import SHIPPED, Release
 from jsc_explore.errors import DataError
 
 ROOT = Path(__file__).parents[1]
-SIMULATED = "1b8bc2e41a01f974ee308481f67dea53d1e3974f065a9b4f0980eda6145ee933"
+SIMULATED = "0c890dae9e5ccf0133024b593a1f9b76950a3dc524f98c71cf2ccf5f3530bd09"
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_every_manifest_that_is_not_ours_is_refused(filled: Path) -> None:
     manifest = filled / "openml.json"
     good = json.loads(manifest.read_text())
     bad = ["", "[]", "{", "null", "\0\0\0"]
-    changes = [{"schema": 2}, {"source": "cernbox"}, {"rows": "50"}, {"file": "../x.parquet"}, {"file": "x.parquet"}]
+    changes = [{"schema": 1}, {"source": "cernbox"}, {"rows": "50"}, {"file": "../x.parquet"}, {"file": "x.parquet"}]
     bad += [json.dumps(good | change) for change in changes]
     bad += [json.dumps({key: value for key, value in good.items() if key != "digest"})]
     for text in bad:

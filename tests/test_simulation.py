@@ -97,10 +97,7 @@ def test_four_equal_particles_on_a_square() -> None:
     found = energy_correlations(
         np.full((1, 4), 0.25),
         np.array(
-            [
-                [[math.dist(a, b) for a in square] for b in square]
-                for square in [[(0, 0), (d, 0), (d, d), (0, d)]]
-            ]
+            [[[math.dist(a, b) for a in square] for b in square] for square in [[(0, 0), (d, 0), (d, d), (0, d)]]]
         ),
     )
     for k, beta in enumerate((1, 2)):
@@ -197,9 +194,7 @@ def test_the_grid_ends_at_its_edges() -> None:
 
 
 def test_kinds_follow_the_particle() -> None:
-    assert (
-        len({kind_of(pdg, charge) for pdg, charge in [(14, 0), (-11, 1), (22, 0), (211, 1), (2112, 0)]}) == 5
-    )
+    assert len({kind_of(pdg, charge) for pdg, charge in [(14, 0), (-11, 1), (22, 0), (211, 1), (2112, 0)]}) == 5
 
 
 def test_presets_and_classes_are_checked_by_name() -> None:
@@ -213,7 +208,6 @@ def test_presets_and_classes_are_checked_by_name() -> None:
 
 
 def test_grooming_drops_what_is_soft_and_wide() -> None:
-    pytest.importorskip("fastjet")
     hard = massless([500, 300, 200], [0, 0.1, 0.1], [0, 0, 0.03])
     soft = massless([1], [0.3], [0.0])
     jet = JetFinder().leading(np.concatenate([hard, soft]), [(0.0, 0.0)])
@@ -227,7 +221,6 @@ def test_grooming_drops_what_is_soft_and_wide() -> None:
     [([500, 290, 5], [(0.0, 0.0)]), ([500, 300, 200], [(2.0, 0.0)]), ([500, 300], [(0.0, 0.0)])],
 )
 def test_soft_stray_and_thin_jets_are_not_kept(pt: list[float], partons: list[tuple[float, float]]) -> None:
-    pytest.importorskip("fastjet")
     momenta = massless(pt, [0, 0.1, 0.1][: len(pt)], [0, 0, 0.03][: len(pt)])
     assert JetFinder().leading(momenta, partons) is None
 
@@ -237,14 +230,10 @@ def test_soft_stray_and_thin_jets_are_not_kept(pt: list[float], partons: list[tu
 
 @pytest.mark.parametrize("label", ["w", "z"])
 def test_bosons_decay_isotropically(label: str) -> None:
-    pytest.importorskip("pythia8mc")
     veto = isotropic_decays(label, np.random.default_rng(0))
     generator = pythia_for(label, 11, veto, ["PartonLevel:all = off"])
     cosines = [
-        abs(decay_cosine(generator.process, boson))
-        for _ in range(5_000)
-        if generator.next()
-        for boson in (5, 6)
+        abs(decay_cosine(generator.process, boson)) for _ in range(5_000) if generator.next() for boson in (5, 6)
     ]
     counts, _ = np.histogram(cosines, 10, (0, 1))
     chi2 = np.square(counts - 1_000).sum() / 1_000
@@ -257,8 +246,6 @@ def test_bosons_decay_isotropically(label: str) -> None:
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     """Two jets of each class."""
-    pytest.importorskip("pythia8mc")
-    pytest.importorskip("fastjet")
     directory = tmp_path_factory.mktemp("blocks")
     return directory, simulate(10, "cernbox", 3, 1, directory, progress=False)
 
@@ -337,9 +324,7 @@ def test_a_block_that_another_process_holds_is_left_to_it(tmp_path: Path) -> Non
 
 
 def test_two_processes_share_a_directory(tmp_path: Path) -> None:
-    pytest.importorskip("pythia8mc")
-    pytest.importorskip("fastjet")
-    command = [sys.executable, "-m", "jsc_explore.data.simulation", "--jets", "10", "--preset", "openml"]
+    command = [sys.executable, "-m", "jsc_explore", "data", "simulate", "--jets", "10", "--preset", "openml"]
     command += ["--seed", "8", "--out", str(tmp_path)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     for process in running:
@@ -457,9 +442,7 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [path.name for path in tmp_path.iterdir()] == [".claims"]
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("--jets", "0"), ("--workers", "0"), ("--seed", "-1"), ("--share", "x")]
-)
+@pytest.mark.parametrize(("field", "value"), [("--jets", "0"), ("--workers", "0"), ("--seed", "-1"), ("--share", "x")])
 def test_values_out_of_range_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str, value: str
 ) -> None:

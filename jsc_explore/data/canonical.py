@@ -29,8 +29,8 @@ SCHEMA = 2
 class Manifest:
     """What is known of a cached source without reading its jets.
 
-    ``digest`` identifies the jets in run ids and vouches for the Parquet file's values, ``download_sha256`` is that of the file as it came; ``duplicates`` counts the rows that
-    the protocols drop, which the file keeps.
+    ``digest`` identifies the jets in run ids and vouches for the Parquet file's values, ``download_sha256`` is that of
+    the file as it came; ``duplicates`` counts the rows that the protocols drop, which the file keeps.
     """
 
     schema: int

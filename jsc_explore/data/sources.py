@@ -12,7 +12,6 @@ from types import MappingProxyType
 from jsc_explore.data.jets import Features, Labels
 from jsc_explore.errors import DataError, FieldError
 
-
 # The jets that come with the project, in the same form as a cached download.
 SHIPPED = Path(__file__).parent / "shipped"
 

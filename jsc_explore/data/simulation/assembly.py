@@ -1,4 +1,4 @@
-"""Join blocks into the one sample that comes with the project: balanced, shuffled, rounded, with its recipe beside it."""
+"""Join blocks into the sample that comes with the project: balanced, shuffled, rounded, its recipe beside it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def assemble(blocks: Sequence[Path], folder: Path, name: str = "simulated") -> P
     """Write the jets of these blocks to ``folder`` as a source called ``name``; return the Parquet file.
 
     Classes are cut to the size of the smallest, duplicate rows left out, rows shuffled with a fixed seed. Beside it
-    lies ``NAME-recipe.json``: preset, seed, versions and count of blocks. DataError if the blocks are of several recipes.
+    lies ``NAME-recipe.json``: preset, seed, versions, count of blocks. DataError if the blocks are of several recipes.
     """
     features, labels, recipe = _read(blocks)
-    features = round_mantissa(features, SHIPPED_MANTISSA_BITS)
+    features = round_mantissa(features.astype(np.float64), SHIPPED_MANTISSA_BITS)
     kept = first_occurrences(features, labels)
     features, labels = _balanced(features[kept], labels[kept])
     order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(labels))

@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from jsc_explore.data.jets import FEATURES
 from jsc_explore.data.simulation.detector import preset_named
 from jsc_explore.data.simulation.events import RECIPE_VERSION, class_named, generate_jets
 from jsc_explore.data.simulation.extra import versions
-from jsc_explore.data.simulation.features import FEATURES, Floats, jet_features
+from jsc_explore.data.simulation.features import Floats, jet_features
 from jsc_explore.errors import DataError
 
 JETS_PER_BLOCK = 1_000
@@ -118,9 +119,7 @@ def prepare(directory: Path) -> None:
 def unwritable(directory: Path, error: OSError) -> DataError:
     """One line on a directory that takes no files: full, read-only, or no directory."""
     reason = error.strerror or str(error)
-    return DataError(
-        f"cannot write to {directory}: {reason}; make room or choose another directory with --out"
-    )
+    return DataError(f"cannot write to {directory}: {reason}; make room or choose another directory with --out")
 
 
 def round_mantissa(values: Floats, bits: int) -> NDArray[np.float32]:

@@ -84,9 +84,7 @@ def generate_jets(preset: Preset, label: str, seed: int, number: int) -> Iterato
         if not generator.next():
             failures += 1
             if failures == _MAX_FAILURES_IN_A_ROW:
-                raise DataError(
-                    f"Pythia failed {failures} times in a row on class {label}, seed {pythia_seed}"
-                )
+                raise DataError(f"Pythia failed {failures} times in a row on class {label}, seed {pythia_seed}")
             continue
         failures = 0
         partons = [(p.y(), p.phi()) for p in (generator.process[k] for k in _HARD)]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from jsc_explore.data.jets import CLASSES
 from jsc_explore.data.simulation.blocks import JETS_PER_BLOCK, Block, is_whole, prepare, produce
 from jsc_explore.data.simulation.detector import preset_named
-from jsc_explore.data.simulation.events import CLASSES
 from jsc_explore.data.simulation.extra import versions
 from jsc_explore.errors import DataError, FieldError
 
@@ -44,9 +44,7 @@ def simulate(
     """
     blocks = plan(jets, preset, seed)[_offset(share) :: share[1]]
     if not 1 <= workers <= 1024:
-        raise FieldError(
-            "workers", workers, "must lie in [1, 1024]", f"this machine has {os.cpu_count()} cores"
-        )
+        raise FieldError("workers", workers, "must lie in [1, 1024]", f"this machine has {os.cpu_count()} cores")
     versions()  # A missing library is said before anything is created.
     prepare(directory)
     missing = [block for block in blocks if not is_whole(directory / block.filename, block)]
@@ -65,9 +63,7 @@ def simulate(
                 else:
                     elsewhere.append(block)
             if len(elsewhere) == len(missing):
-                time.sleep(
-                    _POLL_S
-                )  # Another process holds all that is left; should it die, its claims fall free.
+                time.sleep(_POLL_S)  # Another process holds all that is left; should it die, its claims fall free.
             missing = elsewhere
     return [directory / block.filename for block in blocks]
 
@@ -81,19 +77,13 @@ def plan(jets: int, preset: str, seed: int) -> list[Block]:
         raise FieldError("seed", seed, "must not be negative", "try 0")
     per_class = -(-jets // len(CLASSES))
     size = min(per_class, JETS_PER_BLOCK)
-    return [
-        Block(preset, label, seed, number, size)
-        for number in range(-(-per_class // size))
-        for label in CLASSES
-    ]
+    return [Block(preset, label, seed, number, size) for number in range(-(-per_class // size)) for label in CLASSES]
 
 
 def _offset(share: tuple[int, int]) -> int:
     part, parts = share
     if not 1 <= part <= parts:
-        raise FieldError(
-            "share", f"{part}/{parts}", "must be k/n with 1 <= k <= n", "try 1/2 here and 2/2 there"
-        )
+        raise FieldError("share", f"{part}/{parts}", "must be k/n with 1 <= k <= n", "try 1/2 here and 2/2 there")
     return part - 1
 
 
@@ -111,9 +101,7 @@ def _worker_pool(workers: int) -> Iterator[_Run]:
     try:
         yield lambda blocks, directory: _in_pool(pool, workers, blocks, directory)
     except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process was killed (out of memory?); the same command goes on from here"
-        ) from error
+        raise DataError("a worker process was killed (out of memory?); the same command goes on from here") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
