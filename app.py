@@ -4,5 +4,5 @@ import streamlit as st
 
 from jsc_explore.views import explore
 
-st.set_page_config(page_title="JSC Explore", page_icon=":material/grid_view:", layout="wide")
+st.set_page_config(page_title="JSC Explore", layout="wide")
 st.navigation([st.Page(explore.page, title="Explore", url_path="explore", default=True)], position="hidden").run()

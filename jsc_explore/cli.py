@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsc_explore import __version__, paths
+from jsc_explore import __version__, cli_data, paths
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, expand_grid, format_value, parse_value
 from jsc_explore.errors import FieldError, JscError
 from jsc_explore.jobs import Job, Queue
@@ -175,15 +175,6 @@ def verify(options: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def data_fetch(options: argparse.Namespace) -> int:
-    """Download a data source into the cache."""
-    from jsc_explore import data
-
-    path = data.fetch(options.source, force=options.force)
-    print(path)
-    return 0
-
-
 # ---- what they share
 
 
@@ -325,11 +316,9 @@ def _parser() -> argparse.ArgumentParser:
     snapshot = _command(commands, "publish", publish)
     snapshot.add_argument("--to", type=Path, help="file to write (default: the project's results.parquet)")
 
-    source = _command(commands, "data", None, "Fetch data sources.")
+    source = _command(commands, "data", None, "Fetch and simulate jets.")
     actions = source.add_subparsers(required=True, metavar="ACTION")
-    fetch = _command(actions, "fetch", data_fetch)
-    fetch.add_argument("source", metavar="SOURCE", help=", ".join(FIELDS["dataset"].choices))
-    fetch.add_argument("--force", action="store_true", help="download again")
+    cli_data.add_commands(actions, _command)
 
     _command(commands, "verify", verify)
     return parser

@@ -22,6 +22,7 @@ last layer is the hyperparameter ``final_relu``, not part of the text.
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -119,6 +120,8 @@ def parse(model: str, final_relu: bool = True) -> Network:
     if not text or len(text) > MAX_TEXT:
         raise _error(model, f"must be 1 to {MAX_TEXT} characters long")
     body, *option_texts = text.split()
+    if near := difflib.get_close_matches(body, NAMED, n=1, cutoff=0.75):
+        raise _error(model, "is no network of the lab", f"did you mean {near[0]}?")
     options = _read_options(model, option_texts)
     nodes = body.split("-")
     if not 2 <= len(nodes) <= MAX_NODES:

@@ -101,6 +101,19 @@ def test_colours_span_a_fixed_range_for_shares_and_the_data_for_the_rest():
     assert score_domain(grid_of(), "test_loss") == (0.0, 1.0)
 
 
+def test_text_is_dark_on_the_bright_cells_whatever_is_good():
+    cells = grid_of([row(RunConfig(batch_size=16), mean=0.5), row(RunConfig(batch_size=256), mean=1.5)])
+    bright = {r["x"]: r["bright"] for r in grid_table(cells, "val_loss").to_pylist() if r["filled"]}
+    assert bright == {"16": True, "256": False}
+    assert {r["x"]: r["bright"] for r in grid_table(cells, "val_acc").to_pylist() if r["filled"]}["256"]
+
+
+def test_a_recall_is_drawn_from_zero_to_one():
+    means, seeds = curve_tables(means_table({"a": 3}), pa.table({"config_id": []}), {}, "step", "recall_t", log_x=False)
+    spec = curve_chart(means, seeds, [], "step", "recall_t").to_dict()
+    assert spec["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 1.0]
+
+
 @pytest.mark.parametrize("ground", ["light", "dark"])
 @pytest.mark.parametrize("score", ["val_acc", "test_loss", "train_time_s"])
 def test_the_grid_is_a_valid_chart_with_its_selection(ground, score):

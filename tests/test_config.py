@@ -170,6 +170,7 @@ def test_options_spell_out_to_every_node():
     ("spec", "why"),
     [
         ("", "1 to 400"),
+        ("jsc-tny", "did you mean jsc-tiny?"),
         ("16", "2 to 64 nodes"),
         ("17-5", "must be 16"),
         ("16-32-6", "must be 5"),

@@ -254,7 +254,8 @@ def test_a_failed_job_shows_its_reason_and_can_be_tried_again(page, server):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "width", "height"), [("dark", 1440, 900), ("light", 420, 900), ("light", 1920, 1080)]
+    ("scheme", "width", "height"),
+    [("dark", 1440, 900), ("light", 420, 900), ("light", 1024, 768), ("light", 1920, 1080)],
 )
 def test_it_is_readable_dark_narrow_and_projected(browser, server, scheme, width, height):
     address, _ = server

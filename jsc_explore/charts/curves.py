@@ -13,7 +13,7 @@ from jsc_explore.charts.style import CATEGORIES, FAINT, PROGRESS, QUANTITIES, Dr
 
 HEIGHT = 420
 # Accuracies are drawn on one range, so that a growing curve does not move the axis under the reader.
-SHARE_RANGE = (0.1, 0.8)
+SHARE_RANGE = (0.0, 0.8)
 
 
 @dataclass(frozen=True)
@@ -141,16 +141,27 @@ _SEEDS = pa.schema(
 
 def _axes(x: str, quantity: str, log_x: bool, x_end: float | None) -> tuple[alt.X, alt.Y]:
     x_scale = alt.Scale(type="log", nice=False) if log_x else alt.Scale(domain=[0, x_end] if x_end else alt.Undefined)
-    y_scale = alt.Scale(domain=list(SHARE_RANGE), clamp=True) if is_share(quantity) else alt.Scale(zero=False)
+    y_scale = alt.Scale(domain=list(_share_range(quantity))) if is_share(quantity) else alt.Scale(zero=False)
     return (
-        alt.X("x:Q", title=PROGRESS[x], scale=x_scale, axis=number_axis(x, grid=False, tickCount=8)),
+        alt.X("x:Q", title=PROGRESS[x], scale=x_scale, axis=_progress_axis(x, log_x)),
         alt.Y("mean:Q", title=QUANTITIES[quantity], scale=y_scale, axis=number_axis(quantity, tickCount=8)),
     )
 
 
+def _share_range(quantity: str) -> tuple[float, float]:
+    # A recall reaches from a dead class's zero to one.
+    return (0.0, 1.0) if quantity.startswith("recall_") else SHARE_RANGE
+
+
+def _progress_axis(x: str, log_x: bool) -> alt.Axis:
+    if log_x:
+        return number_axis(x, grid=False, values=[10.0**power for power in range(-4, 10)])
+    return number_axis(x, grid=False, tickCount=8, **({"tickMinStep": 1} if x == "epoch" else {}))
+
+
 def _colours(labels: Sequence[str]) -> alt.Color:
     # Labels beside each other as far as they fit over the chart.
-    columns = max(1, min(4, 60 // max(map(len, labels), default=60)))
+    columns = max(1, min(4, 40 // max(map(len, labels), default=40)))
     return alt.Color(
         "label:N",
         scale=alt.Scale(domain=list(labels), range=[CATEGORIES[i % len(CATEGORIES)] for i in range(len(labels))]),

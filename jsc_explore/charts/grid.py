@@ -9,7 +9,17 @@ import pyarrow as pa
 
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
-from jsc_explore.charts.style import FAINT, INK, MUTED, SEQUENCE, Drawing, format_score, is_share, ordinal_label
+from jsc_explore.charts.style import (
+    FAINT,
+    INK,
+    MUTED,
+    SEQUENCE,
+    Drawing,
+    format_score,
+    is_share,
+    is_time,
+    ordinal_label,
+)
 
 CELL_HEIGHT = 50
 AXIS_HEIGHT = 60
@@ -25,6 +35,8 @@ def grid_table(cells: Sequence[Cell], score: str, chosen: Collection[str] = ()) 
     low, high = score_domain(cells, score)
     for cell in cells:
         share = (cell.mean - low) / (high - low) if cell.mean is not None and high > low else 0.0
+        # Bright is good: the colours of losses and times run the other way.
+        brightness = share if is_share(score) else 1 - share
         rows.append(
             {
                 "x": ordinal_label(cell.x),
@@ -36,7 +48,7 @@ def grid_table(cells: Sequence[Cell], score: str, chosen: Collection[str] = ()) 
                 "first": _first_line(cell, score),
                 "second": _second_line(cell),
                 "alone": "+" if cell.state == "missing" else "",
-                "bright": share > 0.45,
+                "bright": brightness > 0.45,
                 "filled": cell.mean is not None,
                 "chosen": cell.config_id in chosen,
                 "tooltip": _tooltip(cell, score),
@@ -116,13 +128,15 @@ def _second_line(cell: Cell) -> str:
     return " ".join(notes)
 
 
-def _tooltip(cell: Cell, score: str) -> str:
+def _tooltip(cell: Cell, score: str) -> str | None:
     if cell.state == "missing":
-        return "not trained yet: click to train"
+        # The + says it; a tooltip would stay open over the training that the click began.
+        return None
     if cell.state == "failed":
         return "failed: click to see why"
-    spread = half_width(cell.sd, cell.n)
-    parts = [f"{format_score(score, cell.mean, spread)} (mean of {cell.n} seeds, 95% interval)"] if cell.n else []
+    spread = None if is_time(score) else half_width(cell.sd, cell.n)
+    interval = "" if spread is None else ", 95% interval"
+    parts = [f"{format_score(score, cell.mean, spread)} (mean of {cell.n} seeds{interval})"] if cell.n else []
     if cell.n_dead:
         parts.append(f"{cell.n_dead} with a dead class")
     if cell.n_diverged:

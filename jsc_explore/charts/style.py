@@ -42,11 +42,16 @@ def is_share(quantity: str) -> bool:
     return quantity.endswith("_acc") or quantity.startswith("recall_")
 
 
+def is_time(quantity: str) -> bool:
+    """Whether a quantity is a duration in seconds."""
+    return quantity.endswith("time_s")
+
+
 def format_score(quantity: str, value: float | None, spread: float | None = None) -> str:
     """Write a score, with its half-width if given: 71.3%, 71.3 ± 0.4%, 0.846, 12 s."""
     if value is None:
         return "–"
-    if quantity == "time_s" or quantity.endswith("_time_s"):
+    if is_time(quantity):
         return f"{value:.3g} s"
     if is_share(quantity):
         return f"{100 * value:.1f}%" if spread is None else f"{100 * value:.1f} ± {100 * spread:.1f}%"

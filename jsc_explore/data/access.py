@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,9 +10,9 @@ from pathlib import Path
 
 import platformdirs
 
-from jsc_explore.data import canonical, cernbox, openml, plain
+from jsc_explore.data import canonical, cernbox, openml
 from jsc_explore.data.jets import Jets
-from jsc_explore.data.sources import SOURCES, Release, broken, known
+from jsc_explore.data.sources import SHIPPED, Release, broken, known
 from jsc_explore.errors import DataError
 
 
@@ -24,13 +23,15 @@ def cache_dir() -> Path:
 
 
 def fetch(name: str, *, cache: Path | None = None, progress: bool = True, force: bool = False) -> Path:
-    """Make sure the source is in the cache, whole, and return its Parquet file.
+    """Make sure the source is at hand, whole, and return its Parquet file.
 
-    What is there and whole is left alone unless ``force``; what is torn is replaced. Two processes that fetch at once
-    do it once. ``progress`` draws a bar on stderr, where that is a terminal. Raises FieldError for an unknown name,
-    DataError when the source cannot be had; what was cached before then stays as it was.
+    A source that comes with the project is only checked. Of the others, what is there and whole is left alone unless
+    ``force``; what is torn is replaced. Two processes that fetch at once do it once. ``progress`` draws a bar on
+    stderr, where that is a terminal. Raises FieldError for an unknown name, DataError when the source cannot be had;
+    what was cached before then stays as it was.
     """
-    known(name)
+    if known(name).shipped:
+        return SHIPPED / canonical.read(SHIPPED, name)[0].file
     folder = cache or cache_dir()
     if not force and (path := _whole(folder, name)):
         return path  # without the lock, so that a cache on a read-only disk serves
@@ -40,8 +41,8 @@ def fetch(name: str, *, cache: Path | None = None, progress: bool = True, force:
                 return path
             with _workbench(folder, name) as bench:
                 release = _RETRIEVE[name](bench, progress)
-            canonical.check(name, release.url or "recipe", release.features, release.labels)
-            return canonical.write(folder, name, release, _recipe_digest(name))
+            canonical.check(name, release.url, release.features, release.labels)
+            return canonical.write(folder, name, release)
     except OSError as error:
         remedy = "set JSC_EXPLORE_CACHE to a folder with room where you may write"
         raise broken(name, str(folder), f"cannot be written ({error.strerror or error})", remedy) from error
@@ -52,16 +53,13 @@ def digest(name: str, *, cache: Path | None = None) -> str:
 
     Raises FieldError for an unknown name, DataError when a download has not been fetched.
     """
-    known(name)
-    return _recipe_digest(name) or canonical.read_manifest(cache or cache_dir(), name).digest
+    return canonical.read_manifest(_folder(name, cache), name).digest
 
 
 def is_available(name: str, *, cache: Path | None = None) -> bool:
-    """Say whether ``load`` would answer without a download; always true of what is made here."""
-    if known(name).made_here:
-        return True
+    """Say whether ``load`` would answer without a download; always true of what comes with the project."""
     try:
-        canonical.read_manifest(cache or cache_dir(), name)
+        digest(name, cache=cache)
     except DataError:
         return False
     return True
@@ -70,31 +68,20 @@ def is_available(name: str, *, cache: Path | None = None) -> bool:
 def load(name: str, *, cache: Path | None = None) -> Jets:
     """Read every jet of the source, in its order.
 
-    A source made here is made on first use, and again if its file is torn or of an older recipe. A download is never
-    started from here: DataError says how to fetch. FieldError for an unknown name.
+    A download is never started from here: DataError says how to fetch. FieldError for an unknown name.
     """
-    folder = cache or cache_dir()
-    if known(name).made_here:
-        fetch(name, cache=folder, progress=False)
-    manifest, features, labels = canonical.read(folder, name)
+    manifest, features, labels = canonical.read(_folder(name, cache), name)
     return Jets(name, features, labels, manifest.digest)
 
 
-def _recipe_digest(name: str) -> str | None:
-    """Digest of the recipe, for a source made here.
-
-    Of its text, not of its values: exp and log differ in the last bit from one machine's mathematics library to the
-    next, and the same run must have the same id on both. None for a download, whose values are its identity.
-    """
-    return hashlib.sha256(plain.RECIPE.encode()).hexdigest() if SOURCES[name].made_here else None
+def _folder(name: str, cache: Path | None) -> Path:
+    return SHIPPED if known(name).shipped else cache or cache_dir()
 
 
 def _whole(folder: Path, name: str) -> Path | None:
-    """Return the cached file if it is there, unharmed and of today's recipe."""
+    """Return the cached file if it is there and unharmed."""
     with suppress(DataError):
-        manifest, _, _ = canonical.read(folder, name)
-        if manifest.digest == (_recipe_digest(name) or manifest.content_sha256):
-            return folder / manifest.file
+        return folder / canonical.read(folder, name)[0].file
     return None
 
 
@@ -122,13 +109,7 @@ def _workbench(folder: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(bench, ignore_errors=True)
 
 
-def _make(bench: Path, progress: bool) -> Release:
-    features, labels = plain.generate()
-    return Release(features, labels, url="", licence=SOURCES["simulated"].licence, sha256="")
-
-
 _RETRIEVE: dict[str, Callable[[Path, bool], Release]] = {
-    "simulated": _make,
     "openml": openml.retrieve,
     "cernbox": cernbox.retrieve,
 }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
-from jsc_explore.data import plain
 from jsc_explore.data.jets import Features, Labels
 from jsc_explore.errors import DataError, FieldError
+
+# The jets that come with the project, in the same form as a cached download.
+SHIPPED = Path(__file__).parent / "shipped"
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,9 @@ class Source:
     name: the key by which the command line, the configs and the cache know it.
     title: one line for a person.
     rows: jets published, before duplicates are dropped.
-    url: where a person can read about it; empty when it is made here.
+    url: where a person can read about it; empty when it comes with the project.
     licence: as the publisher states it; the manifest keeps what the publisher's own metadata said on the day.
-    made_here: True when it needs no download.
+    shipped: True when it comes with the project.
     """
 
     name: str
@@ -31,7 +35,7 @@ class Source:
     rows: int
     url: str
     licence: str
-    made_here: bool = False
+    shipped: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +53,18 @@ class Release:
     sha256: str
 
 
+def _shipped_rows() -> int:
+    return int(json.loads((SHIPPED / "simulated.json").read_bytes())["rows"])
+
+
 _ALL = (
     Source(
         name="simulated",
-        title="Jets made on this machine, for trying everything without a download",
-        rows=plain.ROWS,
+        title="Jets simulated from first principles, like those of CERNBox; they come with the project",
+        rows=_shipped_rows(),
         url="",
         licence="MIT",
-        made_here=True,
+        shipped=True,
     ),
     Source(
         name="openml",

@@ -11,7 +11,7 @@ import streamlit as st
 from jsc_explore.analysis.cells import Cell, axis_values, build_cells
 from jsc_explore.charts.curves import Line, curve_chart, curve_tables
 from jsc_explore.charts.grid import SELECTION, grid_chart, grid_table, score_domain
-from jsc_explore.charts.style import PROGRESS, QUANTITIES, ordinal_label
+from jsc_explore.charts.style import PROGRESS, QUANTITIES, is_time, ordinal_label
 from jsc_explore.config import FIELDS, format_value
 from jsc_explore.errors import JscError
 from jsc_explore.record import POINT_FIELDS
@@ -21,6 +21,12 @@ from jsc_explore.views.slicing import Slice
 
 REFRESH_S = 0.25
 GRID_KEY = "grid"
+TIMES = "Times are those of a whole stack of replicas, on the machine that trained it: compare like with like."
+# Side by side only where both charts are readable; a click on a chart focuses the page, which needs no frame.
+_STYLE = """<style>
+[data-testid=stColumn]:has(.st-key-grid, .st-key-curves_panel) {min-width: min(100%, 440px);}
+[data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
+</style>"""
 
 
 def page() -> None:
@@ -62,11 +68,14 @@ def _draw(view: Slice, was_active: bool) -> None:
     st.markdown(_sentence(view, cells))
     if message := st.session_state.pop("flash", None):
         st.error(message)
+    st.html(_STYLE)
     left, right = st.columns(2, gap="medium")
     with left:
         _grid(view, cells, chosen)
         if any(cell.n_dead or cell.n_diverged for cell in cells):
             st.caption("n: seeds, †: of them with a dead class, ‡: diverged")
+        if is_time(view.score):
+            st.caption(TIMES)
         panels.under_way(queue, jobs, view)
         panels.cell_details(view, chosen, cells)
     with right, st.container(key="curves_panel"):
@@ -111,13 +120,20 @@ def _sentence(view: Slice, cells: Sequence[Cell]) -> str:
     )
     network = base.model if "model" not in (view.x, view.y) else "several networks"
     score = SCORES[view.score].split(",")[0].capitalize()
+    if view.score.startswith("best_"):
+        epochs = epochs.replace("after", "at the best of")
     honest = (
         " (measured on the training jets, as in the lab)" if base.protocol == "mase" and "val" in view.score else ""
     )
     return (
-        f"##### {score} of {network}{epochs}{honest}, by {FIELDS[view.x].label.lower()} and "
-        f"{FIELDS[view.y].label.lower()}: {runs} runs, {missing} of {len(cells)} cells missing"
+        f"##### {score} of {network}{epochs}{honest}, by {_inside(FIELDS[view.x].label)} and "
+        f"{_inside(FIELDS[view.y].label)}: {runs} runs, {missing} of {len(cells)} cells missing"
     )
+
+
+def _inside(label: str) -> str:
+    """Write a label inside a sentence: final ReLU, batch size."""
+    return label[0].lower() + label[1:]
 
 
 # ---- the grid
@@ -195,14 +211,15 @@ def _curves(view: Slice, cells: Sequence[Cell], chosen: Sequence[Cell], points: 
     st.altair_chart(chart, key="curves", alt=f"{QUANTITIES[quantity]} along {PROGRESS[along]}: {', '.join(labels)}")
     st.caption(
         "Line: mean over seeds; band: its 95% confidence interval; faint: every seed, dashed where a class is dead; "
-        "grey: the other cells of the grid."
+        "grey: the other cells of the grid." + (f" {TIMES}" if along == "time_s" else "")
     )
 
 
 def _default_lines(view: Slice, cells: Sequence[Cell]) -> list[Cell]:
-    """Choose what to show before anything is clicked: the row of the default value, one curve a column."""
+    """Choose what to show before anything is clicked: what is growing, else the row of the default value."""
+    growing = [cell for cell in cells if cell.active]
     row = [cell for cell in cells if cell.n and cell.y == getattr(view.base, view.y)]
-    return row or [cell for cell in cells if cell.n][:6]
+    return growing[:6] or row or [cell for cell in cells if cell.n][:6]
 
 
 def _labels(view: Slice, cells: Sequence[Cell]) -> list[str]:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
-from jsc_explore.charts.style import format_score
+from jsc_explore.charts.style import format_score, is_time
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value
 from jsc_explore.errors import JscError
 from jsc_explore.jobs import Job, Queue
@@ -104,10 +104,10 @@ def _progress(queue: Queue, group: Sequence[Job], view: Slice) -> None:
 
 def _time_left(group: Sequence[Job], share: float) -> str:
     started = min((job.started_at for job in group if job.started_at), default=None)
-    # The first moments say nothing about the speed: evaluations crowd at the beginning.
-    if started is None or share < 0.03:
+    # The first quarter says little about the speed: starting takes a while, and evaluations crowd at the beginning.
+    if started is None or share < 0.25:
         seconds = expected_seconds(resources.store(), [job.config for job in group])
-        return f"about {format_seconds(seconds)}" if seconds is not None else "time not known yet"
+        return f"about {format_seconds(seconds * (1 - share))} left" if seconds is not None else "time not known yet"
     return f"about {format_seconds((time.time() - started) * (1 - share) / share)} left"
 
 
@@ -140,7 +140,7 @@ def _detail(view: Slice, cell: Cell) -> None:
 def _knowledge(view: Slice, cell: Cell) -> str:
     if not cell.n:
         return {"missing": "Not trained yet.", "failed": "The training failed."}.get(cell.state, "Under way.")
-    spread = half_width(cell.sd, cell.n)
+    spread = None if is_time(view.score) else half_width(cell.sd, cell.n)
     figure = format_score(view.score, cell.mean, spread)
     notes = [f"{figure} ({cell.n} seed{'s' if cell.n > 1 else ''}{', 95% interval' if spread is not None else ''})"]
     if cell.n_dead:

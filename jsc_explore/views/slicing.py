@@ -72,7 +72,11 @@ def choose(store: Store) -> Slice | None:
 
 def _select(label: str, options: list[str], key: str, default: str, words: Any) -> str:
     index = options.index(default) if default in options else 0
-    return st.selectbox(label, options, index=index, key=key, bind="query-params", format_func=words)
+    # Chosen cells are values of the axes: with another axis they would mean something else.
+    forget = (lambda: url.choose_cells([])) if key in url.DEFAULT_AXES else None
+    return st.selectbox(
+        label, options, index=index, key=key, bind="query-params", format_func=words, on_change=forget or "rerun"
+    )
 
 
 def _filter(store: Store, name: str) -> Any:

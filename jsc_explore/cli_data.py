@@ -1,0 +1,68 @@
+"""The command line's ``data`` branch: fetch and simulate jets."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jsc_explore import data
+from jsc_explore.config import FIELDS
+from jsc_explore.data.simulation.detector import PRESETS
+from jsc_explore.errors import FieldError
+
+
+def add_commands(actions: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the actions of ``jsc-explore data`` to a subparser group, with the maker of commands that cli.py uses."""
+    source = command(actions, "fetch", fetch)
+    source.add_argument("source", metavar="SOURCE", help=", ".join(FIELDS["dataset"].choices))
+    source.add_argument("--force", action="store_true", help="download again")
+
+    jets = command(actions, "simulate", simulate)
+    jets.add_argument("--jets", metavar="N", default="250000", help="jets, equally many of each class (default 250000)")
+    jets.add_argument("--preset", default="cernbox", help=f"{' or '.join(sorted(PRESETS))} (default cernbox)")
+    jets.add_argument("--seed", metavar="S", default="2018", help="another seed, other jets (default 2018)")
+    jets.add_argument(
+        "--workers", metavar="W", default=str(os.cpu_count() or 1), help="processes (default: one a core)"
+    )
+    jets.add_argument("--out", type=Path, metavar="DIR", help="where blocks are kept (default: in the cache)")
+    jets.add_argument("--share", default="1/1", metavar="K/N", help="make every N-th block, from the K-th on")
+    jets.add_argument("--assemble", type=Path, metavar="DIR", help="join the blocks into one sample, as it is shipped")
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Download a data source into the cache."""
+    print(data.fetch(options.source, force=options.force))
+    return 0
+
+
+def simulate(options: argparse.Namespace) -> int:
+    """Simulate jets from first principles, block by block; the same command goes on where it was stopped."""
+    from jsc_explore.data.simulation import simulate as run
+
+    jets, seed, workers = (_whole(options, name) for name in ("jets", "seed", "workers"))
+    folder = options.out or data.cache_dir() / "simulation" / options.preset
+    blocks = run(jets, options.preset, seed, workers, folder, share=_share(options.share))
+    print(f"{len(blocks)} blocks in {folder}")
+    if options.assemble is not None:
+        from jsc_explore.data.simulation.assembly import assemble
+
+        print(assemble(blocks, options.assemble))
+    return 0
+
+
+def _whole(options: argparse.Namespace, name: str) -> int:
+    text = getattr(options, name)
+    try:
+        return int(text)
+    except ValueError:
+        raise FieldError(name, text, "must be a whole number", "try 250000" if name == "jets" else "try 1") from None
+
+
+def _share(text: str) -> tuple[int, int]:
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise FieldError("share", text, "must be k/n with 1 <= k <= n", "try 1/2 here and 2/2 there")
+    return int(part), int(parts)

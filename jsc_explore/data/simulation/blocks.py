@@ -1,0 +1,185 @@
+"""A block: some jets of one class, simulated together, in a Parquet file of its own.
+
+A block's content follows from its identity alone. A file under its final name is whole: it is written beside,
+synced, then renamed. Whoever holds a block's claim is the only one to write it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from jsc_explore.data.jets import FEATURES
+from jsc_explore.data.simulation.detector import preset_named
+from jsc_explore.data.simulation.events import RECIPE_VERSION, class_named, generate_jets
+from jsc_explore.data.simulation.extra import versions
+from jsc_explore.data.simulation.features import Floats, jet_features
+from jsc_explore.errors import DataError
+
+JETS_PER_BLOCK = 1_000
+
+MANTISSA_BITS = 16
+"""Fraction bits kept of a feature: 8e-6 relative, far below the detector's resolution, far above a double's
+last bits, in which two processors' vector instructions may differ: their files stay identical."""
+
+_CLAIMS = ".claims"
+
+
+@dataclass(frozen=True)
+class Block:
+    """The identity of a block: the `number`-th of (preset, class `label`, seed), with `jets` jets."""
+
+    preset: str
+    label: str
+    seed: int
+    number: int
+    jets: int = JETS_PER_BLOCK
+
+    def __post_init__(self) -> None:
+        preset_named(self.preset)
+        class_named(self.label)
+
+    @property
+    def filename(self) -> str:
+        """The file's name, from which no other block's file can be mistaken."""
+        return f"{self.preset}-{self.label}-seed{self.seed}-block{self.number:05d}-jets{self.jets}.parquet"
+
+    def identity(self) -> dict[str, str]:
+        """What a file's metadata must say to be this block."""
+        return {
+            "jsc.recipe": str(RECIPE_VERSION),
+            "jsc.preset": self.preset,
+            "jsc.class": self.label,
+            "jsc.seed": str(self.seed),
+            "jsc.block": str(self.number),
+            "jsc.jets": str(self.jets),
+        }
+
+
+def simulate_block(block: Block) -> NDArray[np.float32]:
+    """Simulate a block's jets: ``(block.jets, 16) float32``, columns as in FEATURES, no two rows equal."""
+    stream = generate_jets(preset_named(block.preset), block.label, block.seed, block.number)
+    rows = np.empty((0, len(FEATURES)), dtype=np.float32)
+    while len(rows) < block.jets:
+        more = jet_features(list(itertools.islice(stream, block.jets - len(rows))))
+        rows = _without_duplicates(np.concatenate([rows, round_mantissa(more, MANTISSA_BITS)]))
+    return rows
+
+
+def produce(block: Block, directory: Path) -> bool:
+    """Make sure that a block's file lies in `directory`; return False if another process is at work on it.
+
+    Raises DataError where the directory cannot be written or a library is missing.
+    """
+    path = directory / block.filename
+    if is_whole(path, block):
+        return True
+    try:
+        with FileLock(directory / _CLAIMS / f"{block.filename}.lock", timeout=0):
+            if not is_whole(path, block):
+                _write(path, _encode(block, simulate_block(block)))
+            return True
+    except Timeout:
+        return False
+    except OSError as error:
+        raise unwritable(directory, error) from error
+
+
+def is_whole(path: Path, block: Block) -> bool:
+    """Say whether `path` holds all of `block`; a torn, damaged or foreign file does not."""
+    try:
+        table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
+    except (OSError, pa.ArrowException):
+        return False
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    return table.num_rows == block.jets and block.identity().items() <= metadata.items()
+
+
+def prepare(directory: Path) -> None:
+    """Create `directory` and prove that it takes files; raise DataError where it does not."""
+    probe = directory / _CLAIMS / f"probe-{os.getpid()}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"probe")
+        probe.unlink()
+    except OSError as error:
+        raise unwritable(directory, error) from error
+
+
+def unwritable(directory: Path, error: OSError) -> DataError:
+    """One line on a directory that takes no files: full, read-only, or no directory."""
+    reason = error.strerror or str(error)
+    return DataError(f"cannot write to {directory}: {reason}; make room or choose another directory with --out")
+
+
+def round_mantissa(values: Floats, bits: int) -> NDArray[np.float32]:
+    """Round to `bits` binary digits after the leading one; integers below 2**(bits + 1) stay as they are."""
+    fraction, exponent = np.frexp(values)
+    rounded = np.ldexp(np.rint(np.ldexp(fraction, bits + 1)), exponent - bits - 1)
+    return np.asarray(rounded, dtype=np.float32)
+
+
+def _without_duplicates(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    _, first = np.unique(rows, axis=0, return_index=True)
+    return rows[np.sort(first)]
+
+
+def _encode(block: Block, rows: NDArray[np.float32]) -> pa.Buffer:
+    """A block's Parquet file as bytes; with the same versions installed, the same bytes."""
+    columns = {name: rows[:, k] for k, name in enumerate(FEATURES)}
+    columns["jet_type"] = pa.array([block.label] * len(rows))
+    table = pa.table(columns)
+    metadata = block.identity() | {f"jsc.version.{name}": found for name, found in versions().items()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata(metadata),
+        sink,
+        row_group_size=block.jets,
+        version="2.6",
+        data_page_version="2.0",
+        compression="zstd",
+        compression_level=9,
+        use_dictionary=["jet_type"],
+        column_encoding=dict.fromkeys(FEATURES, "BYTE_STREAM_SPLIT"),
+        write_page_checksum=True,
+        write_statistics=False,  # no checksum covers them, and nobody filters within a block
+    )
+    return sink.getvalue()
+
+
+def _write(path: Path, content: pa.Buffer) -> None:
+    """Let `path` appear with all of `content` or not at all."""
+    # The claim makes this name ours; what a killed process left under it is overwritten.
+    beside = path.with_name(f".{path.name}.tmp")
+    with _removed_on_error(beside):
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextlib.contextmanager
+def _removed_on_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise

@@ -1,0 +1,167 @@
+"""Generate the events of one class with Pythia and keep each event's leading jet.
+
+Everything here is a pure function of (preset, class, seed, block number).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jsc_explore.data.jets import CLASSES
+from jsc_explore.data.simulation.detector import NEUTRINO, Preset, detect, kind_of
+from jsc_explore.data.simulation.extra import pythia
+from jsc_explore.data.simulation.features import Floats, Jet
+from jsc_explore.data.simulation.jets import JetFinder
+from jsc_explore.errors import DataError, FieldError
+
+RECIPE_VERSION = 1
+"""Raise it with any change that alters a jet: blocks of different recipes never mix."""
+
+_COMMON = ("Print:quiet = on", "Beams:eCM = 13000", "PhaseSpace:pTHatMin = 995", "Random:setSeed = on")
+# Inferred from the data, not documented: real gluon jets want the open upper limit, real Z jets no b quarks.
+_PT_LIMIT = "PhaseSpace:pTHatMax = 1005"
+_W_TO_QUARKS = ("24:onMode = off", "24:onIfAny = 1 2 3 4 5")
+_SETTINGS = {
+    "g": ("HardQCD:gg2gg = on", "HardQCD:qqbar2gg = on"),
+    "q": ("HardQCD:qq2qq = on", "HardQCD:gg2qqbar = on", "HardQCD:qqbar2qqbarNew = on", _PT_LIMIT),
+    "w": ("WeakDoubleBoson:ffbar2WW = on", "24:mMin = 80.3", "24:mMax = 80.5", *_W_TO_QUARKS, _PT_LIMIT),
+    "z": (
+        "WeakDoubleBoson:ffbar2gmZgmZ = on",
+        "WeakZ0:gmZmode = 2",
+        "23:mMin = 91.1",
+        "23:mMax = 91.3",
+        "23:onMode = off",
+        "23:onIfAny = 1 2 3 4",
+        _PT_LIMIT,
+    ),
+    "t": ("Top:gg2ttbar = on", "Top:qqbar2ttbar = on", *_W_TO_QUARKS, _PT_LIMIT),
+}
+
+# The real W and Z decay isotropically, Pythia's follow their polarisation. The spectrum of |cos theta*| in
+# these processes is 1 + a cos^2: fitted to 300,000 bosons each, error on a 0.010, chi2 19 and 15 in 20 bins.
+_POLARISATION = {"w": 0.688, "z": 0.992}
+
+# Pythia accepts seeds from 1 to 900,000,000.
+_PYTHIA_SEEDS = 900_000_000
+_REGION = 2.0
+_HARD = (5, 6)  # the two outgoing particles of the hard process in Pythia's record
+_MAX_FAILURES_IN_A_ROW = 1_000
+
+
+def class_named(label: str) -> str:
+    """Return `label`; raise FieldError for an unknown class."""
+    if label not in CLASSES:
+        raise FieldError("class", label, f"must be one of {', '.join(CLASSES)}", "try g")
+    return label
+
+
+def seeds_of(preset: str, label: str, seed: int, number: int) -> tuple[int, np.random.SeedSequence]:
+    """Derive Pythia's seed and NumPy's from a block's identity.
+
+    Pythia's seed counts up from a hash of (recipe, preset, class, seed): no two blocks of one class share it.
+    """
+    digest = hashlib.sha256(f"{RECIPE_VERSION} {preset} {label} {seed}".encode()).digest()
+    words = [int.from_bytes(digest[k : k + 4], "little") for k in range(0, 32, 4)]
+    start = int.from_bytes(digest[:8], "little") + number
+    return start % _PYTHIA_SEEDS + 1, np.random.SeedSequence([*words, number])
+
+
+def generate_jets(preset: Preset, label: str, seed: int, number: int) -> Iterator[Jet]:
+    """Yield jets of class `label` without end, the same ones for the same arguments."""
+    pythia_seed, entropy = seeds_of(preset.name, label, seed, number)
+    detector_rng, decay_rng = (np.random.default_rng(child) for child in entropy.spawn(2))
+    # The name keeps the veto alive: Pythia does not, and without its object every event passes unseen.
+    veto = isotropic_decays(class_named(label), decay_rng)
+    generator = pythia_for(label, pythia_seed, veto)
+    finder = JetFinder()
+    kinds: dict[int, int] = {}
+    failures = 0
+    while True:
+        if not generator.next():
+            failures += 1
+            if failures == _MAX_FAILURES_IN_A_ROW:
+                raise DataError(f"Pythia failed {failures} times in a row on class {label}, seed {pythia_seed}")
+            continue
+        failures = 0
+        partons = [(p.y(), p.phi()) for p in (generator.process[k] for k in _HARD)]
+        momenta, found = _particles(generator, kinds, partons)
+        jet = finder.leading(detect(momenta, found, preset, detector_rng), partons)
+        if jet is not None:
+            yield jet
+
+
+def decay_cosine(process: Any, boson: int) -> float:
+    """Compute cos theta*: first daughter against the boson's flight, in the boson's frame.
+
+    The daughter counts as massless."""
+    parent = process[boson]
+    child = process[parent.daughter1()]
+    speed = parent.pAbs() / parent.e()
+    along = (parent.px() * child.px() + parent.py() * child.py() + parent.pz() * child.pz()) / (
+        parent.pAbs() * child.pAbs()
+    )
+    return float((along - speed) / (1 - speed * along))
+
+
+def pythia_for(label: str, pythia_seed: int, veto: Any, settings: Sequence[str] = ()) -> Any:
+    """Set up Pythia for a class. `veto` may be None; the caller keeps it alive as long as the result."""
+    generator = pythia().Pythia("", False)
+    for setting in (*_COMMON, *_SETTINGS[label], f"Random:seed = {pythia_seed}", *settings):
+        if not generator.readString(setting):
+            raise DataError(f"this version of Pythia does not know the setting {setting!r}")
+    if veto is not None:
+        generator.setUserHooksPtr(veto)
+    if not generator.init():
+        raise DataError(f"Pythia could not be initialised for class {label}")
+    return generator
+
+
+def isotropic_decays(label: str, rng: np.random.Generator) -> Any:
+    """Make the veto that leaves both bosons' decay angles flat, before time is spent on a shower.
+
+    None for classes without W or Z in the hard process.
+    """
+    if label not in _POLARISATION:
+        return None
+    library = pythia()
+    polarisation = _POLARISATION[label]
+
+    class IsotropicDecays(library.UserHooks):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            library.UserHooks.__init__(self)
+
+        def canVetoProcessLevel(self) -> bool:  # noqa: N802
+            return True
+
+        def doVetoProcessLevel(self, process: Any) -> bool:  # noqa: N802
+            accept = 1.0
+            for boson in _HARD:
+                accept /= 1 + polarisation * decay_cosine(process, boson) ** 2
+            return bool(rng.random() >= accept)
+
+    return IsotropicDecays()
+
+
+def _particles(
+    generator: Any, kinds: dict[int, int], partons: list[tuple[float, float]]
+) -> tuple[Floats, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
+    """Momenta and kinds of the visible particles around the hard partons."""
+    rows = [(p.px(), p.py(), p.pz(), p.e(), p.id()) for p in generator.event if p.isFinal()]
+    table = np.array(rows)
+    for pdg_id in {row[4] for row in rows} - kinds.keys():
+        kinds[pdg_id] = kind_of(pdg_id, generator.particleData.charge(pdg_id))
+    found = np.array([kinds[row[4]] for row in rows])
+    pt = np.hypot(table[:, 0], table[:, 1])
+    eta = np.arcsinh(table[:, 2] / np.maximum(pt, 1e-300))
+    phi = np.arctan2(table[:, 1], table[:, 0])
+    near = np.zeros(len(table), dtype=bool)
+    for parton_rapidity, parton_phi in partons:
+        dphi = np.abs(phi - parton_phi) % (2 * np.pi)
+        dphi = np.minimum(dphi, 2 * np.pi - dphi)
+        near |= (eta - parton_rapidity) ** 2 + dphi**2 < _REGION**2
+    near &= found != NEUTRINO
+    return table[near, :4], found[near]
