@@ -88,6 +88,7 @@ def test_a_cell_tells_figures_dead_and_diverged_seeds_and_what_is_missing():
     rows = {(r["x"], r["y"]): r for r in grid_table(cells, "val_acc", {cells[0].config_id}).to_pylist()}
     done, missing = rows["16", "1e-3"], rows["256", "1e-3"]
     assert (done["first"], done["second"], done["chosen"]) == ("70.0%", "n=3 †2 ‡1", True)
+    assert done["tooltip"].startswith("16 × 1e-3: ")
     assert "2 with a dead class; 1 diverged" in done["tooltip"]
     assert "70.0 ± 12.4%" in done["tooltip"]
     assert (missing["alone"], missing["state"], missing["filled"]) == ("+", "missing", False)
@@ -123,7 +124,7 @@ def test_the_grid_is_a_valid_chart_with_its_selection(ground, score):
     spec = grid_chart(
         table, titles, (["16", "256"], ["1e-3", "1e-2"]), score, score_domain(cells, score), ground
     ).to_dict()
-    assert [p["name"] for p in spec["params"]] == ["cell"]
+    assert [p["name"] for p in spec["params"]] == ["cell", "toggled"]
     assert alt.Chart.from_dict(spec) is not None
 
 

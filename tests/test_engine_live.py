@@ -25,7 +25,7 @@ LONG = {"batch_size": 8192, "max_epochs": 1000}
 PYTHON = [sys.executable, "-m", "jsc_explore"]
 
 
-def eventually(condition, seconds=60.0):
+def eventually(condition, seconds=180.0):
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -60,7 +60,7 @@ class Served:
 
     def command(self, *arguments):
         return subprocess.run(
-            [*PYTHON, *map(str, arguments)], env=self.environment, capture_output=True, text=True, timeout=120
+            [*PYTHON, *map(str, arguments)], env=self.environment, capture_output=True, text=True, timeout=300
         )
 
     def ask(self, *runs, priority=INTERACTIVE):

@@ -23,7 +23,8 @@ from jsc_explore.charts.style import (
 
 CELL_HEIGHT = 50
 AXIS_HEIGHT = 60
-SELECTION = "cell"
+# A click chooses one cell, a click with shift adds or takes away one.
+SELECTION, TOGGLED = "cell", "toggled"
 # A fixed range: the same colour means the same accuracy on every screen. 0.2 is guessing among five classes.
 SHARE_DOMAIN = (0.2, 0.8)
 DARK, BRIGHT = "#101418", "#FFFFFF"
@@ -73,7 +74,7 @@ def grid_chart(
     domain: tuple[float, float],
     ground: str = "light",
 ) -> Drawing:
-    """Draw a grid table; clicks select by ``config_id`` under the name ``cell``, shift adds.
+    """Draw a grid table; ``cell`` selects the ``config_id`` clicked, ``toggled`` those clicked with shift.
 
     ``titles`` and ``orders`` are those of x and y; ``ground`` is light or dark.
     """
@@ -83,7 +84,8 @@ def grid_chart(
     base = alt.Chart(table).encode(x=x, y=y)
     # Low loss and short time are good: bright is good in every grid.
     scale = alt.Scale(scheme=SEQUENCE, domain=list(domain), clamp=True, reverse=not is_share(score))
-    click = alt.selection_point(name=SELECTION, fields=["config_id"], toggle="event.shiftKey", on="click")
+    click = alt.selection_point(name=SELECTION, fields=["config_id"], toggle=False, on="click[!event.shiftKey]")
+    shift = alt.selection_point(name=TOGGLED, fields=["config_id"], toggle="true", on="click[event.shiftKey]")
     colour = alt.condition("datum.filled", alt.Color("score:Q", scale=scale, legend=None), alt.value("transparent"))
     chosen = alt.datum.chosen
     cells = base.mark_rect(cornerRadius=4, cursor="pointer").encode(
@@ -100,7 +102,7 @@ def grid_chart(
     second = base.mark_text(dy=11, fontSize=11, cursor="pointer").encode(text="second:N", color=text)
     alone = base.mark_text(fontSize=16, cursor="pointer").encode(text="alone:N", color=text)
     height = CELL_HEIGHT * max(1, len(orders[1])) + AXIS_HEIGHT
-    return alt.layer(cells.add_params(click), first, second, alone).properties(height=height)
+    return alt.layer(cells.add_params(click, shift), first, second, alone).properties(height=height)
 
 
 def _first_line(cell: Cell, score: str) -> str:
@@ -128,12 +130,13 @@ def _second_line(cell: Cell) -> str:
     return " ".join(notes)
 
 
-def _tooltip(cell: Cell, score: str) -> str | None:
+def _tooltip(cell: Cell, score: str) -> str:
+    name = f"{ordinal_label(cell.x)} × {ordinal_label(cell.y)}"
     if cell.state == "missing":
-        # The + says it; a tooltip would stay open over the training that the click began.
-        return None
+        # A tooltip stays open over the training that a click begins: it says only what stays true.
+        return name
     if cell.state == "failed":
-        return "failed: click to see why"
+        return f"{name}: failed, click to see why"
     spread = None if is_time(score) else half_width(cell.sd, cell.n)
     interval = "" if spread is None else ", 95% interval"
     parts = [f"{format_score(score, cell.mean, spread)} (mean of {cell.n} seeds{interval})"] if cell.n else []
@@ -143,4 +146,4 @@ def _tooltip(cell: Cell, score: str) -> str | None:
         parts.append(f"{cell.n_diverged} diverged")
     if cell.active:
         parts.append(f"{len(cell.active)} under way, {100 * cell.share_done:.0f}%")
-    return "; ".join(parts)
+    return f"{name}: {'; '.join(parts)}"

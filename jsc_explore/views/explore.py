@@ -10,7 +10,7 @@ import streamlit as st
 
 from jsc_explore.analysis.cells import Cell, axis_values, build_cells
 from jsc_explore.charts.curves import Line, curve_chart, curve_tables
-from jsc_explore.charts.grid import SELECTION, grid_chart, grid_table, score_domain
+from jsc_explore.charts.grid import SELECTION, TOGGLED, grid_chart, grid_table, score_domain
 from jsc_explore.charts.style import PROGRESS, QUANTITIES, is_time, ordinal_label
 from jsc_explore.config import FIELDS, format_value
 from jsc_explore.errors import JscError
@@ -150,23 +150,32 @@ def _grid(view: Slice, cells: list[Cell], chosen: Sequence[Cell]) -> None:
         chart,
         key=GRID_KEY,
         on_select=lambda: _clicked(view, cells),
-        selection_mode=SELECTION,
+        selection_mode=[SELECTION, TOGGLED],
         alt=f"Grid of {titles[0]} against {titles[1]}, coloured by {SCORES[view.score]}",
     )
 
 
 def _clicked(view: Slice, cells: Sequence[Cell]) -> None:
-    """Take a click on the grid: choose its cells; train the missing ones among those newly chosen."""
-    picked = [entry["config_id"] for entry in st.session_state[GRID_KEY].selection.get(SELECTION, [])]
-    known = {cell.config_id: cell for cell in cells}
-    now = [known[config_id] for config_id in picked if config_id in known]
-    # Not what the URL marks as chosen: a missing cell that came with an address is trained by a click like any other.
-    before = st.session_state.get("picked", set())
-    st.session_state["picked"] = set(picked)
-    url.choose_cells([(cell.x, cell.y) for cell in now])
+    """Take a click on the grid: choose its cell, or with shift add or take it away; train it if it is missing."""
+    selection = st.session_state[GRID_KEY].selection
+    clicked, toggled = ({entry["config_id"] for entry in selection.get(name, [])} for name in (SELECTION, TOGGLED))
+    # The chart remembers every shift-click of its life; what differs from the last time is the click just made.
+    before = st.session_state.get(TOGGLED, set())
+    st.session_state[TOGGLED] = toggled
+    chosen = {cell.config_id for cell in _chosen(view, cells)}
+    if not clicked and not toggled:
+        new, chosen = set(), set()
+    elif toggled != before:
+        new, chosen = (toggled ^ before) - chosen, chosen ^ (toggled ^ before)
+    else:
+        new, chosen = clicked, clicked
+    kept = [cell for cell in _chosen(view, cells) if cell.config_id in chosen]
+    added = [cell for cell in cells if cell.config_id in chosen and cell not in kept]
+    url.choose_cells([(cell.x, cell.y) for cell in (*kept, *added)])
     if view.train_on_click:
-        new = [cell for cell in now if cell.state == "missing" and cell.config_id not in before]
-        panels.train(view, new, view.seeds)
+        panels.train(
+            view, [cell for cell in added + kept if cell.config_id in new and cell.state == "missing"], view.seeds
+        )
 
 
 # ---- the curves
