@@ -130,7 +130,7 @@ def train_undisturbed(run, cache):
 
 
 def test_the_command_trains_once_and_then_answers_from_the_store(served):
-    line = ["train", "--batch-size", 65536, "--max-epochs", 2, "--json"]
+    line = ["train", "--batch-size", 65536, "--learning-rate", 1e-2, "--max-epochs", 2, "--json"]
     first = served.command(*line)
     assert (first.returncode, first.stderr) == (0, "")
     began = time.monotonic()
