@@ -215,6 +215,19 @@ class RunConfig:
         return _hash(self.canonical_json(digest, with_seed=False))
 
     @property
+    def stack_key(self) -> tuple[object, ...]:
+        """What runs must share to be trained side by side: data, network, batch size, optimizer, precision."""
+        return (
+            self.dataset,
+            self.protocol,
+            self.model,
+            self.final_relu,
+            self.batch_size,
+            self.optimizer,
+            self.precision,
+        )
+
+    @property
     def knows_its_end(self) -> bool:
         """Whether the schedule depends on max_epochs, so that a short run is no prefix of a long one."""
         return self.scheduler in ("cosine", "onecycle")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-CLASSES = ("g", "q", "w", "z", "t")
+from jsc_explore.data.jets import CLASSES
 
 # One point: quantity -> what it is. A quantity that was not measured at a point is None.
 POINT_FIELDS: Mapping[str, str] = {

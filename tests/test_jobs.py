@@ -343,11 +343,10 @@ def test_every_waiting_run_is_in_exactly_one_stack(jobs, slots):
 @settings(deadline=None)
 @given(JOBS, SLOTS, st.dictionaries(st.integers(0, 119).map("run-{}".format), st.integers(1, 3)))
 def test_a_stack_is_trainable_side_by_side_and_never_too_large(jobs, slots, resumable):
-    from jsc_explore.training.stack import stack_key
 
     for plan in pack(jobs, slots, resumable):
         assert 1 <= len(plan.jobs) <= MAX_REPLICAS
-        assert len({(job.config.dataset, job.config.protocol, stack_key(job.config)) for job in plan.jobs}) == 1
+        assert len({(job.config.dataset, job.config.protocol, job.config.stack_key) for job in plan.jobs}) == 1
         assert len({resumable.get(job.run_id, 0) for job in plan.jobs}) == 1
         assert {job.priority for job in plan.jobs} == {plan.priority}
 

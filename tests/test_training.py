@@ -12,13 +12,14 @@ from torch.nn import functional
 
 from jsc_explore import layers
 from jsc_explore.config import RunConfig
+from jsc_explore.data import CLASSES
 from jsc_explore.models import MaskedDropout, biases_before_batch_norm, build
-from jsc_explore.record import CLASSES, POINT_FIELDS
+from jsc_explore.record import POINT_FIELDS
 from jsc_explore.training import train as training
 from jsc_explore.training.metrics import confusion_counts, roc_summary
 from jsc_explore.training.plan import epoch_chunks, stream_seed
 from jsc_explore.training.schedules import learning_rates
-from jsc_explore.training.stack import DeviceSplit, Stack, batch_order, stack_key
+from jsc_explore.training.stack import DeviceSplit, Stack, batch_order
 from jsc_explore.training.train import train_stack
 
 # What float32 rounding leaves after some hundred steps: sums are taken in another order in a stack.
@@ -329,7 +330,7 @@ def test_a_stack_holds_one_architecture(jets_split):
     data = DeviceSplit.of(jets_split, torch.device("cpu"))
     with pytest.raises(ValueError, match="stack key"):
         Stack([RunConfig(), RunConfig(batch_size=16)], data)
-    assert stack_key(RunConfig()) == stack_key(RunConfig(seed=4, learning_rate=1.0, scheduler="constant"))
+    assert RunConfig().stack_key == RunConfig(seed=4, learning_rate=1.0, scheduler="constant").stack_key
 
 
 # ---- metrics

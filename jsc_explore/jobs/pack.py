@@ -30,7 +30,7 @@ def pack(jobs: Iterable[Job], slots: int, resumable: Mapping[str, int] | None = 
     """
     groups: dict[tuple[object, ...], list[Job]] = {}
     for job in sorted(jobs, key=lambda job: job.priority):
-        key = (job.priority, *_key(job), (resumable or {}).get(job.run_id, 0))
+        key = (job.priority, *job.config.stack_key, (resumable or {}).get(job.run_id, 0))
         groups.setdefault(key, []).append(job)
     return [plan for group in groups.values() for plan in _split(group, max(1, slots))]
 
@@ -41,8 +41,3 @@ def _split(group: Sequence[Job], slots: int) -> list[StackPlan]:
     rows = len(group) * group[0].config.batch_size
     parts = max(math.ceil(len(group) / MAX_REPLICAS), min(slots, rows // SPLIT_ROWS, len(group)), 1)
     return [StackPlan(tuple(ordered[part::parts]), group[0].priority) for part in range(parts)]
-
-
-def _key(job: Job) -> tuple[object, ...]:
-    run = job.config
-    return (run.dataset, run.protocol, run.model, run.final_relu, run.batch_size, run.optimizer, run.precision)

@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from jsc_explore.config import FIELDS
-from jsc_explore.record import CLASSES, POINT_FIELDS, WHOLE_NUMBERS, Outcome, RunRecord
+from jsc_explore.data.jets import CLASSES
+from jsc_explore.record import POINT_FIELDS, WHOLE_NUMBERS, Outcome, RunRecord
 
 # Raise it when a column changes its meaning or goes; new columns need no new version.
 SCHEMA_VERSION = 1

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jsc_explore.config import RunConfig
-from jsc_explore.record import CLASSES, Point
+from jsc_explore.data.jets import CLASSES
+from jsc_explore.record import Point
 
 
 @dataclass

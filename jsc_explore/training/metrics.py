@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jsc_explore.record import CLASSES
+from jsc_explore.data.jets import CLASSES
 
 N = len(CLASSES)
 

@@ -68,11 +68,11 @@ def batch_order(seed: int, epoch: int, rows: int) -> Tensor:
 class Stack:
     """K replicas on one device. Rows of every state tensor are replicas, in the order of ``runs``.
 
-    All runs share network, final ReLU, batch size, optimizer and precision; ``stack_key`` says so.
+    All runs share their ``RunConfig.stack_key``.
     """
 
     def __init__(self, runs: Sequence[RunConfig], data: DeviceSplit) -> None:
-        if len({stack_key(run) for run in runs}) != 1:
+        if len({run.stack_key for run in runs}) != 1:
             raise FieldError("runs", len(runs), "must share one stack key", "group them by stack_key")
         self.runs, self.data, self.device = list(runs), data, data.train_x.device
         first = runs[0]
@@ -219,11 +219,6 @@ class Stack:
         grown = self.clean_steps >= _SCALE_INTERVAL
         self.scale = torch.where(finite, torch.where(grown, self.scale * 2, self.scale), self.scale / 2)
         self.clean_steps = torch.where(grown, 0.0, self.clean_steps)
-
-
-def stack_key(run: RunConfig) -> tuple[object, ...]:
-    """Return what runs must share to be trained in one stack."""
-    return (run.dataset, run.protocol, run.model, run.final_relu, run.batch_size, run.optimizer, run.precision)
 
 
 @lru_cache(maxsize=8)

@@ -22,7 +22,8 @@ from torch import Tensor
 from jsc_explore import __version__
 from jsc_explore.config import RunConfig
 from jsc_explore.data import Split
-from jsc_explore.record import CLASSES, Outcome, Point
+from jsc_explore.data.jets import CLASSES
+from jsc_explore.record import Outcome, Point
 from jsc_explore.training.checkpoint import Best, Resume, load_checkpoint, restore, save_checkpoint
 from jsc_explore.training.ledger import Ledger
 from jsc_explore.training.metrics import Scores, roc_summary
