@@ -227,11 +227,6 @@ class RunConfig:
             self.precision,
         )
 
-    @property
-    def knows_its_end(self) -> bool:
-        """Whether the schedule depends on max_epochs, so that a short run is no prefix of a long one."""
-        return self.scheduler in ("cosine", "onecycle")
-
 
 FIELDS: dict[str, Spec] = {f.name: f.metadata["spec"] for f in fields(RunConfig)}
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(RunConfig) if f.default is not MISSING}

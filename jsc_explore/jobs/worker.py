@@ -16,7 +16,7 @@ from jsc_explore.config import RunConfig
 from jsc_explore.record import Outcome, Point
 
 TOPIC = "jsc-explore"
-# How often a stack asks whether to end, and tells how far it is. A question costs one round trip of 1 ms.
+# How often a stack asks whether to end, and tells how far it is. A question costs a round trip to the scheduler.
 PULSE_S = 0.2
 
 
@@ -127,6 +127,6 @@ def _data(dataset: str, protocol: str, device: str) -> Any:
 def _quiet() -> None:
     import torch
 
-    # Tiny steps on two threads ran 20 times slower than on one; parallel work is one process a core.
+    # Tiny steps gain nothing from a second thread and wait for it; parallel work is one process a core.
     torch.set_num_threads(1)
     logging.getLogger("lightning").setLevel(logging.ERROR)

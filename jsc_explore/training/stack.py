@@ -24,7 +24,7 @@ from jsc_explore.training.schedules import learning_rates
 
 _HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 # Rows evaluated at once over all replicas. Small nets do not care; a convolution's activations must stay in the cache
-# (40,000 rows of jsc-conv, two replicas: 0.2 s in blocks of 8,192, 0.6 s in blocks of 32,768, far more beyond).
+# (40,000 rows of jsc-conv, two replicas: 0.2 s in blocks of 8,192, 0.6 s in blocks of 32,768).
 _EVAL_ROWS = 16_384
 _FIRST_SCALE, _SCALE_INTERVAL = 65536.0, 2000
 

@@ -13,7 +13,7 @@ from jsc_explore.errors import FieldError
 
 CELLS = "cells"
 DEFAULT_AXES = {"x": "batch_size", "y": "learning_rate"}
-PAGE_KEYS = ("x", "y", "score", "show", "along", "log", "context", CELLS)
+PAGE_KEYS = ("x", "y", "score", "show", "along", "log", CELLS)
 
 
 def faults(query: dict[str, str]) -> list[str]:

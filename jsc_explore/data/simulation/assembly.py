@@ -18,7 +18,7 @@ from jsc_explore.data.sources import Release
 from jsc_explore.data.splits import first_occurrences
 from jsc_explore.errors import DataError
 
-# Twelve binary digits are 1.2e-4 relative, a tenth of the detector's resolution; docs/decisions.md has the accuracies.
+# Twelve binary digits are 1.2e-4 relative, far below the detector's resolution; docs/decisions.md has the accuracies.
 SHIPPED_MANTISSA_BITS = 12
 _SHUFFLE_SEED = 42
 
