@@ -16,6 +16,12 @@ def default_store() -> Path:
     return Path(chosen) if chosen else platformdirs.user_data_path("jsc-explore") / "store"
 
 
+def cache_dir() -> Path:
+    """Return where jets and compiled code are kept: ``$JSC_EXPLORE_CACHE``, or the user's cache folder."""
+    chosen = os.environ.get("JSC_EXPLORE_CACHE")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("jsc-explore")
+
+
 def site_file(name: str) -> Path:
     """Return the path of ``app.py`` or ``results.parquet``: top of the checkout, or inside an installed package."""
     installed = PACKAGE / "site" / name

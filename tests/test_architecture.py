@@ -14,7 +14,8 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 MODULES = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in SOURCES}
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 # torch prescribes the name and says what it does.
-SAID_ELSEWHERE = {"forward"}
+# Methods that a base class documents.
+SAID_ELSEWHERE = {"forward", "take_orders", "advance", "evaluate", "logits", "select"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 

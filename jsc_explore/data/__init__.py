@@ -3,10 +3,11 @@
 Importing this room is light: neither scikit-learn, h5py nor the downloader is loaded before it is needed.
 """
 
-from jsc_explore.data.access import cache_dir, digest, fetch, is_available, load
+from jsc_explore.data.access import digest, fetch, is_available, load
 from jsc_explore.data.jets import CLASSES, FEATURES, Jets
 from jsc_explore.data.sources import SOURCES, Source
 from jsc_explore.data.splits import PROTOCOLS, Split, split
+from jsc_explore.paths import cache_dir
 
 __all__ = [
     "CLASSES",

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import platformdirs
-
 from jsc_explore.data import canonical, cernbox, openml
 from jsc_explore.data.jets import Jets
 from jsc_explore.data.sources import SHIPPED, Release, broken, known
 from jsc_explore.errors import DataError
-
-
-def cache_dir() -> Path:
-    """Return where sources are kept: ``$JSC_EXPLORE_CACHE``, or the user's cache folder."""
-    chosen = os.environ.get("JSC_EXPLORE_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("jsc-explore")
+from jsc_explore.paths import cache_dir
 
 
 def fetch(name: str, *, cache: Path | None = None, progress: bool = True, force: bool = False) -> Path:

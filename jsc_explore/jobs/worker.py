@@ -118,7 +118,8 @@ class _Reporter:
 @lru_cache(maxsize=4)
 def _data(dataset: str, protocol: str, device: str) -> Any:
     from jsc_explore import data
-    from jsc_explore.training.stack import DeviceSplit, device_of
+    from jsc_explore.training.replicas import DeviceSplit
+    from jsc_explore.training.train import device_of
 
     return DeviceSplit.of(data.split(data.load(dataset), protocol), device_of(device))
 

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from jsc_explore.training.ledger import Ledger
-from jsc_explore.training.stack import Stack
+from jsc_explore.training.replicas import Replicas
 
 
 @dataclass
@@ -28,24 +28,21 @@ class Resume:
 
 @dataclass
 class Best:
-    """The weights of the lowest validation loss of each replica: ``flat (K, P)`` and stacked buffers."""
+    """The weights of the lowest validation loss of each replica: ``flat (K, P)`` and ``running (K, R)``."""
 
     flat: Tensor
-    buffers: dict[str, Tensor]
+    running: Tensor
 
-    def take(self, rows: Tensor, flat: Tensor, buffers: dict[str, Tensor]) -> None:
+    def take(self, rows: Tensor, replicas: Replicas) -> None:
         """Copy the given rows from the current weights."""
-        self.flat[rows] = flat[rows]
-        for name, tensor in self.buffers.items():
-            tensor[rows] = buffers[name][rows]
+        self.flat[rows], self.running[rows] = replicas.flat[rows], replicas.running[rows]
 
     def select(self, rows: Tensor) -> None:
         """Keep only these rows."""
-        self.flat = self.flat[rows]
-        self.buffers = {name: tensor[rows] for name, tensor in self.buffers.items()}
+        self.flat, self.running = self.flat[rows], self.running[rows]
 
 
-def save_checkpoint(path: Path, epoch: int, row: int, stack: Stack, best: Best, ledger: Ledger) -> None:
+def save_checkpoint(path: Path, epoch: int, row: int, stack: Replicas, best: Best, ledger: Ledger) -> None:
     """Write one replica's state to ``path``: whole or not at all."""
     tensors = {name: tensor[row] for name, tensor in _tensors(stack, best).items()}
     metadata = {"epoch": str(epoch), "ledger": json.dumps(ledger.to_dict())}
@@ -70,13 +67,13 @@ def load_checkpoint(path: Path) -> Resume | None:
         return None
 
 
-def restore(stack: Stack, best: Best, resumes: Sequence[Resume]) -> None:
+def restore(stack: Replicas, best: Best, resumes: Sequence[Resume]) -> None:
     """Put the saved states of all replicas, in order, into the stack."""
     for name, tensor in _tensors(stack, best).items():
         tensor.copy_(torch.stack([resume.tensors[name] for resume in resumes]).to(tensor.device))
 
 
-def _tensors(stack: Stack, best: Best) -> dict[str, Tensor]:
+def _tensors(stack: Replicas, best: Best) -> dict[str, Tensor]:
     optimizer = stack.optimizer
     return {
         "flat": stack.flat,
@@ -85,7 +82,7 @@ def _tensors(stack: Stack, best: Best) -> dict[str, Tensor]:
         "t": optimizer.t,
         "scale": stack.scale,
         "clean_steps": stack.clean_steps,
+        "running": stack.running,
         "best_flat": best.flat,
-        **{f"buffer.{name}": tensor for name, tensor in stack.buffers.items()},
-        **{f"best_buffer.{name}": tensor for name, tensor in best.buffers.items()},
+        "best_running": best.running,
     }

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jsc_explore.config import RunConfig
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.record import Point
@@ -26,10 +29,14 @@ class Ledger:
     time_s: float = 0.0
     wall_time_s: float = 0.0
 
-    def count(self, loss_sum: float, hit_sum: float, jets: int, seconds: float) -> None:
-        """Add a chunk: loss and hits summed over its jets."""
-        self.loss_sum += loss_sum
-        self.hit_sum += hit_sum
+    def count(
+        self, losses: NDArray[np.float64], hits: NDArray[np.float64], sizes: NDArray[np.float64], seconds: float
+    ) -> None:
+        """Add a chunk of steps: mean loss, jets recognised and jets seen of each."""
+        # Strictly one after the other, so that the sum does not depend on where an epoch was cut into chunks.
+        self.loss_sum = float(np.add.accumulate(np.append(self.loss_sum, losses * sizes))[-1])
+        self.hit_sum += float(hits.sum())
+        jets = int(sizes.sum())
         self.jets += jets
         self.samples += jets
         self.time_s += seconds

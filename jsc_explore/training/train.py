@@ -9,10 +9,12 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import lightning
+import numba
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
@@ -25,10 +27,13 @@ from jsc_explore.data import Split
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.record import Outcome, Point
 from jsc_explore.training.checkpoint import Best, Resume, load_checkpoint, restore, save_checkpoint
+from jsc_explore.training.choice import why_not_kernel
+from jsc_explore.training.kernel_replicas import KernelReplicas
 from jsc_explore.training.ledger import Ledger
 from jsc_explore.training.metrics import Scores, roc_summary
-from jsc_explore.training.plan import Chunk, EpochPlan
-from jsc_explore.training.stack import DeviceSplit, Stack, device_of
+from jsc_explore.training.plan import CHUNK_SECONDS, FIRST_CHUNK_STEPS, Chunk, EpochPlan
+from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken
+from jsc_explore.training.stack import Stack
 
 # A crash loses at most this much work and the epoch under way; writing fifty replicas of jsc-s takes 0.05 s.
 CHECKPOINT_EVERY_S = 5.0
@@ -93,8 +98,9 @@ class StackTraining(LightningModule):
         self.automatic_optimization = False
         self.keys, self.observer, self.checkpoints = list(runs), observer, checkpoints
         self.stack_size = len(runs)
-        self.stack = Stack(list(runs.values()), data)
-        self.best = Best(*self.stack.weights())
+        self.stack, self.engine = replicas_for(list(runs.values()), data)
+        self.best = Best(self.stack.flat.clone(), self.stack.running.clone())
+        self.most_steps = FIRST_CHUNK_STEPS
         self.ledgers = [Ledger() for _ in runs]
         self.start_epoch = 0
         self._resume()
@@ -104,7 +110,7 @@ class StackTraining(LightningModule):
 
     def train_dataloader(self) -> EpochPlan:
         """Return the chunks of the coming epoch."""
-        return EpochPlan(self.start_epoch + self.current_epoch, self.stack.steps_per_epoch)
+        return EpochPlan(self.start_epoch + self.current_epoch, self.stack.steps_per_epoch, self.most_steps)
 
     def transfer_batch_to_device(self, batch: Chunk, _device: torch.device, _index: int) -> Chunk:
         """Leave the chunk as it is: it holds step numbers, the data lie on the device already."""
@@ -125,9 +131,11 @@ class StackTraining(LightningModule):
         """Take the chunk's steps, then look: divergence, point, end of epoch, cancellation."""
         if not self.keys:
             return
-        begin = time.perf_counter()
-        losses, hits, jets = self.stack.advance(chunk)
-        bad = self._count(chunk, losses, hits, jets, begin)
+        began = time.perf_counter()
+        taken = self.stack.advance(chunk)
+        per_step = (time.perf_counter() - began) / (chunk.stop - chunk.start)
+        self.most_steps = max(1, min(round(CHUNK_SECONDS / per_step), self.stack.steps_per_epoch))
+        bad = self._count(chunk, taken)
         step = chunk.epoch * self.stack.steps_per_epoch + chunk.stop
         if bad:
             self._end_diverged(bad, chunk)
@@ -152,22 +160,21 @@ class StackTraining(LightningModule):
             self.ledgers = [resume.ledger for resume in resumes]
             self.start_epoch = resumes[0].epoch
 
-    def _count(self, chunk: Chunk, losses: Tensor, hits: Tensor, jets: int, begin: float) -> dict[int, int]:
+    def _count(self, chunk: Chunk, taken: Taken) -> dict[int, int]:
         """Enter the chunk in every ledger; return the step, within the chunk, at which a row stopped being finite."""
-        size = self.stack.batch_size
-        weight = torch.full((len(losses), 1), float(size), dtype=torch.float64, device=losses.device)
-        weight[-1] = jets - size * (len(losses) - 1)
-        loss_sums = (losses.double() * weight).sum(0).tolist()
-        hit_sums = (hits.double() * weight).sum(0).tolist()
-        finite = (losses.isfinite().all(0) & self.stack.flat.isfinite().all(1)).tolist()
-        seconds = time.perf_counter() - begin
-        for ledger, loss_sum, hit_sum in zip(self.ledgers, loss_sums, hit_sums, strict=True):
-            ledger.count(loss_sum, hit_sum, jets, seconds)
-        return {row: _first_bad(losses[:, row], len(losses)) for row, is_finite in enumerate(finite) if not is_finite}
+        for row, ledger in enumerate(self.ledgers):
+            ledger.count(taken.losses[:, row], taken.hits[:, row], taken.sizes, taken.seconds[row])
+        finite = np.isfinite(taken.losses)
+        bad = {row: int(np.argmin(finite[:, row])) + 1 for row in range(len(self.keys)) if not finite[:, row].all()}
+        if chunk.ends_epoch:
+            # Weights without a loss that shows them are looked at where every run looks, however its epoch was cut.
+            lost = (~self.stack.flat.isfinite().all(1)).nonzero().flatten().tolist()
+            bad = {row: len(finite) for row in lost} | bad
+        return bad
 
     def _measure(self, step: int, epoch: float, rate_row: int = 0, with_rate: bool = True) -> None:
         scores = self.stack.evaluate(self.stack.data.val_x, self.stack.data.val_y)
-        rates = self.stack.rates[rate_row].squeeze(1).tolist() if with_rate else [None] * len(self.keys)
+        rates = self.stack.rates[rate_row].tolist() if with_rate else [None] * len(self.keys)
         losses, accuracies, recalls = scores.loss.tolist(), scores.accuracy.tolist(), scores.recall.tolist()
         for row, (key, ledger) in enumerate(zip(self.keys, self.ledgers, strict=True)):
             val = (losses[row], accuracies[row], recalls[row])
@@ -175,7 +182,7 @@ class StackTraining(LightningModule):
 
     def _end_epoch(self, epochs_done: int) -> None:
         better = [row for row, ledger in enumerate(self.ledgers) if ledger.judge_epoch(epochs_done)]
-        self.best.take(torch.tensor(better, dtype=torch.long), self.stack.flat, self.stack.buffers)
+        self.best.take(torch.tensor(better, dtype=torch.long), self.stack)
         wall = self._earlier_s + time.perf_counter() - self._began
         ended: dict[int, str] = {}
         for row, (run, ledger) in enumerate(zip(self.stack.runs, self.ledgers, strict=True)):
@@ -191,16 +198,15 @@ class StackTraining(LightningModule):
             self._saved = time.perf_counter()
 
     def _finish(self, ended: dict[int, str], epochs_done: int) -> None:
-        rows = torch.tensor(list(ended), dtype=torch.long)
-        data = self.stack.data
-        last_flat, last_buffers = _rows_of(self.stack.flat, self.stack.buffers, rows)
-        best_flat, best_buffers = _rows_of(self.best.flat, self.best.buffers, rows)
-        last = self.stack.evaluate(data.test_x, data.test_y, last_flat, last_buffers)
-        best = self.stack.evaluate(data.test_x, data.test_y, best_flat, best_buffers)
+        rows, x, y = torch.tensor(list(ended), dtype=torch.long), self.stack.data.test_x, self.stack.data.test_y
+        last_weights, best_weights = self.stack.flat[rows], self.best.flat[rows]
+        last_running, best_running = self.stack.running[rows], self.best.running[rows]
+        last = self.stack.evaluate(x, y, last_weights, last_running)
+        best = self.stack.evaluate(x, y, best_weights, best_running)
         for index, (row, reason) in enumerate(ended.items()):
-            one = torch.tensor([row])
-            scores = self.stack.logits(data.test_x, *_rows_of(self.best.flat, self.best.buffers, one))[0]
-            output = self.stack.logits(data.test_x, *_rows_of(self.stack.flat, self.stack.buffers, one))[0]
+            one = slice(index, index + 1)
+            scores = self.stack.logits(x, best_weights[one], best_running[one])[0]
+            output = self.stack.logits(x, last_weights[one], last_running[one])[0]
             outcome = self._outcome(row, reason, epochs_done, _Test(last, best, index, scores, output))
             self.observer.finished(self.keys[row], outcome)
         self._drop(list(ended))
@@ -243,9 +249,9 @@ class StackTraining(LightningModule):
             stack_size=self.stack_size,
             peak_memory_mb=peak_memory_mb(self.stack.device),
             device=device_name(self.stack.device),
-            engine="stack-eager",
+            engine=self.engine,
             versions=versions(),
-            weights=save(self.stack.state_dict(row, self.best.flat, self.best.buffers)),
+            weights=save(self.stack.state_dict(self.best.flat[row], self.best.running[row])),
         )
 
     def _rows(self, keys: set[str]) -> list[int]:
@@ -287,6 +293,23 @@ class _Test:
         }
 
 
+def replicas_for(runs: Sequence[RunConfig], data: DeviceSplit) -> tuple[Replicas, str]:
+    """Return the replicas in the hands of the fastest engine that can train them, and what the record says of it."""
+    if data.train_x.device.type != "cpu":
+        return Stack(list(runs), data), Stack.engine
+    if reason := why_not_kernel(runs[0]):
+        return Stack(list(runs), data), f"{Stack.engine} ({reason})"
+    return KernelReplicas(list(runs), data), KernelReplicas.engine
+
+
+@lru_cache(maxsize=8)
+def device_of(name: str) -> torch.device:
+    """Return the training device: ``auto`` takes a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
 def peak_memory_mb(device: torch.device) -> float:
     """Return the peak memory of the GPU, or of this process, in MB."""
     if device.type == "cuda":
@@ -308,13 +331,5 @@ def versions() -> dict[str, str]:
         "torch": str(torch.__version__),  # a subclass of str that msgpack refuses
         "lightning": lightning.__version__,
         "numpy": np.__version__,
+        "numba": numba.__version__,
     }
-
-
-def _rows_of(flat: Tensor, buffers: dict[str, Tensor], rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    return flat[rows], {name: tensor[rows] for name, tensor in buffers.items()}
-
-
-def _first_bad(losses: Tensor, steps: int) -> int:
-    bad = (~losses.isfinite()).nonzero()
-    return int(bad[0]) + 1 if len(bad) else steps

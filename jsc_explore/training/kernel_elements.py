@@ -1,0 +1,168 @@
+"""What the kernel does element by element: activations, dropout, the loss, the optimizer's step."""
+
+# What Numba compiles is typed by the kernel's signature, not by annotations.
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import numpy as np
+
+from jsc_explore.training.kernel_inner import HALF, ONE, TWO, ZERO, clip, inline, inner
+from jsc_explore.training.program import (
+    ADAMW,
+    CLASSES,
+    FIRST,
+    GRADIENT,
+    LEAKY,
+    RELU,
+    SECOND,
+    SGD,
+    SILU,
+    TANH,
+    WEIGHTS,
+)
+from jsc_explore.training.simd import WIDTH, choose, exponential, fill, fused, load, logarithm, root, store, total
+
+# torch.optim.Adam's and torch.nn.LeakyReLU's defaults.
+BETA1, BETA2, ADAM_EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
+LEAK = np.float32(0.01)
+
+
+@inline
+def _sigmoid(x):
+    return fill(ONE) / (fill(ONE) + exponential(fill(ZERO) - x))
+
+
+@inline
+def _gauss(x):
+    """Return the normal distribution function and its density.
+
+    Chebyshev's fit to the complementary error function (Press et al., Numerical Recipes, 6.2): its *relative* error is
+    1.2e-7 also far out, where an optimizer such as Adam would magnify a wrong gradient, however small.
+    """
+    zero, one = fill(ZERO), fill(ONE)
+    size = choose(x > zero, x, zero - x) * fill(np.float32(0.7071067811865476))
+    t = one / fused(size, fill(HALF), one)
+    p = fused(t, fill(np.float32(0.17087277)), fill(np.float32(-0.82215223)))
+    p = fused(p, t, fill(np.float32(1.48851587)))
+    p = fused(p, t, fill(np.float32(-1.13520398)))
+    p = fused(p, t, fill(np.float32(0.27886807)))
+    p = fused(p, t, fill(np.float32(-0.18628806)))
+    p = fused(p, t, fill(np.float32(0.09678418)))
+    p = fused(p, t, fill(np.float32(0.37409196)))
+    p = fused(p, t, fill(np.float32(1.00002368)))
+    p = fused(p, t, fill(np.float32(-1.26551223)))
+    upper = fill(HALF) * t * exponential(p - size * size)
+    density = exponential(zero - size * size) * fill(np.float32(0.3989422804014327))
+    return choose(x > zero, one - upper, upper), density
+
+
+@inner
+def activate(a, kind, x, y, size):
+    """Apply an activation to ``size`` values."""
+    zero, one = fill(ZERO), fill(ONE)
+    for i in range(0, size, WIDTH):
+        u = load(a, x + i)
+        if kind == RELU:
+            v = clip(u, zero)
+        elif kind == LEAKY:
+            v = choose(zero > u, u * fill(LEAK), u)
+        elif kind == TANH:
+            v = one - fill(TWO) / (exponential(fill(TWO) * u) + one)
+        elif kind == SILU:
+            v = u * _sigmoid(u)
+        else:
+            v = u * _gauss(u)[0]
+        store(a, y + i, v)
+
+
+@inner
+def activate_backward(a, kind, x, y, d, dx, size):
+    """Write the gradient of an activation's inputs from that of its outputs."""
+    zero, one = fill(ZERO), fill(ONE)
+    for i in range(0, size, WIDTH):
+        u, v, slope = load(a, x + i), load(a, y + i), one
+        if kind == RELU:
+            slope = choose(v > zero, one, zero)
+        elif kind == LEAKY:
+            slope = choose(u > zero, one, fill(LEAK))
+        elif kind == TANH:
+            slope = one - v * v
+        elif kind == SILU:
+            s = _sigmoid(u)
+            slope = s * (one + u * (one - s))
+        else:
+            share, density = _gauss(u)
+            slope = share + u * density
+        store(a, dx + i, load(a, d + i) * slope)
+
+
+@inner
+def drop(a, factors, at, width, count, x, y, stride):
+    """Multiply by the factors of dropout, ``(count, width)`` from ``at``; the padding becomes zero."""
+    for f in range(width):
+        for i in range(stride):
+            factor = ZERO
+            if i < count:
+                factor = factors[at + i * width + f]
+            a[y + f * stride + i] = a[x + f * stride + i] * factor
+
+
+@inner
+def entropy(a, z0, d0, labels, stride, blocks, count, tail):
+    """Softmax and cross-entropy: write the gradient of the mean loss, return the mean loss and the number of hits."""
+    one, zero, share = fill(ONE), fill(ZERO), fill(ONE / np.float32(count))
+    losses, hits = zero, zero
+    for block in range(blocks):
+        i = block * WIDTH
+        label, valid = load(a, labels + i), one
+        if block == blocks - 1:
+            valid = tail
+        peak, guess = load(a, z0 + i), zero
+        for c in range(1, CLASSES):
+            z = load(a, z0 + c * stride + i)
+            higher = z > peak
+            peak, guess = choose(higher, z, peak), choose(higher, fill(np.float32(c)), guess)
+        mass, own = zero, zero
+        for c in range(CLASSES):
+            z = load(a, z0 + c * stride + i) - peak
+            e = exponential(z)
+            mass, own = mass + e, choose(label == fill(np.float32(c)), z, own)
+            store(a, d0 + c * stride + i, e)
+        weight = share * valid
+        scale = weight / mass
+        for c in range(CLASSES):
+            to = d0 + c * stride + i
+            target = choose(label == fill(np.float32(c)), weight, zero)
+            store(a, to, load(a, to) * scale - target)
+        losses = fused(logarithm(mass) - own, valid, losses)
+        hits = fused(choose(guess == label, one, zero), valid, hits)
+    return total(losses) / np.float32(count), total(hits)
+
+
+@inner
+def update(a, places, kind, rate, scale, correction, momentum, decay):
+    """Take one optimizer step; ``scale`` is Adam's corrected rate, ``correction`` 1/sqrt(1 - beta2**t)."""
+    w0, g0, m0, v0 = places[WEIGHTS], places[GRADIENT], places[FIRST], places[SECOND]
+    fade = fill(decay)
+    if kind == SGD:
+        mu, step = fill(momentum), fill(-rate)
+        for i in range(0, g0 - w0, WIDTH):
+            w = load(a, w0 + i)
+            g = fused(w, fade, load(a, g0 + i))
+            kept = fused(load(a, m0 + i), mu, g)
+            store(a, m0 + i, kept)
+            store(a, w0 + i, fused(step, fused(mu, kept, g), w))
+        return
+    first, second, keep, eps = fill(ONE - BETA1), fill(ONE - BETA2), fill(BETA2), fill(ADAM_EPS)
+    step, lift, shrink = fill(-scale), fill(correction), fill(ONE)
+    if kind == ADAMW:
+        shrink, fade = fill(ONE - rate * decay), fill(ZERO)
+    for i in range(0, g0 - w0, WIDTH):
+        w = load(a, w0 + i) * shrink
+        g = fused(w, fade, load(a, g0 + i))
+        old = load(a, m0 + i)
+        m, v = fused(g - old, first, old), fused(g * g, second, load(a, v0 + i) * keep)
+        store(a, m0 + i, m)
+        store(a, v0 + i, v)
+        store(a, w0 + i, fused(step, m / fused(root(v), lift, eps), w))

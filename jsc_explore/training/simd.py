@@ -1,0 +1,394 @@
+"""Vectors of float32 for Numba: loads, stores, arithmetic and transposes as the machine's own wide instructions.
+
+Numba leaves vectorising to LLVM, which must first prove, at every loop, that no two rows of an array overlap; for the
+short loops of a small batch that costs more than the arithmetic. Here the width is said outright. ``WIDTH`` lanes are
+16 with AVX-512, 8 with AVX2, 4 elsewhere; LLVM turns the operations into whatever the machine has.
+
+Offsets count elements of one-dimensional, C-contiguous arrays and are not checked.
+"""
+
+# Numba's and llvmlite's own interfaces carry no types.
+# mypy: disable-error-code="import-untyped, no-untyped-call"
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel.models import PrimitiveModel
+from numba.extending import intrinsic, lower_builtin, register_model, type_callable
+
+_FEATURES = llvm.get_host_cpu_features()
+WIDTH = 16 if _FEATURES.get("avx512f") else 8 if _FEATURES.get("avx2") else 4
+# One row of the sixteen features of a jet.
+ROW = 16
+
+_F32, _I32 = ir.FloatType(), ir.IntType(32)
+_VECTOR, _INTEGERS = ir.VectorType(_F32, WIDTH), ir.VectorType(_I32, WIDTH)
+# Sums may be contracted to fused multiply-adds and reordered; NaN and infinity keep their meaning.
+_FAST = ("contract", "reassoc")
+
+
+class Vector(types.Type):
+    """The Numba type of ``WIDTH`` float32 values in a register."""
+
+    def __init__(self) -> None:
+        super().__init__(f"vector{WIDTH}f32")
+
+
+class Mask(types.Type):
+    """The Numba type of ``WIDTH`` comparisons."""
+
+    def __init__(self) -> None:
+        super().__init__(f"mask{WIDTH}")
+
+
+vector, mask = Vector(), Mask()
+
+
+@register_model(Vector)
+class _VectorModel(PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _VECTOR)
+
+
+@register_model(Mask)
+class _MaskModel(PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, ir.VectorType(ir.IntType(1), WIDTH))
+
+
+def _constant(value: float) -> ir.Constant:
+    return ir.Constant(_VECTOR, [ir.Constant(_F32, value)] * WIDTH)
+
+
+def _integers(value: int) -> ir.Constant:
+    return ir.Constant(_INTEGERS, [ir.Constant(_I32, value)] * WIDTH)
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, offset: Any, to: ir.Type) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [offset]), to.as_pointer())
+
+
+def _call(builder: Any, name: str, result: ir.Type, arguments: Sequence[Any], fast: Sequence[str] = ()) -> Any:
+    kinds = [argument.type for argument in arguments]
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, kinds), name)
+    return builder.call(function, arguments, fastmath=fast)
+
+
+def _operation(operator_: Any, arguments: Sequence[Any], result: Any, build: Callable[..., Any]) -> None:
+    """Give a Python operator its meaning for these argument types."""
+
+    @type_callable(operator_)
+    def typer(_context: Any) -> Any:
+        def typed(*given: Any) -> Any:
+            return result if tuple(given) == tuple(arguments) else None
+
+        # Numba reads the number of arguments from the signature.
+        return (lambda a, b: typed(a, b)) if len(arguments) == 2 else (lambda a: typed(a))
+
+    lower_builtin(operator_, *arguments)(lambda context, builder, signature, args: build(builder, *args))
+
+
+for _operator, _method in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+    _operation(_operator, (vector, vector), vector, lambda b, x, y, m=_method: getattr(b, m)(x, y, flags=_FAST))
+_operation(operator.truediv, (vector, vector), vector, lambda b, x, y: b.fdiv(x, y))
+_operation(operator.gt, (vector, vector), mask, lambda b, x, y: b.fcmp_ordered(">", x, y))
+_operation(operator.eq, (vector, vector), mask, lambda b, x, y: b.fcmp_ordered("==", x, y))
+
+
+@intrinsic
+def load(typing: Any, array: Any, offset: Any) -> Any:
+    """Return ``array[offset : offset + WIDTH]``."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(context, builder, signature.args[0], args[0], args[1], _VECTOR), align=4)
+
+    return vector(array, types.intp), build
+
+
+@intrinsic
+def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
+    """Write ``array[offset : offset + WIDTH] = value``."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[2], _pointer(context, builder, signature.args[0], args[0], args[1], _VECTOR), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), build
+
+
+@intrinsic
+def prefetch(typing: Any, array: Any, offset: Any) -> Any:
+    """Ask for the cache line of ``array[offset]``, to be read soon."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte = ir.IntType(8)
+        where = _pointer(context, builder, signature.args[0], args[0], args[1], byte)
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [where, _I32(0), _I32(3), _I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), build
+
+
+@intrinsic
+def fill(typing: Any, value: Any) -> Any:
+    """Return a vector whose lanes all hold the float32 ``value``."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), args[0], _I32(0))
+        return builder.shuffle_vector(first, first, ir.Constant(_INTEGERS, [0] * WIDTH))
+
+    return vector(types.float32), build
+
+
+@intrinsic
+def splat(typing: Any, array: Any, offset: Any) -> Any:
+    """Return a vector whose lanes all hold ``array[offset]``."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = builder.load(_pointer(context, builder, signature.args[0], args[0], args[1], _F32))
+        first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, _I32(0))
+        return builder.shuffle_vector(first, first, ir.Constant(_INTEGERS, [0] * WIDTH))
+
+    return vector(array, types.intp), build
+
+
+@intrinsic
+def lanes(typing: Any) -> Any:
+    """Return the vector 0, 1, 2, … of lane numbers."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(_VECTOR, [ir.Constant(_F32, float(lane)) for lane in range(WIDTH)])
+
+    return vector(), build
+
+
+@intrinsic
+def fused(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return ``a * b + c`` with one rounding."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, f"llvm.fma.v{WIDTH}f32", _VECTOR, args)
+
+    return vector(vector, vector, vector), build
+
+
+@intrinsic
+def root(typing: Any, a: Any) -> Any:
+    """Return the square root of each lane."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, f"llvm.sqrt.v{WIDTH}f32", _VECTOR, args)
+
+    return vector(vector), build
+
+
+@intrinsic
+def choose(typing: Any, condition: Any, a: Any, b: Any) -> Any:
+    """Return lanes of ``a`` where the condition holds, of ``b`` elsewhere."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(*args)
+
+    return vector(mask, vector, vector), build
+
+
+@intrinsic
+def total(typing: Any, a: Any) -> Any:
+    """Return the sum of the lanes, a float32."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        start = ir.Constant(_F32, -0.0)
+        return _call(builder, f"llvm.vector.reduce.fadd.v{WIDTH}f32", _F32, [start, args[0]], _FAST)
+
+    return types.float32(vector), build
+
+
+@intrinsic
+def exponential(typing: Any, a: Any) -> Any:
+    """Return e to the power of each lane, to 2 units in the last place; NaN stays NaN.
+
+    Cephes' expf: the argument is split into a multiple of ln 2 and a rest, for which a polynomial of degree 6 stands.
+    """
+    polynomial = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def fma(x: Any, y: Any, z: Any) -> Any:
+            return _call(builder, f"llvm.fma.v{WIDTH}f32", _VECTOR, [x, y, z])
+
+        x = args[0]
+        # Ordered comparisons are false for NaN, which so passes through both.
+        for bound, sign in ((88.0, ">"), (-87.0, "<")):
+            x = builder.select(builder.fcmp_ordered(sign, x, _constant(bound)), _constant(bound), x)
+        scaled = builder.fmul(x, _constant(1.4426950408889634))
+        whole = _call(builder, f"llvm.rint.v{WIDTH}f32", _VECTOR, [scaled])
+        rest = fma(whole, _constant(-0.693359375), x)
+        rest = fma(whole, _constant(2.12194440e-4), rest)
+        value = _constant(polynomial[0])
+        for coefficient in polynomial[1:]:
+            value = fma(value, rest, _constant(coefficient))
+        value = fma(value, builder.fmul(rest, rest), builder.fadd(rest, _constant(1.0)))
+        # Added to 1.5 · 2^23, the whole number stands in the lowest bits; shifted, it is a power of two's exponent.
+        shifted = builder.bitcast(builder.fadd(whole, _constant(12582912.0 + 127.0)), _INTEGERS)
+        bits = builder.shl(shifted, _integers(23))
+        return builder.fmul(value, builder.bitcast(bits, _VECTOR))
+
+    return vector(vector), build
+
+
+@intrinsic
+def logarithm(typing: Any, a: Any) -> Any:
+    """Return the natural logarithm of each lane, for finite values of at least the smallest normal number.
+
+    Cephes' logf: the argument is split into a power of two and a rest near one.
+    """
+    polynomial = [7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1]
+    polynomial += [-1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1]
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def fma(x: Any, y: Any, z: Any) -> Any:
+            return _call(builder, f"llvm.fma.v{WIDTH}f32", _VECTOR, [x, y, z])
+
+        bits = builder.bitcast(args[0], _INTEGERS)
+        power = builder.sub(builder.ashr(bits, _integers(23)), _integers(126))
+        half = builder.or_(builder.and_(bits, _integers(0x007FFFFF)), _integers(0x3F000000))
+        rest = builder.bitcast(half, _VECTOR)
+        small = builder.fcmp_ordered("<", rest, _constant(0.70710678118))
+        exponent = builder.fsub(builder.sitofp(power, _VECTOR), builder.select(small, _constant(1.0), _constant(0.0)))
+        rest = builder.fsub(builder.fadd(rest, builder.select(small, rest, _constant(0.0))), _constant(1.0))
+        square = builder.fmul(rest, rest)
+        value = _constant(polynomial[0])
+        for coefficient in polynomial[1:]:
+            value = fma(value, rest, _constant(coefficient))
+        value = builder.fmul(builder.fmul(value, rest), square)
+        value = fma(exponent, _constant(-2.12194440e-4), value)
+        value = fma(square, _constant(-0.5), value)
+        value = fma(exponent, _constant(0.693359375), builder.fadd(rest, value))
+        unordered = builder.fcmp_unordered("uno", args[0], args[0])
+        return builder.select(unordered, args[0], value)
+
+    return vector(vector), build
+
+
+def _even_odd(builder: Any, a: Any, b: Any, offset: int) -> Any:
+    count = a.type.count
+    picks = [offset + 2 * lane for lane in range(count)]
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, count), picks))
+
+
+def _shared_sums(builder: Any, parts: list[Any], count: int) -> list[Any]:
+    """Add up the lanes of ``count`` vectors, sharing the additions; the sums lie in order in the vectors returned."""
+    while len(parts) * WIDTH > max(count, WIDTH):
+        parts = [_pairs(builder, one, two) for one, two in zip(parts[::2], parts[1::2], strict=True)]
+    while parts[0].type.count * len(parts) > count:
+        half = parts[0].type.count // 2
+        none = ir.Constant(parts[0].type, ir.Undefined)
+        whole = _pairs(builder, parts[0], none)
+        lanes_ = ir.Constant(ir.VectorType(_I32, half), list(range(half)))
+        parts = [builder.shuffle_vector(whole, none, lanes_)]
+    return parts
+
+
+def _pairs(builder: Any, a: Any, b: Any) -> Any:
+    """Return the sums of neighbouring lanes, first those of ``a``, then those of ``b``."""
+    count = a.type.count
+    even, odd = (
+        builder.shuffle_vector(
+            a, b, ir.Constant(ir.VectorType(_I32, count), [first + 2 * lane for lane in range(count)])
+        )
+        for first in (0, 1)
+    )
+    return builder.fadd(even, odd, flags=_FAST)
+
+
+def _store_fours(context: Any, builder: Any, signature: Any, args: Any, values: Any, stride: Any) -> Any:
+    """Write the lane sums of ``values``, four in a row, rows ``stride`` apart."""
+    sums = _shared_sums(builder, list(values), len(values))
+    data = context.make_array(signature.args[0])(context, builder, args[0]).data
+    long, four, row = ir.IntType(64), ir.VectorType(_F32, 4), 0
+    for part in sums:
+        for first in range(0, part.type.count, 4):
+            picks = ir.Constant(ir.VectorType(_I32, 4), list(range(first, first + 4)))
+            value = builder.shuffle_vector(part, ir.Constant(part.type, ir.Undefined), picks)
+            place = builder.add(args[1], builder.mul(stride, long(row)))
+            builder.store(value, builder.bitcast(builder.gep(data, [place]), four.as_pointer()), align=4)
+            row += 1
+    return context.get_dummy_value()
+
+
+@intrinsic
+def store_four(typing: Any, array: Any, offset: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Write the lane sums of four vectors to ``array[offset : offset + 4]``."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _store_fours(context, builder, signature, args, args[2:], ir.IntType(64)(4))
+
+    return types.void(array, types.intp, *[vector] * 4), build
+
+
+@intrinsic
+def store_sixteen(
+    typing: Any, array: Any, offset: Any, stride: Any,
+    a0: Any, a1: Any, a2: Any, a3: Any, b0: Any, b1: Any, b2: Any, b3: Any,
+    c0: Any, c1: Any, c2: Any, c3: Any, d0: Any, d1: Any, d2: Any, d3: Any,
+) -> Any:  # fmt: skip
+    """Write the lane sums of sixteen vectors, four in a row; rows lie ``stride`` apart from ``offset`` on."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _store_fours(context, builder, signature, args, args[3:], args[2])
+
+    return types.void(array, types.intp, types.intp, *[vector] * 16), build
+
+
+@intrinsic
+def store_transposed(typing: Any, source: Any, rows: Any, start: Any, target: Any, offset: Any, stride: Any) -> Any:
+    """Gather ``WIDTH`` rows of 16 float32 and write them as columns.
+
+    ``target[offset + f * stride + i] = source[rows[start + i] * 16 + f]`` for f < 16, i < ``WIDTH``.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source_, rows_, start_, target_, offset_, stride_ = args
+        long = ir.IntType(64)
+        first = context.make_array(signature.args[0])(context, builder, source_).data
+        index = context.make_array(signature.args[1])(context, builder, rows_).data
+        out = context.make_array(signature.args[3])(context, builder, target_).data
+        bases = []
+        for i in range(WIDTH):
+            row = builder.load(builder.gep(index, [builder.add(start_, long(i))]))
+            bases.append(builder.gep(first, [builder.mul(builder.sext(row, long), long(ROW))]))
+        for half in range(0, ROW, WIDTH):
+            block = []
+            for base in bases:
+                at = builder.bitcast(builder.gep(base, [long(half)]), _VECTOR.as_pointer())
+                block.append(builder.load(at, align=4))
+            for column, value in enumerate(_transposed(builder, block)):
+                place = builder.add(offset_, builder.mul(stride_, long(half + column)))
+                builder.store(value, builder.bitcast(builder.gep(out, [place]), _VECTOR.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(source, rows, types.intp, target, types.intp, types.intp), build
+
+
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """Transpose a square of vectors: swap blocks of half the size between rows that far apart, then of a quarter, …"""
+    size, distance = len(rows), len(rows) // 2
+    while distance:
+        done = list(rows)
+        for i in range(size):
+            if i & distance:
+                continue
+            low = [lane if not lane & distance else size + lane - distance for lane in range(size)]
+            high = [lane + distance if not lane & distance else size + lane for lane in range(size)]
+            one, two = rows[i], rows[i + distance]
+            done[i] = builder.shuffle_vector(one, two, ir.Constant(_INTEGERS, low))
+            done[i + distance] = builder.shuffle_vector(one, two, ir.Constant(_INTEGERS, high))
+        rows, distance = done, distance // 2
+    return rows
