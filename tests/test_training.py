@@ -207,8 +207,8 @@ class OneStep:
         self.x, self.y = torch.from_numpy(split.train_x), torch.from_numpy(split.train_y).long()
         self.held = torch.from_numpy(split.val_x)
 
-    def outputs(self, step):
-        """Return loss and outputs after the step, which is the optimizer's step number from 0."""
+    def step(self, step):
+        """Take the step, the optimizer's number ``step`` from 0; return the loss before it."""
         module, engine = self.module, self.engine
         module.load_state_dict(engine.state_dict(engine.flat[0], engine.running[0]))
         rows = batch_order(self.run.seed, 0, len(self.y))[step * self.run.batch_size : (step + 1) * self.run.batch_size]
@@ -229,17 +229,13 @@ class OneStep:
                     step=torch.tensor(float(step)), exp_avg=first[name].clone(), exp_avg_sq=second[name].clone()
                 )
         optimizer.step()
-        return loss.item(), self.held_outputs(module.state_dict())
+        return loss.item()
 
     def held_outputs(self, state):
-        """Return outputs for jets held out, and the batch-norm statistics.
-
-        In training mode: a hidden unit that is the same for every jet has no gradient behind a batch norm; Adam turns
-        its rounding into a shift, which the batch's own mean takes out.
-        """
+        """Return outputs for jets held out, and the batch-norm statistics."""
         self.module.load_state_dict(state)
         statistics = torch.cat([torch.zeros(1), *(b.float().flatten() for b in self.module.buffers())]).clone()
-        self.module.train()
+        self.module.eval()
         with torch.no_grad():
             return self.module(self.held).numpy(), statistics.numpy()
 
@@ -267,17 +263,26 @@ def test_two_hundred_steps_are_each_torchs_own(jets_split, model, optimizer):
     engine, name = training.replicas_for([run], DeviceSplit.of(jets_split, torch.device("cpu")))
     assert name == ("stack-eager (layer conv1d)" if model == "jsc-conv" else "kernel")
     engine.begin_epoch(0)
-    judge, distances = OneStep(run, engine, jets_split), []
+    judge, apart = OneStep(run, engine, jets_split), []
     for step in range(20 if model == "jsc-conv" else 200):
-        loss, (outputs, statistics) = judge.outputs(step)
+        loss = judge.step(step)
         taken = engine.advance(Chunk(0, step, step + 1, False, False))
         assert taken.losses[0, 0] == pytest.approx(loss, abs=1e-5)
-        ours, running = judge.held_outputs(engine.state_dict(engine.flat[0], engine.running[0]))
-        distances.append(np.abs(ours - outputs).max())
-        np.testing.assert_allclose(running, statistics, rtol=1e-4, atol=1e-5)
-    # Now and then a jet of the twenty lies within rounding of a ReLU's corner, or a gradient is nothing but rounding.
-    assert np.quantile(distances, 0.97) < 1e-4
-    assert max(distances) < 5e-3
+        theirs = torch.cat([parameter.detach().flatten() for parameter in judge.module.parameters()])
+        # Where a gradient is nothing but rounding, Adam makes a step of it: behind the last batch norm of jsc-s the
+        # weights of a hidden unit that is the same for every jet. torch's own arithmetic, vmapped, differs there too.
+        root = engine.optimizer.v[0].sqrt()
+        real = (root > 1e-5) | (run.optimizer == "sgd")
+        apart.append(float((engine.flat[0] - theirs).abs()[real].max()))
+    # Now and then a jet of the batch lies within rounding of a ReLU's corner.
+    assert np.quantile(apart, 0.97) < 2e-5
+    assert max(apart) < 1e-3
+    assert real.float().mean() > 0.5
+    theirs, statistics = judge.held_outputs(judge.module.state_dict())
+    ours, running = judge.held_outputs(engine.state_dict(engine.flat[0], engine.running[0]))
+    np.testing.assert_allclose(running, statistics, rtol=1e-4, atol=1e-5)
+    if model != "jsc-s":
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_the_engines_agree_on_dropout(jets_split):
