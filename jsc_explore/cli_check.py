@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from jsc_explore.check import Report
 
 KINDS = ("real", "simulated")
+# Kolmogorov's statistic of all 96 comparisons stays below this in 99% of samples that differ by chance alone.
+CHANCE = 2.2
 
 
 def add_command(actions: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -98,31 +100,36 @@ def _table(report: Report) -> Iterator[str]:
     """One row a feature: means and spreads of all classes, the distances of each."""
     from jsc_explore.data.reference import reference
 
-    sources = reference().sources
     compared = {(row["feature"], row["class"]): row for row in report.features}
-    moments = {row["feature"]: row for row in report.quantiles}
-    tv = {(row["feature"], row["class"]): row["total_variation"] for row in report.levels}
     if compared:
         kinds = ("all", *CLASSES)
-        yield f"means, spreads and Kolmogorov-Smirnov distances to {report.against} ({report.kind})"
-        yield f"{'':14} {'mean':>10} {'reference':>10} {'sd':>10} {'reference':>10}" + "".join(f"{k:>7}" for k in kinds)
+        yield f"Kolmogorov-Smirnov distances to {report.against} ({report.kind}), all classes and each"
+        yield _header("reference", *kinds)
         for name in FEATURES:
-            row = compared[name, "all"]
-            yield _moments(name, row) + "".join(f"{compared[name, kind]['ks']:7.3f}" for kind in kinds)
+            figures = [compared[name, kind]["ks"] for kind in kinds]
+            yield _row(name, compared[name, "all"], figures)
         yield ""
-    yield f"KS: distance to OpenML's quantiles ({sources['openml']})"
-    yield f"g to t: total variation to CERNBox's levels ({sources['cernbox'].split(',')[0]}, 197,362 jets)"
-    yield f"{'':14} {'mean':>10} {'OpenML':>10} {'sd':>10} {'OpenML':>10}{'KS':>7}" + "".join(f"{k:>7}" for k in CLASSES)
-    for name in FEATURES:
-        row = moments[name]
-        yield _moments(name, row) + f"{row['ks']:7.3f}" + "".join(f"{tv[name, kind]:7.3f}" for kind in CLASSES)
-    means = np.mean([row["ks"] for row in report.quantiles]), np.mean([row["total_variation"] for row in report.levels])
-    yield f"{'mean':58} {means[0]:7.3f} {means[1]:6.3f} (all classes)"
+    variation = {(row["feature"], row["class"]): row["total_variation"] for row in report.levels}
+    yield "KS: Kolmogorov-Smirnov distance to the quantiles of OpenML; g to t: total variation to the levels of CERNBox"
+    yield _header("OpenML", "KS", *CLASSES)
+    for row in report.quantiles:
+        name = row["feature"]
+        yield _row(name, row, [row["ks"], *(variation[name, kind] for kind in CLASSES)])
+    columns = [[variation[name, kind] for name in FEATURES] for kind in CLASSES]
+    means = [float(np.mean(column)) for column in ([row["ks"] for row in report.quantiles], *columns)]
+    yield f"{'mean':58}" + "".join(f"{value:7.3f}" for value in means)
+    yield from (f"{name}: {words}" for name, words in reference().sources.items())
     yield ""
 
 
-def _moments(name: str, row: dict[str, Any]) -> str:
-    return f"{name:14}" + "".join(f" {row[key]:10.4g}" for key in ("mean", "reference_mean", "sd", "reference_sd"))
+def _header(reference: str, *columns: str) -> str:
+    moments = "".join(f" {name:>10}" for name in ("mean", reference, "sd", reference))
+    return f"{'':14}{moments}" + "".join(f"{name:>7}" for name in columns)
+
+
+def _row(name: str, row: dict[str, Any], figures: list[float]) -> str:
+    moments = "".join(f" {row[key]:10.4g}" for key in ("mean", "reference_mean", "sd", "reference_sd"))
+    return f"{name:14}{moments}" + "".join(f"{figure:7.3f}" for figure in figures)
 
 
 def _discriminator(report: Report) -> Iterator[str]:
@@ -134,7 +141,10 @@ def _discriminator(report: Report) -> Iterator[str]:
     yield "  " + "   ".join(f"{name} {auc:.3f} ± {error:.3f}" for name, auc, error in pairs)
     yield f"  mean {found.mean:.3f} ± {found.mean_error:.3f}  (error: DeLong, of the jets at hand)"
     ranked = sorted(found.importance.items(), key=lambda item: -item[1])[:3]
-    yield "  told apart most by: " + ", ".join(f"{name} (permuted, AUC falls by {fall:.3f})" for name, fall in ranked)
+    if found.mean > 0.5 + 2 * found.mean_error:
+        yield "  told apart most by: " + ", ".join(
+            f"{name} (permuted, AUC falls by {fall:.3f})" for name, fall in ranked
+        )
     yield ""
 
 
@@ -161,14 +171,25 @@ def _verdict(report: Report) -> Iterator[str]:
 
 
 def _worst(report: Report) -> str:
-    """Name what differs most, where the features themselves differ; else what the discriminator went by."""
-    rows = [(row["ks"], row["feature"], row["class"]) for row in report.features if row["class"] != "all"]
-    rows = rows or [(row["total_variation"], row["feature"], row["class"]) for row in report.levels]
-    distance, feature, kind = max(rows)
+    """Name what differs most beyond chance; where no feature by itself does, what the discriminator went by."""
+    if not report.features:
+        level = max(report.levels, key=lambda row: row["total_variation"])
+        quantile = max(report.quantiles, key=lambda row: row["ks"])
+        if report.preset == "openml":
+            return f"{quantile['feature']} (KS {quantile['ks']:.3f})"
+        return f"{level['feature']} of class {level['class']} (total variation {level['total_variation']:.3f})"
+    row = max(report.features, key=_beyond_chance)
     found = report.discriminator
-    if found is not None and distance < 0.05:
+    if _beyond_chance(row) < CHANCE and found is not None:
         return f"{max(found.importance, key=lambda name: found.importance[name])} in its relation to the others"
-    return f"{feature} of class {kind} (distance {distance:.3f})"
+    which = "all classes" if row["class"] == "all" else f"class {row['class']}"
+    return f"{row['feature']} of {which} (KS {row['ks']:.3f})"
+
+
+def _beyond_chance(row: dict[str, Any]) -> float:
+    """Kolmogorov's statistic: below 1.6 in 99% of comparisons of equal distributions, whatever the counts."""
+    jets, others = row["jets"], row["reference_jets"]
+    return float(row["ks"] * np.sqrt(jets * others / (jets + others)))
 
 
 # ---- files

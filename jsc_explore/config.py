@@ -34,7 +34,8 @@ Kind = Literal["int", "float", "bool", "choice", "model"]
 class Spec:
     """What is known of one field beside its default: kind, range or choices, axis, help.
 
-    ``pattern`` is a regular expression of values beside the ``choices``, ``also`` the same in words. ``ladder`` are the values a grid offers unasked; ``log`` says that the field is read on a logarithmic axis.
+    ``ladder`` are the values a grid offers unasked; ``log`` says that the field is read on a logarithmic axis.
+    ``pattern`` is a regular expression of values beside the ``choices``, ``also`` the same in words.
     """
 
     kind: Kind

@@ -133,7 +133,7 @@ def _folds(x: Array, is_other: Array, repeat: int, classes: int) -> list[_Fold]:
     # Every class of both sets has the same weight, or the class itself would tell them apart.
     weights = (len(x) / (2 * classes * np.bincount(groups, minlength=2 * classes).clip(1)))[groups]
     few = np.bincount(is_other).min() < _FEW
-    found = []
+    found: list[_Fold] = []
     for train, test in StratifiedKFold(_FOLDS, shuffle=True, random_state=_SEED + repeat).split(x, groups):
         model = HistGradientBoostingClassifier(
             max_iter=40 if few else 200,

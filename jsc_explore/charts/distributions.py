@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jsc_explore.charts.style import CATEGORIES, INK, MUTED, SEQUENCE
+from jsc_explore.charts.style import CATEGORIES, INK, SEQUENCE, Drawing
 
 BINS = 48
 CLASS_NAMES: Final = {"all": "all classes", "g": "gluons", "q": "light quarks", "w": "W", "z": "Z", "t": "top"}
@@ -29,11 +29,15 @@ def bin_edges(sample: Array, other: Array) -> npt.NDArray[np.float64]:
 
 
 def distribution_rows(who: str, kind: str, counts: Array, edges: Array, total: int) -> list[dict[str, Any]]:
-    """Return a row a bin: share of jets per unit of the feature; ``total`` counts those outside the bins too."""
+    """Return a row a bin: share of jets per unit of the feature; ``total`` counts those outside the bins too.
+
+    A last row without width repeats the density of the last bin: there a line of steps ends.
+    """
     density = counts / (max(1, total) * np.diff(edges))
+    bins = zip(edges, [*edges[1:], edges[-1]], [*density, density[-1]], strict=True)
     return [
-        {"who": who, "class": CLASS_NAMES[kind], "left": left, "right": right, "density": value}
-        for left, right, value in zip(edges[:-1].tolist(), edges[1:].tolist(), density.tolist(), strict=True)
+        {"who": who, "class": CLASS_NAMES[kind], "left": float(left), "right": float(right), "density": float(value)}
+        for left, right, value in bins
     ]
 
 
@@ -41,15 +45,15 @@ def distribution_chart(rows: Sequence[Mapping[str, Any]], feature: str, who: tup
     """Draw what ``distribution_rows`` made: a panel a class, the first of ``who`` filled, the second a line."""
     shown = [name for name in CLASS_NAMES.values() if any(row["class"] == name for row in rows)]
     colour = alt.Color("who:N", scale=alt.Scale(domain=list(who), range=[_SAMPLE, _REFERENCE])).legend(
-        title=None, orient="top", symbolOpacity=1, symbolStrokeWidth=3
+        title=None, orient="top", symbolOpacity=1, labelLimit=400
     )
     x = alt.X("left:Q", scale=alt.Scale(zero=False, nice=False)).axis(title=None, tickCount=4, grid=False)
     base = alt.Chart(pa.Table.from_pylist(list(rows))).encode(x=x, color=colour)
     y = alt.Y("density:Q").axis(title=None, labels=False, ticks=False, grid=False)
     first, second = (base.transform_filter(alt.datum.who == name) for name in who)
-    filled = first.mark_bar(opacity=0.45, binSpacing=0).encode(x2="right:Q", y=y)
+    filled = first.mark_rect(opacity=0.45).encode(x2="right:Q", y=y, y2=alt.datum(0))
     line = second.mark_line(interpolate="step-after", strokeWidth=1.5).encode(y=y)
-    return (
+    chart: alt.FacetChart = (
         alt.layer(filled, line)
         .properties(width=190, height=130)
         .facet(
@@ -58,9 +62,10 @@ def distribution_chart(rows: Sequence[Mapping[str, Any]], feature: str, who: tup
         )
         .resolve_scale(y="independent")
     )
+    return chart
 
 
-def distance_chart(rows: Sequence[Mapping[str, Any]], figure: str, words: str) -> alt.LayerChart:
+def distance_chart(rows: Sequence[Mapping[str, Any]], figure: str, words: str) -> Drawing:
     """Draw a distance of every feature and class as a coloured, written grid; ``figure`` names its column."""
     table = [{"feature": row["feature"], "class": CLASS_NAMES[row["class"]], "value": row[figure]} for row in rows]
     features = list(dict.fromkeys(row["feature"] for row in table))
@@ -74,5 +79,5 @@ def distance_chart(rows: Sequence[Mapping[str, Any]], figure: str, words: str) -
     cells = base.mark_rect().encode(color=alt.Color("value:Q", scale=scale).legend(title=words, titleLimit=300))
     ink = alt.when(alt.datum.value > 0.6 * top).then(alt.value("#111111")).otherwise(alt.value("#FFFFFF"))
     text = base.mark_text(fontSize=11).encode(text=alt.Text("value:Q", format=".3f"), color=ink)
-    title = alt.Title(f"{words[0].upper()}{words[1:]}", anchor="start", color=INK["light"], subtitleColor=MUTED["light"])
+    title = alt.Title(f"{words[0].upper()}{words[1:]}", anchor="start", color=INK["light"])
     return alt.layer(cells, text).properties(width=alt.Step(78), height=alt.Step(22), title=title)

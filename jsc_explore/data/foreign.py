@@ -83,7 +83,9 @@ def _labels(path: Path, table: Any) -> Labels:
     known: dict[Any, int] = {name: index for index, name in enumerate(CLASSES)}
     known |= {index: index for index in range(len(CLASSES))}
     if strangers := [value for value in dict.fromkeys(values) if value not in known]:
-        raise _bad(path, f"{column} holds {strangers[0]!r}", f"classes are {', '.join(CLASSES)} or 0 to 4 in that order")
+        raise _bad(
+            path, f"{column} holds {strangers[0]!r}", f"classes are {', '.join(CLASSES)} or 0 to 4 in that order"
+        )
     return np.array([known[value] for value in values], np.uint8)
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load
 from jsc_explore.config import RunConfig
 from jsc_explore.data import Split
 from jsc_explore.data.jets import Features, Labels
+from jsc_explore.errors import DataError
 from jsc_explore.models import build
 from jsc_explore.record import Outcome, Point
 from jsc_explore.training.train import train_stack
@@ -55,7 +56,7 @@ def transfer_accuracy(
     scale = np.where(scale > 0, scale, 1.0)
 
     def standardised(values: Features) -> Features:
-        return ((values - mean) / scale).astype(np.float32)
+        return np.asarray((values - mean) / scale, np.float32)
 
     config = RunConfig(model=NETWORK, final_relu=False, learning_rate=3e-3, protocol="holdout", max_epochs=1)
     epochs = math.ceil(_STEPS / max(1, len(used) // config.batch_size))
@@ -72,6 +73,8 @@ def transfer_accuracy(
         torch.set_num_threads(before)
     found: dict[str, list[float]] = {name: [] for name in tests}
     for outcome in kept.outcomes:
+        if outcome.status != "done":
+            raise DataError("the network's training diverged on these jets; look at their features with --out")
         network = build(config.network, 0)
         network.load_state_dict(load(outcome.weights))
         network.eval()

@@ -81,7 +81,7 @@ def _select(label: str, options: list[str], key: str, default: str, words: Any) 
 
 
 def _samples() -> list[str]:
-    """Return the sources at hand and the one an address asks for: where that is not there, the page says how to get it."""
+    """Return the sources at hand and one's own that an address asks for; if it is not there, the page says so."""
     asked = st.query_params.get("dataset", "")
     return [*data.names(), *([asked] if is_own(asked) else [])]
 

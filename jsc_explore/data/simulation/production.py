@@ -38,7 +38,8 @@ def simulate(
 
     Blocks already in `directory` are kept: an interrupted simulation goes on, a smaller sample is extended,
     several processes may work on one directory. With `share` (k, n) only every n-th block is made, beginning
-    with the k-th: machines without a common directory take a share each and copy their files together. Blocks `without` which it shall do are not made.
+    with the k-th: machines without a common directory take a share each and copy their files together.
+    The blocks in `without` are not made.
 
     Raises FieldError for a value out of range, DataError if a library is missing or
     `directory` takes no files.
