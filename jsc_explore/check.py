@@ -52,8 +52,9 @@ class Report:
 
     @property
     def passed(self) -> bool | None:
-        """Whether every criterion is met; None where none applies."""
-        return all(one.passed for one in self.criteria) if self.criteria else None
+        """Whether every criterion is met; None where none could be judged."""
+        judged = [one.passed for one in self.criteria if one.passed is not None]
+        return all(judged) if judged else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
@@ -81,7 +82,7 @@ def check_sample(
     if other is not None:
         mine = (quantise(jets.features) if other.are_levels else jets.features, jets.labels)
         _compare(report, mine, (other.features, other.labels), tell)
-    report.criteria = verdict.judge(_figures(report), preset, kind)
+    report.criteria = verdict.judge(_figures(report), preset, kind, len(jets))
     return report
 
 

@@ -161,9 +161,13 @@ def _accuracies(report: Report) -> Iterator[str]:
 def _verdict(report: Report) -> Iterator[str]:
     for one in report.criteria:
         error = f" ± {one.error:.3f}" if one.error is not None else ""
-        yield f"{'PASS' if one.passed else 'FAIL'}  {one.words}: {one.found:.3f}{error} ({one.sense} {one.bound})"
+        figure = f"{one.words}: {one.found:.3f}{error} ({one.sense} {one.bound})"
+        if one.passed is None:
+            yield f"----  {figure}: not judged with fewer than {one.fewest:,} jets"
+        else:
+            yield f"{'PASS' if one.passed else 'FAIL'}  {figure}"
     if report.passed is None:
-        yield "NOT JUDGED: no bound applies to a sample of unknown preset; add --against FILE"
+        yield f"{report.source} is not judged: no bound applies; compare it with other jets, --against FILE"
     elif report.passed:
         yield f"{report.source} passes"
     else:

@@ -26,9 +26,9 @@ def fetch(name: str, *, cache: Path | None = None, progress: bool = True, force:
     """Make sure the source is at hand, whole, and return its Parquet file.
 
     A source that comes with the project or was simulated here is only checked. Of the others, what is there and whole
-    is left alone unless ``force``; what is torn is replaced. Two processes that fetch at once do it once. ``progress`` draws a bar on
-    stderr, where that is a terminal. Raises FieldError for an unknown name, DataError when the source cannot be had;
-    what was cached before then stays as it was.
+    is left alone unless ``force``; what is torn is replaced. Two processes that fetch at once do it once. ``progress``
+    draws a bar on stderr, where that is a terminal. Raises FieldError for an unknown name, DataError when the source
+    cannot be had; what was cached before then stays as it was.
     """
     folder = _folder(name, cache)
     if known(name).shipped or known(name).own:

@@ -94,7 +94,8 @@ def take_apart(folder: Path, name: str) -> dict[Block, Part]:
     order, per_class = _order(len(labels)), recipe["blocks"] // len(CLASSES)
     whole, kinds = np.empty_like(features), np.empty_like(labels)
     whole[order], kinds[order] = features, labels
-    blocks = [Block(recipe["preset"], label, int(recipe["seed"]), k) for label in CLASSES for k in range(per_class)]
+    preset, seed = recipe["preset"], int(recipe["seed"])
+    blocks = [Block(preset, label, seed, k, JETS_PER_BLOCK) for label in CLASSES for k in range(per_class)]
     blocks.sort(key=lambda block: block.filename)
     own = {key: value for key, value in recipe.items() if key not in _COUNTS}
     found = {}
