@@ -316,7 +316,7 @@ def _parser() -> argparse.ArgumentParser:
     snapshot = _command(commands, "publish", publish)
     snapshot.add_argument("--to", type=Path, help="file to write (default: the project's results.parquet)")
 
-    source = _command(commands, "data", None, "Fetch and simulate jets.")
+    source = _command(commands, "data", None, "Fetch, simulate and check jets.")
     actions = source.add_subparsers(required=True, metavar="ACTION")
     cli_data.add_commands(actions, _command)
 
@@ -339,7 +339,7 @@ def _command(
 
 def _field_options(parser: argparse.ArgumentParser, *, with_defaults: bool) -> None:
     for name, spec in FIELDS.items():
-        text = spec.help.replace("%", "%%") + (f"; one of {', '.join(spec.choices)}" if spec.choices else "")
+        text = spec.help.replace("%", "%%") + (f"; one of {spec.offer}" if spec.choices else "")
         default = f" (default {format_value(name, DEFAULTS[name])})" if with_defaults else ""
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=text + default)
 

@@ -1,15 +1,15 @@
-"""The command line's ``data`` branch: fetch and simulate jets."""
+"""The command line's ``data`` branch: fetch, simulate and check jets."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jsc_explore import data
-from jsc_explore.config import FIELDS
+from jsc_explore import cli_check, data
 from jsc_explore.data.simulation.detector import PRESETS
 from jsc_explore.errors import FieldError
 
@@ -17,7 +17,7 @@ from jsc_explore.errors import FieldError
 def add_commands(actions: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the actions of ``jsc-explore data`` to a subparser group, with the maker of commands that cli.py uses."""
     source = command(actions, "fetch", fetch)
-    source.add_argument("source", metavar="SOURCE", help=", ".join(FIELDS["dataset"].choices))
+    source.add_argument("source", metavar="SOURCE", help=", ".join(data.names()))
     source.add_argument("--force", action="store_true", help="download again")
 
     jets = command(actions, "simulate", simulate)
@@ -29,7 +29,9 @@ def add_commands(actions: Any, command: Callable[..., argparse.ArgumentParser]) 
     )
     jets.add_argument("--out", type=Path, metavar="DIR", help="where blocks are kept (default: in the cache)")
     jets.add_argument("--share", default="1/1", metavar="K/N", help="make every N-th block, from the K-th on")
+    jets.add_argument("--name", metavar="NAME", help="join the jets into a source of your own, simulated-NAME")
     jets.add_argument("--assemble", type=Path, metavar="DIR", help="join the blocks into one sample, as it is shipped")
+    cli_check.add_command(actions, command)
 
 
 def fetch(options: argparse.Namespace) -> int:
@@ -44,12 +46,32 @@ def simulate(options: argparse.Namespace) -> int:
 
     jets, seed, workers = (_whole(options, name) for name in ("jets", "seed", "workers"))
     folder = options.out or data.cache_dir() / "simulation" / options.preset
-    blocks = run(jets, options.preset, seed, workers, folder, share=_share(options.share))
+    share = _share(options.share)
+    if options.name is not None:
+        return _sample(options, jets, seed, workers, folder)
+    blocks = run(jets, options.preset, seed, workers, folder, share=share)
     print(f"{len(blocks)} blocks in {folder}")
     if options.assemble is not None:
         from jsc_explore.data.simulation.assembly import assemble
 
         print(assemble(blocks, options.assemble))
+    return 0
+
+
+def _sample(options: argparse.Namespace, jets: int, seed: int, workers: int, folder: Path) -> int:
+    from jsc_explore.data.simulation.sample import make_sample
+
+    if options.share != "1/1":
+        remedy = "simulate the shares without --name, copy them together, then name the whole"
+        raise FieldError("share", options.share, "cannot stand beside --name", remedy)
+    if options.assemble is not None:
+        raise FieldError("assemble", str(options.assemble), "cannot stand beside --name", "keep one of the two")
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    path = make_sample(options.name, jets, options.preset, seed, workers, folder, tell=tell)
+    print(f"simulated-{options.name}: {data.size(f'simulated-{options.name}'):,} jets in {path}")
     return 0
 
 

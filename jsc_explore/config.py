@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -23,6 +24,8 @@ RECIPE_VERSION = 1
 # Replicates that a click or a command trains unless told otherwise: enough for a spread, few enough to wait for.
 DEFAULT_SEEDS = 5
 MAX_GRID = 100_000
+# A simulated sample of one's own. The name stands in file names and addresses, hence so plain; `recipe` is a file's.
+OWN_SAMPLE = r"simulated-(?!recipe$)[A-Za-z0-9_]{1,32}"
 
 Kind = Literal["int", "float", "bool", "choice", "model"]
 
@@ -32,6 +35,7 @@ class Spec:
     """What is known of one field beside its default: kind, range or choices, axis, help.
 
     ``ladder`` are the values a grid offers unasked; ``log`` says that the field is read on a logarithmic axis.
+    ``pattern`` is a regular expression of values beside the ``choices``, ``also`` the same in words.
     """
 
     kind: Kind
@@ -42,14 +46,21 @@ class Spec:
     choices: tuple[str, ...] = ()
     ladder: tuple[Any, ...] = ()
     log: bool = False
+    pattern: str = ""
+    also: str = ""
+
+    @property
+    def offer(self) -> str:
+        """Every choice in words: a, b, c or what the pattern allows."""
+        return ", ".join(self.choices) + (f" or {self.also}" if self.also else "")
 
 
 def _hyper(default: Any, spec: Spec) -> Any:
     return field(default=default, metadata={"spec": spec})
 
 
-def _choice(default: str, choices: tuple[str, ...], label: str, text: str) -> Any:
-    return _hyper(default, Spec("choice", label, text, choices=choices, ladder=choices))
+def _choice(default: str, choices: tuple[str, ...], label: str, text: str, pattern: str = "", also: str = "") -> Any:
+    return _hyper(default, Spec("choice", label, text, choices=choices, ladder=choices, pattern=pattern, also=also))
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,14 @@ class RunConfig:
     Raises FieldError naming field, value, rule and remedy.
     """
 
-    dataset: str = _choice("simulated", ("simulated", "openml", "cernbox"), "Data", "which jets are learned")
+    dataset: str = _choice(
+        "simulated",
+        ("simulated", "openml", "cernbox"),
+        "Data",
+        "which jets are learned",
+        pattern=OWN_SAMPLE,
+        also="simulated-NAME (1 to 32 letters, digits, _), a sample of your own",
+    )
     protocol: str = _choice(
         "mase",
         ("mase", "holdout"),
@@ -318,11 +336,10 @@ def _checked(name: str, spec: Spec, value: Any) -> Any:
             raise FieldError(name, value, "must be true or false", f"try {str(DEFAULTS[name]).lower()}")
         return value
     if spec.kind == "choice":
-        if value not in spec.choices:
+        matches = bool(spec.pattern) and isinstance(value, str) and re.fullmatch(spec.pattern, value)
+        if value not in spec.choices and not matches:
             near = difflib.get_close_matches(str(value), spec.choices, n=1, cutoff=0.5)
-            raise FieldError(
-                name, value, "must be one of " + ", ".join(spec.choices), f"try {(near or spec.choices)[0]}"
-            )
+            raise FieldError(name, value, f"must be one of {spec.offer}", f"try {(near or spec.choices)[0]}")
         return value
     return _checked_number(name, spec, value)
 

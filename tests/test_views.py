@@ -137,3 +137,21 @@ def test_the_whole_page_leaves_torch_alone(tmp_path):
     )
     environment = {"JSC_EXPLORE_STORE": str(tmp_path), "PATH": "", "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, env=environment)
+
+
+def test_a_sample_of_ones_own_is_offered_and_a_missing_one_is_named_with_its_command(app, monkeypatch, tmp_path):
+    from jsc_explore import data
+    from jsc_explore.data import canonical
+    from jsc_explore.data.sources import Release
+
+    monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path))
+    jets = data.load("simulated")
+    canonical.write(tmp_path, "simulated-mine", Release(jets.features[:500], jets.labels[:500], "", "MIT", ""))
+    app.query_params["dataset"] = "simulated-elsewhere"
+    app.run()
+    assert not app.exception
+    assert "jsc-explore data simulate --name elsewhere" in texts(app.info)
+    assert "simulated-mine" in app.selectbox(key="dataset").options
+    app.selectbox(key="dataset").set_value("simulated-mine").run()
+    assert not app.exception
+    assert not app.info or "simulate --name" not in texts(app.info)

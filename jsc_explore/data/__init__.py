@@ -1,9 +1,9 @@
-"""Jets to train on: three sources (openml, cernbox, simulated), their cache, and how they are split.
+"""Jets to train on: sources (openml, cernbox, simulated, samples of one's own), their cache, and how they are split.
 
 Importing this room is light: neither scikit-learn, h5py nor the downloader is loaded before it is needed.
 """
 
-from jsc_explore.data.access import digest, fetch, is_available, load
+from jsc_explore.data.access import digest, fetch, is_available, load, names, size
 from jsc_explore.data.jets import CLASSES, FEATURES, Jets
 from jsc_explore.data.sources import SOURCES, Source
 from jsc_explore.data.splits import PROTOCOLS, Split, split
@@ -22,5 +22,7 @@ __all__ = [
     "fetch",
     "is_available",
     "load",
+    "names",
+    "size",
     "split",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jsc_explore.data import canonical, cernbox, openml
 from jsc_explore.data.jets import Jets
-from jsc_explore.data.sources import SHIPPED, Release, broken, known
+from jsc_explore.data.sources import SHIPPED, SOURCES, Release, broken, is_own, known
 from jsc_explore.errors import DataError
 from jsc_explore.paths import cache_dir
 
@@ -17,18 +17,18 @@ from jsc_explore.paths import cache_dir
 def fetch(name: str, *, cache: Path | None = None, progress: bool = True, force: bool = False) -> Path:
     """Make sure the source is at hand, whole, and return its Parquet file.
 
-    A source that comes with the project is only checked. Of the others, what is there and whole is left alone unless
-    ``force``; what is torn is replaced. Two processes that fetch at once do it once. ``progress`` draws a bar on
-    stderr, where that is a terminal. Raises FieldError for an unknown name, DataError when the source cannot be had;
-    what was cached before then stays as it was.
+    A source that comes with the project or was simulated here is only checked. Of the others, what is there and whole
+    is left alone unless ``force``; what is torn is replaced. Two processes that fetch at once do it once. ``progress``
+    draws a bar on stderr, where that is a terminal. Raises FieldError for an unknown name, DataError when the source
+    cannot be had; what was cached before then stays as it was.
     """
-    if known(name).shipped:
-        return SHIPPED / canonical.read(SHIPPED, name)[0].file
-    folder = cache or cache_dir()
+    folder = _folder(name, cache)
+    if known(name).shipped or known(name).own:
+        return folder / canonical.read(folder, name)[0].file
     if not force and (path := _whole(folder, name)):
         return path  # without the lock, so that a cache on a read-only disk serves
     try:
-        with _locked(folder, name):
+        with locked(folder, name):
             if not force and (path := _whole(folder, name)):
                 return path
             with _workbench(folder, name) as bench:
@@ -46,6 +46,17 @@ def digest(name: str, *, cache: Path | None = None) -> str:
     Raises FieldError for an unknown name, DataError when a download has not been fetched.
     """
     return canonical.read_manifest(_folder(name, cache), name).digest
+
+
+def size(name: str, *, cache: Path | None = None) -> int:
+    """Return the count of the source's jets, without reading one; raises as ``digest`` does."""
+    return canonical.read_manifest(_folder(name, cache), name).rows
+
+
+def names(*, cache: Path | None = None) -> tuple[str, ...]:
+    """Return the sources there are: those of the project, then the samples of one's own in the cache."""
+    found = sorted(path.stem for path in (cache or cache_dir()).glob("simulated-*.json") if is_own(path.stem))
+    return (*SOURCES, *(name for name in found if is_available(name, cache=cache)))
 
 
 def is_available(name: str, *, cache: Path | None = None) -> bool:
@@ -78,7 +89,8 @@ def _whole(folder: Path, name: str) -> Path | None:
 
 
 @contextmanager
-def _locked(folder: Path, name: str) -> Iterator[None]:
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold the source's lock in a cache folder, made if need be: one process at a time replaces its files."""
     from filelock import FileLock
 
     folder.mkdir(parents=True, exist_ok=True)

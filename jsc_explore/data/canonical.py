@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from jsc_explore.data.jets import CLASSES, FEATURES, Features, Labels, content_sha256
-from jsc_explore.data.sources import Release, broken
+from jsc_explore.data.sources import Release, broken, how_to_get
 from jsc_explore.data.splits import first_occurrences
 from jsc_explore.errors import DataError
 
@@ -68,7 +69,8 @@ def write(folder: Path, name: str, release: Release) -> Path:
     _replace(path, lambda part: _write_parquet(part, release.features, release.labels))
     _replace(_manifest_path(folder, name), lambda part: part.write_text(text, encoding="utf-8"))
     for old in folder.glob(f"{name}-*.parquet"):
-        if old != path:
+        # simulated-1M's file too begins with what simulated's do.
+        if old != path and re.fullmatch(rf"{name}-[0-9a-f]{{12}}\.parquet", old.name):
             with suppress(OSError):  # a reader may hold it open; the next fetch tries again
                 old.unlink()
     return path
@@ -80,7 +82,7 @@ def read_manifest(folder: Path, name: str) -> Manifest:
     try:
         known = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"{name}: not in {folder} yet; run: jsc-explore data fetch {name}") from None
+        raise DataError(f"{name}: not in {folder} yet; run: {how_to_get(name)}") from None
     except (OSError, ValueError) as error:
         raise broken(name, str(path), f"cannot be read ({type(error).__name__})") from error
     if not isinstance(known, dict) or known.get("schema") != SCHEMA or known.get("source") != name:

@@ -1,14 +1,16 @@
-"""The three sources of jets: what each is, where it comes from, how many jets it holds."""
+"""The sources of jets: what each is, where it comes from, how many jets it holds; and samples of one's own."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from jsc_explore.config import FIELDS, OWN_SAMPLE
 from jsc_explore.data.jets import Features, Labels
 from jsc_explore.errors import DataError, FieldError
 
@@ -24,10 +26,11 @@ class Source:
     ----------
     name: the key by which the command line, the configs and the cache know it.
     title: one line for a person.
-    rows: jets published, before duplicates are dropped.
+    rows: jets published, before duplicates are dropped; 0 for a sample of one's own, whose manifest counts them.
     url: where a person can read about it; empty when it comes with the project.
     licence: as the publisher states it; the manifest keeps what the publisher's own metadata said on the day.
     shipped: True when it comes with the project.
+    own: True for a sample that was simulated here, ``simulated-NAME``.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Source:
     url: str
     licence: str
     shipped: bool = False
+    own: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,19 +89,35 @@ SOURCES: Mapping[str, Source] = MappingProxyType({source.name: source for source
 
 
 def known(name: str) -> Source:
-    """Return the source of that name; FieldError names the choices when there is none."""
+    """Return the source of that name, there or not; FieldError names the choices when there can be none."""
+    if is_own(name):
+        return Source(name, "Jets simulated here, a sample of one's own", rows=0, url="", licence="MIT", own=True)
     try:
         return SOURCES[name]
     except (KeyError, TypeError):
-        rule = f"must be one of {', '.join(SOURCES)}"
+        rule = f"must be one of {FIELDS['dataset'].offer}"
         raise FieldError("dataset", name, rule, "try 'simulated', which needs no download") from None
+
+
+def is_own(name: str) -> bool:
+    """Whether a source of that name is a sample of one's own, made by ``data simulate --name``."""
+    return isinstance(name, str) and re.fullmatch(OWN_SAMPLE, name) is not None
+
+
+def how_to_get(name: str) -> str:
+    """Return the command that brings a source into the cache."""
+    if not is_own(name):
+        return f"jsc-explore data fetch {name}"
+    short = name.removeprefix("simulated-")
+    preset = " --preset openml" if "openml" in short else ""
+    return f"jsc-explore data simulate --name {short} --jets 1000000{preset}"
 
 
 def broken(name: str, file: str, what: str, remedy: str | None = None) -> DataError:
     """Build the one line that says which file of which source is wrong, and what to do."""
     # Foreign libraries like to explain themselves over several lines.
     what = " ".join(what.split())
-    return DataError(f"{name}: {file}: {what}; {remedy or f'run: jsc-explore data fetch {name}'}")
+    return DataError(f"{name}: {file}: {what}; {remedy or f'run: {how_to_get(name)}'}")
 
 
 def base_url(variable: str, default: str) -> str:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from jsc_explore import data
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, format_value, parse_value
+from jsc_explore.data.sources import is_own
 from jsc_explore.errors import DataError, FieldError
 from jsc_explore.store import Store
 from jsc_explore.store.schema import SCORES
@@ -79,10 +80,18 @@ def _select(label: str, options: list[str], key: str, default: str, words: Any) 
     )
 
 
+def _samples() -> list[str]:
+    """Return the sources at hand and one's own that an address asks for; if it is not there, the page says so."""
+    asked = st.query_params.get("dataset", "")
+    return [*data.names(), *([asked] if is_own(asked) else [])]
+
+
 def _filter(store: Store, name: str) -> Any:
     """Draw one field's filter; return its value, the default where the typed text is not a valid one."""
     spec, default = FIELDS[name], DEFAULTS[name]
     stored = [row["value"] for row in store.values(name).to_pylist()]
+    if name == "dataset":
+        stored += _samples()
     texts = [format_value(name, value) for value in url.field_options(name, stored, default)]
     free = url.takes_text(name)
     text = st.selectbox(

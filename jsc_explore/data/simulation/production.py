@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -32,17 +32,20 @@ def simulate(
     directory: Path,
     progress: bool = True,
     share: tuple[int, int] = (1, 1),
+    without: Collection[Block] = (),
 ) -> list[Path]:
     """Simulate at least `jets` jets, equally many of each class, and return the files of their blocks.
 
     Blocks already in `directory` are kept: an interrupted simulation goes on, a smaller sample is extended,
     several processes may work on one directory. With `share` (k, n) only every n-th block is made, beginning
     with the k-th: machines without a common directory take a share each and copy their files together.
+    The blocks in `without` are not made.
 
     Raises FieldError for a value out of range, DataError if a library is missing or
     `directory` takes no files.
     """
-    blocks = plan(jets, preset, seed)[_offset(share) :: share[1]]
+    skipped = set(without)
+    blocks = [block for block in plan(jets, preset, seed) if block not in skipped][_offset(share) :: share[1]]
     if not 1 <= workers <= 1024:
         raise FieldError("workers", workers, "must lie in [1, 1024]", f"this machine has {os.cpu_count()} cores")
     versions()  # A missing library is said before anything is created.
