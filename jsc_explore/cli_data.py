@@ -31,6 +31,11 @@ def add_commands(actions: Any, command: Callable[..., argparse.ArgumentParser]) 
     jets.add_argument("--share", default="1/1", metavar="K/N", help="make every N-th block, from the K-th on")
     jets.add_argument("--assemble", type=Path, metavar="DIR", help="join the blocks into one sample, as it is shipped")
 
+    few = command(actions, "example-jets", example_jets)
+    few.add_argument("--preset", default="cernbox", help=f"{' or '.join(sorted(PRESETS))} (default cernbox)")
+    few.add_argument("--seed", metavar="S", default="2018", help="another seed, other jets (default 2018)")
+    few.add_argument("--out", type=Path, metavar="FILE", default=Path("example-jets.json"), help="default %(default)s")
+
 
 def fetch(options: argparse.Namespace) -> int:
     """Download a data source into the cache."""
@@ -50,6 +55,14 @@ def simulate(options: argparse.Namespace) -> int:
         from jsc_explore.data.simulation.assembly import assemble
 
         print(assemble(blocks, options.assemble))
+    return 0
+
+
+def example_jets(options: argparse.Namespace) -> int:
+    """Simulate the example jets that the Data page draws, with every constituent."""
+    from jsc_explore.data.simulation.examples import write_examples
+
+    print(write_examples(options.out, options.preset, _whole(options, "seed")))
     return 0
 
 

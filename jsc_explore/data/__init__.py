@@ -3,10 +3,10 @@
 Importing this room is light: neither scikit-learn, h5py nor the downloader is loaded before it is needed.
 """
 
-from jsc_explore.data.access import cache_dir, digest, fetch, is_available, load
+from jsc_explore.data.access import cache_dir, digest, fetch, is_available, load, locate, names, recipe
 from jsc_explore.data.jets import CLASSES, FEATURES, Jets
 from jsc_explore.data.sources import SOURCES, Source
-from jsc_explore.data.splits import PROTOCOLS, Split, split
+from jsc_explore.data.splits import PROTOCOLS, Split, part_sizes, split
 
 __all__ = [
     "CLASSES",
@@ -21,5 +21,9 @@ __all__ = [
     "fetch",
     "is_available",
     "load",
+    "locate",
+    "names",
+    "part_sizes",
+    "recipe",
     "split",
 ]

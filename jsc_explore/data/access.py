@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 from jsc_explore.data import canonical, cernbox, openml
 from jsc_explore.data.jets import Jets
-from jsc_explore.data.sources import SHIPPED, Release, broken, known
+from jsc_explore.data.sources import SHIPPED, SOURCES, Release, broken, known
 from jsc_explore.errors import DataError
 
 
@@ -54,6 +56,32 @@ def digest(name: str, *, cache: Path | None = None) -> str:
     Raises FieldError for an unknown name, DataError when a download has not been fetched.
     """
     return canonical.read_manifest(_folder(name, cache), name).digest
+
+
+def names(*, cache: Path | None = None) -> tuple[str, ...]:
+    """Return the sources there are, at hand or to be fetched."""
+    return tuple(SOURCES)
+
+
+def locate(name: str, *, cache: Path | None = None) -> tuple[Path, canonical.Manifest]:
+    """Return the source's Parquet file and its manifest, without reading a jet; raises as ``digest`` does."""
+    folder = _folder(name, cache)
+    manifest = canonical.read_manifest(folder, name)
+    return folder / manifest.file, manifest
+
+
+def recipe(name: str, *, cache: Path | None = None) -> dict[str, Any]:
+    """Return what the source was simulated with: preset, seed, versions; empty for a download.
+
+    Raises FieldError for an unknown name, DataError when the file beside the jets cannot be read.
+    """
+    path = _folder(name, cache) / f"{name}-recipe.json"
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise broken(name, str(path), f"cannot be read ({type(error).__name__})") from error
 
 
 def is_available(name: str, *, cache: Path | None = None) -> bool:
