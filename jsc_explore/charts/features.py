@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import pyarrow as pa
@@ -15,7 +16,7 @@ from jsc_explore.data.jets import CLASSES, FEATURES
 CLASS_COLOURS = dict(zip(CLASSES, (CATEGORIES[i] for i in (0, 4, 2, 3, 1)), strict=True))
 SELECTION = "feature"
 COLUMNS = 4
-CELL_HEIGHT = 84
+CELL_HEIGHT = 135
 HISTOGRAM_HEIGHT = 330
 CORRELATION_HEIGHT = 560
 # The share of a cell that its curves fill; the rest is gap and title.
@@ -73,7 +74,7 @@ def overview_chart(table: pa.Table, chosen: str, ground: str = "light") -> Drawi
         tooltip=[alt.Tooltip("words:N", title=" ")],
     )
     names = cells.mark_text(align="left", baseline="top", fontSize=10.5, dx=2, dy=5, cursor="pointer").encode(
-        x="x:Q",
+        x=alt.X("x:Q", axis=None),
         y=alt.Y("y2:Q", axis=None),
         text="name:N",
         color=alt.when("datum.chosen").then(alt.value(INK[ground])).otherwise(alt.value(MUTED[ground])),
@@ -84,9 +85,9 @@ def overview_chart(table: pa.Table, chosen: str, ground: str = "light") -> Drawi
 
 
 def histogram_table(histogram: pa.Table, *, log_y: bool) -> pa.Table:
-    """Return what ``histogram_chart`` draws: a row a class and bin, ``class``, edges, ``n`` and ``share``.
+    """Return what ``histogram_chart`` draws: a row a class and bin, ``class``, edges, ``n``, ``share`` and ``height``.
 
-    On a logarithmic axis an empty bin has no place: its share is null, and the line is broken there.
+    The height is the share, but null where an empty bin has no place on a logarithmic axis: the line is broken there.
     """
     rows = [
         {
@@ -94,7 +95,8 @@ def histogram_table(histogram: pa.Table, *, log_y: bool) -> pa.Table:
             "low": row["low"],
             "high": row["high"],
             "n": row["n"],
-            "share": None if log_y and not row["n"] else row["share"],
+            "share": row["share"],
+            "height": None if log_y and not row["n"] else row["share"],
         }
         for row in histogram.to_pylist()
     ]
@@ -110,13 +112,15 @@ def histogram_chart(
     x_scale = alt.Scale(type="log" if log_x else "linear", domain=[low, high], nice=False)
     axis = alt.Axis(grid=False, labelExpr=POWER_LABEL, tickCount=6, labelOverlap=True)
     x = alt.X("low:Q", title=f"{feature} ({note.unit})" if note.unit else feature, scale=x_scale, axis=axis)
+    marks: dict[str, Any] = {"values": [10.0**power for power in range(-8, 1)]} if log_y else {"tickCount": 5}
     y = alt.Y(
-        "share:Q",
+        "height:Q",
         title="share of the class's jets in each bin",
         scale=alt.Scale(type="log" if log_y else "linear", nice=not log_y),
         # 0.05% would be read as 0% or 0.1%.
-        axis=alt.Axis(format="~%", tickCount=5),
+        axis=alt.Axis(format="~%", **marks),
     )
+    there = set(table["class"].to_pylist())
     legend = alt.selection_point(name="legend", fields=["class"], bind="legend")
     base = alt.Chart(table)
     lines = base.mark_line(interpolate="step-after", strokeWidth=2).encode(
@@ -135,8 +139,11 @@ def histogram_chart(
         .encode(
             x=alt.X("low:Q", scale=x_scale),
             opacity=alt.when(near).then(alt.value(0.7)).otherwise(alt.value(0)),
-            tooltip=[alt.Tooltip("low:Q", title="from", format=".4~g"), alt.Tooltip("high:Q", title="to", format=".4~g")]
-            + [alt.Tooltip(f"{name}:Q", format=".2~%") for name in CLASS_NAMES.values()],
+            tooltip=[
+                alt.Tooltip("low:Q", title="from", format=".4~g"),
+                alt.Tooltip("high:Q", title="to", format=".4~g"),
+            ]
+            + [alt.Tooltip(f"{name}:Q", format=".2~%") for name in CLASS_NAMES.values() if name in there],
         )
     )
     chart = alt.layer(lines.add_params(legend), bins.add_params(near))
@@ -147,14 +154,22 @@ def correlation_chart(table: pa.Table, ground: str = "light") -> Drawing:
     """Draw ``JetFile.correlations`` as a heat map: blue goes along, orange goes against, the figure on hover."""
     # White is nothing on a light ground, the ground itself on a dark one.
     middle = {"light": "#F7F7F7", "dark": "#262A33"}[ground]
+    short: dict[str, Any] = {
+        "ticks": False,
+        "domain": False,
+        "labelOverlap": False,
+        "labelExpr": "replace(datum.label, '_mmdt', '')",
+    }
     x, y = (
-        alt.X("x:N", sort=list(FEATURES), title=None, axis=alt.Axis(labelAngle=-60, ticks=False, domain=False)),
-        alt.Y("y:N", sort=list(FEATURES), title=None, axis=alt.Axis(ticks=False, domain=False)),
+        alt.X("x:N", sort=list(FEATURES), title=None, axis=alt.Axis(labelAngle=-60, **short)),
+        alt.Y("y:N", sort=list(FEATURES), title=None, axis=alt.Axis(**short)),
     )
     colour = alt.Color(
         "r:Q",
-        scale=alt.Scale(domain=[-1, 0, 1], range=["#D55E00", middle, "#0072B2"]),
-        legend=alt.Legend(title=None, orient="top", gradientLength=220, gradientThickness=10, values=[-1, -0.5, 0, 0.5, 1]),
+        scale=alt.Scale(domain=[-1, 0, 1], range=["#D55E00", middle, "#0072B2"], interpolate="rgb"),
+        legend=alt.Legend(
+            title=None, orient="top", gradientLength=220, gradientThickness=10, values=[-1, -0.5, 0, 0.5, 1]
+        ),
     )
     base = alt.Chart(table).encode(x=x, y=y)
     cells = base.mark_rect(cornerRadius=2).encode(
@@ -175,6 +190,7 @@ _HISTOGRAM = pa.schema(
         ("high", pa.float64()),
         ("n", pa.int64()),
         ("share", pa.float64()),
+        ("height", pa.float64()),
     ]
 )
 

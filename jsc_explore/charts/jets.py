@@ -13,8 +13,8 @@ from jsc_explore.data.examples import ExampleJet
 from jsc_explore.data.glossary import CLASS_NAMES
 
 # The width fits a telephone; height and width are equal, so that the cone is round.
-SIZE = 320
-MASS_HEIGHT = 320
+SIZE = 270
+MASS_HEIGHT = 375
 RADIUS = 0.4
 KEPT, REMOVED = "kept by grooming", "groomed away"
 _REACH = 0.45
@@ -36,7 +36,7 @@ def jet_chart(table: pa.Table, label: str, ground: str = "light") -> Drawing:
     axis = alt.Axis(values=[-0.4, -0.2, 0, 0.2, 0.4], format="~g", grid=False)
     x = alt.X("dy:Q", title="Δ rapidity", scale=scale, axis=axis)
     y = alt.Y("dphi:Q", title="Δ azimuth (rad)", scale=scale, axis=axis)
-    colours = [CLASS_COLOURS[label], MUTED[ground]]
+    colours = [CLASS_COLOURS[label], INK[ground]]
     fate = alt.Color(
         "fate:N",
         scale=alt.Scale(domain=[KEPT, REMOVED], range=colours),
@@ -52,7 +52,7 @@ def jet_chart(table: pa.Table, label: str, ground: str = "light") -> Drawing:
             color=fate,
             shape=shape,
             # Area is momentum; the floor keeps the softest in sight.
-            size=alt.Size("pt_gev:Q", scale=alt.Scale(domain=[0, 400], range=[14, 1600], clamp=True), legend=None),
+            size=alt.Size("pt_gev:Q", scale=alt.Scale(domain=[0, 400], range=[22, 1600], clamp=True), legend=None),
             order=alt.Order("pt_gev:Q", sort="descending"),
             tooltip=[
                 alt.Tooltip("pt_gev:Q", title="pT (GeV)", format=".3~g"),
@@ -68,7 +68,9 @@ def jet_chart(table: pa.Table, label: str, ground: str = "light") -> Drawing:
     cone = alt.Chart(circle).mark_line(color=MUTED[ground], strokeDash=[4, 4], strokeWidth=1).encode(
         x=x, y=y, order="k:O"
     )  # fmt: skip
-    return alt.layer(cone, marks).properties(width=SIZE, height=SIZE, usermeta=_SVG)
+    # Padded, not fitted: else legend and titles are taken from the height, and the cone is an ellipse.
+    round_cone = alt.AutoSizeParams(type="pad", contains="padding")
+    return alt.layer(cone, marks).properties(width=SIZE, height=SIZE, autosize=round_cone, usermeta=_SVG)
 
 
 def mass_chart(histogram: pa.Table, label: str, jet: ExampleJet, ground: str = "light") -> Drawing:

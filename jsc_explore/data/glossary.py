@@ -103,9 +103,7 @@ NOTES: Final = {
         r"M_2^{(1)} = {}_1e_3^{(1)}\,/\,e_2^{(1)}",
         "mn",
     ),
-    "m2_b2_mmdt": Note(
-        "The same, wide angles counting more.", r"M_2^{(2)} = {}_1e_3^{(2)}\,/\,e_2^{(2)}", "mn"
-    ),
+    "m2_b2_mmdt": Note("The same, wide angles counting more.", r"M_2^{(2)} = {}_1e_3^{(2)}\,/\,e_2^{(2)}", "mn"),
     "n2_b1_mmdt": Note(
         "Two cores or one, from the two smallest angles of each triple; made to stay put when the mass changes.",
         r"N_2^{(1)} = {}_2e_3^{(1)}\,/\,\bigl(e_2^{(1)}\bigr)^2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,18 @@ JETS = 101
 QUARTILES = {"light": 25, "typical": 50, "heavy": 75}
 
 
-def example_jets(preset: str, seed: int) -> dict[str, Any]:
+def example_jets(preset: str, seed: int, classes: Sequence[str] = CLASSES) -> dict[str, Any]:
     """Simulate the first ``JETS`` jets of each class and keep those at the quartiles of groomed mass, always the same.
 
     Each example holds ``mass_gev`` (ungroomed), ``mass_mmdt_gev`` (groomed), ``pt_gev`` and ``constituents``: pT in
     GeV, distances in rapidity and azimuth from the jet's axis, and 1 where grooming kept it, 0 where not; hardest
-    first. Raises FieldError for an unknown preset or a negative seed, DataError where a library is missing.
+    first. Raises FieldError for an unknown preset or class or a negative seed, DataError where a library is missing.
     """
     found = preset_named(preset)
     if seed < 0:
         raise FieldError("seed", seed, "must not be negative", "try 0")
     jets = {}
-    for label in CLASSES:
+    for label in classes:
         # Block 0 is the one that a sample of this preset and seed begins with.
         first = list(itertools.islice(generate_jets(found, label, seed, 0), JETS))
         order = np.argsort([_mass(jet.groomed) for jet in first], kind="stable")
