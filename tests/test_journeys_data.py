@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 # The same server, browser and patience as on the other pages' journeys.
 server, browser, page = journeys.server, journeys.browser, journeys.page
-BIG = ".st-key-histogram svg.marks"
+BIG = ".st-key-histogram_panel svg.marks"
 
 
 def test_from_the_grid_to_a_feature_on_logarithmic_axes_and_back(page, server):
@@ -20,6 +20,7 @@ def test_from_the_grid_to_a_feature_on_logarithmic_axes_and_back(page, server):
     expect(page.locator(BIG)).to_contain_text("mass_mmdt (GeV)")
 
     overview = page.locator(".st-key-overview svg.marks")
+    overview.scroll_into_view_if_needed()
     name = overview.get_by_text("multiplicity", exact=True).bounding_box()
     page.mouse.click(name["x"] + name["width"] / 2, name["y"] + 40)
     expect(page.locator(BIG)).to_contain_text("multiplicity")

@@ -20,6 +20,7 @@ OVERVIEW_KEY, FEATURE_KEY = "overview", "feature"
 OVERVIEW_BINS, HISTOGRAM_BINS = 40, 80
 _DEFAULT = "mass_mmdt"
 _EVERY = "all classes"
+_PLACES = {"light": "lower-quartile", "typical": "median", "heavy": "upper-quartile"}
 # Side by side only where both are readable; a drawing keeps its shape on a telephone.
 _STYLE = """<style>
 [data-testid=stColumn]:has(.st-key-overview_panel, .st-key-histogram_panel) {min-width: min(100%, 440px);}
@@ -105,7 +106,7 @@ def _jet(path: str | None, digest: str) -> None:
                 key="mass_chart",
                 alt=f"Groomed masses of {CLASS_NAMES[label]} jets, and the two masses of the one drawn",
             )
-    caption.caption(_caption(label, jet))
+    caption.caption(_caption(label, place, jet))
     below.altair_chart(
         jet_chart(constituent_table(jet), label, _ground()),
         width="content",
@@ -114,7 +115,7 @@ def _jet(path: str | None, digest: str) -> None:
     )
 
 
-def _caption(label: str, jet: ExampleJet) -> str:
+def _caption(label: str, place: str, jet: ExampleJet) -> str:
     total = len(jet.constituents)
     lost = total - jet.kept
     away = sum(row[0] for row in jet.constituents if not row[3]) / sum(row[0] for row in jet.constituents)
@@ -125,11 +126,13 @@ def _caption(label: str, jet: ExampleJet) -> str:
         else f"Grooming took none of its {total} particles: the mass stays {jet.mass_gev:.1f} GeV."
     )
     made = example_recipe()
+    origin = (
+        f"Of the first {made['of']} simulated {CLASS_NAMES[label]} jets it has the {_PLACES[place]} groomed mass (preset "
+        f"{made['preset']}, seed {made['seed']})."
+    )
     return (
         f"{CLASS_WORDS[label]} This one has {jet.pt_gev:,.0f} GeV of transverse momentum. {took} Area: a particle's "
-        f"momentum; dashed circle: the cone, R = 0.4. It stands at a quartile of mass among the first {made['of']} "
-        f"simulated {CLASS_NAMES[label]} jets (preset {made['preset']}, seed {made['seed']}). The ungroomed mass is "
-        "not among the features."
+        f"momentum; dashed circle: the cone, R = 0.4. {origin} The ungroomed mass is not among the features."
     )
 
 
