@@ -59,8 +59,15 @@ def test_the_overview_is_drawn_with_every_name(ground):
 def test_an_empty_bin_has_no_place_on_a_logarithmic_axis():
     linear = charts.histogram_table(histogram(), log_y=False)["height"].to_pylist()
     log = charts.histogram_table(histogram(), log_y=True)["height"].to_pylist()
-    assert linear[:3] == [0, 0.75, 0.25]
-    assert log[:3] == [None, 0.75, 0.25]
+    assert linear[:4] == [0, 0.75, 0.25, 0.25]
+    assert log[:4] == [None, 0.75, 0.25, 0.25]
+
+
+def test_the_line_of_each_class_ends_where_its_last_bin_does():
+    table = charts.histogram_table(histogram(), log_y=False)
+    closing = [row for row in table.to_pylist() if row["low"] == row["high"]]
+    assert [row["class"] for row in closing] == list(CLASS_NAMES.values())
+    assert {(row["low"], row["n"]) for row in closing} == {(40.0, 0)}
 
 
 @pytest.mark.parametrize("log_x", [False, True])

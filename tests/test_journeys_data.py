@@ -24,7 +24,8 @@ def test_from_the_grid_to_a_feature_on_logarithmic_axes_and_back(page, server):
     name = overview.get_by_text("multiplicity", exact=True).bounding_box()
     page.mouse.click(name["x"] + name["width"] / 2, name["y"] + 40)
     expect(page.locator(BIG)).to_contain_text("multiplicity")
-    expect(page.get_by_text("How many particles the detector saw")).to_be_visible()
+    # The tooltip over the overview says it too.
+    expect(page.locator(".st-key-histogram_panel").get_by_text("How many particles the detector saw")).to_be_visible()
     assert "feature=multiplicity" in page.url
 
     page.get_by_text("Log y").click()

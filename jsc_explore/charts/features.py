@@ -87,19 +87,17 @@ def overview_chart(table: pa.Table, chosen: str, ground: str = "light") -> Drawi
 def histogram_table(histogram: pa.Table, *, log_y: bool) -> pa.Table:
     """Return what ``histogram_chart`` draws: a row a class and bin, ``class``, edges, ``n``, ``share`` and ``height``.
 
-    The height is the share, but null where an empty bin has no place on a logarithmic axis: the line is broken there.
+    A last row of each class, of no width, ends its line. The height is the share, but null where an empty bin has no
+    place on a logarithmic axis: the line is broken there.
     """
-    rows = [
-        {
-            "class": CLASS_NAMES[row["label"]],
-            "low": row["low"],
-            "high": row["high"],
-            "n": row["n"],
-            "share": row["share"],
-            "height": None if log_y and not row["n"] else row["share"],
-        }
-        for row in histogram.to_pylist()
-    ]
+    end = max(histogram["high"].to_pylist())
+    rows = []
+    for row in histogram.to_pylist():
+        height = None if log_y and not row["n"] else row["share"]
+        drawn = {"class": CLASS_NAMES[row["label"]], "low": row["low"], "high": row["high"], "n": row["n"]}
+        rows.append({**drawn, "share": row["share"], "height": height})
+        if row["high"] == end:  # a step ends where the next begins: the last needs one of no width
+            rows.append({**drawn, "low": end, "n": 0, "share": 0.0, "height": height})
     return pa.Table.from_pylist(rows, schema=_HISTOGRAM)
 
 
@@ -134,7 +132,8 @@ def histogram_chart(
     )
     # One invisible mark a bin: it finds the nearest and shows the shares of all classes there.
     bins = (
-        base.transform_pivot("class", value="share", groupby=["low", "high"])
+        base.transform_filter("datum.high > datum.low")
+        .transform_pivot("class", value="share", groupby=["low", "high"])
         .mark_rule(color=MUTED[ground])
         .encode(
             x=alt.X("low:Q", scale=x_scale),

@@ -127,8 +127,8 @@ def _caption(label: str, place: str, jet: ExampleJet) -> str:
     )
     made = example_recipe()
     origin = (
-        f"Of the first {made['of']} simulated {CLASS_NAMES[label]} jets it has the {_PLACES[place]} groomed mass (preset "
-        f"{made['preset']}, seed {made['seed']})."
+        f"Of the first {made['of']} simulated {CLASS_NAMES[label]} jets it has the {_PLACES[place]} groomed mass "
+        f"(preset {made['preset']}, seed {made['seed']})."
     )
     return (
         f"{CLASS_WORDS[label]} This one has {jet.pt_gev:,.0f} GeV of transverse momentum. {took} Area: a particle's "
