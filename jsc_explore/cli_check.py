@@ -15,8 +15,7 @@ import numpy as np
 from jsc_explore import data
 from jsc_explore.data.foreign import ForeignJets, read_jets
 from jsc_explore.data.jets import CLASSES, FEATURES, Jets
-from jsc_explore.data.simulation.assembly import read_recipe
-from jsc_explore.data.sources import SHIPPED, is_own, known
+from jsc_explore.data.sources import is_own, known
 from jsc_explore.errors import DataError, FieldError
 
 if TYPE_CHECKING:
@@ -79,8 +78,8 @@ def _preset(name: str) -> str | None:
     """What a source stands in for: a simulated sample's recipe says; a public release is itself."""
     if name in ("openml", "cernbox"):
         return name
-    recipe = read_recipe(SHIPPED if known(name).shipped else data.cache_dir(), name)
-    return None if recipe is None else str(recipe["preset"])
+    recipe = data.recipe(name)
+    return str(recipe["preset"]) if recipe else None
 
 
 # ---- text

@@ -33,6 +33,11 @@ def add_commands(actions: Any, command: Callable[..., argparse.ArgumentParser]) 
     jets.add_argument("--assemble", type=Path, metavar="DIR", help="join the blocks into one sample, as it is shipped")
     cli_check.add_command(actions, command)
 
+    few = command(actions, "example-jets", example_jets)
+    few.add_argument("--preset", default="cernbox", help=f"{' or '.join(sorted(PRESETS))} (default cernbox)")
+    few.add_argument("--seed", metavar="S", default="2018", help="another seed, other jets (default 2018)")
+    few.add_argument("--out", type=Path, metavar="FILE", default=Path("example-jets.json"), help="default %(default)s")
+
 
 def fetch(options: argparse.Namespace) -> int:
     """Download a data source into the cache."""
@@ -72,6 +77,14 @@ def _sample(options: argparse.Namespace, jets: int, seed: int, workers: int, fol
 
     path = make_sample(options.name, jets, options.preset, seed, workers, folder, tell=tell)
     print(f"simulated-{options.name}: {data.size(f'simulated-{options.name}'):,} jets in {path}")
+    return 0
+
+
+def example_jets(options: argparse.Namespace) -> int:
+    """Simulate the example jets that the Data page draws, with every constituent."""
+    from jsc_explore.data.simulation.examples import write_examples
+
+    print(write_examples(options.out, options.preset, _whole(options, "seed")))
     return 0
 
 

@@ -63,7 +63,7 @@ def number_axis(quantity: str, **options: Any) -> alt.Axis:
     if is_share(quantity):
         return alt.Axis(format=".0%", **options)
     if quantity in ("learning_rate", "samples", "step"):
-        return alt.Axis(labelExpr=_POWER_LABEL, **options)
+        return alt.Axis(labelExpr=POWER_LABEL, **options)
     return alt.Axis(**options)
 
 
@@ -75,7 +75,7 @@ def ordinal_label(value: Any) -> str:
 
 
 # 1e-3 rather than 0.001, 1e5 rather than 100,000; what lies between as it is.
-_POWER_LABEL = (
+POWER_LABEL = (
     "datum.value == 0 ? '0' : (abs(datum.value) < 0.01 || abs(datum.value) >= 10000) "
     "? replace(replace(format(datum.value, '.2~e'), 'e+', 'e'), '−', '-') : format(datum.value, '~g')"
 )

@@ -3,10 +3,10 @@
 Importing this room is light: neither scikit-learn, h5py nor the downloader is loaded before it is needed.
 """
 
-from jsc_explore.data.access import digest, fetch, is_available, load, names, size
+from jsc_explore.data.access import digest, fetch, is_available, load, locate, names, recipe, size
 from jsc_explore.data.jets import CLASSES, FEATURES, Jets
 from jsc_explore.data.sources import SOURCES, Source
-from jsc_explore.data.splits import PROTOCOLS, Split, split
+from jsc_explore.data.splits import PROTOCOLS, Split, part_sizes, split
 from jsc_explore.paths import cache_dir
 
 __all__ = [
@@ -22,7 +22,10 @@ __all__ = [
     "fetch",
     "is_available",
     "load",
+    "locate",
     "names",
+    "part_sizes",
+    "recipe",
     "size",
     "split",
 ]

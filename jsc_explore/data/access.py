@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from jsc_explore.data import canonical, cernbox, openml
 from jsc_explore.data.jets import Jets
@@ -57,6 +58,21 @@ def names(*, cache: Path | None = None) -> tuple[str, ...]:
     """Return the sources there are: those of the project, then the samples of one's own in the cache."""
     found = sorted(path.stem for path in (cache or cache_dir()).glob("simulated-*.json") if is_own(path.stem))
     return (*SOURCES, *(name for name in found if is_available(name, cache=cache)))
+
+
+def locate(name: str, *, cache: Path | None = None) -> tuple[Path, canonical.Manifest]:
+    """Return the source's Parquet file and its manifest, without reading a jet; raises as ``digest`` does."""
+    folder = _folder(name, cache)
+    manifest = canonical.read_manifest(folder, name)
+    return folder / manifest.file, manifest
+
+
+def recipe(name: str, *, cache: Path | None = None) -> dict[str, Any]:
+    """Return what the source was simulated with: preset, seed, versions; empty for a download.
+
+    Raises FieldError for an unknown name, DataError when the file beside the jets cannot be read.
+    """
+    return canonical.read_recipe(_folder(name, cache), name)
 
 
 def is_available(name: str, *, cache: Path | None = None) -> bool:

@@ -168,3 +168,19 @@ def _replace(path: Path, make: Callable[[Path], Any]) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def recipe_path(folder: Path, name: str) -> Path:
+    """Return where the recipe of a simulated sample lies."""
+    return folder / f"{name}-recipe.json"
+
+
+def read_recipe(folder: Path, name: str) -> dict[str, Any]:
+    """Return what a sample was simulated with: preset, seed, versions; empty where there is none, as for a download."""
+    path = recipe_path(folder, name)
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise broken(name, str(path), f"cannot be read ({type(error).__name__})") from error

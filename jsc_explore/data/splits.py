@@ -50,8 +50,7 @@ def split(jets: Jets, protocol: str) -> Split:
     ``machop/chop/dataset/physical/jsc.py``). Raises FieldError for an unknown protocol, DataError for fewer than 10
     distinct jets.
     """
-    if protocol not in PROTOCOLS:
-        raise FieldError("protocol", protocol, f"must be one of {', '.join(PROTOCOLS)}", "try 'holdout'")
+    _check_protocol(protocol)
     kept = np.flatnonzero(first_occurrences(jets.features, jets.labels))
     if len(kept) < _FEWEST:
         rule = f"{len(kept)} distinct jets, fewer than the {_FEWEST} that three parts need"
@@ -77,6 +76,18 @@ def split(jets: Jets, protocol: str) -> Split:
         protocol=protocol,
         digest=jets.digest,
     )
+
+
+def part_sizes(distinct: int, protocol: str) -> dict[str, int]:
+    """Return how many jets ``split`` puts into ``train``, ``val`` and ``test``, of so many distinct ones.
+
+    Under ``mase`` the validation part is the training part. Raises FieldError for an unknown protocol.
+    """
+    _check_protocol(protocol)
+    test = _part_size(distinct, _TEST)
+    validation = _part_size(distinct - test, _VALIDATION) if protocol == "holdout" else 0
+    train = distinct - test - validation
+    return {"train": train, "val": validation or train, "test": test}
 
 
 def first_occurrences(features: Features, labels: Labels) -> npt.NDArray[np.bool_]:
@@ -105,6 +116,11 @@ def first_occurrences(features: Features, labels: Labels) -> npt.NDArray[np.bool
     return keep
 
 
+def _check_protocol(protocol: str) -> None:
+    if protocol not in PROTOCOLS:
+        raise FieldError("protocol", protocol, f"must be one of {', '.join(PROTOCOLS)}", "try 'holdout'")
+
+
 def _draw(rows: npt.NDArray[np.intp], part: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Draw as scikit-learn's ``train_test_split(rows, test_size=part, random_state=42)``: the rest, the part.
 
@@ -112,8 +128,12 @@ def _draw(rows: npt.NDArray[np.intp], part: float) -> tuple[npt.NDArray[np.intp]
     RandomState's stream never changes.
     """
     order = np.random.RandomState(_SEED).permutation(len(rows))
-    size = math.ceil(part * len(rows))
+    size = _part_size(len(rows), part)
     return rows[order[size:]], rows[order[:size]]
+
+
+def _part_size(rows: int, part: float) -> int:
+    return math.ceil(part * rows)
 
 
 def _moments(train: Features) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

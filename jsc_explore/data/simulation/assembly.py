@@ -58,24 +58,8 @@ def assemble(blocks: Sequence[Path], folder: Path, name: str = "simulated", part
     path = canonical.write(folder, name, release)
     counts = dict(zip(_COUNTS, (len(labels), len(every), SHIPPED_MANTISSA_BITS), strict=True))
     text = json.dumps(every[0].recipe | counts, indent=2) + "\n"
-    recipe_path(folder, name).write_text(text, encoding="utf-8")
+    canonical.recipe_path(folder, name).write_text(text, encoding="utf-8")
     return path
-
-
-def recipe_path(folder: Path, name: str) -> Path:
-    """Return where the recipe of a sample lies."""
-    return folder / f"{name}-recipe.json"
-
-
-def read_recipe(folder: Path, name: str) -> dict[str, Any] | None:
-    """Return a sample's recipe; None where there is none, as for a download."""
-    path = recipe_path(folder, name)
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{name}: {path}: cannot be read ({type(error).__name__}); delete it") from error
 
 
 def take_apart(folder: Path, name: str) -> dict[Block, Part]:
@@ -85,8 +69,8 @@ def take_apart(folder: Path, name: str) -> dict[Block, Part]:
     blocks is the same, to the bit, as one assembled from block files alone. Empty where jets were left out of the
     sample, or blocks are of another size, because then the boundaries are lost.
     """
-    recipe = read_recipe(folder, name)
-    if recipe is None or recipe["jets"] != recipe["blocks"] * JETS_PER_BLOCK or recipe["blocks"] % len(CLASSES):
+    recipe = canonical.read_recipe(folder, name)
+    if not recipe or recipe["jets"] != recipe["blocks"] * JETS_PER_BLOCK or recipe["blocks"] % len(CLASSES):
         return {}
     manifest, features, labels = canonical.read(folder, name)
     if manifest.rows != recipe["jets"] or recipe["mantissa_bits"] != SHIPPED_MANTISSA_BITS:

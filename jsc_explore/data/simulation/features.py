@@ -91,7 +91,7 @@ def energy_correlations(z: Floats, theta: Floats) -> Correlations:
 
 def _groomed_features(momenta: Floats) -> Floats:
     """All 16 columns for padded groomed jets ``(jets, n, 4)``; columns 0 and 15 are left at zero."""
-    pt, rapidity, phi = _polar(momenta)
+    pt, rapidity, phi = polar(momenta)
     z = pt / pt.sum(axis=1, keepdims=True)
     theta = _angles(rapidity, phi)
     e2, e3, smallest, two_smallest = energy_correlations(z, theta)
@@ -110,8 +110,8 @@ def _groomed_features(momenta: Floats) -> Floats:
     return out
 
 
-def _polar(momenta: Floats) -> tuple[Floats, Floats, Floats]:
-    """Transverse momentum, rapidity and azimuth; all three are 0 for padding."""
+def polar(momenta: Floats) -> tuple[Floats, Floats, Floats]:
+    """Compute transverse momentum, rapidity and azimuth of ``(…, 4)`` rows; all three are 0 for padding."""
     px, py, pz, energy = np.moveaxis(momenta, -1, 0)
     pt2 = px * px + py * py
     # (E + |pz|) / mT keeps its digits at high rapidity, where E - |pz| has none left.

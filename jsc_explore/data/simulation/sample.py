@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jsc_explore.config import FIELDS
-from jsc_explore.data.access import cache_dir, locked
-from jsc_explore.data.simulation.assembly import Part, assemble, read_recipe, take_apart
+from jsc_explore.data.access import locked
+from jsc_explore.data.canonical import read_recipe
+from jsc_explore.data.simulation.assembly import Part, assemble, take_apart
 from jsc_explore.data.simulation.blocks import Block, unwritable
 from jsc_explore.data.simulation.detector import PRESETS
 from jsc_explore.data.simulation.events import RECIPE_VERSION
@@ -16,6 +17,7 @@ from jsc_explore.data.simulation.extra import versions
 from jsc_explore.data.simulation.production import plan, simulate
 from jsc_explore.data.sources import SHIPPED, is_own
 from jsc_explore.errors import FieldError
+from jsc_explore.paths import cache_dir
 
 
 def make_sample(
@@ -56,7 +58,7 @@ def check_name(name: str, preset: str, seed: int, folder: Path) -> None:
         if other in name and other != preset:
             raise FieldError("name", name, f"names another preset than {preset}", f"add --preset {other}")
     recipe = read_recipe(folder, source)
-    if recipe is not None and (recipe["preset"], recipe["seed"]) != (preset, str(seed)):
+    if recipe and (recipe["preset"], recipe["seed"]) != (preset, str(seed)):
         rule = f"is a sample of preset {recipe['preset']}, seed {recipe['seed']}, already"
         raise FieldError("name", name, rule, "choose another name")
 
@@ -65,8 +67,8 @@ def _shipped(wanted: list[Block], tell: Callable[[str], object]) -> dict[Block, 
     """Return those of the wanted blocks that come with the project and may stand beside blocks simulated now."""
     recipe = read_recipe(SHIPPED, "simulated")
     first = wanted[0]
-    said = recipe and (recipe["preset"], recipe["seed"], recipe["recipe"])
-    if recipe is None or said != (first.preset, str(first.seed), str(RECIPE_VERSION)):
+    said = (recipe.get("preset"), recipe.get("seed"), recipe.get("recipe"))
+    if said != (first.preset, str(first.seed), str(RECIPE_VERSION)):
         return {}
     there = take_apart(SHIPPED, "simulated")
     found = {block: there[block] for block in wanted if block in there}

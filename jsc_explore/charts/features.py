@@ -1,0 +1,223 @@
+"""The features of the jets: all sixteen at a glance, one at large, and how they go together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pyarrow as pa
+
+from jsc_explore.charts.style import CATEGORIES, FAINT, INK, MUTED, POWER_LABEL, Drawing
+from jsc_explore.data.glossary import CLASS_NAMES, NOTES
+from jsc_explore.data.jets import CLASSES, FEATURES
+
+# Gluon and light quark, which are alike, in two blues; W and Z, more alike still, far apart.
+CLASS_COLOURS = dict(zip(CLASSES, (CATEGORIES[i] for i in (0, 4, 2, 3, 1)), strict=True))
+SELECTION = "feature"
+COLUMNS = 4
+CELL_HEIGHT = 135
+HISTOGRAM_HEIGHT = 330
+CORRELATION_HEIGHT = 560
+# The share of a cell that its curves fill; the rest is gap and title.
+_WIDE, _HIGH = 0.9, 0.66
+_SVG = {"embedOptions": {"renderer": "svg"}}
+
+
+def overview_table(histograms: pa.Table) -> pa.Table:
+    """Return what ``overview_chart`` draws from ``JetFile.histograms``: a row a feature, class and bin.
+
+    Every feature fills its own cell of a grid: ``x`` and ``y`` are places in that grid, ``y`` growing upwards. Cells
+    have no scales of their own: the overview compares shapes.
+    """
+    rows = histograms.to_pylist()
+    span: dict[str, tuple[float, float, float]] = {}
+    for row in rows:
+        low, high, top = span.get(row["feature"], (row["low"], row["high"], 0.0))
+        span[row["feature"]] = min(low, row["low"]), max(high, row["high"]), max(top, row["share"])
+    drawn = []
+    for row in rows:
+        low, high, top = span[row["feature"]]
+        column, line = _place(row["feature"])
+        middle = (row["low"] + row["high"]) / 2
+        drawn.append(
+            {
+                "feature": row["feature"],
+                "class": CLASS_NAMES[row["label"]],
+                "x": column + _WIDE * (middle - low) / (high - low),
+                "y": -line - 1 + _HIGH * row["share"] / top if top else -line - 1.0,
+            }
+        )
+    return pa.Table.from_pylist(drawn)
+
+
+def overview_chart(table: pa.Table, chosen: str, ground: str = "light") -> Drawing:
+    """Draw the table of ``overview_table``; a click selects a ``feature``, and ``chosen`` is outlined."""
+    lines = -(-len(FEATURES) // COLUMNS)
+    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.05, COLUMNS - 0.05], nice=False))
+    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-lines - 0.06, 0], nice=False))
+    curves = (
+        alt.Chart(table)
+        .mark_line(interpolate="step", strokeWidth=1.3)
+        .encode(x=x, y=y, color=_colour(), detail="feature:N")
+    )
+    cells = alt.Chart(pa.Table.from_pylist([_cell(feature, feature == chosen) for feature in FEATURES]))
+    click = alt.selection_point(name=SELECTION, fields=["feature"], toggle=False, on="click")
+    frame = cells.mark_rect(cornerRadius=4, fillOpacity=0, cursor="pointer").encode(
+        x=alt.X("x:Q", axis=None),
+        x2="x2:Q",
+        y=alt.Y("y:Q", axis=None),
+        y2="y2:Q",
+        fill=alt.value(FAINT[ground]),
+        stroke=alt.when("datum.chosen").then(alt.value(INK[ground])).otherwise(alt.value(FAINT[ground])),
+        strokeWidth=alt.when("datum.chosen").then(alt.value(2)).otherwise(alt.value(0.6)),
+        tooltip=[alt.Tooltip("words:N", title=" ")],
+    )
+    names = cells.mark_text(align="left", baseline="top", fontSize=10.5, dx=2, dy=5, cursor="pointer").encode(
+        x=alt.X("x:Q", axis=None),
+        y=alt.Y("y2:Q", axis=None),
+        text="name:N",
+        color=alt.when("datum.chosen").then(alt.value(INK[ground])).otherwise(alt.value(MUTED[ground])),
+    )
+    # The frames last: what lies on top takes the click.
+    chart = alt.layer(curves, names, frame.add_params(click))
+    return chart.properties(height=CELL_HEIGHT * lines, usermeta=_SVG)
+
+
+def histogram_table(histogram: pa.Table, *, log_y: bool) -> pa.Table:
+    """Return what ``histogram_chart`` draws: a row a class and bin, ``class``, edges, ``n``, ``share`` and ``height``.
+
+    A last row of each class, of no width, ends its line. The height is the share, but null where an empty bin has no
+    place on a logarithmic axis: the line is broken there.
+    """
+    end = max(histogram["high"].to_pylist())
+    rows = []
+    for row in histogram.to_pylist():
+        height = None if log_y and not row["n"] else row["share"]
+        drawn = {"class": CLASS_NAMES[row["label"]], "low": row["low"], "high": row["high"], "n": row["n"]}
+        rows.append({**drawn, "share": row["share"], "height": height})
+        if row["high"] == end:  # a step ends where the next begins: the last needs one of no width
+            rows.append({**drawn, "low": end, "n": 0, "share": 0.0, "height": height})
+    return pa.Table.from_pylist(rows, schema=_HISTOGRAM)
+
+
+def histogram_chart(
+    table: pa.Table, feature: str, *, log_x: bool = False, log_y: bool = False, ground: str = "light"
+) -> Drawing:
+    """Draw the table of ``histogram_table``: a step line a class; a click in the legend brings one to the fore."""
+    note = NOTES[feature]
+    low, high = (min(table["low"].to_pylist()), max(table["high"].to_pylist()))
+    x_scale = alt.Scale(type="log" if log_x else "linear", domain=[low, high], nice=False)
+    axis = alt.Axis(grid=False, labelExpr=POWER_LABEL, tickCount=6, labelOverlap=True)
+    x = alt.X("low:Q", title=f"{feature} ({note.unit})" if note.unit else feature, scale=x_scale, axis=axis)
+    marks: dict[str, Any] = {"values": [10.0**power for power in range(-8, 1)]} if log_y else {"tickCount": 5}
+    y = alt.Y(
+        "height:Q",
+        title="share of the class's jets in each bin",
+        scale=alt.Scale(type="log" if log_y else "linear", nice=not log_y),
+        # 0.05% would be read as 0% or 0.1%.
+        axis=alt.Axis(format="~%", **marks),
+    )
+    there = set(table["class"].to_pylist())
+    legend = alt.selection_point(name="legend", fields=["class"], bind="legend")
+    base = alt.Chart(table)
+    lines = base.mark_line(interpolate="step-after", strokeWidth=2).encode(
+        x=x,
+        y=y,
+        color=_colour(),
+        opacity=alt.when(legend).then(alt.value(1)).otherwise(alt.value(0.12)),
+    )
+    near = alt.selection_point(
+        name="near", fields=["low"], nearest=True, on="pointermove", clear="pointerout", empty=False
+    )
+    # One invisible mark a bin: it finds the nearest and shows the shares of all classes there.
+    bins = (
+        base.transform_filter("datum.high > datum.low")
+        .transform_pivot("class", value="share", groupby=["low", "high"])
+        .mark_rule(color=MUTED[ground])
+        .encode(
+            x=alt.X("low:Q", scale=x_scale),
+            opacity=alt.when(near).then(alt.value(0.7)).otherwise(alt.value(0)),
+            tooltip=[
+                alt.Tooltip("low:Q", title="from", format=".4~g"),
+                alt.Tooltip("high:Q", title="to", format=".4~g"),
+            ]
+            + [alt.Tooltip(f"{name}:Q", format=".2~%") for name in CLASS_NAMES.values() if name in there],
+        )
+    )
+    chart = alt.layer(lines.add_params(legend), bins.add_params(near))
+    return chart.properties(height=HISTOGRAM_HEIGHT, usermeta=_SVG)
+
+
+def correlation_chart(table: pa.Table, ground: str = "light") -> Drawing:
+    """Draw ``JetFile.correlations`` as a heat map: blue goes along, orange goes against, the figure on hover."""
+    # White is nothing on a light ground, the ground itself on a dark one.
+    middle = {"light": "#F7F7F7", "dark": "#262A33"}[ground]
+    short: dict[str, Any] = {
+        "ticks": False,
+        "domain": False,
+        "labelOverlap": False,
+        "labelExpr": "replace(datum.label, '_mmdt', '')",
+    }
+    x, y = (
+        alt.X("x:N", sort=list(FEATURES), title=None, axis=alt.Axis(labelAngle=-60, **short)),
+        alt.Y("y:N", sort=list(FEATURES), title=None, axis=alt.Axis(**short)),
+    )
+    colour = alt.Color(
+        "r:Q",
+        scale=alt.Scale(domain=[-1, 0, 1], range=["#D55E00", middle, "#0072B2"], interpolate="rgb"),
+        legend=alt.Legend(
+            title=None, orient="top", gradientLength=220, gradientThickness=10, values=[-1, -0.5, 0, 0.5, 1]
+        ),
+    )
+    base = alt.Chart(table).encode(x=x, y=y)
+    cells = base.mark_rect(cornerRadius=2).encode(
+        color=colour,
+        tooltip=[
+            alt.Tooltip("x:N", title=" "),
+            alt.Tooltip("y:N", title="with"),
+            alt.Tooltip("r:Q", title="r", format="+.3f"),
+        ],
+    )
+    return alt.layer(cells).properties(height=CORRELATION_HEIGHT, usermeta=_SVG)
+
+
+_HISTOGRAM = pa.schema(
+    [
+        ("class", pa.string()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("n", pa.int64()),
+        ("share", pa.float64()),
+        ("height", pa.float64()),
+    ]
+)
+
+
+def _colour() -> alt.Color:
+    names: Sequence[str] = list(CLASS_NAMES.values())
+    return alt.Color(
+        "class:N",
+        scale=alt.Scale(domain=names, range=list(CLASS_COLOURS.values())),
+        legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1),
+    )
+
+
+def _place(feature: str) -> tuple[int, int]:
+    line, column = divmod(FEATURES.index(feature), COLUMNS)
+    return column, line
+
+
+def _cell(feature: str, chosen: bool) -> dict[str, object]:
+    column, line = _place(feature)
+    return {
+        "feature": feature,
+        # All but two end so; without it the names fit a narrow screen.
+        "name": feature.removesuffix("_mmdt"),
+        "words": f"{feature}: {NOTES[feature].words}",
+        "chosen": chosen,
+        "x": column - 0.03,
+        "x2": column + _WIDE + 0.03,
+        "y": -line - 1.03,
+        "y2": -line - 0.08,
+    }

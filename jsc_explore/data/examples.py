@@ -1,0 +1,48 @@
+"""The example jets that come with the project: every constituent of a few, to be drawn, not learned from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from jsc_explore.data.sources import SHIPPED
+
+
+@dataclass(frozen=True)
+class ExampleJet:
+    """One jet: masses and pT in GeV; ``constituents`` rows of (pT in GeV, Δy, Δφ from the axis, kept by grooming)."""
+
+    mass_gev: float
+    mass_mmdt_gev: float
+    pt_gev: float
+    constituents: tuple[tuple[float, float, float, bool], ...]
+
+    @property
+    def kept(self) -> int:
+        """How many constituents grooming kept."""
+        return sum(row[3] for row in self.constituents)
+
+
+@cache
+def example_jets() -> dict[str, dict[str, ExampleJet]]:
+    """Return the examples by class and by place among their class's masses: light, typical, heavy."""
+    return {
+        label: {place: _example(known) for place, known in places.items()} for label, places in _read()["jets"].items()
+    }
+
+
+def example_recipe() -> dict[str, Any]:
+    """Return what the examples were made with: preset, recipe, seed, versions, and of how many jets they are."""
+    return dict(_read()["recipe"])
+
+
+@cache
+def _read() -> dict[str, Any]:
+    return dict(json.loads((SHIPPED / "example-jets.json").read_bytes()))
+
+
+def _example(known: dict[str, Any]) -> ExampleJet:
+    rows = tuple((float(pt), float(dy), float(dphi), bool(kept)) for pt, dy, dphi, kept in known["constituents"])
+    return ExampleJet(known["mass_gev"], known["mass_mmdt_gev"], known["pt_gev"], rows)

@@ -1,0 +1,67 @@
+"""A journey through the Data page in a real browser; screenshots go to ``screenshots/``."""
+
+import re
+
+import pytest
+import test_journeys as journeys
+from playwright.sync_api import expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+# The same server, browser and patience as on the other pages' journeys.
+server, browser, page = journeys.server, journeys.browser, journeys.page
+BIG = ".st-key-histogram_panel svg.marks"
+
+
+def test_from_the_grid_to_a_feature_on_logarithmic_axes_and_back(page, server):
+    address, _ = server
+    journeys.open_page(page, address)
+    page.get_by_role("link", name="Data").click()
+    expect(page.get_by_text("270,000 jets of 5 kinds, 54,000 of each")).to_be_visible()
+    expect(page.locator(BIG)).to_contain_text("mass_mmdt (GeV)")
+
+    overview = page.locator(".st-key-overview svg.marks")
+    overview.scroll_into_view_if_needed()
+    name = overview.get_by_text("multiplicity", exact=True).bounding_box()
+    page.mouse.click(name["x"] + name["width"] / 2, name["y"] + 40)
+    expect(page.locator(BIG)).to_contain_text("multiplicity")
+    # The tooltip over the overview says it too.
+    expect(page.locator(".st-key-histogram_panel").get_by_text("How many particles the detector saw")).to_be_visible()
+    assert "feature=multiplicity" in page.url
+
+    page.get_by_text("Log y").click()
+    expect(page.locator(BIG)).to_contain_text("0.1%")
+    page.get_by_text("Log x").click()
+    expect(page).to_have_url(re.compile("log_x=true"))
+    journeys.shoot(page, "data-feature")
+
+    page.get_by_role("radio", name="top").first.click()
+    expect(page.get_by_text("A top quark (173 GeV) decays to a W and a b quark")).to_be_visible()
+    page.get_by_role("radio", name="a heavy one").click()
+    expect(page.get_by_text("the mass stays 172.4 GeV")).to_be_visible()
+    assert journeys.visible_errors(page) == []
+
+    view = page.url
+    page.get_by_role("link", name="Explore").click()
+    expect(page.locator(".st-key-grid svg.marks")).to_be_visible()
+    assert page.get_by_text("In the address").count() == 0
+    page.goto(view)
+    expect(page.locator(BIG)).to_contain_text("multiplicity")
+    expect(page.get_by_text("A top quark (173 GeV) decays to a W and a b quark")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width", "height"),
+    [("dark", 1440, 900), ("light", 420, 900), ("light", 1024, 768), ("light", 1920, 1080)],
+)
+def test_the_data_are_readable_dark_narrow_and_projected(browser, server, scheme, width, height):
+    address, _ = server
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(f"{address}/data")
+    expect(page.locator(".st-key-correlation_panel svg.marks")).to_be_visible(timeout=journeys.PATIENCE_MS)
+    cone = page.locator(".st-key-jet_panel svg.marks .mark-line path").first.bounding_box()
+    assert cone["width"] == pytest.approx(cone["height"], rel=0.02)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.wait_for_timeout(500)
+    journeys.shoot(page, f"data-{scheme}-{width}")
+    context.close()
