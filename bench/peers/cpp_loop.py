@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from bench.peers import task
 from bench.peers.task import RATE, AbsentError, Task
 from jsc_explore.models import biases_before_batch_norm
 
@@ -22,13 +23,13 @@ SOURCE = Path(__file__).parent / "yardstick.cpp"
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-mprefer-vector-width=512", "-std=c++17", "-shared", "-fPIC", "-Wno-psabi")
 
 
-class Loop:
-    """See ``bench.peers.task.Loop``. Raises AbsentError without g++."""
+class Loop(task.Loop):
+    """See ``task.Loop``. Raises AbsentError without g++."""
 
-    def __init__(self, task: Task) -> None:
-        self.task, self.modules = task, task.modules()
-        self.library = _compiled(_program(self.modules[0]), task.batch_size)
-        x, y = task.jets
+    def __init__(self, work: Task) -> None:
+        super().__init__(work)
+        self.library = _compiled(_program(self.modules[0]), work.batch_size)
+        x, y = work.jets
         self.x, self.y = _aligned(x.numpy()), y.numpy().astype(np.uint8)
         self.figures = np.zeros(2)
 
@@ -36,8 +37,9 @@ class Loop:
         """Train each replica for ``steps`` steps; return the seconds."""
         self.modules = self.task.modules()
         states = [_flat(module) for module in self.modules]
+        orders = self.task.orders(steps)
         begin = time.perf_counter()
-        for (parameters, running), order in zip(states, self.task.orders(steps), strict=True):
+        for (parameters, running), order in zip(states, orders, strict=True):
             m, v = np.zeros_like(parameters), np.zeros_like(parameters)
             self.figures[:] = 0
             self.library.train(
@@ -48,10 +50,6 @@ class Loop:
         for module, (parameters, running) in zip(self.modules, states, strict=True):
             _restore(module, parameters, running)
         return seconds
-
-    def weights(self) -> list[dict[str, Tensor]]:
-        """Return the replicas' weights."""
-        return [module.state_dict() for module in self.modules]
 
 
 def _program(module: nn.Sequential) -> str:

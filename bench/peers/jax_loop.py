@@ -16,26 +16,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.peers import task
 from bench.peers.task import RATE, AbsentError, Task
 
 _TRIED_STEPS = 500
 
 
-class Loop:
-    """See ``bench.peers.task.Loop``. Raises AbsentError without JAX."""
+class Loop(task.Loop):
+    """See ``task.Loop``. Raises AbsentError without JAX."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, work: Task) -> None:
         if importlib.util.find_spec("jax") is None:
             raise AbsentError("JAX is not installed; pip install -r bench/requirements.txt")
         import jax
 
-        self.task, self.modules = task, task.modules()
+        super().__init__(work)
         devices = len(jax.devices())
-        ways = [count for count in (1, devices) if task.replicas % count == 0]
-        self.placements = {count: _Placement(task, count) for count in dict.fromkeys(ways)}
+        ways = [count for count in (1, devices) if work.replicas % count == 0]
+        self.placements = {count: _Placement(work, count) for count in dict.fromkeys(ways)}
         self.count = ways[0]
         if len(self.placements) > 1:
-            steps = min(_TRIED_STEPS, task.steps_per_epoch)
+            steps = min(_TRIED_STEPS, work.steps_per_epoch)
             for count in ways:
                 self._run(count, steps)
             self.count = min(ways, key=lambda count: self._run(count, steps))
@@ -47,10 +48,6 @@ class Loop:
             self._run(self.count, steps)
         return self._run(self.count, steps)
 
-    def weights(self) -> list[dict[str, Tensor]]:
-        """Return the replicas' weights."""
-        return [module.state_dict() for module in self.modules]
-
     def _run(self, count: int, steps: int) -> float:
         import jax
 
@@ -58,9 +55,9 @@ class Loop:
         self.modules = self.task.modules()
         state = placement.place(_state(self.modules))
         placement.prepare(steps, state)
-        jax.block_until_ready(state)
-        begin = time.perf_counter()
         order = placement.place(self.task.orders(steps).numpy().astype(np.int32))
+        jax.block_until_ready((state, order))
+        begin = time.perf_counter()
         state, figures = placement.compiled[steps](state, order, placement.x, placement.y)
         jax.block_until_ready((state, figures))
         seconds = time.perf_counter() - begin
@@ -71,17 +68,17 @@ class Loop:
 class _Placement:
     """The program of an epoch for replicas spread over ``count`` devices, compiled for each number of steps."""
 
-    def __init__(self, task: Task, count: int) -> None:
+    def __init__(self, work: Task, count: int) -> None:
         import jax
         from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-        self.batch_size = task.batch_size
+        self.batch_size = work.batch_size
         mesh = Mesh(np.array(jax.devices()[:count]), ("replica",))
         self.spread, self.same = NamedSharding(mesh, PartitionSpec("replica")), NamedSharding(mesh, PartitionSpec())
-        x, y = task.jets
+        x, y = work.jets
         self.x = jax.device_put(x.numpy(), self.same)
         self.y = jax.device_put(y.numpy().astype(np.int32), self.same)
-        epoch = jax.vmap(partial(_epoch, _layers(task.modules()[0])), in_axes=(0, 0, None, None))
+        epoch = jax.vmap(partial(_epoch, _layers(work.modules()[0])), in_axes=(0, 0, None, None))
         self.program = jax.jit(epoch, donate_argnums=(0,))
         self.compiled: dict[int, Callable[..., Any]] = {}
 

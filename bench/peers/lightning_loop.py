@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
+from bench.peers import task
 from bench.peers.task import RATE, Task
 
 # Batches before the clock starts: the Trainer's own preparations and the workers' start are not the training's.
@@ -25,13 +26,14 @@ SKIPPED = 20
 _TRIED_STEPS = 60
 
 
-class Loop:
-    """See ``bench.peers.task.Loop``; loads in this process or in a worker a core (mase's default), as is faster."""
+class Loop(task.Loop):
+    """See ``task.Loop``; loads in this process or in a worker a core (mase's default), as is faster."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, work: Task) -> None:
         torch.set_num_threads(1)
-        self.task, self.modules, self.workers = task, task.modules(), 0
-        steps = min(_TRIED_STEPS, task.steps_per_epoch - SKIPPED)
+        super().__init__(work)
+        self.workers = 0
+        steps = min(_TRIED_STEPS, work.steps_per_epoch - SKIPPED)
         if steps > 0:
             self.workers = min((0, os.cpu_count() or 1), key=lambda workers: self._fit_all(steps, workers))
 
@@ -41,10 +43,6 @@ class Loop:
         Those are taken in addition where the epoch is long enough, so that as many are timed as asked for.
         """
         return self._fit_all(steps, self.workers)
-
-    def weights(self) -> list[dict[str, Tensor]]:
-        """Return the replicas' weights."""
-        return [module.state_dict() for module in self.modules]
 
     def _fit_all(self, steps: int, workers: int) -> float:
         self.modules = self.task.modules()
@@ -58,6 +56,7 @@ class Loop:
             )  # fmt: skip
             seconds += _fit(_Lab(module), loader, extra)
         return seconds
+
 
 class _Lab(LightningModule):
     """The lab's wrapper, reduced to what training takes."""

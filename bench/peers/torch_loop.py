@@ -5,25 +5,26 @@ from __future__ import annotations
 import time
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
+from bench.peers import task
 from bench.peers.task import RATE, Task
 
 
-class Loop:
-    """See ``bench.peers.task.Loop``."""
+class Loop(task.Loop):
+    """See ``task.Loop``."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, work: Task) -> None:
         torch.set_num_threads(1)
-        self.task, self.modules = task, task.modules()
+        super().__init__(work)
 
     def train(self, steps: int) -> float:
         """Train each replica for ``steps`` steps; return the seconds."""
         self.modules = self.task.modules()
         x, y = self.task.jets
+        orders = self.task.orders(steps)
         begin = time.perf_counter()
-        for module, order in zip(self.modules, self.task.orders(steps), strict=True):
+        for module, order in zip(self.modules, orders, strict=True):
             trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
             optimizer = torch.optim.Adam(trained, RATE, fused=True)
             for rows in order:
@@ -32,7 +33,3 @@ class Loop:
                 loss.backward()
                 optimizer.step()
         return time.perf_counter() - begin
-
-    def weights(self) -> list[dict[str, Tensor]]:
-        """Return the replicas' weights."""
-        return [module.state_dict() for module in self.modules]
