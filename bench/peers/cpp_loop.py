@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
 import shutil
 import subprocess
 import tempfile
@@ -20,7 +21,16 @@ from bench.peers.task import RATE, AbsentError, Task
 from jsc_explore.models import biases_before_batch_norm
 
 SOURCE = Path(__file__).parent / "yardstick.cpp"
-FLAGS = ("-O3", "-march=native", "-ffast-math", "-mprefer-vector-width=512", "-std=c++17", "-shared", "-fPIC", "-Wno-psabi")
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-ffast-math",
+    "-mprefer-vector-width=512",
+    "-std=c++17",
+    "-shared",
+    "-fPIC",
+    "-Wno-psabi",
+)
 
 
 class Loop(task.Loop):
@@ -55,7 +65,7 @@ class Loop(task.Loop):
 def _program(module: nn.Sequential) -> str:
     """Write the network as the yardstick's types; each ReLU belongs to the layer before it."""
     frozen, layers = biases_before_batch_norm(module), list(module.named_children())
-    followed = {name for (name, _), (_, after) in zip(layers, layers[1:], strict=False) if isinstance(after, nn.ReLU)}
+    followed = {name for (name, _), (_, after) in itertools.pairwise(layers) if isinstance(after, nn.ReLU)}
     parts = []
     for name, layer in layers:
         if isinstance(layer, nn.Linear):
@@ -108,6 +118,6 @@ def _restore(module: nn.Sequential, parameters: np.ndarray, running: np.ndarray)
         (list(module.parameters()), parameters),
         ([buffer for buffer in module.buffers() if buffer.is_floating_point()], running),
     ):
-        pieces = torch.from_numpy(flat).split([tensor.numel() for tensor in tensors])
+        pieces = torch.split(torch.from_numpy(flat), [tensor.numel() for tensor in tensors])
         for tensor, piece in zip(tensors, pieces, strict=True):
             tensor.data.copy_(piece.view(tensor.shape))

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 from multiprocessing.connection import Connection
 
-from bench.peers.task import AbsentError, Task
+from bench.peers.task import AbsentError, Loop, Task
 
 
 class Host:
@@ -49,18 +49,19 @@ class Host:
 
 
 def _serve(link: Connection, way: str) -> None:
-    module, loop = importlib.import_module(f"bench.peers.{way}"), None
+    make: type[Loop] = importlib.import_module(f"bench.peers.{way}").Loop
+    loop: Loop | None = None
     try:
         while True:
             question, *values = link.recv()
-            if question == "epoch_s":
+            if question == "epoch_s" and loop is not None:
                 link.send(loop.epoch_s())
                 continue
             task, budget_s = values
             if loop is not None:
                 loop.close()
             try:
-                loop = module.Loop(task)
+                loop = make(task)
                 link.send(loop.plan(budget_s))
             except AbsentError as error:
                 link.send(error)

@@ -1,7 +1,7 @@
 """JAX at its fair best: a whole epoch in one jitted scan, replicas under vmap, the gather inside, state donated.
 
-``devices`` of the host are as many as XLA was told (``--xla_force_host_platform_device_count``); replicas are spread over
-them, or left to one device and XLA's own threads, as is faster for the task.
+``devices`` of the host are as many as XLA was told (``--xla_force_host_platform_device_count``); replicas are
+spread over them, or left to one device and XLA's own threads, as is faster for the task.
 """
 
 from __future__ import annotations

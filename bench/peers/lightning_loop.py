@@ -74,9 +74,8 @@ class _Lab(LightningModule):
         self.log("train_loss_step", loss)
         return loss
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = torch.optim.Adam([p for p in self.model.parameters() if p.requires_grad], RATE)
-        return {"optimizer": optimizer}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam([p for p in self.model.parameters() if p.requires_grad], RATE)
 
 
 class _Clock(Callback):

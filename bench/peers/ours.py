@@ -1,4 +1,4 @@
-"""This project: ``train_stack``, the entry that the engine's workers use, in as many processes as the engine would take.
+"""This project: ``train_stack``, the entry that the engine's workers use, in the processes that the engine would take.
 
 The only file of the bench that knows how the project trains; what another engine needs is changed here alone.
 """

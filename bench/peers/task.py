@@ -112,7 +112,8 @@ class Loop(ABC):
         return time.perf_counter() - begin
 
     def close(self) -> None:
-        """End what was started."""
+        """End what was started, where anything was."""
+        return
 
 
 @lru_cache(maxsize=2)
