@@ -38,7 +38,7 @@ class Bound:
 class Report:
     """What a measurement found: ``figures`` are single numbers by key, ``rows`` the table behind them.
 
-    ``bounds`` are what some of the figures must keep; ``notes`` say how it was measured and what is missing.
+    ``summary`` is the table as a README shows it, where ``rows`` are too many. ``bounds`` are what some of the figures must keep; ``notes`` say how it was measured and what is missing.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Report:
     rows: list[dict[str, Any]] = field(default_factory=list)
     bounds: dict[str, Bound] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    summary: list[dict[str, Any]] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=lambda: machine())
     versions: dict[str, str] = field(default_factory=lambda: {"python": platform.python_version(), **versions()})
 
@@ -66,10 +67,10 @@ class Report:
         lines = ["| figure | measured | bound |", "|---|---:|---|"]
         for key, value in self.figures.items():
             lines.append(f"| `{key}` | {value:.3g} | {self.bounds[key].show(value) if key in self.bounds else ''} |")
-        if self.rows:
-            names = list(self.rows[0])
+        if rows := self.summary or self.rows:
+            names = list(rows[0])
             lines += ["", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-            lines += ["| " + " | ".join(_short(row.get(name, "")) for name in names) + " |" for row in self.rows]
+            lines += ["| " + " | ".join(_short(row.get(name, "")) for name in names) + " |" for row in rows]
         where = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.machine.items())
         what = ", ".join(f"{name} {value}" for name, value in self.versions.items())
         return "\n".join([*lines, "", *self.notes, "", f"Machine: {where}. Versions: {what}."])

@@ -61,7 +61,8 @@ def run(quick: bool) -> Report:
     figures = _ratios(table) | _job_figures(cold, warm, peak_mb)
     rows = [_row(key, measured) for key, measured in table.items()]
     rows += _job_rows("cold", cold) + _job_rows("warm", warm)
-    return Report("training", figures, rows, {k: b for k, b in bounds().items() if k in figures}, _notes(absent, quick))
+    kept = {key: bound for key, bound in bounds().items() if key in figures}
+    return Report("training", figures, rows, kept, _notes(absent, quick), _summary(table))
 
 
 def bounds() -> dict[str, Bound]:
@@ -119,6 +120,8 @@ def _measure_cell(cell: Cell, hosts: dict[Entrant, Host], n: int, budget_s: floa
         except AbsentError as error:
             absent[one.name] = str(error)
             _say(f"skipped: {one.name}: {error}")
+        else:
+            _say(f"{one.name}, {one.replicas} replicas: {steps[one]} steps a measurement")
     seconds: dict[Entrant, list[float]] = {one: [] for one in steps}
     # In turn, so that a machine that is busy for a while slows all of them down.
     for _ in range(n):
@@ -159,6 +162,20 @@ def _job_figures(cold: list[JobTimes], warm: list[JobTimes], peak_mb: float) -> 
 def _row(key: tuple[str, int, str, int], measured: Measured) -> dict[str, Any]:
     model, batch, name, replicas = key
     return _figures_row(f"jsc-{model}", batch, name, replicas, list(measured.seconds), measured.share)
+
+
+def _summary(table: Table) -> list[dict[str, Any]]:
+    """Return one row a cell: median and spread of each entrant."""
+    cells = dict.fromkeys((model, batch) for model, batch, _, _ in table)
+    return [
+        {"seconds an epoch": f"jsc-{model}, batch {batch}"}
+        | {
+            f"{name} ×{replicas}": f"{measured.median:.2g} ({min(measured.seconds):.2g}–{max(measured.seconds):.2g})"
+            for (m, b, name, replicas), measured in table.items()
+            if (m, b) == (model, batch)
+        }
+        for model, batch in cells
+    ]
 
 
 def _job_rows(kind: str, jobs: list[JobTimes]) -> list[dict[str, Any]]:

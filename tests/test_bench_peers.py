@@ -182,6 +182,12 @@ def test_every_figure_of_the_issue_has_its_bound():
     assert set(training.bounds()) == keys
 
 
+def test_the_summary_has_one_row_a_cell_with_median_and_spread():
+    assert training._summary(measured(lab1=4.0, ours10=0.05)) == [
+        {"seconds an epoch": "jsc-tiny, batch 256", "lab ×1": "4 (3.6–8)", "ours ×10": "0.05 (0.045–0.1)"}
+    ]
+
+
 def test_job_figures_are_medians():
     cold = [JobTimes(3.0, 6.0)]
     warm = [JobTimes(0.1, 1.0), JobTimes(0.4, 2.0), JobTimes(0.2, 9.0)]
