@@ -38,7 +38,8 @@ class Bound:
 class Report:
     """What a measurement found: ``figures`` are single numbers by key, ``rows`` the table behind them.
 
-    ``summary`` is the table as a README shows it, where ``rows`` are too many. ``bounds`` are what some of the figures must keep; ``notes`` say how it was measured and what is missing.
+    ``summary`` is the table as a README shows it, where ``rows`` are too many. ``bounds`` are what some of the
+    figures must keep; ``notes`` say how it was measured and what is missing.
     """
 
     name: str
