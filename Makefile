@@ -20,8 +20,8 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test
-	$(BIN)/python -m bench all
+bench: $(VENV)/.bench
+	$(BIN)/python -m bench all $(BENCH_OPTIONS)
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,6 +37,10 @@ $(VENV)/.app: $(VENV)/.python requirements.txt pyproject.toml
 
 $(VENV)/.test: $(VENV)/.app tests/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test bench/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
 	@touch $@
 
 clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -14,15 +15,39 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("torch", "lightning", "duckdb", "pyarrow", "streamlit", "altair", "distributed", "numpy")
+_OPTIONAL = ("numba", "jax")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a figure must keep: ``at_least`` or, otherwise, at most ``limit``."""
+
+    limit: float
+    at_least: bool
+
+    def holds(self, value: float) -> bool:
+        """Say whether a measured value keeps it."""
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def show(self, value: float) -> str:
+        """Return the bound and whether the value keeps it: ``>= 40  ok``."""
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}  {'ok' if self.holds(value) else 'NOT MET'}"
 
 
 @dataclass
 class Report:
-    """What a measurement found: ``figures`` are single numbers by key, ``rows`` the table behind them."""
+    """What a measurement found: ``figures`` are single numbers by key, ``rows`` the table behind them.
+
+    ``summary`` is the table as a README shows it, where ``rows`` are too many. ``bounds`` are what some of the
+    figures must keep; ``notes`` say how it was measured and what is missing.
+    """
 
     name: str
     figures: dict[str, float]
     rows: list[dict[str, Any]] = field(default_factory=list)
+    bounds: dict[str, Bound] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    summary: list[dict[str, Any]] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=lambda: machine())
     versions: dict[str, str] = field(default_factory=lambda: {"python": platform.python_version(), **versions()})
 
@@ -32,10 +57,28 @@ class Report:
 
     def show(self) -> str:
         """Return the report for people: figures first, then the table, machine and versions last."""
-        lines = [f"bench {self.name}", *(f"  {key:40} {value:.4g}" for key, value in self.figures.items()), ""]
+        lines = [f"bench {self.name}", *(self._line(key, value) for key, value in self.figures.items()), ""]
         lines += ["  " + "  ".join(f"{key}={_short(value)}" for key, value in row.items()) for row in self.rows]
+        lines += ["", *(f"  {note}" for note in self.notes)]
         lines += ["", f"  {self.machine}", f"  {self.versions}"]
         return "\n".join(lines)
+
+    def markdown(self) -> str:
+        """Return the report as tables for a README."""
+        lines = ["| figure | measured | bound |", "|---|---:|---|"]
+        for key, value in self.figures.items():
+            lines.append(f"| `{key}` | {value:.3g} | {self.bounds[key].show(value) if key in self.bounds else ''} |")
+        if rows := self.summary or self.rows:
+            names = list(rows[0])
+            lines += ["", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+            lines += ["| " + " | ".join(_short(row.get(name, "")) for name in names) + " |" for row in rows]
+        where = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.machine.items())
+        what = ", ".join(f"{name} {value}" for name, value in self.versions.items())
+        return "\n".join([*lines, "", *self.notes, "", f"Machine: {where}. Versions: {what}."])
+
+    def _line(self, key: str, value: float) -> str:
+        bound = f"  {self.bounds[key].show(value)}" if key in self.bounds else ""
+        return f"  {key:40} {value:<10.4g}{bound}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -73,7 +116,9 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages measured."""
-    return {name: version(name) for name in _PACKAGES}
+    return {name: version(name) for name in _PACKAGES} | {
+        name: version(name) for name in _OPTIONAL if importlib.util.find_spec(name) is not None
+    }
 
 
 def _processor() -> str:

@@ -1,0 +1,188 @@
+"""This project: ``train_stack``, the entry that the engine's workers use, in the processes that the engine would take.
+
+The only file of the bench that knows how the project trains; what another engine needs is changed here alone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+
+import torch
+from safetensors.torch import load
+
+from bench.peers import task
+from bench.peers.task import Task
+from jsc_explore.config import RunConfig
+from jsc_explore.jobs.pack import pack
+from jsc_explore.jobs.queue import BULK, Job
+from jsc_explore.record import Outcome, Point
+from jsc_explore.training.stack import DeviceSplit
+from jsc_explore.training.train import train_stack
+
+# Rows evaluated at each point: the others evaluate nothing, and a point there must be.
+_EVALUATED = 1000
+# More epochs than any measurement lets pass.
+_EPOCHS = 1000
+_TRIED_STEPS = 100
+
+
+class Loop(task.Loop):
+    """See ``task.Loop``; processes are started for ``plan`` and end with ``close``."""
+
+    def __init__(self, work: Task) -> None:
+        super().__init__(work)
+        torch.set_num_threads(1)
+        self.links: list[Connection] = []
+        self.processes: list[SpawnProcess] = []
+
+    def plan(self, budget_s: float) -> int:
+        """Choose how many steps fit into the budget: whole epochs, or the beginning of the first."""
+        self._start()
+        tried, epoch = self._ask(_TRIED_STEPS), self.task.steps_per_epoch
+        afford = int(budget_s / tried.step_s)
+        self.steps = afford // epoch * epoch if afford >= epoch else max(_TRIED_STEPS, afford)
+        return self.steps
+
+    def epoch_s(self) -> float:
+        """Measure seconds per epoch of all replicas, those of the slowest process.
+
+        What comes before the first look (Trainer, point before the first step) is left out. Of the drawing of orders, a
+        measurement of whole epochs contains all; where less than an epoch was timed it is added.
+        """
+        timed = self._ask(self.steps)
+        drawn = 0.0 if timed.whole_epochs else self.draw_s() / len(self.links)
+        return drawn + timed.step_s * self.task.steps_per_epoch
+
+    def train(self, steps: int) -> float:
+        """Train in this process for whole epochs, the only length that leaves weights; return the seconds."""
+        epochs, rest = divmod(steps, self.task.steps_per_epoch)
+        if rest:
+            raise ValueError(f"steps = {steps}: must be whole epochs of {self.task.steps_per_epoch} steps")
+        notebook = _Notebook(None)
+        runs = {str(seed): self.task.run(seed).with_(max_epochs=epochs) for seed in range(self.task.replicas)}
+        begin = time.perf_counter()
+        train_stack(runs, _split(self.task), notebook, device="cpu")
+        seconds = time.perf_counter() - begin
+        for key, module in zip(runs, self.modules, strict=True):
+            module.load_state_dict(load(notebook.outcomes[key].weights))
+        return seconds
+
+    def close(self) -> None:
+        """End the processes."""
+        for link in self.links:
+            link.close()
+        for process in self.processes:
+            process.join()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        for part in _parts([self.task.run(seed) for seed in range(self.task.replicas)]):
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(there, self.task, part))
+            process.start()
+            there.close()
+            self.links.append(here)
+            self.processes.append(process)
+        for link in self.links:
+            link.recv()
+
+    def _ask(self, steps: int) -> _Timed:
+        for link in self.links:
+            link.send(steps)
+        return max((_answer(link) for link in self.links), key=lambda timed: timed.step_s)
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """Seconds a step took, all replicas of a process; ``whole_epochs``: what an epoch costs beside steps is in it."""
+
+    step_s: float
+    whole_epochs: bool
+
+
+class _Notebook:
+    """An observer that times: from the first look, or the first epoch's end, until ``steps`` later; then it cancels."""
+
+    def __init__(self, steps: int | None) -> None:
+        self.steps = steps
+        self.outcomes: dict[str, Outcome] = {}
+        self._keys: set[str] = set()
+        self._begin: tuple[int, float] | None = None
+        self._timed: _Timed | None = None
+
+    @property
+    def timed(self) -> _Timed:
+        """What was measured."""
+        if self._timed is None:
+            raise RuntimeError(f"the training ended before {self.steps} steps were timed")
+        return self._timed
+
+    def point(self, key: str, point: Point) -> None:
+        pass
+
+    def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
+        """Look at the clock."""
+        now, epoch = time.perf_counter(), total_steps[0] // _EPOCHS if total_steps else 0
+        self._keys = set(keys)
+        if self.steps is None or self._timed is not None or not epoch:
+            return
+        whole = self.steps >= epoch - 1  # the project keeps the short last batch, as the lab does
+        if self._begin is None:
+            if not whole or step % epoch == 0:
+                self._begin = step, now
+            return
+        first, begin = self._begin
+        if step - first >= self.steps and (not whole or step % epoch == 0):
+            self._timed = _Timed((now - begin) / (step - first), whole)
+
+    def finished(self, key: str, outcome: Outcome) -> None:
+        """Keep the outcome."""
+        self.outcomes[key] = outcome
+
+    def cancelled(self) -> set[str]:
+        """Return every run once all is timed."""
+        return self._keys if self._timed is not None else set()
+
+
+def _answer(link: Connection) -> _Timed:
+    try:
+        timed: _Timed = link.recv()
+    except EOFError:
+        raise RuntimeError("a training process of the project ended; its traceback is above") from None
+    return timed
+
+
+def _serve(link: Connection, work: Task, runs: dict[str, RunConfig]) -> None:
+    torch.set_num_threads(1)
+    split = _split(work)
+    longer = {key: run.with_(max_epochs=_EPOCHS) for key, run in runs.items()}
+    link.send("ready")
+    while True:
+        try:
+            steps = link.recv()
+        except EOFError:
+            return
+        notebook = _Notebook(steps)
+        train_stack(longer, split, notebook, device="cpu")
+        link.send(notebook.timed)
+
+
+def _split(work: Task) -> DeviceSplit:
+    x, y = work.jets
+    few_x, few_y = x[:_EVALUATED], y[:_EVALUATED]
+    return DeviceSplit(x, y, few_x, few_y, few_x, few_y)
+
+
+def _parts(runs: Sequence[RunConfig]) -> list[dict[str, RunConfig]]:
+    """Divide the runs among processes as the engine does."""
+    jobs = [
+        Job(str(run.seed), "", run, "queued", BULK, 1, False, 0, 0, float(run.seed), None, None, None) for run in runs
+    ]
+    plans = pack(jobs, os.cpu_count() or 1)
+    return [{job.run_id: job.config for job in plan.jobs} for plan in plans]
