@@ -1,5 +1,6 @@
 """The queue, packing and asking: a run is asked for once, no request is lost, urgent work goes first."""
 
+import itertools
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from jsc_explore.errors import DataError, StoreError
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.ask import ask, identify
 from jsc_explore.jobs.estimate import expected_seconds, format_seconds
-from jsc_explore.jobs.pack import MAX_REPLICAS, pack
+from jsc_explore.jobs.pack import MAX_KERNEL_REPLICAS, MAX_REPLICAS, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, EngineState, Job
 from jsc_explore.record import Outcome, RunRecord
 from jsc_explore.store import Store
@@ -358,16 +359,31 @@ def test_urgent_stacks_come_first(jobs, slots):
     assert priorities == sorted(priorities)
 
 
-def test_small_work_stays_together_and_large_work_is_dealt_to_the_free_workers():
-    tiny = [waiting(RunConfig(batch_size=16, seed=seed), seed) for seed in range(10)]
-    large = [waiting(RunConfig(batch_size=4096, seed=seed), seed) for seed in range(10)]
-    assert [len(plan.jobs) for plan in pack(tiny, 3)] == [10]
-    assert sorted(len(plan.jobs) for plan in pack(large, 3)) == [3, 3, 4]
+def test_small_steps_stay_together_and_large_ones_are_dealt_to_the_free_workers():
+    def jobs(batch_size):
+        run = RunConfig(model="jsc-conv", batch_size=batch_size)
+        return [waiting(run.with_(seed=seed), seed) for seed in range(10)]
+
+    assert [len(plan.jobs) for plan in pack(jobs(16), 3)] == [10]
+    assert sorted(len(plan.jobs) for plan in pack(jobs(4096), 3)) == [3, 3, 4]
 
 
 def test_each_part_of_a_dealt_group_has_long_and_short_runs():
-    jobs = [waiting(RunConfig(batch_size=4096, max_epochs=epochs), epochs) for epochs in (1, 2, 10, 20)]
+    run = RunConfig(model="jsc-conv", batch_size=4096)
+    jobs = [waiting(run.with_(max_epochs=epochs), epochs) for epochs in (1, 2, 10, 20)]
     assert [[job.config.max_epochs for job in plan.jobs] for plan in pack(jobs, 2)] == [[20, 2], [10, 1]]
+
+
+def test_the_kernels_work_goes_to_every_worker_and_runs_of_a_seed_stay_together():
+    five = [waiting(RunConfig(seed=seed), seed) for seed in range(5)]
+    assert sorted(len(plan.jobs) for plan in pack(five, 3)) == [1, 2, 2]
+    grid = [
+        waiting(RunConfig(learning_rate=rate, seed=seed), number)
+        for number, (rate, seed) in enumerate(itertools.product((1e-4, 1e-3, 1e-2), range(5)))
+    ]
+    seeds = [{job.config.seed for job in plan.jobs} for plan in pack(grid, 5)]
+    assert seeds == [{0}, {1}, {2}, {3}, {4}]
+    assert max(len(plan.jobs) for plan in pack(grid, 1)) <= MAX_KERNEL_REPLICAS
 
 
 # ---- asking and estimating

@@ -22,7 +22,7 @@ from jsc_explore.config import RunConfig
 from jsc_explore.jobs.pack import pack
 from jsc_explore.jobs.queue import BULK, Job
 from jsc_explore.record import Outcome, Point
-from jsc_explore.training.stack import DeviceSplit
+from jsc_explore.training.replicas import DeviceSplit
 from jsc_explore.training.train import train_stack
 
 # Rows evaluated at each point: the others evaluate nothing, and a point there must be.

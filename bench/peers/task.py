@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.models import biases_before_batch_norm, build
-from jsc_explore.training.stack import batch_order
+from jsc_explore.training.replicas import batch_order
 
 RATE = 1e-3
 _TRIED_STEPS = 100

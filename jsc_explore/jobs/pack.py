@@ -1,17 +1,22 @@
-"""Packing: waiting runs into stacks that share their steps, so that many replicas cost little more than one."""
+"""Packing: waiting runs into stacks, each the work of one worker, so that all of them are done soonest."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jsc_explore.jobs.queue import Job
+from jsc_explore.training.choice import why_not_kernel
 
-# Beyond this many replicas a step's arithmetic outweighs what it costs to launch it, and a stack gains nothing more.
+# Replicas that step together as one tensor share what it costs to launch a step; beyond this many their arithmetic
+# outweighs it, and a stack gains nothing more.
 MAX_REPLICAS = 32
 # Below this many rows a step (replicas × batch size) launching dominates: two half stacks would take as long as one.
 SPLIT_ROWS = 4096
+# The kernel takes replicas one after the other: its stacks are no faster for being large, only slower to change.
+MAX_KERNEL_REPLICAS = 8
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,22 @@ def pack(jobs: Iterable[Job], slots: int, resumable: Mapping[str, int] | None = 
     for job in sorted(jobs, key=lambda job: job.priority):
         key = (job.priority, *job.config.stack_key, (resumable or {}).get(job.run_id, 0))
         groups.setdefault(key, []).append(job)
-    return [plan for group in groups.values() for plan in _split(group, max(1, slots))]
+    return [
+        StackPlan(tuple(part), group[0].priority) for group in groups.values() for part in _split(group, max(1, slots))
+    ]
 
 
-def _split(group: Sequence[Job], slots: int) -> list[StackPlan]:
+def _split(group: Sequence[Job], slots: int) -> list[Sequence[Job]]:
+    count = len(group)
+    if why_not_kernel(group[0].config) is None:
+        # Runs of one seed take the same batches, whose order is drawn once for a stack: they stay together, and each
+        # part has long and short runs.
+        ordered = sorted(group, key=lambda job: (job.config.seed, -job.config.max_epochs))
+        parts = max(math.ceil(count / MAX_KERNEL_REPLICAS), min(slots, count))
+        cuts = [part * count // parts for part in range(parts + 1)]
+        return [ordered[start:stop] for start, stop in itertools.pairwise(cuts)]
     # Long runs first, dealt in turn: each part then holds some of every length and ends at about the same time.
     ordered = sorted(group, key=lambda job: -job.config.max_epochs)
-    rows = len(group) * group[0].config.batch_size
-    parts = max(math.ceil(len(group) / MAX_REPLICAS), min(slots, rows // SPLIT_ROWS, len(group)), 1)
-    return [StackPlan(tuple(ordered[part::parts]), group[0].priority) for part in range(parts)]
+    rows = count * group[0].config.batch_size
+    parts = max(math.ceil(count / MAX_REPLICAS), min(slots, rows // SPLIT_ROWS, count), 1)
+    return [ordered[part::parts] for part in range(parts)]
