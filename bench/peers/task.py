@@ -66,7 +66,7 @@ class Task:
         Drawing is timed by itself (``Loop.epoch_s``): it is of all rows, whatever the number of steps.
         """
         jets = steps * self.batch_size
-        drawn = [batch_order(seed, 0, self.rows)[:jets] for seed in range(self.replicas)]
+        drawn = [batch_order(seed, 0, self.rows)[:jets].long() for seed in range(self.replicas)]
         return torch.stack(drawn).view(self.replicas, steps, self.batch_size)
 
 
