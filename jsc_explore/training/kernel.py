@@ -27,7 +27,7 @@ from numba import __version__, config, float32, float64, int8, int32, int64, nji
 from jsc_explore.paths import cache_dir
 from jsc_explore.training import program, simd
 from jsc_explore.training.kernel_elements import activate, activate_backward, drop, entropy, update
-from jsc_explore.training.kernel_inner import ONE, ZERO, inner, masked
+from jsc_explore.training.kernel_inner import ONE, ZERO, column, inner, masked
 from jsc_explore.training.kernel_linear import linear_forward, linear_input, linear_weights
 from jsc_explore.training.kernel_norm import norm_backward, norm_forward
 from jsc_explore.training.program import (
@@ -57,32 +57,36 @@ from jsc_explore.training.program import (
 from jsc_explore.training.simd import (
     ROW,
     WIDTH,
+    address,
     choose,
     exponential,
     fill,
+    fused,
+    item,
     lanes,
     load,
     logarithm,
     prefetch,
+    put,
     store,
     store_transposed,
 )
 
-# Rows asked for ahead of their use, so that the memory's latency passes while others are worked on.
-_AHEAD = 64
-
 
 @inner
-def _forward(ops, a, places, stride, blocks, count, tail, training, factors, factors_at):
-    acts = places[ACTIVATIONS]
-    for k in range(ops.shape[0]):
-        kind, inputs, outputs = ops[k, KIND], ops[k, INPUTS], ops[k, OUTPUTS]
-        x, y = acts + ops[k, IN_AT] * stride, acts + ops[k, OUT_AT] * stride
-        at, relu = places[WEIGHTS] + ops[k, WEIGHTS_AT], ops[k, HAS_RELU] != 0
+def _forward(ops, layers, a, places, stride, blocks, count, tail, training, factors, factors_at):
+    acts = item(places, ACTIVATIONS)
+    for k in range(layers):
+        kind, inputs, outputs = column(ops, k, KIND), column(ops, k, INPUTS), column(ops, k, OUTPUTS)
+        x, y = acts + column(ops, k, IN_AT) * stride, acts + column(ops, k, OUT_AT) * stride
+        at, relu = item(places, WEIGHTS) + column(ops, k, WEIGHTS_AT), column(ops, k, HAS_RELU) != 0
         if kind == LINEAR:
             linear_forward(a, at, inputs, outputs, x, y, stride, blocks, relu)
         elif kind == NORM:
-            running, saved = places[RUNNING] + ops[k, RUNNING_AT], places[SAVED] + ops[k, SAVED_AT]
+            running, saved = (
+                item(places, RUNNING) + column(ops, k, RUNNING_AT),
+                item(places, SAVED) + column(ops, k, SAVED_AT),
+            )
             norm_forward(a, at, inputs, running, saved, x, y, stride, blocks, count, tail, training, relu)
         elif kind != DROPOUT:
             activate(a, kind, x, y, inputs * stride)
@@ -95,24 +99,29 @@ def _forward(ops, a, places, stride, blocks, count, tail, training, factors, fac
 
 
 @inner
-def _backward(ops, a, places, wide, stride, blocks, count, tail, factors, factors_end):
+def _backward(ops, layers, a, places, wide, stride, blocks, count, tail, factors, factors_end):
     """Go back through the layers; gradients of outputs and inputs take turns in the two halves of the deltas."""
-    acts, step = places[ACTIVATIONS], places[GRADIENT] - places[WEIGHTS]
-    for k in range(ops.shape[0] - 1, -1, -1):
-        kind, inputs, outputs, deep = ops[k, KIND], ops[k, INPUTS], ops[k, OUTPUTS], ops[k, NEEDS_INPUT] != 0
-        x, y = acts + ops[k, IN_AT] * stride, acts + ops[k, OUT_AT] * stride
-        at, relu = places[WEIGHTS] + ops[k, WEIGHTS_AT], ops[k, HAS_RELU] != 0
-        d, dx = places[DELTAS] + (k % 2) * wide * stride, places[DELTAS] + ((k + 1) % 2) * wide * stride
+    acts, step = item(places, ACTIVATIONS), item(places, GRADIENT) - item(places, WEIGHTS)
+    for k in range(layers - 1, -1, -1):
+        kind, inputs, outputs, deep = (
+            column(ops, k, KIND),
+            column(ops, k, INPUTS),
+            column(ops, k, OUTPUTS),
+            column(ops, k, NEEDS_INPUT) != 0,
+        )
+        x, y = acts + column(ops, k, IN_AT) * stride, acts + column(ops, k, OUT_AT) * stride
+        at, relu = item(places, WEIGHTS) + column(ops, k, WEIGHTS_AT), column(ops, k, HAS_RELU) != 0
+        d, dx = item(places, DELTAS) + (k % 2) * wide * stride, item(places, DELTAS) + ((k + 1) % 2) * wide * stride
         if kind == LINEAR:
             if relu:
                 for o in range(0, outputs * stride, stride):
                     for i in range(o, o + blocks * WIDTH, WIDTH):
                         masked(a, y + i, d + i, fill(ZERO))
-            linear_weights(a, at + step, inputs, outputs, x, d, stride, blocks, ops[k, HAS_BIAS] != 0)
+            linear_weights(a, at + step, inputs, outputs, x, d, stride, blocks, column(ops, k, HAS_BIAS) != 0)
             if deep:
                 linear_input(a, at, inputs, outputs, d, dx, stride, blocks)
         elif kind == NORM:
-            saved = places[SAVED] + ops[k, SAVED_AT]
+            saved = item(places, SAVED) + column(ops, k, SAVED_AT)
             norm_backward(a, at, at + step, inputs, saved, x, y, d, dx, stride, blocks, count, tail, relu, deep)
         elif kind == DROPOUT:
             factors_end -= count * inputs
@@ -121,78 +130,91 @@ def _backward(ops, a, places, wide, stride, blocks, count, tail, factors, factor
             activate_backward(a, kind, x, y, d, dx, inputs * stride)
 
 
-_TABLE, _ARENA, _PLACES = int64[:, ::1], float32[::1], int64[::1]
+@inner
+def _gather(a, to, labels, stride, x, y, order, begin, blocks, ahead):
+    """Bring jets ``order[begin:]`` and their labels into the arena; ask for those that come next, up to ``ahead``."""
+    for i in range(0, blocks * WIDTH, WIDTH):
+        store_transposed(x, order, begin + i, a, to + i, stride)
+        for lane in range(WIDTH):
+            put(a, labels + i + lane, np.float32(item(y, item(order, begin + i + lane))))
+    for row in range(begin + blocks * WIDTH, ahead):
+        prefetch(x, item(order, row) * ROW)
+        prefetch(y, item(order, row))
+
+
+_ROWS, _FLOATS = (float32[::1], int8[::1], int32[::1]), float32[::1]
 _TRAIN = (
-    _TABLE, _ARENA, _PLACES, int64, int64, float32[::1], int8[::1], int32[::1], int64, int64, int64, int64,
-    int64, float32[::1], float32[::1], float32[::1], float32, float32, float32[::1], float32[::1], float32[::1],
+    int64[:, ::1], _FLOATS, int64[::1], int64, int64, *_ROWS, int64, int64, int64, int64,
+    int64, _FLOATS, _FLOATS, _FLOATS, float32, float32, _FLOATS, _FLOATS, _FLOATS,
 )  # fmt: skip
-_EVALUATE = (_TABLE, _ARENA, _PLACES, float32[::1], int8[::1], int64, int64, int64, int64[:, ::1], float32[:, ::1])
+_EVALUATE = (
+    int64[:, ::1], _FLOATS, int64[::1], *_ROWS, int64, int64, int64, int64[:, ::1], float32[:, ::1],
+)  # fmt: skip
 
 
 def _train(
-    ops, a, places, wide, stride, x, y, order, rows, start, stop, batch,
-    kind, rates, scales, corrections, momentum, decay, factors, losses, hits,
+    table, arena, parts, wide, stride, features, classes, rows_in_order, rows, start, stop, batch,
+    kind, rates, scales, corrections, momentum, decay, drawn, losses, hits,
 ):  # fmt: skip
-    final = ops.shape[0] - 1
-    acts, labels = places[ACTIVATIONS], places[LABELS]
-    z0, d0 = acts + ops[final, OUT_AT] * stride, places[DELTAS] + (final % 2) * wide * stride
+    ops, layers, a, places, factors = address(table), table.shape[0], address(arena), address(parts), address(drawn)
+    x, y, order = address(features), address(classes), address(rows_in_order)
+    acts, labels, final = item(places, ACTIVATIONS), item(places, LABELS), layers - 1
+    z0 = acts + column(ops, final, OUT_AT) * stride
+    d0 = item(places, DELTAS) + (final % 2) * wide * stride
     drops, factors_at = 0, 0
-    for k in range(ops.shape[0]):
-        if ops[k, KIND] == DROPOUT:
-            drops += ops[k, INPUTS]
+    for k in range(layers):
+        if column(ops, k, KIND) == DROPOUT:
+            drops += column(ops, k, INPUTS)
     for step in range(start, stop):
         begin = step * batch
         count = min(batch, rows - begin)
         blocks = (count + WIDTH - 1) // WIDTH
         tail = choose(fill(np.float32(count - (blocks - 1) * WIDTH)) > lanes(), fill(ONE), fill(ZERO))
-        for i in range(0, blocks * WIDTH, WIDTH):
-            for row in range(begin + i + _AHEAD, min(begin + i + _AHEAD + WIDTH, rows)):
-                prefetch(x, order[row] * ROW)
-            store_transposed(x, order, begin + i, a, acts + i, stride)
-            for lane in range(WIDTH):
-                a[labels + i + lane] = np.float32(y[order[begin + i + lane]])
-        _forward(ops, a, places, stride, blocks, count, tail, True, factors, factors_at)
+        _gather(a, acts, labels, stride, x, y, order, begin, blocks, min(begin + 2 * count, rows))
+        _forward(ops, layers, a, places, stride, blocks, count, tail, True, factors, factors_at)
         loss, hit = entropy(a, z0, d0, labels, stride, blocks, count, tail)
         factors_at += drops * count
-        _backward(ops, a, places, wide, stride, blocks, count, tail, factors, factors_at)
+        _backward(ops, layers, a, places, wide, stride, blocks, count, tail, factors, factors_at)
         at = step - start
         update(a, places, kind, rates[at], scales[at], corrections[at], momentum, decay)
         losses[at], hits[at] = loss, hit
 
 
-def _evaluate(ops, a, places, x, y, rows, batch, stride, confusion, logits):
-    z0 = places[ACTIVATIONS] + ops[ops.shape[0] - 1, OUT_AT] * stride
+def _evaluate(table, arena, parts, features, classes, rows_in_order, rows, batch, stride, confusion, logits):
+    ops, layers, a, places = address(table), table.shape[0], address(arena), address(parts)
+    x, y, order = address(features), address(classes), address(rows_in_order)
+    acts, labels = item(places, ACTIVATIONS), item(places, LABELS)
+    z0 = acts + column(ops, layers - 1, OUT_AT) * stride
     one, zero, loss = fill(ONE), fill(ZERO), 0.0
-    guesses, entropies, nothing = np.empty(WIDTH, np.float32), np.empty(WIDTH, np.float32), np.empty(0, np.float32)
-    index = np.empty(batch, np.int32)
     for begin in range(0, rows, batch):
         count = min(batch, rows - begin)
         blocks = (count + WIDTH - 1) // WIDTH
-        for i in range(blocks * WIDTH):
-            index[i] = min(begin + i, rows - 1)
-        for i in range(0, blocks * WIDTH, WIDTH):
-            store_transposed(x, index, i, a, places[ACTIVATIONS] + i, stride)
-        _forward(ops, a, places, stride, blocks, count, one, False, nothing, 0)
+        _gather(a, acts, labels, stride, x, y, order, begin, blocks, 0)
+        _forward(ops, layers, a, places, stride, blocks, count, one, False, a, 0)
         part = 0.0
         for i in range(0, blocks * WIDTH, WIDTH):
-            peak, guess, mass = load(a, z0 + i), zero, zero
+            peak, guess, mass, own = load(a, z0 + i), zero, zero, zero
+            label = load(a, labels + i)
             for c in range(1, CLASSES):
                 z = load(a, z0 + c * stride + i)
                 higher = z > peak
                 peak, guess = choose(higher, z, peak), choose(higher, fill(np.float32(c)), guess)
             for c in range(CLASSES):
-                mass = mass + exponential(load(a, z0 + c * stride + i) - peak)
-            store(guesses, 0, guess)
-            store(entropies, 0, logarithm(mass) + peak)
-            for lane in range(min(WIDTH, count - i)):
-                true = y[begin + i + lane]
-                part += entropies[lane] - a[z0 + true * stride + i + lane]
-                confusion[true, int(guesses[lane])] += 1
+                z = load(a, z0 + c * stride + i) - peak
+                mass = mass + exponential(z)
+                own = choose(label == fill(np.float32(c)), z, own)
+            # The first row of activations has been read; what is to be counted jet by jet takes its place.
+            store(a, acts + i, logarithm(mass) - own)
+            store(a, labels + i, fused(label, fill(np.float32(CLASSES)), guess))
+        for i in range(count):
+            part += item(a, acts + i)
+            cell = int(item(a, labels + i))
+            confusion[cell // CLASSES, cell % CLASSES] += 1
         loss += part
         if logits.shape[0]:
             for i in range(count):
                 for c in range(CLASSES):
-                    logits[begin + i, c] = a[z0 + c * stride + i]
+                    logits[begin + i, c] = item(a, z0 + c * stride + i)
     return loss
 
 

@@ -21,7 +21,20 @@ from jsc_explore.training.program import (
     TANH,
     WEIGHTS,
 )
-from jsc_explore.training.simd import WIDTH, choose, exponential, fill, fused, load, logarithm, root, store, total
+from jsc_explore.training.simd import (
+    WIDTH,
+    choose,
+    exponential,
+    fill,
+    fused,
+    item,
+    load,
+    logarithm,
+    put,
+    root,
+    store,
+    total,
+)
 
 # torch.optim.Adam's and torch.nn.LeakyReLU's defaults.
 BETA1, BETA2, ADAM_EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
@@ -104,8 +117,8 @@ def drop(a, factors, at, width, count, x, y, stride):
         for i in range(stride):
             factor = ZERO
             if i < count:
-                factor = factors[at + i * width + f]
-            a[y + f * stride + i] = a[x + f * stride + i] * factor
+                factor = item(factors, at + i * width + f)
+            put(a, y + f * stride + i, item(a, x + f * stride + i) * factor)
 
 
 @inner
@@ -143,7 +156,7 @@ def entropy(a, z0, d0, labels, stride, blocks, count, tail):
 @inner
 def update(a, places, kind, rate, scale, correction, momentum, decay):
     """Take one optimizer step; ``scale`` is Adam's corrected rate, ``correction`` 1/sqrt(1 - beta2**t)."""
-    w0, g0, m0, v0 = places[WEIGHTS], places[GRADIENT], places[FIRST], places[SECOND]
+    w0, g0, m0, v0 = item(places, WEIGHTS), item(places, GRADIENT), item(places, FIRST), item(places, SECOND)
     fade = fill(decay)
     if kind == SGD:
         mu, step = fill(momentum), fill(-rate)

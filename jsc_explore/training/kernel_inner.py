@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from jsc_explore.training.simd import WIDTH, choose, fill, load, store
+from jsc_explore.training.program import COLUMNS
+from jsc_explore.training.simd import WIDTH, choose, fill, item, load, store
 
 ZERO, ONE, TWO, HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)
 _LOWEST = np.float32(-np.inf)
@@ -20,6 +21,12 @@ _LOWEST = np.float32(-np.inf)
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 inner: Callable[..., Any] = njit(**_OPTIONS)
 inline: Callable[..., Any] = njit(forceinline=True, **_OPTIONS)
+
+
+@inline
+def column(ops, layer, name):
+    """Return an entry of the table of layers."""
+    return item(ops, layer * COLUMNS + name)
 
 
 @inline

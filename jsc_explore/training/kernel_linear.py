@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from jsc_explore.training.kernel_inner import ZERO, clip, floor_of, inner
-from jsc_explore.training.simd import WIDTH, fill, fused, load, splat, store, store_sixteen, total
+from jsc_explore.training.simd import WIDTH, fill, fused, load, put, splat, store, store_sixteen, total
 
 
 @inner
@@ -123,7 +123,7 @@ def linear_weights(a, grad, inputs, outputs, x, d, stride, blocks, has_bias):
             s = zero
             for block in range(blocks):
                 s = s + load(a, d + o * stride + block * WIDTH)
-            a[grad + inputs * outputs + o] = total(s)
+            put(a, grad + inputs * outputs + o, total(s))
     for o in range(0, whole_o, 4):
         d0 = d + o * stride
         for f in range(0, whole_f, 4):
@@ -146,14 +146,14 @@ def linear_weights(a, grad, inputs, outputs, x, d, stride, blocks, has_bias):
             store_sixteen(a, to, inputs, a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, e0, e1, e2, e3)
         for row in range(o, o + 4):
             for f in range(whole_f, inputs):
-                a[grad + row * inputs + f] = _dot(a, d + row * stride, x + f * stride, blocks)
+                put(a, grad + row * inputs + f, _dot(a, d + row * stride, x + f * stride, blocks))
     for o in range(whole_o, outputs):
         u, to, f = d + o * stride, grad + o * inputs, 0
         while f + 15 < inputs:
             _sixteen_dots(a, u, x + f * stride, stride, blocks, to + f)
             f += 16
         while f < inputs:
-            a[to + f] = _dot(a, u, x + f * stride, blocks)
+            put(a, to + f, _dot(a, u, x + f * stride, blocks))
             f += 1
 
 

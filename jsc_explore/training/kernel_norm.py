@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from jsc_explore.training.kernel_inner import ONE, ZERO, clip, floor_of, inner, masked, padded_width
-from jsc_explore.training.simd import WIDTH, choose, fill, fused, lanes, load, root, splat, store, store_four
+from jsc_explore.training.simd import WIDTH, choose, fill, fused, item, lanes, load, put, root, splat, store, store_four
 
 # torch.nn.BatchNorm1d's defaults.
 NORM_EPS, NORM_MOMENTUM = np.float32(1e-5), np.float32(0.1)
@@ -59,7 +59,7 @@ def norm_forward(a, at, width, running, saved, x, y, stride, blocks, count, tail
             old = load(a, running + size + f)
             store(a, running + size + f, fused(tenth, variance * unbias - old, old))
         # torch's num_batches_tracked.
-        a[running + 2 * size] += ONE
+        put(a, running + 2 * size, item(a, running + 2 * size) + ONE)
     else:
         for f in range(0, size, WIDTH):
             store(a, mean + f, load(a, running + f))

@@ -14,6 +14,7 @@ from jsc_explore.training.simd import WIDTH
 # Kinds of layers and columns of the table.
 LINEAR, NORM, DROPOUT, RELU, LEAKY, TANH, SILU, GELU = range(8)
 KIND, INPUTS, OUTPUTS, WEIGHTS_AT, RUNNING_AT, SAVED_AT, IN_AT, OUT_AT, HAS_RELU, NEEDS_INPUT, HAS_BIAS = range(11)
+COLUMNS = 11
 # Parts of the arena.
 WEIGHTS, GRADIENT, FIRST, SECOND, RUNNING, SAVED, ACTIVATIONS, DELTAS, LABELS, END = range(10)
 ADAM, ADAMW, SGD = range(3)
