@@ -435,17 +435,23 @@ def test_an_outcome_holds_what_a_reader_asks_for(jets_split):
     assert accuracy == pytest.approx(outcome.best_test_acc)
 
 
-def test_a_dead_class_is_marked(jets_split):
-    module = build(RunConfig().network, 0)
+@pytest.mark.parametrize("final_relu", [True, False])
+def test_a_dead_class_is_marked_where_a_final_relu_can_kill_one(jets_split, final_relu):
     data = DeviceSplit.of(jets_split, torch.device("cpu"))
-    book = Notebook()
-    stack = training.StackTraining({"a": RunConfig(max_epochs=1, learning_rate=1e-8)}, data, book)
-    bias = sum(p.numel() for n, p in module.named_parameters() if n != "2.bias")
-    stack.stack.flat[0, bias + CLASSES.index("z")] = -1e6
-    stack.best.flat.copy_(stack.stack.flat)
-    stack._measure(0, 0.0, with_rate=False)
-    stack._finish({0: "max_epochs"}, 1)
-    assert book.outcomes["a"].dead_classes == ["z"]
+    run = RunConfig(max_epochs=1, learning_rate=1e-2, final_relu=final_relu)
+    names = [name for name, p in build(run.network, 0).named_parameters() for _ in range(p.numel())]
+    dead = {}
+    for silenced in ((), ("z",)):
+        book = Notebook()
+        stack = training.StackTraining({"a": run}, data, book)
+        # Biases that leave every class some jets with an output above zero, but for the one that is silenced.
+        for c, label in enumerate(CLASSES):
+            stack.stack.flat[0, names.index("2.bias") + c] = -1e6 if label in silenced else 1.0
+        stack.best.flat.copy_(stack.stack.flat)
+        stack._measure(0, 0.0, with_rate=False)
+        stack._finish({0: "max_epochs"}, 1)
+        dead[silenced] = book.outcomes["a"].dead_classes
+    assert dead == {(): [], ("z",): ["z"] if final_relu else []}
 
 
 def test_a_stack_holds_one_architecture(jets_split):

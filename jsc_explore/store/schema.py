@@ -65,7 +65,11 @@ def _columns() -> tuple[Column, ...]:
         Column("auc", per_class, f"area under the ROC curve, class against rest, in the order {', '.join(CLASSES)}"),
         Column("rejection", per_class, "1 / false positive rate at 50% signal efficiency, class against rest"),
         Column("confusion", pa.list_(count), "25 counts of test jets at the best epoch: true class major"),
-        Column("dead_classes", pa.list_(text), "classes whose output no test jet raises above zero, recall zero"),
+        Column(
+            "dead_classes",
+            pa.list_(text),
+            "classes whose final ReLU gives zero for 99% of their test jets and that are recognised in less than 1%",
+        ),
         *(Column(f"{part}_rows", count, f"jets in the {part} part") for part in ("train", "val", "test")),
         Column("train_time_s", number, "seconds in optimizer steps, of the whole stack it was trained in"),
         Column("wall_time_s", number, "seconds from start to end, evaluations included, of the whole stack"),

@@ -25,7 +25,6 @@ import numpy as np
 from numba import __version__, config, float32, float64, int8, int32, int64, njit
 
 from jsc_explore.paths import cache_dir
-from jsc_explore.training import program, simd
 from jsc_explore.training.kernel_elements import activate, activate_backward, drop, entropy, update
 from jsc_explore.training.kernel_inner import ONE, ZERO, column, inner, masked
 from jsc_explore.training.kernel_linear import linear_forward, linear_input, linear_weights
@@ -69,8 +68,8 @@ from jsc_explore.training.simd import (
     prefetch,
     put,
     store,
-    store_transposed,
 )
+from jsc_explore.training.simd_blocks import store_transposed
 
 
 @inner
@@ -131,13 +130,13 @@ def _backward(ops, layers, a, places, wide, stride, blocks, count, tail, factors
 
 
 @inner
-def _gather(a, to, labels, stride, x, y, order, begin, blocks, ahead):
-    """Bring jets ``order[begin:]`` and their labels into the arena; ask for those that come next, up to ``ahead``."""
+def _gather(a, to, labels, stride, x, y, order, begin, blocks, first, last):
+    """Bring jets ``order[begin:]`` and their labels into the arena; ask for those from ``first`` to ``last``."""
     for i in range(0, blocks * WIDTH, WIDTH):
         store_transposed(x, order, begin + i, a, to + i, stride)
         for lane in range(WIDTH):
             put(a, labels + i + lane, np.float32(item(y, item(order, begin + i + lane))))
-    for row in range(begin + blocks * WIDTH, ahead):
+    for row in range(first, last):
         prefetch(x, item(order, row) * ROW)
         prefetch(y, item(order, row))
 
@@ -170,7 +169,9 @@ def _train(
         count = min(batch, rows - begin)
         blocks = (count + WIDTH - 1) // WIDTH
         tail = choose(fill(np.float32(count - (blocks - 1) * WIDTH)) > lanes(), fill(ONE), fill(ZERO))
-        _gather(a, acts, labels, stride, x, y, order, begin, blocks, min(begin + 2 * count, rows))
+        # The batches that come next lie all over memory: it has the time of a whole step, or of 64 jets, to fetch them.
+        soon = begin + max(count, 64)
+        _gather(a, acts, labels, stride, x, y, order, begin, blocks, soon, min(soon + count, rows))
         _forward(ops, layers, a, places, stride, blocks, count, tail, True, factors, factors_at)
         loss, hit = entropy(a, z0, d0, labels, stride, blocks, count, tail)
         factors_at += drops * count
@@ -189,7 +190,7 @@ def _evaluate(table, arena, parts, features, classes, rows_in_order, rows, batch
     for begin in range(0, rows, batch):
         count = min(batch, rows - begin)
         blocks = (count + WIDTH - 1) // WIDTH
-        _gather(a, acts, labels, stride, x, y, order, begin, blocks, 0)
+        _gather(a, acts, labels, stride, x, y, order, begin, blocks, 0, 0)
         _forward(ops, layers, a, places, stride, blocks, count, one, False, a, 0)
         part = 0.0
         for i in range(0, blocks * WIDTH, WIDTH):
@@ -243,7 +244,7 @@ def kernel() -> Kernel:
 
 def _cache_folder() -> Path:
     """Return a folder of this very kernel: Numba itself would only notice a change of this one file."""
-    digest = hashlib.sha256(__version__.encode())
-    for path in [*sorted(Path(__file__).parent.glob("kernel*.py")), Path(program.__file__), Path(simd.__file__)]:
+    digest, here = hashlib.sha256(__version__.encode()), Path(__file__).parent
+    for path in sorted([here / "program.py", *here.glob("kernel*.py"), *here.glob("simd*.py")]):
         digest.update(path.read_bytes())
     return cache_dir() / "kernel" / digest.hexdigest()[:16]

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from jsc_explore.training.kernel_inner import ZERO, clip, floor_of, inner
-from jsc_explore.training.simd import WIDTH, fill, fused, load, put, splat, store, store_sixteen, total
+from jsc_explore.training.simd import WIDTH, fill, fused, load, put, splat, store, total
+from jsc_explore.training.simd_blocks import store_sixteen
 
 
 @inner

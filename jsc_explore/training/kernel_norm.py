@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from jsc_explore.training.kernel_inner import ONE, ZERO, clip, floor_of, inner, masked, padded_width
-from jsc_explore.training.simd import WIDTH, choose, fill, fused, item, lanes, load, put, root, splat, store, store_four
+from jsc_explore.training.simd import WIDTH, choose, fill, fused, item, lanes, load, put, root, splat, store
+from jsc_explore.training.simd_blocks import store_four
 
 # torch.nn.BatchNorm1d's defaults.
 NORM_EPS, NORM_MOMENTUM = np.float32(1e-5), np.float32(0.1)

@@ -30,10 +30,10 @@ WIDTH = 16 if _FEATURES.get("avx512f") else 8 if _FEATURES.get("avx2") else 4
 # One row of the sixteen features of a jet.
 ROW = 16
 
-_F32, _I32 = ir.FloatType(), ir.IntType(32)
-_VECTOR, _INTEGERS = ir.VectorType(_F32, WIDTH), ir.VectorType(_I32, WIDTH)
+FLOAT, INT = ir.FloatType(), ir.IntType(32)
+VECTOR, INTEGERS = ir.VectorType(FLOAT, WIDTH), ir.VectorType(INT, WIDTH)
 # Sums may be contracted to fused multiply-adds and reordered; NaN and infinity keep their meaning.
-_FAST = ("contract", "reassoc")
+FAST = ("contract", "reassoc")
 
 
 class Vector(types.Type):
@@ -56,7 +56,7 @@ vector, mask = Vector(), Mask()
 @register_model(Vector)
 class _VectorModel(PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _VECTOR)
+        super().__init__(manager, kind, VECTOR)
 
 
 @register_model(Mask)
@@ -66,11 +66,11 @@ class _MaskModel(PrimitiveModel):
 
 
 def _constant(value: float) -> ir.Constant:
-    return ir.Constant(_VECTOR, [ir.Constant(_F32, value)] * WIDTH)
+    return ir.Constant(VECTOR, [ir.Constant(FLOAT, value)] * WIDTH)
 
 
 def _integers(value: int) -> ir.Constant:
-    return ir.Constant(_INTEGERS, [ir.Constant(_I32, value)] * WIDTH)
+    return ir.Constant(INTEGERS, [ir.Constant(INT, value)] * WIDTH)
 
 
 def _pointer(builder: Any, start: Any, offset: Any, to: ir.Type) -> Any:
@@ -98,7 +98,7 @@ def _operation(operator_: Any, arguments: Sequence[Any], result: Any, build: Cal
 
 
 for _operator, _method in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
-    _operation(_operator, (vector, vector), vector, lambda b, x, y, m=_method: getattr(b, m)(x, y, flags=_FAST))
+    _operation(_operator, (vector, vector), vector, lambda b, x, y, m=_method: getattr(b, m)(x, y, flags=FAST))
 _operation(operator.truediv, (vector, vector), vector, lambda b, x, y: b.fdiv(x, y))
 _operation(operator.gt, (vector, vector), mask, lambda b, x, y: b.fcmp_ordered(">", x, y))
 _operation(operator.eq, (vector, vector), mask, lambda b, x, y: b.fcmp_ordered("==", x, y))
@@ -140,7 +140,7 @@ def load(typing: Any, array: Any, offset: Any) -> Any:
     """Return ``array[offset : offset + WIDTH]``."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_pointer(builder, args[0], args[1], _VECTOR), align=4)
+        return builder.load(_pointer(builder, args[0], args[1], VECTOR), align=4)
 
     return vector(array, types.intp), build
 
@@ -150,7 +150,7 @@ def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
     """Write ``array[offset : offset + WIDTH] = value``."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _pointer(builder, args[0], args[1], _VECTOR), align=4)
+        builder.store(args[2], _pointer(builder, args[0], args[1], VECTOR), align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), build
@@ -163,7 +163,7 @@ def prefetch(typing: Any, array: Any, offset: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         byte = ir.IntType(8)
         where = _pointer(builder, args[0], args[1], byte)
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [where, _I32(0), _I32(3), _I32(1)])
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [where, INT(0), INT(3), INT(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), build
@@ -174,8 +174,8 @@ def fill(typing: Any, value: Any) -> Any:
     """Return a vector whose lanes all hold the float32 ``value``."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), args[0], _I32(0))
-        return builder.shuffle_vector(first, first, ir.Constant(_INTEGERS, [0] * WIDTH))
+        first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), args[0], INT(0))
+        return builder.shuffle_vector(first, first, ir.Constant(INTEGERS, [0] * WIDTH))
 
     return vector(types.float32), build
 
@@ -185,9 +185,9 @@ def splat(typing: Any, array: Any, offset: Any) -> Any:
     """Return a vector whose lanes all hold ``array[offset]``."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = builder.load(_pointer(builder, args[0], args[1], _F32))
-        first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, _I32(0))
-        return builder.shuffle_vector(first, first, ir.Constant(_INTEGERS, [0] * WIDTH))
+        value = builder.load(_pointer(builder, args[0], args[1], FLOAT))
+        first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), value, INT(0))
+        return builder.shuffle_vector(first, first, ir.Constant(INTEGERS, [0] * WIDTH))
 
     return vector(array, types.intp), build
 
@@ -197,7 +197,7 @@ def lanes(typing: Any) -> Any:
     """Return the vector 0, 1, 2, … of lane numbers."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return ir.Constant(_VECTOR, [ir.Constant(_F32, float(lane)) for lane in range(WIDTH)])
+        return ir.Constant(VECTOR, [ir.Constant(FLOAT, float(lane)) for lane in range(WIDTH)])
 
     return vector(), build
 
@@ -207,7 +207,7 @@ def fused(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """Return ``a * b + c`` with one rounding."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _call(builder, f"llvm.fma.v{WIDTH}f32", _VECTOR, args)
+        return _call(builder, f"llvm.fma.v{WIDTH}f32", VECTOR, args)
 
     return vector(vector, vector, vector), build
 
@@ -217,7 +217,7 @@ def root(typing: Any, a: Any) -> Any:
     """Return the square root of each lane."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _call(builder, f"llvm.sqrt.v{WIDTH}f32", _VECTOR, args)
+        return _call(builder, f"llvm.sqrt.v{WIDTH}f32", VECTOR, args)
 
     return vector(vector), build
 
@@ -237,8 +237,8 @@ def total(typing: Any, a: Any) -> Any:
     """Return the sum of the lanes, a float32."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        start = ir.Constant(_F32, -0.0)
-        return _call(builder, f"llvm.vector.reduce.fadd.v{WIDTH}f32", _F32, [start, args[0]], _FAST)
+        start = ir.Constant(FLOAT, -0.0)
+        return _call(builder, f"llvm.vector.reduce.fadd.v{WIDTH}f32", FLOAT, [start, args[0]], FAST)
 
     return types.float32(vector), build
 
@@ -253,14 +253,14 @@ def exponential(typing: Any, a: Any) -> Any:
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def fma(x: Any, y: Any, z: Any) -> Any:
-            return _call(builder, f"llvm.fma.v{WIDTH}f32", _VECTOR, [x, y, z])
+            return _call(builder, f"llvm.fma.v{WIDTH}f32", VECTOR, [x, y, z])
 
         x = args[0]
         # Ordered comparisons are false for NaN, which so passes through both.
         for bound, sign in ((88.0, ">"), (-87.0, "<")):
             x = builder.select(builder.fcmp_ordered(sign, x, _constant(bound)), _constant(bound), x)
         scaled = builder.fmul(x, _constant(1.4426950408889634))
-        whole = _call(builder, f"llvm.rint.v{WIDTH}f32", _VECTOR, [scaled])
+        whole = _call(builder, f"llvm.rint.v{WIDTH}f32", VECTOR, [scaled])
         rest = fma(whole, _constant(-0.693359375), x)
         rest = fma(whole, _constant(2.12194440e-4), rest)
         value = _constant(polynomial[0])
@@ -268,9 +268,9 @@ def exponential(typing: Any, a: Any) -> Any:
             value = fma(value, rest, _constant(coefficient))
         value = fma(value, builder.fmul(rest, rest), builder.fadd(rest, _constant(1.0)))
         # Added to 1.5 · 2^23, the whole number stands in the lowest bits; shifted, it is a power of two's exponent.
-        shifted = builder.bitcast(builder.fadd(whole, _constant(12582912.0 + 127.0)), _INTEGERS)
+        shifted = builder.bitcast(builder.fadd(whole, _constant(12582912.0 + 127.0)), INTEGERS)
         bits = builder.shl(shifted, _integers(23))
-        return builder.fmul(value, builder.bitcast(bits, _VECTOR))
+        return builder.fmul(value, builder.bitcast(bits, VECTOR))
 
     return vector(vector), build
 
@@ -286,14 +286,14 @@ def logarithm(typing: Any, a: Any) -> Any:
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def fma(x: Any, y: Any, z: Any) -> Any:
-            return _call(builder, f"llvm.fma.v{WIDTH}f32", _VECTOR, [x, y, z])
+            return _call(builder, f"llvm.fma.v{WIDTH}f32", VECTOR, [x, y, z])
 
-        bits = builder.bitcast(args[0], _INTEGERS)
+        bits = builder.bitcast(args[0], INTEGERS)
         power = builder.sub(builder.ashr(bits, _integers(23)), _integers(126))
         half = builder.or_(builder.and_(bits, _integers(0x007FFFFF)), _integers(0x3F000000))
-        rest = builder.bitcast(half, _VECTOR)
+        rest = builder.bitcast(half, VECTOR)
         small = builder.fcmp_ordered("<", rest, _constant(0.70710678118))
-        exponent = builder.fsub(builder.sitofp(power, _VECTOR), builder.select(small, _constant(1.0), _constant(0.0)))
+        exponent = builder.fsub(builder.sitofp(power, VECTOR), builder.select(small, _constant(1.0), _constant(0.0)))
         rest = builder.fsub(builder.fadd(rest, builder.select(small, rest, _constant(0.0))), _constant(1.0))
         square = builder.fmul(rest, rest)
         value = _constant(polynomial[0])
@@ -312,113 +312,4 @@ def logarithm(typing: Any, a: Any) -> Any:
 def _even_odd(builder: Any, a: Any, b: Any, offset: int) -> Any:
     count = a.type.count
     picks = [offset + 2 * lane for lane in range(count)]
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, count), picks))
-
-
-def _shared_sums(builder: Any, parts: list[Any], count: int) -> list[Any]:
-    """Add up the lanes of ``count`` vectors, sharing the additions; the sums lie in order in the vectors returned."""
-    while len(parts) * WIDTH > max(count, WIDTH):
-        parts = [_pairs(builder, one, two) for one, two in zip(parts[::2], parts[1::2], strict=True)]
-    while parts[0].type.count * len(parts) > count:
-        half = parts[0].type.count // 2
-        none = ir.Constant(parts[0].type, ir.Undefined)
-        whole = _pairs(builder, parts[0], none)
-        lanes_ = ir.Constant(ir.VectorType(_I32, half), list(range(half)))
-        parts = [builder.shuffle_vector(whole, none, lanes_)]
-    return parts
-
-
-def _pairs(builder: Any, a: Any, b: Any) -> Any:
-    """Return the sums of neighbouring lanes, first those of ``a``, then those of ``b``."""
-    count = a.type.count
-    even, odd = (
-        builder.shuffle_vector(
-            a, b, ir.Constant(ir.VectorType(_I32, count), [first + 2 * lane for lane in range(count)])
-        )
-        for first in (0, 1)
-    )
-    return builder.fadd(even, odd, flags=_FAST)
-
-
-def _store_fours(context: Any, builder: Any, signature: Any, args: Any, values: Any, stride: Any) -> Any:
-    """Write the lane sums of ``values``, four in a row, rows ``stride`` apart."""
-    sums = _shared_sums(builder, list(values), len(values))
-    data = args[0]
-    long, four, row = ir.IntType(64), ir.VectorType(_F32, 4), 0
-    for part in sums:
-        for first in range(0, part.type.count, 4):
-            picks = ir.Constant(ir.VectorType(_I32, 4), list(range(first, first + 4)))
-            value = builder.shuffle_vector(part, ir.Constant(part.type, ir.Undefined), picks)
-            place = builder.add(args[1], builder.mul(stride, long(row)))
-            builder.store(value, builder.bitcast(builder.gep(data, [place]), four.as_pointer()), align=4)
-            row += 1
-    return context.get_dummy_value()
-
-
-@intrinsic
-def store_four(typing: Any, array: Any, offset: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """Write the lane sums of four vectors to ``array[offset : offset + 4]``."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _store_fours(context, builder, signature, args, args[2:], ir.IntType(64)(4))
-
-    return types.void(array, types.intp, *[vector] * 4), build
-
-
-@intrinsic
-def store_sixteen(
-    typing: Any, array: Any, offset: Any, stride: Any,
-    a0: Any, a1: Any, a2: Any, a3: Any, b0: Any, b1: Any, b2: Any, b3: Any,
-    c0: Any, c1: Any, c2: Any, c3: Any, d0: Any, d1: Any, d2: Any, d3: Any,
-) -> Any:  # fmt: skip
-    """Write the lane sums of sixteen vectors, four in a row; rows lie ``stride`` apart from ``offset`` on."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _store_fours(context, builder, signature, args, args[3:], args[2])
-
-    return types.void(array, types.intp, types.intp, *[vector] * 16), build
-
-
-@intrinsic
-def store_transposed(typing: Any, source: Any, rows: Any, start: Any, target: Any, offset: Any, stride: Any) -> Any:
-    """Gather ``WIDTH`` rows of 16 float32 and write them as columns.
-
-    ``target[offset + f * stride + i] = source[rows[start + i] * 16 + f]`` for f < 16, i < ``WIDTH``.
-    """
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source_, rows_, start_, target_, offset_, stride_ = args
-        long = ir.IntType(64)
-        first, index, out = source_, rows_, target_
-        bases = []
-        for i in range(WIDTH):
-            row = builder.load(builder.gep(index, [builder.add(start_, long(i))]))
-            bases.append(builder.gep(first, [builder.mul(builder.sext(row, long), long(ROW))]))
-        for half in range(0, ROW, WIDTH):
-            block = []
-            for base in bases:
-                at = builder.bitcast(builder.gep(base, [long(half)]), _VECTOR.as_pointer())
-                block.append(builder.load(at, align=4))
-            for column, value in enumerate(_transposed(builder, block)):
-                place = builder.add(offset_, builder.mul(stride_, long(half + column)))
-                builder.store(value, builder.bitcast(builder.gep(out, [place]), _VECTOR.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(source, rows, types.intp, target, types.intp, types.intp), build
-
-
-def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Transpose a square of vectors: swap blocks of half the size between rows that far apart, then of a quarter, …"""
-    size, distance = len(rows), len(rows) // 2
-    while distance:
-        done = list(rows)
-        for i in range(size):
-            if i & distance:
-                continue
-            low = [lane if not lane & distance else size + lane - distance for lane in range(size)]
-            high = [lane + distance if not lane & distance else size + lane for lane in range(size)]
-            one, two = rows[i], rows[i + distance]
-            done[i] = builder.shuffle_vector(one, two, ir.Constant(_INTEGERS, low))
-            done[i + distance] = builder.shuffle_vector(one, two, ir.Constant(_INTEGERS, high))
-        rows, distance = done, distance // 2
-    return rows
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT, count), picks))

@@ -37,6 +37,8 @@ from jsc_explore.training.stack import Stack
 
 # A crash loses at most this much work and the epoch under way; writing fifty replicas of jsc-s takes 0.05 s.
 CHECKPOINT_EVERY_S = 5.0
+# A class is dead if less than this share of its jets has an output above zero, and less is recognised.
+DEAD_SHARE = 0.01
 
 
 class Observer(Protocol):
@@ -203,11 +205,12 @@ class StackTraining(LightningModule):
         last_running, best_running = self.stack.running[rows], self.best.running[rows]
         last = self.stack.evaluate(x, y, last_weights, last_running)
         best = self.stack.evaluate(x, y, best_weights, best_running)
+        final_relu = self.stack.runs[0].final_relu
         for index, (row, reason) in enumerate(ended.items()):
             one = slice(index, index + 1)
             scores = self.stack.logits(x, best_weights[one], best_running[one])[0]
             output = self.stack.logits(x, last_weights[one], last_running[one])[0]
-            outcome = self._outcome(row, reason, epochs_done, _Test(last, best, index, scores, output))
+            outcome = self._outcome(row, reason, epochs_done, _Test(last, best, index, scores, output, final_relu))
             self.observer.finished(self.keys[row], outcome)
         self._drop(list(ended))
 
@@ -270,17 +273,18 @@ class StackTraining(LightningModule):
 class _Test:
     """The test figures of one replica, from the scores of those that ended together."""
 
-    def __init__(self, last: Scores, best: Scores, index: int, scores: Tensor, output: Tensor) -> None:
+    def __init__(
+        self, last: Scores, best: Scores, index: int, scores: Tensor, output: Tensor, final_relu: bool
+    ) -> None:
         self.last, self.best, self.index = last, best, index
-        self.scores, self.output = scores, output
+        self.scores, self.output, self.final_relu = scores, output, final_relu
 
     def figures(self, labels: Tensor) -> dict[str, Any]:
         """Return the fields of an Outcome that come from the test part."""
         probabilities = self.scores.softmax(1)
         roc = [roc_summary(probabilities[:, c], labels == c) for c in range(len(CLASSES))]
         recall = self.last.recall[self.index].tolist()
-        # The last ReLU is dead for a class that no test jet can raise above zero; it will never be predicted again.
-        silent = (self.output.amax(0) <= 0).tolist()
+        own = [float((self.output[labels == c, c] > 0).double().mean()) for c in range(len(CLASSES))]
         return {
             "test_loss": float(self.last.loss[self.index]),
             "test_acc": float(self.last.accuracy[self.index]),
@@ -289,7 +293,12 @@ class _Test:
             "auc": [area for area, _ in roc],
             "rejection": [rejection for _, rejection in roc],
             "confusion": self.best.confusion[self.index].flatten().tolist(),
-            "dead_classes": [c for c, dead, r in zip(CLASSES, silent, recall, strict=True) if dead and r == 0],
+            # The last ReLU gives zero for nearly all jets of the class: no gradient comes through.
+            "dead_classes": [
+                c for c, alive, r in zip(CLASSES, own, recall, strict=True) if alive < DEAD_SHARE and r < DEAD_SHARE
+            ]
+            if self.final_relu
+            else [],
         }
 
 
