@@ -91,9 +91,8 @@ def sentence(difference: Difference, unit: str, scale: float = 1.0, names: tuple
     if d.n == 0 or d.mean is None:
         return f"{a} and {b} cannot be compared: one of them has no finished run"
     seeds = f"{d.n} seed{'s' if d.n > 1 else ''}"
-    size = f"{_figure(abs(d.mean) * scale)}{unit}"
     if d.half is None:
-        return f"{b} scores {size} {'more' if d.mean > 0 else 'less'} than {a} in {seeds}: one is not enough to tell"
+        return f"{b} − {a} is {_figure(d.mean * scale, signed=True)}{unit} in {seeds}: one is not enough to tell"
     spread = f"{_figure(abs(d.mean) * scale)} ± {_figure(d.half * scale)}{unit}"
     if d.verdict == "equal":
         return f"{a} and {b} score the same in all {seeds}"
@@ -137,4 +136,7 @@ def _more(mean: float, sd: float, n: int) -> int | None:
 def _power(effect: float, n: int) -> float:
     critical = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1))
     shift = effect * math.sqrt(n)
+    if shift > critical + 10:
+        # So far out scipy's noncentral t loses its digits; the power is one in all of ours.
+        return 1.0
     return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
