@@ -13,6 +13,8 @@ CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", 
 SEQUENCE: Final = "viridis"
 INK = {"light": "#31333F", "dark": "#FAFAFA"}
 MUTED = {"light": "#6B6E7B", "dark": "#A3A8B4"}
+# The page behind a chart, as Streamlit paints it.
+GROUND = {"light": "#FFFFFF", "dark": "#0E1117"}
 FAINT = {"light": "#C9CBD3", "dark": "#4A4E5A"}
 
 Drawing = alt.LayerChart | alt.FacetChart
