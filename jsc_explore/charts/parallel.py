@@ -18,7 +18,7 @@ HEIGHT = 640
 _ABOVE, _BELOW = "height * 0.5", "height * 0.56"
 # More lines than these are a carpet, and more than a view may ship.
 MAX_LINES = 300
-SCORE = "score"
+_HALF = pa.float32()
 # Half the width of the strip along an axis that takes a drag, in steps between axes.
 _STRIP = 0.16
 
@@ -28,11 +28,27 @@ def axis_fields(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in FIELDS if name != "seed" and len({row[name] for row in rows}) > 1]
 
 
+def evenly(rows: Sequence[Any], limit: int = MAX_LINES) -> list[Any]:
+    """Return at most ``limit`` of some rows, evenly from the first to the last."""
+    count = min(len(rows), limit)
+    return [rows[round(place * (len(rows) - 1) / max(1, count - 1))] for place in range(count)]
+
+
+def curve_rows(means: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return the curves of ``parallel_chart`` from ``Store.mean_curves``: ``config`` (its place in rows), x, mean."""
+    place = {row["config_id"]: index for index, row in enumerate(rows)}
+    found = [place.get(config_id) for config_id in means["config_id"].to_pylist()]
+    # Four bytes a row for the config, where its id would ship thirty-two.
+    table = pa.table({"config": pa.array(found, pa.int32()), "x": means["epoch"].cast(_HALF), "mean": means["mean"].cast(_HALF)})
+    return table.filter(table["config"].is_valid())
+
+
 def parallel_tables(rows: Sequence[Mapping[str, Any]], score: str) -> tuple[pa.Table, pa.Table]:
     """Return the two tables of ``parallel_chart``: a row a config, and a row a tick of an axis.
 
-    ``rows`` are those of ``store.cells.cell_table``. The first holds ``config_id``, ``score``, ``label``, ``dead`` and
-    places ``a0``, ``a1``, … in [0, 1], one an axis, the score's last; the second ``axis``, ``y``, ``text``.
+    ``rows`` are those of ``store.cells.cell_table``. The first holds ``config`` (its place in rows), ``score``,
+    ``label``, ``figure``, ``n``, ``dead`` and places ``a0``, ``a1``, … in [0, 1], one an axis, the score's last; the
+    second ``axis``, ``y``, ``text``.
     """
     names = axis_fields(rows)
     places = {name: _places(name, {row[name] for row in rows}) for name in names}
@@ -41,7 +57,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], score: str) -> tuple[pa.T
     span = (high - low) or 1.0
     lines = [
         {
-            "config_id": row["config_id"],
+            "config": index,
             "score": row["mean"],
             "label": ", ".join(f"{FIELDS[name].label.lower()} {format_value(name, row[name])}" for name in names),
             "figure": format_score(score, row["mean"]),
@@ -50,7 +66,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], score: str) -> tuple[pa.T
             **{f"a{axis}": places[name][row[name]] for axis, name in enumerate(names)},
             f"a{len(names)}": (row["mean"] - low) / span,
         }
-        for row in rows
+        for index, row in enumerate(rows)
     ]
     ticks = [
         {"axis": axis, "y": place, "text": format_value(name, value)}
@@ -72,7 +88,7 @@ def parallel_chart(
     quantity: str,
     ground: str = "light",
 ) -> alt.LayerChart:
-    """Draw parallel coordinates above the curves of their configs (``config_id``, ``x`` in epochs, ``mean``).
+    """Draw parallel coordinates above the curves of their configs (those of ``curve_rows``).
 
     A drag along an axis keeps what passes through it, on several axes at once; a double click takes it back. All of it
     happens in the browser.
@@ -82,18 +98,19 @@ def parallel_chart(
     passes = " && ".join(f"(!isValid({b.name}.y) || inrange(datum.a{axis}, {b.name}.y))" for axis, b in enumerate(brushes))
     colour = alt.Color("score:Q", scale=_shades(score, ground), legend=None)
     top = _coordinates(lines, ticks, titles, brushes, passes, colour, ground)
-    carried = [name for name in lines.column_names if name != "config_id"]
+    carried = [name for name in lines.column_names if name != "config"]
     below = (
         alt.Chart(curves)
-        .transform_lookup(lookup="config_id", from_=alt.LookupData(lines, "config_id", carried))
+        .transform_lookup(lookup="config", from_=alt.LookupData(lines, "config", carried))
         .transform_filter(passes)
         .mark_line(strokeWidth=1.3, opacity=0.6)
         .encode(
-            x=alt.X("x:Q", title="epoch", axis=alt.Axis(grid=False, tickMinStep=1, orient="bottom")),
+            x=alt.X("x:Q", title="epoch", scale=alt.Scale(domain=[0, max(curves["x"].to_pylist(), default=1)], nice=False),
+                    axis=alt.Axis(grid=False, tickMinStep=1, orient="bottom")),
             y=alt.Y("mean:Q", title=QUANTITIES[quantity], scale=_fixed(curves, quantity),
                     axis=number_axis(quantity, tickCount=5)),
             color=colour,
-            detail="config_id:N",
+            detail="config:N",
             tooltip=_tooltip(),
         )
     )  # fmt: skip
@@ -127,8 +144,8 @@ def _coordinates(
     )
     behind = folded.transform_filter("!datum.passes").mark_line(color=FAINT[ground], strokeWidth=0.7, opacity=0.5)
     before = folded.transform_filter("datum.passes").mark_line(strokeWidth=1.3, opacity=0.65, interpolate="monotone")
-    behind = behind.encode(x=x, y=y, detail="config_id:N")
-    before = before.encode(x=x, y=y, detail="config_id:N", color=colour, tooltip=_tooltip())
+    behind = behind.encode(x=x, y=y, detail="config:N")
+    before = before.encode(x=x, y=y, detail="config:N", color=colour, tooltip=_tooltip())
     poles = alt.Chart(ticks).mark_line(color=MUTED[ground], strokeWidth=1).encode(x=x, y=y, detail="axis:Q")
     # Lines run behind the figures: a halo of the ground keeps them readable.
     label = {"align": "right", "dx": -7, "fontSize": 12}

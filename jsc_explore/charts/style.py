@@ -60,6 +60,13 @@ def format_score(quantity: str, value: float | None, spread: float | None = None
     return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
 
 
+def difference_unit(quantity: str) -> tuple[float, str]:
+    """Return factor and unit in which differences of a score are read: shares in points, times in seconds."""
+    if is_share(quantity):
+        return 100.0, " points"
+    return 1.0, " s" if is_time(quantity) else ""
+
+
 def number_axis(quantity: str, **options: Any) -> alt.Axis:
     """Return an axis that writes shares as percentages and small or large numbers as 1e-3."""
     if is_share(quantity):
