@@ -52,6 +52,4 @@ def per_class(runs: Sequence[Mapping[str, Any]], figure: str) -> list[dict[str, 
 
 def dead_counts(runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Return for each class that died in any run in how many; classes in the house's order."""
-    return {
-        name: count for name in CLASSES if (count := sum(name in (run["dead_classes"] or ()) for run in runs)) > 0
-    }
+    return {name: count for name in CLASSES if (count := sum(name in (run["dead_classes"] or ()) for run in runs)) > 0}

@@ -163,7 +163,7 @@ def _cloud(points: pa.Table, x: alt.X, score: str, ground: str) -> alt.Chart:
     colour = alt.Color("life:N", scale=alt.Scale(domain=lives, range=[MUTED[ground], CATEGORIES[1]]), legend=legend)
     # The shape says it too, for those who see no orange.
     shape = alt.Shape("life:N", scale=alt.Scale(domain=lives, range=["circle", "triangle-down"]), legend=legend)
-    cloud = alt.Chart(points).mark_point(opacity=0.6, filled=True, size=45)
+    cloud = alt.Chart(points).mark_point(opacity=0.6, filled=True, size=55)
     return cloud.encode(x=x, y=_score_axis(score, "mean"), color=colour, shape=shape, tooltip=_tooltip())
 
 

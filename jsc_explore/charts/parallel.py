@@ -10,7 +10,17 @@ import altair as alt
 import pyarrow as pa
 
 from jsc_explore.charts.curves import SHARE_RANGE
-from jsc_explore.charts.style import FAINT, GROUND, INK, MUTED, QUANTITIES, SEQUENCE, format_score, is_share, number_axis
+from jsc_explore.charts.style import (
+    FAINT,
+    GROUND,
+    INK,
+    MUTED,
+    QUANTITIES,
+    SEQUENCE,
+    format_score,
+    is_share,
+    number_axis,
+)
 from jsc_explore.config import FIELDS, format_value
 
 # One view holds both drawings, so that it takes the width of its place: above the coordinates, below the curves.
@@ -39,7 +49,9 @@ def curve_rows(means: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     place = {row["config_id"]: index for index, row in enumerate(rows)}
     found = [place.get(config_id) for config_id in means["config_id"].to_pylist()]
     # Four bytes a row for the config, where its id would ship thirty-two.
-    table = pa.table({"config": pa.array(found, pa.int32()), "x": means["epoch"].cast(_HALF), "mean": means["mean"].cast(_HALF)})
+    table = pa.table(
+        {"config": pa.array(found, pa.int32()), "x": means["epoch"].cast(_HALF), "mean": means["mean"].cast(_HALF)}
+    )
     return table.filter(table["config"].is_valid())
 
 
@@ -95,7 +107,9 @@ def parallel_chart(
     """
     axes = range(len(titles))
     brushes = [_brush(axis) for axis in axes]
-    passes = " && ".join(f"(!isValid({b.name}.y) || inrange(datum.a{axis}, {b.name}.y))" for axis, b in enumerate(brushes))
+    passes = " && ".join(
+        f"(!isValid({b.name}.y) || inrange(datum.a{axis}, {b.name}.y))" for axis, b in enumerate(brushes)
+    )
     colour = alt.Color("score:Q", scale=_shades(score, ground), legend=None)
     top = _coordinates(lines, ticks, titles, brushes, passes, colour, ground)
     carried = [name for name in lines.column_names if name != "config"]
@@ -148,10 +162,14 @@ def _coordinates(
     before = before.encode(x=x, y=y, detail="config:N", color=colour, tooltip=_tooltip())
     poles = alt.Chart(ticks).mark_line(color=MUTED[ground], strokeWidth=1).encode(x=x, y=y, detail="axis:Q")
     # Lines run behind the figures: a halo of the ground keeps them readable.
-    label = {"align": "right", "dx": -7, "fontSize": 12}
-    halo = alt.Chart(ticks).mark_text(**label, stroke=GROUND[ground], strokeWidth=4, strokeJoin="round")
-    text = alt.Chart(ticks).mark_text(**label, color=INK[ground])
-    figures = [layer.encode(x=x, y=y, text="text:N") for layer in (halo, text)]
+    halo = {"stroke": GROUND[ground], "strokeWidth": 4, "strokeJoin": "round"}
+    figures = [
+        alt.Chart(ticks).transform_filter(where).mark_text(fontSize=12, align=align, dx=shift, **paint)
+        .encode(x=x, y=y, text="text:N")
+        # The last axis has room on its right, where no line runs.
+        for where, align, shift in ((f"datum.axis < {last}", "right", -7), (f"datum.axis == {last}", "left", 7))
+        for paint in (halo, {"color": INK[ground]})
+    ]  # fmt: skip
     strips = pa.Table.from_pylist(
         [{"axis": a, "left": a - _STRIP, "right": a + _STRIP, "y": -0.06, "top": 1.06} for a in range(last + 1)]
     )

@@ -115,7 +115,9 @@ def _coordinates(version: int, rows: list[dict[str, Any]], names: list[str], sco
         st.altair_chart(
             chart, key="parallel-chart", alt=f"Parallel coordinates: {', '.join(titles)}; below, the learning curves"
         )
-    thinned = "" if len(drawn) == len(rows) else f"{len(drawn)} of {len(rows):,} configurations, evenly from worst to best. "
+    thinned = (
+        "" if len(drawn) == len(rows) else f"{len(drawn)} of {len(rows):,} configurations, evenly from worst to best. "
+    )
     st.caption(
         f"{thinned}A line is a configuration, its colour the score, its curve ({QUANTITIES[quantity]}, mean over seeds) "
         "below. Drag along an axis to keep what passes there, along several to keep what passes all; a double click "
@@ -136,7 +138,7 @@ def _spread(version: int, filters: Filters, names: list[str], score: str, points
     spread = _spreads(version, filters, field, score)
     chart = charts.spread_chart(spread, points, field, score, _ground())
     st.altair_chart(chart, key="spread", alt=f"{SCORES[score]} against {FIELDS[field].label}")
-    best = max(spread.to_pylist(), key=lambda row: (row["median"] if is_share(score) else -row["median"]))
+    best = max(spread.to_pylist(), key=lambda row: row["median"] if is_share(score) else -row["median"])
     st.caption(
         f"Best median at {format_value(field, best['value'])}: {format_score(score, best['median'])}. Line: median over "
         "the configurations with this value; bar: the middle half of them, the other hyperparameters varying."
@@ -174,7 +176,9 @@ def _importance(ranking: Ranking, score: str) -> None:
         f"{noise})."
     )
     if not ranking.tells:
-        st.warning(f"{known} That is hardly more than guessing: do not read a ranking from it.", icon=":material/warning:")
+        st.warning(
+            f"{known} That is hardly more than guessing: do not read a ranking from it.", icon=":material/warning:"
+        )
     st.caption(
         f"{known if ranking.tells else ''} Bars: how much that error grows when one hyperparameter is shuffled among the "
         f"unseen ones; lines: 95% interval. {ranking.cells:,} configurations; hyperparameters that were varied together "
