@@ -19,7 +19,7 @@ class Encoding:
     """How the hyperparameters that vary among some configs become numbers in about [0, 1].
 
     Logarithmic fields by their logarithm, other numbers by their rank among the values seen, names and switches one
-    column a value; a network besides by the logarithm of its parameters, so that an unseen size lies between known ones.
+    column a value; a network besides by the logarithm of its parameters, so that networks of like size are neighbours.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:

@@ -210,7 +210,7 @@ def _held_out(encoding: Encoding, rows: Sequence[Mapping[str, Any]], score: str)
     for one in range(fold.max() + 1):
         out = fold == one
         # A held-out cell has the seeds it has, and is judged by them.
-        surface = _Surface(x[~out], [rows[index] for index in np.flatnonzero(~out)], scale)
+        surface = _Surface(x[~out], [row for row, held in zip(rows, out, strict=True) if not held], scale)
         mean[out], sd[out] = surface.at(x[out], count[out])
     return _Trial(scale, scale.to(values), mean, sd, fold)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -30,22 +30,25 @@ from jsc_explore.store.schema import SCORES
 SIDES = ("A", "B")
 COLOURS = {"A": CATEGORIES[0], "B": CATEGORIES[1]}
 CLASS_WORDS = {"g": "gluon", "q": "light quark", "w": "W", "z": "Z", "t": "top"}
+# From nothing to everything; from A's colour over the ground to B's.
+_SHADES = {"light": ("#F3F5F8", "#0B4F7D"), "dark": ("#1A1F29", "#7CC4F5")}
+_DIVERGING = {"light": (COLOURS["A"], "#FFFFFF", COLOURS["B"]), "dark": (COLOURS["A"], "#22262E", COLOURS["B"])}
 _SVG = {"embedOptions": {"renderer": "svg"}}
 
 
 def paired_chart(seeds: pa.Table, score: str, ground: str = "light") -> Drawing:
-    """Draw every seed's score under A and B, the two joined; ``seeds`` holds ``side``, ``seed``, ``score``, ``dead``.
+    """Draw every seed's score under A and B, the two joined; ``seeds`` holds ``side``, ``seed``, ``score``, ``lost``.
 
-    A seed with a dead class is drawn as an open triangle.
+    A seed that never predicts some class, which ``lost`` names, is drawn as a triangle.
     """
     rows = [
-        {**row, "figure": format_score(score, row["score"]), "life": row["dead"] or "every class alive"}
+        {**row, "figure": format_score(score, row["score"]), "life": row["lost"] or "every class is predicted"}
         for row in seeds.to_pylist()
         if row["score"] is not None
     ]
     table = pa.Table.from_pylist(rows, schema=_PAIRED)
     x = alt.X("side:N", sort=list(SIDES), title=None, scale=alt.Scale(domain=list(SIDES), padding=0.6),
-              axis=alt.Axis(labelAngle=0, labelFontSize=14, labelFontWeight="bold", ticks=False, domain=False))  # fmt: skip
+              axis=alt.Axis(labelAngle=0, labelFontSize=14, ticks=False, domain=False))  # fmt: skip
     y = alt.Y(
         "score:Q", title=SCORES[score].split(",")[0], scale=alt.Scale(zero=False), axis=number_axis(score, tickCount=6)
     )
@@ -59,7 +62,7 @@ def paired_chart(seeds: pa.Table, score: str, ground: str = "light") -> Drawing:
             x=x,
             y=y,
             color=_colour(),
-            shape=alt.condition("datum.dead != null", alt.value("triangle-down"), alt.value("circle")),
+            shape=alt.condition("datum.lost != null", alt.value("triangle-down"), alt.value("circle")),
             tooltip=[
                 "side:N",
                 "seed:Q",
@@ -68,19 +71,15 @@ def paired_chart(seeds: pa.Table, score: str, ground: str = "light") -> Drawing:
             ],
         )
     )
-    names = (
-        alt.Chart(table).transform_filter("datum.side == 'B'")
-        .mark_text(align="left", dx=12, fontSize=11, color=MUTED[ground])
-        .encode(x=x, y=y, text=alt.Text("name:N"))
-        .transform_calculate(name="'seed ' + datum.seed + (datum.dead ? ' †' : '')")
-    )  # fmt: skip
-    return alt.layer(joined, dots, names).properties(height=320, usermeta=_SVG)
+    return alt.layer(joined, dots).properties(height=320, usermeta=_SVG)
 
 
 def growth_tables(
-    means: pa.Table, points: pa.Table, sides: Mapping[str, str], quantity: str, x: str = "epoch"
+    means: pa.Table, points: pa.Table, sides: Mapping[str, str], lost: Collection[str], quantity: str, x: str = "epoch"
 ) -> tuple[pa.Table, pa.Table]:
-    """Return the tables of ``growth_chart`` from ``Store.mean_curves`` and ``Store.curves``; ``sides`` gives the ids of A and B."""
+    """Return the tables of ``growth_chart`` from ``Store.mean_curves`` and ``Store.curves``; ``sides`` gives the ids of
+    A and B, ``lost`` the runs that never predict some class.
+    """
     bands = []
     for row in means.to_pylist():
         half = half_width(row["sd"], row["n"]) or 0.0
@@ -92,7 +91,7 @@ def growth_tables(
             for side in _sides_of(row["config_id"], sides)
         ]
     each = [
-        {"side": side, "run_id": row["run_id"], "x": row[x], "value": row[quantity], "dead": bool(row["dead"])}
+        {"side": side, "run_id": row["run_id"], "x": row[x], "value": row[quantity], "lost": row["run_id"] in lost}
         for row in points.to_pylist()
         if row[quantity] is not None
         for side in _sides_of(row["config_id"], sides)
@@ -103,11 +102,14 @@ def growth_tables(
 def growth_chart(
     bands: pa.Table, each: pa.Table, quantity: str, x: str = "epoch", *, title: str | None = None, height: int = 320
 ) -> Drawing:
-    """Draw a quantity of A and B over the training: mean with its 95% interval, every seed faint, dashed where dead."""
+    """Draw a quantity of A and B over the training: mean with its 95% interval, each seed faint, dashed where
+    it never predicts some class."""
     scale = alt.Scale(domain=[0, 1] if quantity.startswith("recall_") else list(SHARE_RANGE))
     y_scale = scale if is_share(quantity) else alt.Scale(zero=False)
     small = title is not None
-    x_axis = alt.X("x:Q", title=PROGRESS[x], axis=number_axis(x, grid=False, tickCount=4 if small else 8))
+    x_axis = alt.X(
+        "x:Q", title=None if small else PROGRESS[x], axis=number_axis(x, grid=False, tickCount=4 if small else 8)
+    )
     y_axis = number_axis(quantity, tickCount=3 if small else 6)
     y = alt.Y("mean:Q", title=None if small else QUANTITIES[quantity], scale=y_scale, axis=y_axis)
     tooltip = [
@@ -116,7 +118,7 @@ def growth_chart(
         alt.Tooltip("mean:Q", title=QUANTITIES[quantity], format=".1%" if is_share(quantity) else ".4f"),
         alt.Tooltip("n:Q", title="seeds"),
     ]
-    dash = alt.condition("datum.dead", alt.value([4, 3]), alt.value([1, 0]))
+    dash = alt.condition("datum.lost", alt.value([4, 3]), alt.value([1, 0]))
     band = (
         alt.Chart(bands)
         .mark_area(opacity=0.15)
@@ -148,17 +150,15 @@ def confusion_chart(
         for j, taken in enumerate(CLASSES)
     ]
     order = [CLASS_WORDS[name] for name in CLASSES]
-    # Words on both axes lie flat at any width that a third of a page has.
-    x = alt.X("taken:N", sort=order, title="taken for", axis=alt.Axis(labelAngle=0, orient="bottom", ticks=False,
-              domain=False, labelLimit=70, labelOverlap=False, labelExpr="replace(datum.label, 'light ', '')"))  # fmt: skip
-    y = alt.Y("true:N", sort=order, title="true class", axis=alt.Axis(ticks=False, domain=False,
-              labelExpr="replace(datum.label, 'light ', '')"))  # fmt: skip
-    ends = [COLOURS["A"], "#FFFFFF" if ground == "light" else "#22262E", COLOURS["B"]]
-    scale = alt.Scale(domain=[-0.5, 0, 0.5], range=ends, clamp=True) if difference else alt.Scale(
-        domain=[0, 1], range=["#F3F5F8" if ground == "light" else "#1A1F29", "#0B4F7D" if ground == "light" else "#7CC4F5"],
-    )  # fmt: skip
-    dark_text, bright_text = "#101418", "#FFFFFF"
-    strong = dark_text if ground == "dark" and not difference else bright_text
+    # Short and flat, so that they fit a third of a page.
+    bare: dict[str, Any] = {"ticks": False, "domain": False, "labelExpr": "replace(datum.label, 'light ', '')"}
+    x = alt.X("taken:N", sort=order, title="taken for", axis=alt.Axis(labelAngle=0, labelOverlap=False, **bare))
+    y = alt.Y("true:N", sort=order, title="true class", axis=alt.Axis(**bare))
+    low, middle, high = _DIVERGING[ground]
+    scale = alt.Scale(domain=[0, 1], range=list(_SHADES[ground]), interpolate="lab")
+    if difference:
+        scale = alt.Scale(domain=[-0.5, 0, 0.5], range=[low, middle, high], clamp=True, interpolate="lab")
+    strong = "#101418" if ground == "dark" and not difference else "#FFFFFF"
     base = alt.Chart(pa.Table.from_pylist(rows)).encode(x=x, y=y)
     cells = base.mark_rect(cornerRadius=3).encode(
         color=alt.Color("share:Q", scale=scale, legend=None),
@@ -181,7 +181,7 @@ def class_chart(rows: Sequence[Mapping[str, Any]], figure: str, ground: str = "l
     ``rows`` are those of ``analysis.classes.per_class`` with their ``side``.
     """
     logarithmic = figure == "rejection"
-    title = "background rejection at 50% signal efficiency" if logarithmic else "area under the ROC curve"
+    title = "background rejection at 50%" if logarithmic else "area under the ROC curve"
     table = pa.Table.from_pylist(
         [{**row, "class": CLASS_WORDS[row["class"]]} for row in rows if row["mean"] is not None], schema=_CLASSES
     )
@@ -193,7 +193,8 @@ def class_chart(rows: Sequence[Mapping[str, Any]], figure: str, ground: str = "l
     scale = alt.Scale(type="log", nice=False, padding=10) if logarithmic else alt.Scale(zero=False)
     y = alt.Y("mean:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5, format="~g" if logarithmic else ".2f"))
     form = ".3~g" if logarithmic else ".4f"
-    tooltip = ["side:N", "class:N", alt.Tooltip("mean:Q", format=form), alt.Tooltip("low:Q", format=form, title="95% from"),
+    tooltip = [alt.Tooltip("side:N", title="config"), alt.Tooltip("class:N"),
+               alt.Tooltip("mean:Q", title="mean", format=form), alt.Tooltip("low:Q", format=form, title="95% from"),
                alt.Tooltip("high:Q", format=form, title="to"), alt.Tooltip("n:Q", title="seeds")]  # fmt: skip
     base = alt.Chart(table).encode(x=x, xOffset=apart, color=_colour(), tooltip=tooltip)
     spans = base.mark_rule(strokeWidth=2.5, opacity=0.55).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
@@ -219,11 +220,11 @@ def _sides_of(config_id: str, sides: Mapping[str, str]) -> list[str]:
     return [side for side in SIDES if sides.get(side) == config_id]
 
 
-_PAIRED = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("score", pa.float64()), ("dead", pa.string()),
+_PAIRED = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("score", pa.float64()), ("lost", pa.string()),
                      ("figure", pa.string()), ("life", pa.string())])  # fmt: skip
 _BANDS = pa.schema([("side", pa.string()), ("x", pa.float64()), ("mean", pa.float64()), ("low", pa.float64()),
                     ("high", pa.float64()), ("n", pa.int64())])  # fmt: skip
 _EACH = pa.schema([("side", pa.string()), ("run_id", pa.string()), ("x", pa.float64()), ("value", pa.float64()),
-                   ("dead", pa.bool_())])  # fmt: skip
+                   ("lost", pa.bool_())])  # fmt: skip
 _CLASSES = pa.schema([("side", pa.string()), ("class", pa.string()), ("mean", pa.float64()), ("low", pa.float64()),
                       ("high", pa.float64()), ("n", pa.int64())])  # fmt: skip

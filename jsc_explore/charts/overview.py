@@ -28,13 +28,13 @@ from jsc_explore.store.schema import SCORES
 HEIGHT = 300
 # More points than these are a cloud, and more than a view may ship.
 MAX_POINTS = 1500
-ALIVE, DEAD = "every class alive", "a class died in some seed"
+ALL_THERE, LOST = "every class is predicted", "a class never is, in some seed"
 COSTS = {"seconds": "seconds of training a run", "parameters": "trainable parameters"}
 _SVG = {"embedOptions": {"renderer": "svg"}}
 
 
 def point_table(rows: Sequence[Mapping[str, Any]], score: str, names: Sequence[str]) -> pa.Table:
-    """Return one row a config, ready to draw: ``mean``, ``label``, ``figure``, ``n``, ``life``, costs and hyperparameters.
+    """Return one row a config, ready to draw: ``mean``, words, ``n``, ``life``, costs and hyperparameters.
 
     Of more than ``MAX_POINTS`` configs those are taken that stand evenly in the order of their scores, the best and the
     worst among them.
@@ -106,7 +106,12 @@ def importance_chart(ranking: Ranking, score: str, ground: str = "light") -> Dra
         for one in ranking.fields
     ]
     table = pa.Table.from_pylist(rows)
-    y = alt.Y("field:N", sort=[row["field"] for row in rows], title=None, axis=alt.Axis(ticks=False, domain=False))
+    y = alt.Y(
+        "field:N",
+        sort=[FIELDS[one.field].label for one in ranking.fields],
+        title=None,
+        axis=alt.Axis(ticks=False, domain=False),
+    )
     title = f"growth of the error when shuffled{f' ({unit.strip()})' if unit else ''}"
     x = alt.X("mean:Q", title=title, axis=alt.Axis(tickCount=5))
     bars = alt.Chart(table).mark_bar(color=CATEGORIES[0], opacity=0.75, cornerRadiusEnd=3, height={"band": 0.5})
@@ -150,25 +155,28 @@ def _point(row: Mapping[str, Any], score: str, names: Sequence[str]) -> dict[str
         "label": describe(row, names),
         "figure": format_score(score, row["mean"]),
         "n": row["n"],
-        "life": DEAD if row["n_dead"] else ALIVE,
+        "life": LOST if row["n_lost"] else ALL_THERE,
         "seconds": row["seconds"],
         "parameters": row["parameters"],
         **{name: row[name] for name in names},
     }
 
 
-def _cloud(points: pa.Table, x: alt.X, score: str, ground: str) -> alt.Chart:
-    lives = [ALIVE, DEAD]
-    legend = alt.Legend(title=None, orient="top", symbolOpacity=1, labelLimit=260)
+def _cloud(points: pa.Table, x: alt.X, score: str, ground: str) -> Any:
+    lives = [ALL_THERE, LOST]
+    legend = alt.Legend(title=None, orient="top", symbolOpacity=1, labelLimit=300)
     colour = alt.Color("life:N", scale=alt.Scale(domain=lives, range=[MUTED[ground], CATEGORIES[1]]), legend=legend)
     # The shape says it too, for those who see no orange.
     shape = alt.Shape("life:N", scale=alt.Scale(domain=lives, range=["circle", "triangle-down"]), legend=legend)
-    cloud = alt.Chart(points).mark_point(opacity=0.6, filled=True, size=55)
-    return cloud.encode(x=x, y=_score_axis(score, "mean"), color=colour, shape=shape, tooltip=_tooltip())
+    return (
+        alt.Chart(points)
+        .mark_point(opacity=0.6, filled=True, size=55)
+        .encode(x=x, y=_score_axis(score, "mean"), color=colour, shape=shape, tooltip=_tooltip())
+    )
 
 
 def _score_axis(score: str, column: str) -> alt.Y:
-    scale = alt.Scale(zero=False, **({} if is_share(score) else {"type": "log", "nice": False, "padding": 12}))
+    scale = alt.Scale(zero=False) if is_share(score) else alt.Scale(type="log", nice=False, padding=12)
     return alt.Y(f"{column}:Q", title=_title(score), scale=scale, axis=number_axis(score, tickCount=6))
 
 

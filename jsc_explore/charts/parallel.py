@@ -17,6 +17,7 @@ from jsc_explore.charts.style import (
     MUTED,
     QUANTITIES,
     SEQUENCE,
+    Drawing,
     format_score,
     is_share,
     number_axis,
@@ -59,7 +60,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], score: str) -> tuple[pa.T
     """Return the two tables of ``parallel_chart``: a row a config, and a row a tick of an axis.
 
     ``rows`` are those of ``store.cells.cell_table``. The first holds ``config`` (its place in rows), ``score``,
-    ``label``, ``figure``, ``n``, ``dead`` and places ``a0``, ``a1``, … in [0, 1], one an axis, the score's last; the
+    ``label``, ``figure``, ``n``, ``lost`` and places ``a0``, ``a1``, … in [0, 1], one an axis, the score's last; the
     second ``axis``, ``y``, ``text``.
     """
     names = axis_fields(rows)
@@ -73,7 +74,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], score: str) -> tuple[pa.T
             "score": row["mean"],
             "label": ", ".join(f"{FIELDS[name].label.lower()} {format_value(name, row[name])}" for name in names),
             "figure": format_score(score, row["mean"]),
-            "dead": row["n_dead"],
+            "lost": row["n_lost"],
             "n": row["n"],
             **{f"a{axis}": places[name][row[name]] for axis, name in enumerate(names)},
             f"a{len(names)}": (row["mean"] - low) / span,
@@ -99,7 +100,7 @@ def parallel_chart(
     score: str,
     quantity: str,
     ground: str = "light",
-) -> alt.LayerChart:
+) -> Drawing:
     """Draw parallel coordinates above the curves of their configs (those of ``curve_rows``).
 
     A drag along an axis keeps what passes through it, on several axes at once; a double click takes it back. All of it
@@ -112,6 +113,7 @@ def parallel_chart(
     )
     colour = alt.Color("score:Q", scale=_shades(score, ground), legend=None)
     top = _coordinates(lines, ticks, titles, brushes, passes, colour, ground)
+    end = max(curves["x"].to_pylist(), default=1)
     carried = [name for name in lines.column_names if name != "config"]
     below = (
         alt.Chart(curves)
@@ -119,7 +121,7 @@ def parallel_chart(
         .transform_filter(passes)
         .mark_line(strokeWidth=1.3, opacity=0.6)
         .encode(
-            x=alt.X("x:Q", title="epoch", scale=alt.Scale(domain=[0, max(curves["x"].to_pylist(), default=1)], nice=False),
+            x=alt.X("x:Q", title="epoch", scale=alt.Scale(domain=[0, end], nice=False),
                     axis=alt.Axis(grid=False, tickMinStep=1, orient="bottom")),
             y=alt.Y("mean:Q", title=QUANTITIES[quantity], scale=_fixed(curves, quantity),
                     axis=number_axis(quantity, tickCount=5)),
@@ -128,8 +130,8 @@ def parallel_chart(
             tooltip=_tooltip(),
         )
     )  # fmt: skip
-    chart = alt.layer(top, below).resolve_scale(x="independent", y="independent", color="shared")
-    return chart.properties(height=HEIGHT, usermeta={"embedOptions": {"renderer": "svg"}})
+    chart: alt.LayerChart = alt.layer(top, below)
+    return chart.resolve_scale(x="independent", y="independent", color="shared").properties(height=HEIGHT, usermeta={"embedOptions": {"renderer": "svg"}})
 
 
 def _coordinates(
@@ -140,7 +142,7 @@ def _coordinates(
     passes: str,
     colour: alt.Color,
     ground: str,
-) -> alt.LayerChart:
+) -> Drawing:
     last = len(titles) - 1
     x_scale = alt.Scale(domain=[-0.35, last + 0.35], nice=False)
     names = "[" + ", ".join(f"'{title}'" for title in titles) + "]"
@@ -162,14 +164,15 @@ def _coordinates(
     before = before.encode(x=x, y=y, detail="config:N", color=colour, tooltip=_tooltip())
     poles = alt.Chart(ticks).mark_line(color=MUTED[ground], strokeWidth=1).encode(x=x, y=y, detail="axis:Q")
     # Lines run behind the figures: a halo of the ground keeps them readable.
-    halo = {"stroke": GROUND[ground], "strokeWidth": 4, "strokeJoin": "round"}
+    halo: dict[str, Any] = {"stroke": GROUND[ground], "strokeWidth": 4, "strokeJoin": "round"}
+    # The last axis has room on its right, where no line runs.
+    left = alt.Chart(ticks).transform_filter(f"datum.axis < {last}").encode(x=x, y=y, text="text:N")
+    right = alt.Chart(ticks).transform_filter(f"datum.axis == {last}").encode(x=x, y=y, text="text:N")
     figures = [
-        alt.Chart(ticks).transform_filter(where).mark_text(fontSize=12, align=align, dx=shift, **paint)
-        .encode(x=x, y=y, text="text:N")
-        # The last axis has room on its right, where no line runs.
-        for where, align, shift in ((f"datum.axis < {last}", "right", -7), (f"datum.axis == {last}", "left", 7))
+        words
         for paint in (halo, {"color": INK[ground]})
-    ]  # fmt: skip
+        for words in (left.mark_text(align="right", dx=-7, **paint), right.mark_text(align="left", dx=7, **paint))
+    ]
     strips = pa.Table.from_pylist(
         [{"axis": a, "left": a - _STRIP, "right": a + _STRIP, "y": -0.06, "top": 1.06} for a in range(last + 1)]
     )
@@ -215,7 +218,7 @@ def _tooltip() -> list[alt.Tooltip]:
         alt.Tooltip("label:N", title="config"),
         alt.Tooltip("figure:N", title="score"),
         alt.Tooltip("n:Q", title="seeds"),
-        alt.Tooltip("dead:Q", title="with a dead class"),
+        alt.Tooltip("lost:Q", title="of them without a class"),
     ]
 
 
@@ -227,7 +230,7 @@ def _shades(score: str, ground: str) -> alt.Scale:
 
 def _fixed(curves: pa.Table, quantity: str) -> alt.Scale:
     # Filtering must not move the axis.
-    place = {"range": [alt.ExprRef("height"), alt.ExprRef(_BELOW)], "nice": False}
+    place: dict[str, Any] = {"range": [alt.ExprRef("height"), alt.ExprRef(_BELOW)], "nice": False}
     if is_share(quantity):
         return alt.Scale(domain=list(SHARE_RANGE), **place)
     values = curves["mean"].to_pylist() or [0.0, 1.0]

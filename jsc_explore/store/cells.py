@@ -1,4 +1,4 @@
-"""Runs put together by config: what the Overview and Compare pages ask of the store, aggregated before it is shipped."""
+"""Runs put together by config: what the Overview and Compare pages ask of the store, aggregated in it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from jsc_explore.config import FIELDS
+from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import FieldError
 from jsc_explore.store.schema import SCORES
 from jsc_explore.store.store import Filters, Store
 
 # What tells one config from another: the seed does not.
 CONFIG_FIELDS = tuple(name for name in FIELDS if name != "seed")
+_N = len(CLASSES)
+
+# As analysis.classes.lost_classes has it, for whole tables: the diagonal of the 25 counts holds a zero.
+_LOST = "len(dead_classes) > 0 OR " + " OR ".join(f"confusion[{1 + place * (_N + 1)}] = 0" for place in range(_N))
 
 
 def cell_table(store: Store, score: str, filters: Filters | None = None) -> pa.Table:
-    """Return one row a config: ``config_id``, its hyperparameters, ``parameters``, and over its seeds ``mean`` and
-    ``sd`` (null for one seed) of the score, counts ``n``, ``n_dead``, ``n_diverged``, and ``seconds`` of training a
-    run: a stack's time divided by its replicas. Configs without a finite score are left out; best score last.
+    """Return one row a config: ``config_id``, its hyperparameters, ``parameters``, and over its seeds:
+
+    ``mean`` and ``sd`` of the score (null for one seed), counts ``n``, ``n_diverged`` and ``n_lost`` (seeds that
+    recognise no test jet of some class), and ``seconds`` of training a run: a stack's time divided by its replicas.
+    Configs without a finite score are left out; rows stand in the order of their means.
 
     Raises FieldError for a score that is none of ``SCORES``, or an unknown filter.
     """
@@ -29,7 +36,7 @@ def cell_table(store: Store, score: str, filters: Filters | None = None) -> pa.T
         f"""
         SELECT config_id, {fields}, min(parameters) AS parameters,
                avg({score}) AS mean, stddev_samp({score}) AS sd, count({score}) AS n,
-               count(*) FILTER (WHERE len(dead_classes) > 0) AS n_dead,
+               count(*) FILTER (WHERE {_LOST}) AS n_lost,
                count(*) FILTER (WHERE status = 'diverged') AS n_diverged,
                avg(train_time_s / stack_size) AS seconds
         FROM chosen GROUP BY config_id HAVING isfinite(avg({score})) ORDER BY mean, config_id

@@ -9,7 +9,7 @@ import pyarrow as pa
 import streamlit as st
 
 from jsc_explore import data
-from jsc_explore.analysis.classes import confusion_shares, dead_counts, per_class
+from jsc_explore.analysis.classes import confusion_shares, lost_classes, lost_counts, per_class
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.paired import Difference, compare, sentence
 from jsc_explore.charts import compare as charts
@@ -90,7 +90,7 @@ def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_ac
     if not any(runs.values()):
         return
     _growth(ids, runs, score, quantity)
-    _recalls(ids)
+    _recalls(ids, runs)
     _confusions(runs)
     _separation(runs)
 
@@ -100,7 +100,7 @@ def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_ac
 
 def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, score: str) -> None:
     factor, unit = difference_unit(score)
-    difference = _difference(runs, score, alive=False)
+    difference = _difference(runs, score, whole=False)
     text = sentence(difference, unit, factor)
     st.markdown(f"##### {text[0].upper()}{text[1:]}")
     figures = "; ".join(f"{side} {_figure(runs[side], score)}" for side in charts.SIDES)
@@ -110,23 +110,23 @@ def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, score: str) -> Non
         st.caption(
             "Enough more seeds of each for a power of 80% at the 5% level, were difference and spread those seen."
         )
-    dead = {side: dead_counts(runs[side]) for side in charts.SIDES}
-    if any(dead.values()):
-        lines = [f"**†** {side}: {_listed(counts, len(runs[side]))}" for side, counts in dead.items() if counts]
-        alive = _difference(runs, score, alive=True)
-        if alive.n:
-            lines.append(f"Among the seeds in which no class died: {sentence(alive, unit, factor)}.")
+    lost = {side: lost_counts(runs[side]) for side in charts.SIDES}
+    if any(lost.values()):
+        lines = [f"**†** {side}: {_listed(counts, len(runs[side]))}" for side, counts in lost.items() if counts]
+        whole = _difference(runs, score, whole=True)
+        if whole.n:
+            lines.append(f"Among the seeds that predict every class: {sentence(whole, unit, factor)}.")
         else:
-            lines.append("No seed is left in which no class died in either.")
+            lines.append("No seed is left in which both predict every class.")
         st.warning("  \n".join(lines), icon=":material/heart_broken:")
 
 
-def _difference(runs: Runs, score: str, *, alive: bool) -> Difference:
+def _difference(runs: Runs, score: str, *, whole: bool) -> Difference:
     scores: list[Mapping[int, float]] = [
         {
             row["seed"]: row["score"]
             for row in runs[side]
-            if row["score"] is not None and row["status"] == "done" and not (alive and row["dead_classes"])
+            if row["score"] is not None and row["status"] == "done" and not (whole and lost_classes(row))
         }
         for side in charts.SIDES
     ]
@@ -155,7 +155,9 @@ def _differing(a: RunConfig, b: RunConfig) -> str:
 
 
 def _listed(counts: Mapping[str, int], runs: int) -> str:
-    parts = [f"{charts.CLASS_WORDS[name]} died in {count} of {runs} seeds" for name, count in counts.items()]
+    parts = [
+        f"{charts.CLASS_WORDS[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()
+    ]
     return ", ".join(parts)
 
 
@@ -190,42 +192,52 @@ def _growth(ids: Mapping[str, str], runs: Runs, score: str, quantity: str) -> No
     version = resources.store().version
     left, right = st.columns([1, 2], gap="large")
     rows = [
-        {"side": side, "seed": row["seed"], "score": row["score"],
-         "dead": ", ".join(charts.CLASS_WORDS[name] for name in row["dead_classes"]) + " dead"
-         if row["dead_classes"] else None}
-        for side in charts.SIDES for row in runs[side]
-    ]  # fmt: skip
+        {"side": side, "seed": row["seed"], "score": row["score"], "lost": _lost_words(row)}
+        for side in charts.SIDES
+        for row in runs[side]
+    ]
     seeds = pa.Table.from_pylist(rows, schema=_SEEDS)
     with left, st.container(key="third-paired"):
         st.altair_chart(charts.paired_chart(seeds, score, _ground()), key="paired",
                         alt=f"{SCORES[score]} of every seed under A and under B")  # fmt: skip
-    bands, each = _growth_tables(version, dict(ids), quantity)
+    bands, each = _growth_tables(version, dict(ids), _lost_runs(runs), quantity)
     with right, st.container(key="third-growth"):
         st.altair_chart(charts.growth_chart(bands, each, quantity), key="growth",
                         alt=f"{QUANTITIES[quantity]} of A and B over the epochs")  # fmt: skip
     st.caption(
-        ":blue[**A**] and :orange[**B**]. Left: every seed, joined to itself; a triangle has a dead class. Right: mean over "
-        "seeds with its 95% interval, every seed faint, dashed where a class is dead."
+        ":blue[**A**] and :orange[**B**]. Left: every seed, joined to itself; a triangle never predicts some class. "
+        "Right: mean over seeds with its 95% interval, every seed faint, dashed where a class is never predicted."
     )
 
 
-def _recalls(ids: Mapping[str, str]) -> None:
+def _recalls(ids: Mapping[str, str], runs: Runs) -> None:
     st.markdown("##### Recall per class", help="Share of the validation jets of a class that are recognised")
-    version = resources.store().version
+    version, lost = resources.store().version, _lost_runs(runs)
     for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
         quantity = f"recall_{name}"
-        bands, each = _growth_tables(version, dict(ids), quantity)
+        bands, each = _growth_tables(version, dict(ids), lost, quantity)
         chart = charts.growth_chart(bands, each, quantity, title=charts.CLASS_WORDS[name], height=190)
         with column, st.container(key=f"fifth-{name}"):
             st.altair_chart(chart, key=f"recall-{name}", alt=f"{QUANTITIES[quantity]} of A and B over the epochs")
 
 
+def _lost_runs(runs: Runs) -> tuple[str, ...]:
+    return tuple(row["run_id"] for side in runs.values() for row in side if lost_classes(row))
+
+
+def _lost_words(run: Mapping[str, Any]) -> str | None:
+    names = [charts.CLASS_WORDS[name] for name in lost_classes(run)]
+    return f"{', '.join(names)} never predicted" if names else None
+
+
 @st.cache_data(show_spinner=False, max_entries=64)
-def _growth_tables(version: int, ids: dict[str, str], quantity: str) -> tuple[pa.Table, pa.Table]:
+def _growth_tables(
+    version: int, ids: dict[str, str], lost: tuple[str, ...], quantity: str
+) -> tuple[pa.Table, pa.Table]:
     store = resources.store()
     run_ids = store.runs({"config_id": list(ids.values())}, ["run_id"])["run_id"].to_pylist()
     return charts.growth_tables(
-        store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, quantity
+        store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, lost, quantity
     )
 
 
@@ -235,8 +247,8 @@ def _growth_tables(version: int, ids: dict[str, str], quantity: str) -> tuple[pa
 def _confusions(runs: Runs) -> None:
     st.markdown("##### What is taken for what", help="On the test jets, with the weights of the best epoch")
     seeds = sorted({row["seed"] for side in runs.values() for row in side})
-    dead = {row["seed"] for side in runs.values() for row in side if row["dead_classes"]}
-    words = {seed: f"seed {seed}{' †' if seed in dead else ''}" for seed in seeds[:20]}
+    lost = {row["seed"] for side in runs.values() for row in side if lost_classes(row)}
+    words = {seed: f"seed {seed}{' †' if seed in lost else ''}" for seed in seeds[:20]}
     picked = st.segmented_control(
         "Of", [ALL_SEEDS, *words], default=ALL_SEEDS, key="confusion-seed", required=True, label_visibility="collapsed",
         format_func=lambda seed: words.get(seed, ALL_SEEDS),
@@ -266,11 +278,11 @@ def _separation(runs: Runs) -> None:
         rows = [{**row, "side": side} for side in charts.SIDES for row in per_class(runs[side], figure)]
         with column, st.container(key=f"third-{figure}"):
             st.altair_chart(
-                charts.class_chart(rows, figure, _ground()), key=f"class-{figure}", alt=f"{figure} per class of A and B"
+                charts.class_chart(rows, figure, _ground()), key=f"class-{figure}", alt=f"{figure} per class"
             )
     st.caption(
-        "Mean over seeds with its 95% interval; the rejection, 1 / false positive rate where half of the class is kept, "
-        "on a logarithmic axis with a geometric mean."
+        "Mean over seeds with its 95% interval. Background rejection at 50% signal efficiency: 1 / false positive rate "
+        "where half of the class is kept; its mean is geometric, its axis logarithmic."
     )
 
 
@@ -278,4 +290,4 @@ def _ground() -> str:
     return st.context.theme.type or "light"
 
 
-_SEEDS = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("score", pa.float64()), ("dead", pa.string())])
+_SEEDS = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("score", pa.float64()), ("lost", pa.string())])

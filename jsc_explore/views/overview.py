@@ -12,7 +12,7 @@ from jsc_explore.analysis.importance import Ranking, importance
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import MAX_CELLS, MIN_CELLS, Calibration, predict
 from jsc_explore.charts import overview as charts
-from jsc_explore.charts.parallel import MAX_LINES, axis_fields, curve_rows, evenly, parallel_chart, parallel_tables
+from jsc_explore.charts.parallel import axis_fields, curve_rows, evenly, parallel_chart, parallel_tables
 from jsc_explore.charts.style import QUANTITIES, difference_unit, format_score, is_share, is_time
 from jsc_explore.config import DEFAULTS, FIELDS, format_value
 from jsc_explore.errors import JscError
@@ -119,8 +119,8 @@ def _coordinates(version: int, rows: list[dict[str, Any]], names: list[str], sco
         "" if len(drawn) == len(rows) else f"{len(drawn)} of {len(rows):,} configurations, evenly from worst to best. "
     )
     st.caption(
-        f"{thinned}A line is a configuration, its colour the score, its curve ({QUANTITIES[quantity]}, mean over seeds) "
-        "below. Drag along an axis to keep what passes there, along several to keep what passes all; a double click "
+        f"{thinned}A line is a configuration, its colour the score; below, its curve ({QUANTITIES[quantity]}, mean over "
+        "seeds). Drag along an axis to keep what passes there, along several to keep what passes all; a double click "
         "takes it back."
     )
 
@@ -140,8 +140,8 @@ def _spread(version: int, filters: Filters, names: list[str], score: str, points
     st.altair_chart(chart, key="spread", alt=f"{SCORES[score]} against {FIELDS[field].label}")
     best = max(spread.to_pylist(), key=lambda row: row["median"] if is_share(score) else -row["median"])
     st.caption(
-        f"Best median at {format_value(field, best['value'])}: {format_score(score, best['median'])}. Line: median over "
-        "the configurations with this value; bar: the middle half of them, the other hyperparameters varying."
+        f"Best median at {format_value(field, best['value'])}: {format_score(score, best['median'])}. Line: median "
+        "over the configurations with this value; bar: the middle half of them, the other hyperparameters varying."
     )
 
 
@@ -180,9 +180,9 @@ def _importance(ranking: Ranking, score: str) -> None:
             f"{known} That is hardly more than guessing: do not read a ranking from it.", icon=":material/warning:"
         )
     st.caption(
-        f"{known if ranking.tells else ''} Bars: how much that error grows when one hyperparameter is shuffled among the "
-        f"unseen ones; lines: 95% interval. {ranking.cells:,} configurations; hyperparameters that were varied together "
-        "share their importance."
+        f"{known if ranking.tells else ''} Bars: how much that error grows when one hyperparameter is shuffled among "
+        f"the unseen ones; lines: 95% interval. {ranking.cells:,} configurations; hyperparameters that were varied "
+        "together share their importance."
     )
 
 
@@ -198,16 +198,16 @@ def _calibration(found: Calibration | None, score: str, count: int) -> None:
                         alt="Share of held-out configurations inside their band against its level")  # fmt: skip
     with right, st.container(key="half-words"):
         st.markdown(
-            f"**{found.inside} of {found.held_out} held-out configurations ({100 * found.share:.0f}%) lay inside their 80% "
-            f"band** (95% interval of that share: {100 * found.low:.0f} to {100 * found.high:.0f}%). Half of the "
+            f"**{found.inside} of {found.held_out} held-out configurations ({100 * found.share:.0f}%) lay inside their "
+            f"80% band** (95% interval of that share: {100 * found.low:.0f} to {100 * found.high:.0f}%). Half of the "
             f"predictions were off by less than {factor * found.error:.2g}{unit}; half of the bands are narrower than "
             f"{factor * found.width:.2g}{unit}."
         )
         st.caption(
-            "A missing cell is predicted by a Gaussian process from the cells around it. Here each measured one was held "
-            "out once, an eighth of them at a time, predicted from the others and compared with its measured mean over "
-            "seeds. On the dashed line every band holds what it says. Neighbours were there to learn from: beyond the "
-            "edge of what was trained fewer lie inside."
+            "A missing cell is predicted by a Gaussian process from the cells around it. Here each measured one was "
+            "held out once, an eighth of them at a time, predicted from the others and compared with its measured mean "
+            "over seeds. On the dashed line every band holds what it says. Neighbours were there to learn from: beyond "
+            "the edge of what was trained fewer lie inside."
             + (f" Measured on the {MAX_CELLS} configurations around the default one." if count > MAX_CELLS else "")
         )
 

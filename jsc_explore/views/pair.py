@@ -86,7 +86,7 @@ def _picked(side: str, name: str) -> None:
 
 
 def _current(store: Store, score: str) -> tuple[RunConfig, RunConfig] | None:
-    """Return the pair of the URL, else the last one of this session, else the cells chosen on Explore, else the start's."""
+    """Return the pair of the URL, else the session's last one, else the cells chosen on Explore, else the start's."""
     kept: dict[str, str] = st.session_state.get(_KEPT, {})
     texts = {side: st.query_params.get(side) or kept.get(side) for side in SIDES}
     found: dict[str, RunConfig] = {}
