@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from jsc_explore.analysis.intervals import half_width
 
@@ -89,7 +89,7 @@ def sentence(difference: Difference, unit: str, scale: float = 1.0, names: tuple
     a, b = names
     d = difference
     if d.n == 0 or d.mean is None:
-        return f"{a} and {b} cannot be compared: one of them has no finished run"
+        return f"nothing to compare yet: {a} or {b} has no finished run"
     seeds = f"{d.n} seed{'s' if d.n > 1 else ''}"
     if d.half is None:
         return f"{b} − {a} is {_figure(d.mean * scale, signed=True)}{unit} in {seeds}: one is not enough to tell"
@@ -134,9 +134,8 @@ def _more(mean: float, sd: float, n: int) -> int | None:
 
 @lru_cache(maxsize=4096)
 def _power(effect: float, n: int) -> float:
-    critical = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1))
-    shift = effect * math.sqrt(n)
-    if shift > critical + 10:
-        # So far out scipy's noncentral t loses its digits; the power is one in all of ours.
-        return 1.0
-    return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
+    # scipy's noncentral t returns 0 or nan far out; the mean over the spread's distribution does not.
+    freedom, places = n - 1, (np.arange(2000) + 0.5) / 2000
+    critical, shift = stats.t.ppf(0.5 + CONFIDENCE / 2, freedom), effect * math.sqrt(n)
+    reach = critical * np.sqrt(stats.chi2.ppf(places, freedom) / freedom)
+    return float(np.mean(special.ndtr(shift - reach) + special.ndtr(-shift - reach)))

@@ -13,11 +13,12 @@ import pyarrow as pa
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.charts.curves import SHARE_RANGE
 from jsc_explore.charts.style import (
-    CATEGORIES,
+    ACCENT,
     INK,
     MUTED,
     PROGRESS,
     QUANTITIES,
+    WARNING,
     Drawing,
     difference_unit,
     format_score,
@@ -28,11 +29,10 @@ from jsc_explore.data.jets import CLASSES
 from jsc_explore.store.schema import SCORES
 
 SIDES = ("A", "B")
-COLOURS = {"A": CATEGORIES[0], "B": CATEGORIES[1]}
 CLASS_WORDS = {"g": "gluon", "q": "light quark", "w": "W", "z": "Z", "t": "top"}
-# From nothing to everything; from A's colour over the ground to B's.
+# From nothing to everything; the middle of a difference.
 _SHADES = {"light": ("#F3F5F8", "#0B4F7D"), "dark": ("#1A1F29", "#7CC4F5")}
-_DIVERGING = {"light": (COLOURS["A"], "#FFFFFF", COLOURS["B"]), "dark": (COLOURS["A"], "#22262E", COLOURS["B"])}
+_MIDDLE = {"light": "#FFFFFF", "dark": "#22262E"}
 _SVG = {"embedOptions": {"renderer": "svg"}}
 
 
@@ -61,7 +61,7 @@ def paired_chart(seeds: pa.Table, score: str, ground: str = "light") -> Drawing:
         .encode(
             x=x,
             y=y,
-            color=_colour(),
+            color=_colour(ground),
             shape=alt.condition("datum.lost != null", alt.value("triangle-down"), alt.value("circle")),
             tooltip=[
                 "side:N",
@@ -75,7 +75,7 @@ def paired_chart(seeds: pa.Table, score: str, ground: str = "light") -> Drawing:
 
 
 def growth_tables(
-    means: pa.Table, points: pa.Table, sides: Mapping[str, str], lost: Collection[str], quantity: str, x: str = "epoch"
+    means: pa.Table, points: pa.Table, sides: Mapping[str, str], lost: Collection[str], quantity: str
 ) -> tuple[pa.Table, pa.Table]:
     """Return the tables of ``growth_chart`` from ``Store.mean_curves`` and ``Store.curves``; ``sides`` gives the ids of
     A and B, ``lost`` the runs that never predict some class.
@@ -87,11 +87,17 @@ def growth_tables(
         if is_share(quantity):
             low, high = max(0.0, low), min(1.0, high)
         bands += [
-            {"side": side, "x": row[x], "mean": row["mean"], "low": low, "high": high, "n": row["n"]}
+            {"side": side, "x": row["epoch"], "mean": row["mean"], "low": low, "high": high, "n": row["n"]}
             for side in _sides_of(row["config_id"], sides)
         ]
     each = [
-        {"side": side, "run_id": row["run_id"], "x": row[x], "value": row[quantity], "lost": row["run_id"] in lost}
+        {
+            "side": side,
+            "run_id": row["run_id"],
+            "x": row["epoch"],
+            "value": row[quantity],
+            "lost": row["run_id"] in lost,
+        }
         for row in points.to_pylist()
         if row[quantity] is not None
         for side in _sides_of(row["config_id"], sides)
@@ -100,10 +106,18 @@ def growth_tables(
 
 
 def growth_chart(
-    bands: pa.Table, each: pa.Table, quantity: str, x: str = "epoch", *, title: str | None = None, height: int = 320
+    bands: pa.Table,
+    each: pa.Table,
+    quantity: str,
+    ground: str = "light",
+    *,
+    title: str | None = None,
+    height: int = 320,
 ) -> Drawing:
-    """Draw a quantity of A and B over the training: mean with its 95% interval, each seed faint, dashed where
-    it never predicts some class."""
+    """Draw a quantity of A and B over the epochs: mean with its 95% interval, each seed faint, dashed where it never
+    predicts some class. With a ``title`` it is one of several small ones.
+    """
+    x = "epoch"
     scale = alt.Scale(domain=[0, 1] if quantity.startswith("recall_") else list(SHARE_RANGE))
     y_scale = scale if is_share(quantity) else alt.Scale(zero=False)
     small = title is not None
@@ -122,13 +136,13 @@ def growth_chart(
     band = (
         alt.Chart(bands)
         .mark_area(opacity=0.15)
-        .encode(x=x_axis, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=_colour())
+        .encode(x=x_axis, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=_colour(ground))
     )
     faint = alt.Chart(each).mark_line(strokeWidth=1, opacity=0.4)
     faint = faint.encode(
-        x=x_axis, y=alt.Y("value:Q", scale=y_scale), color=_colour(), detail="run_id:N", strokeDash=dash
+        x=x_axis, y=alt.Y("value:Q", scale=y_scale), color=_colour(ground), detail="run_id:N", strokeDash=dash
     )
-    line = alt.Chart(bands).mark_line(strokeWidth=2.5).encode(x=x_axis, y=y, color=_colour())
+    line = alt.Chart(bands).mark_line(strokeWidth=2.5).encode(x=x_axis, y=y, color=_colour(ground))
     hover = alt.Chart(bands).mark_point(size=60, filled=True, opacity=0).encode(x=x_axis, y=y, tooltip=tooltip)
     chart = alt.layer(band, faint, line, hover).properties(height=height, usermeta=_SVG)
     return chart.properties(title=alt.TitleParams(title, anchor="start", fontSize=13)) if title else chart
@@ -154,10 +168,14 @@ def confusion_chart(
     bare: dict[str, Any] = {"ticks": False, "domain": False, "labelExpr": "replace(datum.label, 'light ', '')"}
     x = alt.X("taken:N", sort=order, title="taken for", axis=alt.Axis(labelAngle=0, labelOverlap=False, **bare))
     y = alt.Y("true:N", sort=order, title="true class", axis=alt.Axis(**bare))
-    low, middle, high = _DIVERGING[ground]
     scale = alt.Scale(domain=[0, 1], range=list(_SHADES[ground]), interpolate="lab")
     if difference:
-        scale = alt.Scale(domain=[-0.5, 0, 0.5], range=[low, middle, high], clamp=True, interpolate="lab")
+        scale = alt.Scale(
+            domain=[-0.5, 0, 0.5],
+            range=[ACCENT[ground], _MIDDLE[ground], WARNING[ground]],
+            clamp=True,
+            interpolate="lab",
+        )
     strong = "#101418" if ground == "dark" and not difference else "#FFFFFF"
     base = alt.Chart(pa.Table.from_pylist(rows)).encode(x=x, y=y)
     cells = base.mark_rect(cornerRadius=3).encode(
@@ -196,7 +214,7 @@ def class_chart(rows: Sequence[Mapping[str, Any]], figure: str, ground: str = "l
     tooltip = [alt.Tooltip("side:N", title="config"), alt.Tooltip("class:N"),
                alt.Tooltip("mean:Q", title="mean", format=form), alt.Tooltip("low:Q", format=form, title="95% from"),
                alt.Tooltip("high:Q", format=form, title="to"), alt.Tooltip("n:Q", title="seeds")]  # fmt: skip
-    base = alt.Chart(table).encode(x=x, xOffset=apart, color=_colour(), tooltip=tooltip)
+    base = alt.Chart(table).encode(x=x, xOffset=apart, color=_colour(ground), tooltip=tooltip)
     spans = base.mark_rule(strokeWidth=2.5, opacity=0.55).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
     return alt.layer(spans, base.mark_point(filled=True, size=110, opacity=1).encode(y=y)).properties(
         height=290, usermeta=_SVG
@@ -210,9 +228,9 @@ def _share_text(value: float, difference: bool) -> str:
     return "0" if abs(value) < 0.005 else f"{factor * value:+.0f}".replace("-", "−")
 
 
-def _colour() -> alt.Color:
+def _colour(ground: str) -> alt.Color:
     return alt.Color(
-        "side:N", scale=alt.Scale(domain=list(SIDES), range=[COLOURS[side] for side in SIDES]), legend=None
+        "side:N", scale=alt.Scale(domain=list(SIDES), range=[ACCENT[ground], WARNING[ground]]), legend=None
     )
 
 

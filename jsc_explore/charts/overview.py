@@ -13,9 +13,10 @@ from jsc_explore.analysis.pareto import front
 from jsc_explore.analysis.prediction import LEVEL, Calibration
 from jsc_explore.charts.parallel import evenly
 from jsc_explore.charts.style import (
-    CATEGORIES,
+    ACCENT,
     INK,
     MUTED,
+    WARNING,
     Drawing,
     difference_unit,
     format_score,
@@ -60,8 +61,8 @@ def spread_chart(spread: pa.Table, points: pa.Table, field: str, score: str, gro
         order = [format_value(field, value) for value in values]
         x = alt.X("value:N", title=spec.label, sort=order, axis=alt.Axis(labelAngle=0, labelLimit=110, grid=False))
     y = _score_axis(score, "median")
-    middle = alt.Chart(spread).mark_rule(strokeWidth=16, opacity=0.3, color=CATEGORIES[0], strokeCap="round")
-    line = alt.Chart(spread).mark_line(strokeWidth=2.5, color=CATEGORIES[0], point={"size": 60, "filled": True})
+    middle = alt.Chart(spread).mark_rule(strokeWidth=16, opacity=0.3, color=ACCENT[ground], strokeCap="round")
+    line = alt.Chart(spread).mark_line(strokeWidth=2.5, color=ACCENT[ground], point={"size": 60, "filled": True})
     tooltip = [
         alt.Tooltip("value", title=spec.label),
         *(alt.Tooltip(f"{name}:Q", title=words, format=".1%" if is_share(score) else ".4~g")
@@ -114,7 +115,7 @@ def importance_chart(ranking: Ranking, score: str, ground: str = "light") -> Dra
     )
     title = f"growth of the error when shuffled{f' ({unit.strip()})' if unit else ''}"
     x = alt.X("mean:Q", title=title, axis=alt.Axis(tickCount=5))
-    bars = alt.Chart(table).mark_bar(color=CATEGORIES[0], opacity=0.75, cornerRadiusEnd=3, height={"band": 0.5})
+    bars = alt.Chart(table).mark_bar(color=ACCENT[ground], opacity=0.75, cornerRadiusEnd=3, height={"band": 0.5})
     spans = alt.Chart(table).mark_rule(strokeWidth=2, color=INK[ground])
     tooltip = [alt.Tooltip("field:N", title="hyperparameter"), alt.Tooltip("text:N", title="error grows by")]
     return alt.layer(
@@ -137,9 +138,9 @@ def calibration_chart(found: Calibration, ground: str = "light") -> Drawing:
     ends = pa.Table.from_pylist([{"level": 0.0, "share": 0.0}, {"level": 1.0, "share": 1.0}])
     return alt.layer(
         alt.Chart(ends).mark_line(color=MUTED[ground], strokeDash=[4, 4], strokeWidth=1).encode(x=x, y=y),
-        alt.Chart(levels).mark_line(color=CATEGORIES[0], strokeWidth=2.5).encode(x=x, y=y),
-        alt.Chart(at).mark_rule(color=CATEGORIES[0], strokeWidth=2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
-        alt.Chart(at).mark_point(filled=True, size=110, color=CATEGORIES[0]).encode(x=x, y=y, tooltip=tooltip),
+        alt.Chart(levels).mark_line(color=ACCENT[ground], strokeWidth=2.5).encode(x=x, y=y),
+        alt.Chart(at).mark_rule(color=ACCENT[ground], strokeWidth=2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        alt.Chart(at).mark_point(filled=True, size=110, color=ACCENT[ground]).encode(x=x, y=y, tooltip=tooltip),
     ).properties(height=HEIGHT, usermeta=_SVG)
 
 
@@ -164,8 +165,8 @@ def _point(row: Mapping[str, Any], score: str, names: Sequence[str]) -> dict[str
 
 def _cloud(points: pa.Table, x: alt.X, score: str, ground: str) -> Any:
     lives = [ALL_THERE, LOST]
-    legend = alt.Legend(title=None, orient="top", symbolOpacity=1, labelLimit=300)
-    colour = alt.Color("life:N", scale=alt.Scale(domain=lives, range=[MUTED[ground], CATEGORIES[1]]), legend=legend)
+    legend = alt.Legend(title=None, orient="top", direction="vertical", symbolOpacity=1, labelLimit=300)
+    colour = alt.Color("life:N", scale=alt.Scale(domain=lives, range=[MUTED[ground], WARNING[ground]]), legend=legend)
     # The shape says it too, for those who see no orange.
     shape = alt.Shape("life:N", scale=alt.Scale(domain=lives, range=["circle", "triangle-down"]), legend=legend)
     return (

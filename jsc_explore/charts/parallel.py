@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -130,8 +131,9 @@ def parallel_chart(
             tooltip=_tooltip(),
         )
     )  # fmt: skip
-    chart: alt.LayerChart = alt.layer(top, below)
-    return chart.resolve_scale(x="independent", y="independent", color="shared").properties(height=HEIGHT, usermeta={"embedOptions": {"renderer": "svg"}})
+    both: Drawing = alt.layer(top, below)
+    chart: Drawing = both.resolve_scale(x="independent", y="independent", color="shared")
+    return chart.properties(height=HEIGHT, usermeta={"embedOptions": {"renderer": "svg"}})
 
 
 def _coordinates(
@@ -145,10 +147,11 @@ def _coordinates(
 ) -> Drawing:
     last = len(titles) - 1
     x_scale = alt.Scale(domain=[-0.35, last + 0.35], nice=False)
-    names = "[" + ", ".join(f"'{title}'" for title in titles) + "]"
+    # A word a line: side by side also on a phone.
+    names = json.dumps([title.split() for title in titles])
     x_axis = alt.Axis(
         orient="top", values=list(range(last + 1)), labelExpr=f"{names}[datum.value]", grid=False, domain=False,
-        ticks=False, labelFontSize=13, labelColor=INK[ground], labelLimit=160, labelPadding=12,
+        ticks=False, labelFontSize=13, labelColor=INK[ground], labelLimit=160, labelPadding=8, labelOverlap=False,
     )  # fmt: skip
     x = alt.X("axis:Q", scale=x_scale, axis=x_axis, title=None)
     y = alt.Y("y:Q", scale=alt.Scale(domain=[-0.06, 1.06], range=[alt.ExprRef(_ABOVE), 0], nice=False), axis=None)

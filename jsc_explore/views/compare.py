@@ -12,6 +12,7 @@ from jsc_explore import data
 from jsc_explore.analysis.classes import confusion_shares, lost_classes, lost_counts, per_class
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.paired import Difference, compare, sentence
+from jsc_explore.analysis.prediction import Forecast, predict
 from jsc_explore.charts import compare as charts
 from jsc_explore.charts.style import QUANTITIES, difference_unit, format_score, is_share, is_time
 from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, format_value
@@ -19,9 +20,10 @@ from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
 from jsc_explore.jobs.ask import ask
 from jsc_explore.jobs.estimate import expected_seconds, format_seconds
-from jsc_explore.store.cells import CONFIG_FIELDS, seed_table
+from jsc_explore.store.cells import CONFIG_FIELDS, cell_table, seed_table
 from jsc_explore.store.schema import SCORES
 from jsc_explore.views import pair, resources
+from jsc_explore.views.choice import choose
 
 REFRESH_S = 1.0
 ALL_SEEDS = "all seeds"
@@ -42,16 +44,8 @@ def page() -> None:
         resources.supervisor()
         store.refresh()
         left, middle, right = st.columns([4, 4, 2], vertical_alignment="bottom")
-        score = left.selectbox(
-            "Score", list(SCORES), key="score", bind="query-params", format_func=lambda name: SCORES[name].capitalize()
-        )
-        quantity = middle.selectbox(
-            "Curve of",
-            list(QUANTITIES),
-            key="show",
-            bind="query-params",
-            format_func=lambda q: QUANTITIES[q].capitalize(),
-        )
+        score = choose(left, "Score", "score", list(SCORES), lambda name: SCORES[name].capitalize())
+        quantity = choose(middle, "Curve of", "show", list(QUANTITIES), lambda name: QUANTITIES[name].capitalize())
         chosen = pair.choose(store, score)
         if chosen is None:
             st.info("There are no two finished configurations to compare: train some on the Explore page.",
@@ -86,7 +80,7 @@ def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_ac
     _verdict(chosen, runs, score)
     for side, config in zip(charts.SIDES, chosen, strict=True):
         if not runs[side]:
-            _missing(side, config)
+            _missing(side, config, score)
     if not any(runs.values()):
         return
     _growth(ids, runs, score, quantity)
@@ -104,8 +98,8 @@ def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, score: str) -> Non
     text = sentence(difference, unit, factor)
     st.markdown(f"##### {text[0].upper()}{text[1:]}")
     figures = "; ".join(f"{side} {_figure(runs[side], score)}" for side in charts.SIDES)
-    how = "paired by seed" if difference.paired else "no seed in common, so not paired"
-    st.markdown(f"{_differing(*chosen)}  \n{SCORES[score].capitalize()}: {figures}; {how}, 95% intervals.")
+    how = "; paired by seed" if difference.paired else "; no seed in common, so not paired" if difference.n else ""
+    st.markdown(f"{_differing(*chosen)}  \n{SCORES[score].capitalize()}: {figures}{how}; ± are 95% intervals.")
     if difference.verdict == "open" and difference.more:
         st.caption(
             "Enough more seeds of each for a power of 80% at the 5% level, were difference and spread those seen."
@@ -116,7 +110,7 @@ def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, score: str) -> Non
         whole = _difference(runs, score, whole=True)
         if whole.n:
             lines.append(f"Among the seeds that predict every class: {sentence(whole, unit, factor)}.")
-        else:
+        elif difference.n:
             lines.append("No seed is left in which both predict every class.")
         st.warning("  \n".join(lines), icon=":material/heart_broken:")
 
@@ -161,8 +155,8 @@ def _listed(counts: Mapping[str, int], runs: int) -> str:
     return ", ".join(parts)
 
 
-def _missing(side: str, config: RunConfig) -> None:
-    """Say that a config has no run, and offer to train it."""
+def _missing(side: str, config: RunConfig, score: str) -> None:
+    """Say that a config has no run and what may be expected of it, and offer to train it."""
     wanted = [config.with_(seed=seed) for seed in range(DEFAULT_SEEDS)]
     config_id = config.config_id(data.digest(config.dataset))
     jobs = [job for job in resources.queue().jobs(("queued", "running")) if job.config_id == config_id]
@@ -171,11 +165,30 @@ def _missing(side: str, config: RunConfig) -> None:
         st.progress(share, text=f"{side} is being trained: {len(jobs)} seed{'s' if len(jobs) > 1 else ''}")
         return
     text, button = st.columns([5, 2], vertical_alignment="center")
-    text.info(f"{side} is not trained yet.", icon=":material/pending:")
+    text.info(f"{side} is not trained yet. {_expected(config, score)}", icon=":material/pending:")
     button.button(
         f"Train {DEFAULT_SEEDS} seeds", key=f"train-{side}", type="primary", on_click=_train, args=(wanted,),
         help=f"Expected: {format_seconds(expected_seconds(resources.store(), wanted))}", width="stretch",
     )  # fmt: skip
+
+
+def _expected(config: RunConfig, score: str) -> str:
+    forecast = _forecast(resources.store().version, config.to_dict(), score)
+    found = forecast.predictions[0]
+    if found is None or forecast.calibration is None:
+        return "Too little is known around it to predict a score."
+    low, high = (format_score(score, end) for end in (found.low, found.high))
+    return (
+        f"Predicted: {format_score(score, found.mean)}, 80% band {low} to {high} "
+        f"({100 * forecast.calibration.share:.0f}% of {forecast.calibration.held_out} held-out cells were inside theirs)."
+    )
+
+
+@st.cache_data(show_spinner="Predicting …", max_entries=64)
+def _forecast(version: int, config: dict[str, Any], score: str) -> Forecast:
+    run = RunConfig.from_dict(config)
+    scope = {"dataset": [run.dataset], "protocol": [run.protocol], "data_digest": [data.digest(run.dataset)]}
+    return predict(cell_table(resources.store(), score, scope).to_pylist(), [run], score)
 
 
 def _train(runs: Sequence[RunConfig]) -> None:
@@ -202,7 +215,7 @@ def _growth(ids: Mapping[str, str], runs: Runs, score: str, quantity: str) -> No
                         alt=f"{SCORES[score]} of every seed under A and under B")  # fmt: skip
     bands, each = _growth_tables(version, dict(ids), _lost_runs(runs), quantity)
     with right, st.container(key="third-growth"):
-        st.altair_chart(charts.growth_chart(bands, each, quantity), key="growth",
+        st.altair_chart(charts.growth_chart(bands, each, quantity, _ground()), key="growth",
                         alt=f"{QUANTITIES[quantity]} of A and B over the epochs")  # fmt: skip
     st.caption(
         ":blue[**A**] and :orange[**B**]. Left: every seed, joined to itself; a triangle never predicts some class. "
@@ -216,7 +229,7 @@ def _recalls(ids: Mapping[str, str], runs: Runs) -> None:
     for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
         quantity = f"recall_{name}"
         bands, each = _growth_tables(version, dict(ids), lost, quantity)
-        chart = charts.growth_chart(bands, each, quantity, title=charts.CLASS_WORDS[name], height=190)
+        chart = charts.growth_chart(bands, each, quantity, _ground(), title=charts.CLASS_WORDS[name], height=190)
         with column, st.container(key=f"fifth-{name}"):
             st.altair_chart(chart, key=f"recall-{name}", alt=f"{QUANTITIES[quantity]} of A and B over the epochs")
 

@@ -14,11 +14,12 @@ from jsc_explore.analysis.prediction import MAX_CELLS, MIN_CELLS, Calibration, p
 from jsc_explore.charts import overview as charts
 from jsc_explore.charts.parallel import axis_fields, curve_rows, evenly, parallel_chart, parallel_tables
 from jsc_explore.charts.style import QUANTITIES, difference_unit, format_score, is_share, is_time
-from jsc_explore.config import DEFAULTS, FIELDS, format_value
+from jsc_explore.config import FIELDS, format_value
 from jsc_explore.errors import JscError
 from jsc_explore.store.cells import cell_table, spread_table
 from jsc_explore.store.schema import SCORES
 from jsc_explore.views import resources
+from jsc_explore.views.choice import choose
 
 Filters = dict[str, list[Any]]
 # Two charts side by side only where both can be read.
@@ -46,19 +47,14 @@ def page() -> None:
 
 def _scope() -> tuple[Filters, str]:
     """Draw the sidebar: scores of other data, or of another protocol, are not to be mixed."""
-    with st.sidebar:
-        score = st.selectbox(
-            "Score", list(SCORES), key="score", bind="query-params", format_func=lambda name: SCORES[name].capitalize()
-        )
-        st.divider()
-        filters: Filters = {}
-        for name in ("dataset", "protocol"):
-            spec, texts = FIELDS[name], list(FIELDS[name].choices)
-            chosen = st.selectbox(
-                spec.label, texts, index=texts.index(DEFAULTS[name]), key=name, bind="query-params",
-                help=spec.help[0].upper() + spec.help[1:],
-            )  # fmt: skip
-            filters[name] = [chosen]
+    side = st.sidebar
+    score = choose(side, "Score", "score", list(SCORES), lambda name: SCORES[name].capitalize())
+    filters: Filters = {}
+    for name in ("dataset", "protocol"):
+        spec = FIELDS[name]
+        words = spec.help[0].upper() + spec.help[1:]
+        # The default is the first choice of both, as everywhere.
+        filters[name] = [choose(side, spec.label, name, spec.choices, str, words)]
     # Runs on other jets of the same name are other runs.
     return {**filters, "data_digest": [data.digest(filters["dataset"][0])]}, score
 
@@ -115,13 +111,13 @@ def _coordinates(version: int, rows: list[dict[str, Any]], names: list[str], sco
         st.altair_chart(
             chart, key="parallel-chart", alt=f"Parallel coordinates: {', '.join(titles)}; below, the learning curves"
         )
-    thinned = (
-        "" if len(drawn) == len(rows) else f"{len(drawn)} of {len(rows):,} configurations, evenly from worst to best. "
-    )
+    thinned = ""
+    if len(drawn) < len(rows):
+        thinned = f"{len(drawn)} of {len(rows):,} configurations are drawn, evenly from the worst to the best. "
     st.caption(
-        f"{thinned}A line is a configuration, its colour the score; below, its curve ({QUANTITIES[quantity]}, mean over "
-        "seeds). Drag along an axis to keep what passes there, along several to keep what passes all; a double click "
-        "takes it back."
+        f"{thinned}A line is a configuration, its colour the score; below, its curve ({QUANTITIES[quantity]}, mean "
+        "over seeds). Drag along an axis to keep what passes there, along several to keep what passes all; a double "
+        "click takes it back."
     )
 
 
@@ -131,10 +127,7 @@ def _curve_of(score: str) -> str:
 
 
 def _spread(version: int, filters: Filters, names: list[str], score: str, points: pa.Table) -> None:
-    field = st.selectbox(
-        "Score against", names or ["batch_size"], key="against", bind="query-params",
-        format_func=lambda name: FIELDS[name].label,
-    )  # fmt: skip
+    field = choose(st, "Score against", "against", names or ["batch_size"], lambda name: FIELDS[name].label)
     spread = _spreads(version, filters, field, score)
     chart = charts.spread_chart(spread, points, field, score, _ground())
     st.altair_chart(chart, key="spread", alt=f"{SCORES[score]} against {FIELDS[field].label}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -12,12 +13,11 @@ from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value, parse_
 from jsc_explore.errors import FieldError
 from jsc_explore.store import Store
 from jsc_explore.store.cells import CONFIG_FIELDS, cell_table
-from jsc_explore.views import url
 
 SIDES = ("a", "b")
 _PLAIN = "default"
 # Two configs survive a look at another page, which drops what it does not know from the address.
-_KEPT = "pair"
+_KEPT, _OFFERED = "pair", "offered pair"
 
 
 def written(config: RunConfig) -> str:
@@ -63,6 +63,13 @@ def choose(store: Store, score: str) -> tuple[RunConfig, RunConfig] | None:
     return a, b
 
 
+def offer(configs: Sequence[RunConfig]) -> None:
+    """Put forward the configs chosen on another page: the first two are compared next, until others are chosen here."""
+    if list(configs) != st.session_state.get(_OFFERED, []):
+        st.session_state[_OFFERED] = list(configs)
+        st.session_state.pop(_KEPT, None)
+
+
 def swap() -> None:
     """Let A and B change places."""
     st.query_params.update({"a": st.query_params["b"], "b": st.query_params["a"]})
@@ -86,7 +93,7 @@ def _picked(side: str, name: str) -> None:
 
 
 def _current(store: Store, score: str) -> tuple[RunConfig, RunConfig] | None:
-    """Return the pair of the URL, else the session's last one, else the cells chosen on Explore, else the start's."""
+    """Return the pair of the URL, else the session's last one, else what another page offers, else the start's."""
     kept: dict[str, str] = st.session_state.get(_KEPT, {})
     texts = {side: st.query_params.get(side) or kept.get(side) for side in SIDES}
     found: dict[str, RunConfig] = {}
@@ -99,27 +106,13 @@ def _current(store: Store, score: str) -> tuple[RunConfig, RunConfig] | None:
     missing = [side for side in SIDES if side not in found]
     if not missing:
         return found["a"], found["b"]
-    offered = [*_from_explore(), *_start(store, score)]
+    offered = [*st.session_state.get(_OFFERED, []), *_start(store, score)]
     for side in missing:
         others = [config for config in offered if config not in found.values()]
         if not others:
             return None
         found[side] = others[0]
     return found["a"], found["b"]
-
-
-def _from_explore() -> list[RunConfig]:
-    """Return the cells chosen on the Explore page, as far as the address still tells them."""
-    axes = []
-    for key, default in url.DEFAULT_AXES.items():
-        label = st.query_params.get(key)
-        axes.append(next((name for name, spec in FIELDS.items() if spec.label == label), default))
-    try:
-        base = {name: parse_value(name, st.query_params[name]) for name in CONFIG_FIELDS if name in st.query_params}
-        return [RunConfig.from_dict({**base, axes[0]: x, axes[1]: y}) for x, y in url.chosen_cells(*axes)]
-    except FieldError:
-        # The Explore page says what is wrong with its own filters.
-        return []
 
 
 def _start(store: Store, score: str) -> list[RunConfig]:
