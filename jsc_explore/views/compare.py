@@ -180,7 +180,7 @@ def _expected(config: RunConfig, score: str) -> str:
     low, high = (format_score(score, end) for end in (found.low, found.high))
     return (
         f"Predicted: {format_score(score, found.mean)}, 80% band {low} to {high} "
-        f"({100 * forecast.calibration.share:.0f}% of {forecast.calibration.held_out} held-out cells were inside theirs)."
+        f"({100 * forecast.calibration.share:.0f}% of {forecast.calibration.held_out} held-out cells lay in theirs)."
     )
 
 
