@@ -272,8 +272,8 @@ def test_the_charts_of_the_overview_are_valid(ground, score):
     points = overview_charts.point_table(rows, score, ["batch_size", "final_relu"])
     for field in ("batch_size", "final_relu"):
         values = sorted({row[field] for row in rows})
-        spread = pa.table({"value": values, **{name: [0.5] * len(values) for name in ("low", "q1", "median", "q3", "high")},
-                           "n": [1] * len(values)})  # fmt: skip
+        figures = {name: [0.5] * len(values) for name in ("low", "q1", "median", "q3", "high")}
+        spread = pa.table({"value": values, **figures, "n": [1] * len(values)})
         overview_charts.spread_chart(spread, points, field, score, ground).to_dict()
     for cost in overview_charts.COSTS:
         overview_charts.tradeoff_chart(points, cost, score, ground).to_dict()

@@ -16,8 +16,8 @@ from jsc_explore.config import FIELDS
 
 MIN_CELLS = 20
 # A forest on more cells takes seconds and says the same.
-MAX_CELLS = 1500
-FOLDS, REPEATS, SHUFFLES, TREES = 5, 3, 5, 100
+MAX_CELLS = 600
+FOLDS, REPEATS, SHUFFLES, TREES = 5, 3, 5, 60
 
 
 @dataclass(frozen=True)

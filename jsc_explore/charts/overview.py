@@ -28,7 +28,7 @@ from jsc_explore.store.schema import SCORES
 
 HEIGHT = 300
 # More points than these are a cloud, and more than a view may ship.
-MAX_POINTS = 1500
+MAX_POINTS = 600
 ALL_THERE, LOST = "every class is predicted", "a class never is, in some seed"
 COSTS = {"seconds": "seconds of training a run", "parameters": "trainable parameters"}
 _SVG = {"embedOptions": {"renderer": "svg"}}

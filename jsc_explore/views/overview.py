@@ -76,7 +76,8 @@ def _draw(version: int, filters: Filters, score: str, table: pa.Table) -> None:
     left, right = st.columns(2, gap="large")
     with left, st.container(key="half-spread"):
         points = charts.point_table(rows, score, names)
-        _spread(version, filters, names, score, points)
+        # A fragment of its own: another hyperparameter draws this chart alone anew.
+        st.fragment(_spread)(version, filters, names, score, points)
     with right, st.container(key="half-importance"):
         st.markdown("##### What the score hangs on")
         place = st.empty()
