@@ -11,10 +11,11 @@ from streamlit.testing.v1 import AppTest
 from jsc_explore import data
 from jsc_explore.analysis.importance import Importance, Ranking
 from jsc_explore.analysis.paired import compare
-from jsc_explore.analysis.prediction import Calibration
+from jsc_explore.analysis.prediction import Calibration, Prediction
 from jsc_explore.charts import compare as compare_charts
 from jsc_explore.charts import overview as overview_charts
 from jsc_explore.charts.parallel import axis_fields, curve_rows, evenly, parallel_chart, parallel_tables
+from jsc_explore.charts.predicted import predicted_band, predicted_tooltip, predicted_words
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError
 from jsc_explore.jobs import Queue
@@ -308,6 +309,16 @@ def test_the_charts_of_a_comparison_are_valid_and_name_what_is_lost(ground):
     rows = [{"side": "A", "class": "g", "mean": 0.9, "low": 0.8, "high": 1.0, "n": 3}]
     for figure in ("auc", "rejection"):
         compare_charts.class_chart(rows, figure, ground).to_dict()
+
+
+def test_a_prediction_is_never_taken_for_a_measurement():
+    found = Prediction(0.701, 0.6804, 0.7212)
+    assert predicted_words("val_acc", found) == ("≈ 70.1%", "68.0–72.1%")
+    assert predicted_words("val_loss", Prediction(1.1, 1.0, 1.2)) == ("≈ 1.100", "1.000–1.200")
+    assert predicted_words("train_time_s", Prediction(80.0, 70.0, 90.0)) == ("≈ 80 s", "70–90 s")
+    assert predicted_tooltip("val_acc", found) == "not trained; predicted ≈ 70.1%, 80% band 68.0–72.1%"
+    spec = predicted_band("val_acc", found, 10.0).to_dict()
+    assert next(iter(spec["datasets"].values()))[0]["words"] == "≈ 70.1%, 80% band 68.0–72.1%"
 
 
 def test_a_config_compared_with_itself_is_drawn_twice():
