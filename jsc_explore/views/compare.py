@@ -67,10 +67,12 @@ def _body(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_ac
 
 def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_active: bool) -> None:
     store = resources.store()
-    if was_active:
-        store.refresh()
-        if not resources.queue().jobs(("queued", "running")):
-            st.rerun()
+    # The queue first, then the store: a run that ends in between is seen twice rather than not at all.
+    active = bool(resources.queue().jobs(("queued", "running")))
+    store.refresh()
+    if active != was_active:
+        # Only a whole run of the page starts, or stops, looking again every second.
+        st.rerun()
     ids = {
         side: config.config_id(data.digest(config.dataset)) for side, config in zip(charts.SIDES, chosen, strict=True)
     }
