@@ -77,10 +77,18 @@ def spread_chart(spread: pa.Table, points: pa.Table, field: str, score: str, gro
     ).properties(height=HEIGHT, usermeta=_SVG)
 
 
-def tradeoff_chart(points: pa.Table, cost: str, score: str, ground: str = "light") -> Drawing:
-    """Draw the score against a cost (a key of ``COSTS``) on a logarithmic axis, with the Pareto front."""
-    kept = front(points[cost].to_numpy(), points["mean"].to_numpy(), higher_is_better=is_share(score))
-    best = points.filter(pa.array(kept)).sort_by(cost)
+def front_table(rows: Sequence[Mapping[str, Any]], cost: str, score: str, names: Sequence[str]) -> pa.Table:
+    """Return the configs on the Pareto front of a cost (a key of ``COSTS``) and the score, as ``point_table`` does.
+
+    All rows are looked at, also those that are too many to draw.
+    """
+    kept = front([row[cost] for row in rows], [row["mean"] for row in rows], higher_is_better=is_share(score))
+    best = [row for row, stays in zip(rows, kept, strict=True) if stays]
+    return point_table(sorted(best, key=lambda row: row[cost]), score, names)
+
+
+def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, score: str, ground: str = "light") -> Drawing:
+    """Draw the score against a cost on a logarithmic axis; ``best`` is the front, that of ``front_table``."""
     axis = alt.Axis(grid=False, labelExpr="format(datum.value, datum.value >= 10000 ? '~s' : '~g')", tickCount=5)
     x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=18), axis=axis)
     y = _score_axis(score, "mean")

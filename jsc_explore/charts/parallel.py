@@ -29,7 +29,7 @@ from jsc_explore.config import FIELDS, format_value
 HEIGHT = 640
 _ABOVE, _BELOW = "height * 0.5", "height * 0.56"
 # More lines than these are a carpet, and more than a view may ship.
-MAX_LINES = 300
+MAX_LINES = 200
 _HALF = pa.float32()
 # Half the width of the strip along an axis that takes a drag, in steps between axes.
 _STRIP = 0.16
@@ -49,11 +49,12 @@ def evenly(rows: Sequence[Any], limit: int = MAX_LINES) -> list[Any]:
 def curve_rows(means: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return the curves of ``parallel_chart`` from ``Store.mean_curves``: ``config`` (its place in rows), x, mean."""
     place = {row["config_id"]: index for index, row in enumerate(rows)}
-    found = [place.get(config_id) for config_id in means["config_id"].to_pylist()]
+    # Ids repeat point after point: each is looked up once.
+    ids = means["config_id"].combine_chunks().dictionary_encode()
+    places = pa.array([place.get(config_id) for config_id in ids.dictionary.to_pylist()], pa.int32())
+    found = places.take(ids.indices)
     # Four bytes a row for the config, where its id would ship thirty-two.
-    table = pa.table(
-        {"config": pa.array(found, pa.int32()), "x": means["epoch"].cast(_HALF), "mean": means["mean"].cast(_HALF)}
-    )
+    table = pa.table({"config": found, "x": means["epoch"].cast(_HALF), "mean": means["mean"].cast(_HALF)})
     return table.filter(table["config"].is_valid())
 
 
@@ -114,7 +115,7 @@ def parallel_chart(
     )
     colour = alt.Color("score:Q", scale=_shades(score, ground), legend=None)
     top = _coordinates(lines, ticks, titles, brushes, passes, colour, ground)
-    end = max(curves["x"].to_pylist(), default=1)
+    end = pa.compute.max(curves["x"]).as_py() or 1
     carried = [name for name in lines.column_names if name != "config"]
     below = (
         alt.Chart(curves)
@@ -236,5 +237,5 @@ def _fixed(curves: pa.Table, quantity: str) -> alt.Scale:
     place: dict[str, Any] = {"range": [alt.ExprRef("height"), alt.ExprRef(_BELOW)], "nice": False}
     if is_share(quantity):
         return alt.Scale(domain=list(SHARE_RANGE), **place)
-    values = curves["mean"].to_pylist() or [0.0, 1.0]
-    return alt.Scale(domain=[min(values), max(values)], **place)
+    ends = pa.compute.min_max(curves["mean"]).as_py()
+    return alt.Scale(domain=[ends["min"] or 0.0, ends["max"] or 1.0], **place)

@@ -77,11 +77,11 @@ def _draw(version: int, filters: Filters, score: str, table: pa.Table) -> None:
     with left, st.container(key="half-spread"):
         points = charts.point_table(rows, score, names)
         # A fragment of its own: another hyperparameter draws this chart alone anew.
-        st.fragment(_spread)(version, filters, names, score, points)
+        st.fragment(_spread)(version, filters, names, score, points, len(rows))
     with right, st.container(key="half-importance"):
         st.markdown("##### What the score hangs on")
         place = st.empty()
-    _tradeoffs(points, score, names)
+    _tradeoffs(rows, points, score, names)
     below = st.container()
     # What takes seconds the first time comes last, so that all else stands already.
     with place.container(), st.spinner("Growing forests …", show_time=True):
@@ -104,17 +104,15 @@ def _sentence(rows: list[dict[str, Any]], names: list[str], score: str) -> str:
 def _coordinates(version: int, rows: list[dict[str, Any]], names: list[str], score: str) -> None:
     drawn = evenly(rows)
     quantity = _curve_of(score)
-    means = _means(version, tuple(row["config_id"] for row in drawn), quantity)
+    curves = _curves(version, drawn, quantity)
     lines, ticks = parallel_tables(drawn, score)
     titles = [*(FIELDS[name].label for name in names), SCORES[score].split(",")[0].capitalize()]
-    chart = parallel_chart(lines, ticks, curve_rows(means, drawn), titles, score, quantity, _ground())
+    chart = parallel_chart(lines, ticks, curves, titles, score, quantity, _ground())
     with st.container(key="parallel"):
         st.altair_chart(
             chart, key="parallel-chart", alt=f"Parallel coordinates: {', '.join(titles)}; below, the learning curves"
         )
-    thinned = ""
-    if len(drawn) < len(rows):
-        thinned = f"{len(drawn)} of {len(rows):,} configurations are drawn, evenly from the worst to the best. "
+    thinned = f"{_thinned(len(drawn), len(rows))} " if len(drawn) < len(rows) else ""
     st.caption(
         f"{thinned}A line is a configuration, its colour the score; below, its curve ({QUANTITIES[quantity]}, mean "
         "over seeds). Drag along an axis to keep what passes there, along several to keep what passes all; a double "
@@ -122,12 +120,16 @@ def _coordinates(version: int, rows: list[dict[str, Any]], names: list[str], sco
     )
 
 
+def _thinned(drawn: int, count: int) -> str:
+    return f"{drawn} of {count:,} configurations are drawn, evenly from the worst to the best."
+
+
 def _curve_of(score: str) -> str:
     """Name the curve that goes with a score: test figures have none, the validation's stands for them."""
     return "val_loss" if score.endswith("loss") else "val_acc"
 
 
-def _spread(version: int, filters: Filters, names: list[str], score: str, points: pa.Table) -> None:
+def _spread(version: int, filters: Filters, names: list[str], score: str, points: pa.Table, count: int) -> None:
     field = choose(st, "Score against", "against", names or ["batch_size"], lambda name: FIELDS[name].label)
     spread = _spreads(version, filters, field, score)
     chart = charts.spread_chart(spread, points, field, score, _ground())
@@ -136,10 +138,11 @@ def _spread(version: int, filters: Filters, names: list[str], score: str, points
     st.caption(
         f"Best median at {format_value(field, best['value'])}: {format_score(score, best['median'])}. Line: median "
         "over the configurations with this value; bar: the middle half of them, the other hyperparameters varying."
+        + (f" Of the points {_thinned(points.num_rows, count)}" if points.num_rows < count else "")
     )
 
 
-def _tradeoffs(points: pa.Table, score: str, names: list[str]) -> None:
+def _tradeoffs(rows: list[dict[str, Any]], points: pa.Table, score: str, names: list[str]) -> None:
     st.markdown("##### What it costs")
     costs = [cost for cost in charts.COSTS if cost != "seconds" or not is_time(score)]
     for column, cost in zip(st.columns(2, gap="large"), costs, strict=False):
@@ -150,10 +153,11 @@ def _tradeoffs(points: pa.Table, score: str, names: list[str]) -> None:
                         icon=":material/hub:")  # fmt: skip
                 continue
             st.altair_chart(
-                charts.tradeoff_chart(points, cost, score, _ground()), key=f"cost-{cost}",
+                charts.tradeoff_chart(points, charts.front_table(rows, cost, score, names), cost, score, _ground()), key=f"cost-{cost}",
                 alt=f"{SCORES[score]} against {charts.COSTS[cost]}, with the Pareto front",
             )  # fmt: skip
-    st.caption(f"Ringed: the Pareto front, which nothing beats in score at the same cost or less. {_TIMES}")
+    thinned = f" {_thinned(points.num_rows, len(rows))}" if points.num_rows < len(rows) else ""
+    st.caption(f"Ringed: the Pareto front, which nothing beats in score at the same cost or less.{thinned} {_TIMES}")
 
 
 def _importance(ranking: Ranking, score: str) -> None:
@@ -221,10 +225,10 @@ def _spreads(version: int, filters: Filters, field: str, score: str) -> pa.Table
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
-def _means(version: int, config_ids: tuple[str, ...], quantity: str) -> pa.Table:
+def _curves(version: int, drawn: list[dict[str, Any]], quantity: str) -> pa.Table:
     store = resources.store()
-    run_ids = store.runs({"config_id": list(config_ids)}, ["run_id"])["run_id"].to_pylist()
-    return store.mean_curves(run_ids, quantity)
+    run_ids = store.runs({"config_id": [row["config_id"] for row in drawn]}, ["run_id"])["run_id"].to_pylist()
+    return curve_rows(store.mean_curves(run_ids, quantity), drawn)
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
