@@ -152,10 +152,10 @@ def _tradeoffs(rows: list[dict[str, Any]], points: pa.Table, score: str, names: 
                 st.info(f"One size of network so far ({size:,} parameters): train another to see what size brings.",
                         icon=":material/hub:")  # fmt: skip
                 continue
-            st.altair_chart(
-                charts.tradeoff_chart(points, charts.front_table(rows, cost, score, names), cost, score, _ground()), key=f"cost-{cost}",
-                alt=f"{SCORES[score]} against {charts.COSTS[cost]}, with the Pareto front",
-            )  # fmt: skip
+            best = charts.front_table(rows, cost, score, names)
+            chart = charts.tradeoff_chart(points, best, cost, score, _ground())
+            words = f"{SCORES[score]} against {charts.COSTS[cost]}, with the Pareto front"
+            st.altair_chart(chart, key=f"cost-{cost}", alt=words)
     thinned = f" {_thinned(points.num_rows, len(rows))}" if points.num_rows < len(rows) else ""
     st.caption(f"Ringed: the Pareto front, which nothing beats in score at the same cost or less.{thinned} {_TIMES}")
 
