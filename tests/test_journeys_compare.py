@@ -56,18 +56,6 @@ def test_two_cells_of_the_grid_are_compared_changed_swapped_and_found_again(page
     assert journeys.visible_errors(page) == []
 
 
-def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
-    address, _ = server
-    page.goto(f"{address}/compare?a=batch_size:16384~learning_rate:1e-2~max_epochs:2&b=batch_size:512")
-    expect(page.get_by_text("A is not trained yet.")).to_be_visible()
-    settled(page)
-    page.get_by_role("button", name="Train 5 seeds").click()
-    expect(page.get_by_text("A is being trained: 5 seeds")).to_be_visible()
-    expect(page.get_by_text(re.compile(r"A \d+\.\d ± \d+\.\d% \(n=5\); B .* paired by seed"))).to_be_visible()
-    expect(page.get_by_text("A is being trained")).to_have_count(0)
-    assert journeys.visible_errors(page) == []
-
-
 def drag(page: Page, axis: str, top: float, bottom: float) -> None:
     """Drag along an axis of the coordinates, between two shares of its length from above."""
     title = page.locator(f"{PARALLEL} .role-axis-label text").filter(has_text=axis).first.bounding_box()
@@ -128,3 +116,17 @@ def test_both_are_readable_dark_narrow_and_projected(browser, server, name, char
     page.wait_for_timeout(500)
     journeys.shoot(page, f"{name}-{scheme}-{width}")
     context.close()
+
+
+def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
+    address, _ = server
+    page.goto(f"{address}/compare?a=batch_size:16384~learning_rate:1e-2~max_epochs:2&b=batch_size:512")
+    expect(page.get_by_text("A is not trained yet.")).to_be_visible()
+    settled(page)
+    page.get_by_role("button", name="Train 5 seeds").click()
+    expect(page.get_by_text("A is being trained: 5 seeds")).to_be_visible()
+    # An engine starts and trains in between.
+    done = page.get_by_text(re.compile(r"A \d+\.\d ± \d+\.\d% \(n=5\); B .* paired by seed"))
+    expect(done).to_be_visible(timeout=3 * journeys.PATIENCE_MS)
+    expect(page.get_by_text("A is being trained")).to_have_count(0)
+    assert journeys.visible_errors(page) == []

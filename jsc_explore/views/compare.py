@@ -81,7 +81,7 @@ def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_ac
     st.html(_STYLE)
     _verdict(chosen, runs, score)
     for side, config in zip(charts.SIDES, chosen, strict=True):
-        if not runs[side]:
+        if not _under_way(side, config) and not runs[side]:
             _missing(side, config, score)
     if not any(runs.values()):
         return
@@ -157,15 +157,19 @@ def _listed(counts: Mapping[str, int], runs: int) -> str:
     return ", ".join(parts)
 
 
-def _missing(side: str, config: RunConfig, score: str) -> None:
-    """Say that a config has no run and what may be expected of it, and offer to train it."""
-    wanted = [config.with_(seed=seed) for seed in range(DEFAULT_SEEDS)]
+def _under_way(side: str, config: RunConfig) -> bool:
+    """Show how far the training of a config is, if any of its seeds is under way; return whether one is."""
     config_id = config.config_id(data.digest(config.dataset))
     jobs = [job for job in resources.queue().jobs(("queued", "running")) if job.config_id == config_id]
     if jobs:
         share = sum(job.share_done for job in jobs) / len(jobs)
         st.progress(share, text=f"{side} is being trained: {len(jobs)} seed{'s' if len(jobs) > 1 else ''}")
-        return
+    return bool(jobs)
+
+
+def _missing(side: str, config: RunConfig, score: str) -> None:
+    """Say that a config has no run and what may be expected of it, and offer to train it."""
+    wanted = [config.with_(seed=seed) for seed in range(DEFAULT_SEEDS)]
     text, button = st.columns([5, 2], vertical_alignment="center")
     text.info(f"{side} is not trained yet. {_expected(config, score)}", icon=":material/pending:")
     button.button(
