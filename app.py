@@ -2,11 +2,13 @@
 
 import streamlit as st
 
-from jsc_explore.views import data, explore
+from jsc_explore.views import compare, data, explore, overview
 
 st.set_page_config(page_title="JSC Explore", layout="wide")
 pages = [
     st.Page(explore.page, title="Explore", url_path="explore", icon=":material/grid_on:", default=True),
+    st.Page(compare.page, title="Compare", url_path="compare", icon=":material/compare_arrows:"),
+    st.Page(overview.page, title="Overview", url_path="overview", icon=":material/query_stats:"),
     st.Page(data.page, title="Data", url_path="data", icon=":material/bubble_chart:"),
 ]
 st.navigation(pages, position="top").run()

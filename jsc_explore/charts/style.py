@@ -10,9 +10,14 @@ from jsc_explore.config import format_number
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color/ (the black and the yellow left out: lost on dark and on light ground).
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F6DB3", "#8C6D46")
+# The first two, in the shades that stand out on each ground: the one line of a chart, and A against B.
+ACCENT = {"light": CATEGORIES[0], "dark": CATEGORIES[4]}
+WARNING = {"light": CATEGORIES[1], "dark": CATEGORIES[5]}
 SEQUENCE: Final = "viridis"
 INK = {"light": "#31333F", "dark": "#FAFAFA"}
 MUTED = {"light": "#6B6E7B", "dark": "#A3A8B4"}
+# The page behind a chart, as Streamlit paints it.
+GROUND = {"light": "#FFFFFF", "dark": "#171614"}
 FAINT = {"light": "#C9CBD3", "dark": "#4A4E5A"}
 
 Drawing = alt.LayerChart | alt.FacetChart
@@ -56,6 +61,13 @@ def format_score(quantity: str, value: float | None, spread: float | None = None
     if is_share(quantity):
         return f"{100 * value:.1f}%" if spread is None else f"{100 * value:.1f} ± {100 * spread:.1f}%"
     return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
+
+
+def difference_unit(quantity: str) -> tuple[float, str]:
+    """Return factor and unit in which differences of a score are read: shares in points, times in seconds."""
+    if is_share(quantity):
+        return 100.0, " points"
+    return 1.0, " s" if is_time(quantity) else ""
 
 
 def number_axis(quantity: str, **options: Any) -> alt.Axis:

@@ -104,6 +104,11 @@ class Store:
             values,
         )
 
+    def select(self, text: str, filters: Filters | None = None) -> pa.Table:
+        """Run a SELECT of this room over ``chosen``, the scalars of the runs whose fields have one of these values."""
+        where, values = _where(filters or {})
+        return self._query(f"WITH chosen AS (SELECT * FROM runs WHERE {where}) {text}", values)
+
     def curves(self, run_ids: Sequence[str], quantities: Sequence[str] = tuple(POINT_FIELDS)) -> pa.Table:
         """Return one row a point of the chosen runs: ``run_id``, ``config_id``, ``seed``, ``dead`` and quantities."""
         columns = ", ".join(f"unnest({CURVE_PREFIX}{name}) AS {name}" for name in _quantities(quantities))

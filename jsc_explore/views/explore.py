@@ -16,7 +16,7 @@ from jsc_explore.config import FIELDS, format_value
 from jsc_explore.errors import JscError
 from jsc_explore.record import POINT_FIELDS
 from jsc_explore.store.schema import SCORES
-from jsc_explore.views import panels, resources, slicing, url
+from jsc_explore.views import pair, panels, resources, slicing, url
 from jsc_explore.views.slicing import Slice
 
 REFRESH_S = 0.25
@@ -65,6 +65,7 @@ def _draw(view: Slice, was_active: bool) -> None:
     if bool(jobs) != was_active:
         st.rerun()
     chosen = _chosen(view, cells)
+    pair.offer([cell.config for cell in chosen])
     st.markdown(_sentence(view, cells))
     if message := st.session_state.pop("flash", None):
         st.error(message)

@@ -1,0 +1,68 @@
+"""Which class is taken for which, and how well each is told from the rest, over the seeds of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jsc_explore.analysis.intervals import half_width
+from jsc_explore.data.jets import CLASSES
+from jsc_explore.errors import FieldError
+
+N = len(CLASSES)
+
+
+def confusion_shares(counts: Sequence[Sequence[int] | None]) -> npt.NDArray[np.float64] | None:
+    """Return ``(5, 5)`` shares: row, the true class; column, what it is taken for; rows sum to one.
+
+    The counts of several runs (25 each, true class major, or None) are added up; None if there are none.
+    Raises FieldError for a list of another length.
+    """
+    known = [one for one in counts if one is not None]
+    if not known:
+        return None
+    for one in known:
+        if len(one) != N * N:
+            raise FieldError("confusion", f"{len(one)} counts", f"must hold {N * N}", "run `jsc-explore verify`")
+    total = np.array(known, float).sum(axis=0).reshape(N, N)
+    return np.asarray(total / np.maximum(total.sum(axis=1, keepdims=True), 1))
+
+
+def per_class(runs: Sequence[Mapping[str, Any]], figure: str) -> list[dict[str, Any]]:
+    """Return one row a class of ``figure`` (``auc`` or ``rejection``) over runs.
+
+    ``class``, ``mean``, the ends ``low`` and ``high`` of its 95% interval (the mean itself for fewer than two runs),
+    and ``n``, the runs that have the figure.
+
+    A rejection spans decades: its mean is geometric, its interval that of the logarithm.
+    """
+    rows = []
+    for position, name in enumerate(CLASSES):
+        values = np.array([run[figure][position] for run in runs if run[figure] and run[figure][position] is not None])
+        logarithmic = figure == "rejection"
+        plain = np.log(values) if logarithmic else values
+        mean = float(plain.mean()) if len(plain) else None
+        half = half_width(float(plain.std(ddof=1)), len(plain)) if len(plain) > 1 else None
+        ends = [None if mean is None else mean + sign * (half or 0.0) for sign in (-1, 0, 1)]
+        low, middle, high = (None if end is None else float(np.exp(end)) if logarithmic else end for end in ends)
+        rows.append({"class": name, "mean": middle, "low": low, "high": high, "n": len(plain)})
+    return rows
+
+
+def lost_classes(run: Mapping[str, Any]) -> list[str]:
+    """Return the classes of which a run recognises no test jet, in the house's order.
+
+    Wider than the stored ``dead_classes``, whose output no jet raises above zero: a ReLU that a handful of jets still
+    pass never wins the argmax either, and costs the same fifth of the accuracy.
+    """
+    counts, dead = run["confusion"], set(run["dead_classes"] or ())
+    return [name for place, name in enumerate(CLASSES) if name in dead or (counts and counts[place * (N + 1)] == 0)]
+
+
+def lost_counts(runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return for each class that is lost in any run in how many; classes in the house's order."""
+    lost = [lost_classes(run) for run in runs]
+    return {name: count for name in CLASSES if (count := sum(name in one for one in lost))}

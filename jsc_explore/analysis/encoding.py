@@ -1,0 +1,71 @@
+"""Configs as rows of numbers, for methods that know distances only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jsc_explore import layers
+from jsc_explore.config import FIELDS
+
+Numbers = npt.NDArray[np.float64]
+Row = Mapping[str, Any]
+
+
+class Encoding:
+    """How the hyperparameters that vary among some configs become numbers in about [0, 1].
+
+    Logarithmic fields by their logarithm, other numbers by their rank among the values seen, names and switches one
+    column a value; a network besides by the logarithm of its parameters, so that networks of like size are neighbours.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        seen = {name: {row[name] for row in rows} for name in FIELDS if name != "seed" and all(name in r for r in rows)}
+        self.fixed = {name: next(iter(values)) for name, values in seen.items() if len(values) == 1}
+        self.varied = {name: _ordered(name, values) for name, values in seen.items() if len(values) > 1}
+
+    def unseen(self, row: Row) -> str | None:
+        """Name the field whose value nothing is known about: another than the only one seen, or an unseen name."""
+        for name, value in self.fixed.items():
+            if row[name] != value:
+                return name
+        names = (name for name in self.varied if not _is_number(name))
+        return next((name for name in names if row[name] not in self.varied[name]), None)
+
+    def matrix(self, rows: Sequence[Row]) -> Numbers:
+        """Return ``(rows, columns) float64``; values beyond those seen leave [0, 1]."""
+        columns: list[Numbers] = []
+        for name, values in self.varied.items():
+            given = [row[name] for row in rows]
+            if _is_number(name):
+                columns.append(_scaled(name, given, values))
+            else:
+                columns += [np.array([one == value for one in given], float) for value in values]
+            if name == "model":
+                columns.append(_sizes(rows, values))
+        return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0))
+
+
+def _is_number(name: str) -> bool:
+    return FIELDS[name].kind in ("int", "float")
+
+
+def _ordered(name: str, values: set[Any]) -> list[Any]:
+    return sorted(values) if _is_number(name) else sorted(values, key=str)
+
+
+def _scaled(name: str, given: Sequence[float], known: Sequence[float]) -> Numbers:
+    if FIELDS[name].log:
+        low, high = np.log10(known[0]), np.log10(known[-1])
+        return np.asarray((np.log10(given) - low) / (high - low), dtype=np.float64)
+    return np.asarray(np.interp(given, known, np.linspace(0, 1, len(known))), dtype=np.float64)
+
+
+def _sizes(rows: Sequence[Row], models: Sequence[str]) -> Numbers:
+    logs = {model: np.log10(layers.parse(model, True).parameters) for model in {*models, *(r["model"] for r in rows)}}
+    low = min(logs[model] for model in models)
+    span = max(logs[model] for model in models) - low
+    return np.array([(logs[row["model"]] - low) / (span or 1.0) for row in rows])

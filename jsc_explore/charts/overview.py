@@ -1,0 +1,206 @@
+"""The Overview page's charts: a score against one hyperparameter, importance, cost against score, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import pyarrow as pa
+
+from jsc_explore.analysis.importance import Ranking
+from jsc_explore.analysis.pareto import front
+from jsc_explore.analysis.prediction import LEVEL, Calibration
+from jsc_explore.charts.parallel import evenly
+from jsc_explore.charts.style import (
+    ACCENT,
+    INK,
+    MUTED,
+    WARNING,
+    Drawing,
+    difference_unit,
+    format_score,
+    is_share,
+    number_axis,
+)
+from jsc_explore.config import FIELDS, format_value
+from jsc_explore.store.schema import SCORES
+
+HEIGHT = 300
+# More points than these are a cloud, and more than a view may ship.
+MAX_POINTS = 600
+ALL_THERE, LOST = "every class is predicted", "a class never is, in some seed"
+COSTS = {"seconds": "seconds of training a run", "parameters": "trainable parameters"}
+_SVG = {"embedOptions": {"renderer": "svg"}}
+
+
+def point_table(rows: Sequence[Mapping[str, Any]], score: str, names: Sequence[str]) -> pa.Table:
+    """Return one row a config, ready to draw: ``mean``, words, ``n``, ``life``, costs and hyperparameters.
+
+    Of more than ``MAX_POINTS`` configs those are taken that stand evenly in the order of their scores, the best and the
+    worst among them.
+    """
+    return pa.Table.from_pylist([_point(row, score, names) for row in evenly(rows, MAX_POINTS)])
+
+
+def spread_chart(spread: pa.Table, points: pa.Table, field: str, score: str, ground: str = "light") -> Drawing:
+    """Draw a score against one hyperparameter: a point a config, the middle half as a bar, a line through the medians.
+
+    ``spread`` is that of ``store.cells.spread_table``.
+    """
+    spec = FIELDS[field]
+    number = spec.kind in ("int", "float") and spec.log
+    values = spread["value"].to_pylist()
+    spread = spread.set_column(0, "value", _axis_values(field, values, number))
+    points = points.append_column("value", _axis_values(field, points[field].to_pylist(), number))
+    if number:
+        scale = alt.Scale(type="log", nice=False, padding=18)
+        labels = number_axis("learning_rate", grid=False, values=values[:: max(1, len(values) // 8)])
+        x = alt.X("value:Q", title=spec.label, scale=scale, axis=labels)
+    else:
+        order = [format_value(field, value) for value in values]
+        x = alt.X("value:N", title=spec.label, sort=order, axis=alt.Axis(labelAngle=0, labelLimit=110, grid=False))
+    y = _score_axis(score, "median")
+    middle = alt.Chart(spread).mark_rule(strokeWidth=16, opacity=0.3, color=ACCENT[ground], strokeCap="round")
+    line = alt.Chart(spread).mark_line(strokeWidth=2.5, color=ACCENT[ground], point={"size": 60, "filled": True})
+    tooltip = [
+        alt.Tooltip("value", title=spec.label),
+        *(alt.Tooltip(f"{name}:Q", title=words, format=".1%" if is_share(score) else ".4~g")
+          for name, words in (("high", "best"), ("q3", "upper quarter"), ("median", "median"), ("q1", "lower quarter"),
+                              ("low", "worst"))),
+        alt.Tooltip("n:Q", title="configs"),
+    ]  # fmt: skip
+    return alt.layer(
+        middle.encode(x=x, y=alt.Y("q1:Q"), y2="q3:Q"),
+        _cloud(points, x, score, ground),
+        line.encode(x=x, y=y, tooltip=tooltip),
+    ).properties(height=HEIGHT, usermeta=_SVG)
+
+
+def front_table(rows: Sequence[Mapping[str, Any]], cost: str, score: str, names: Sequence[str]) -> pa.Table:
+    """Return the configs on the Pareto front of a cost (a key of ``COSTS``) and the score, as ``point_table`` does.
+
+    All rows are looked at, also those that are too many to draw.
+    """
+    kept = front([row[cost] for row in rows], [row["mean"] for row in rows], higher_is_better=is_share(score))
+    best = [row for row, stays in zip(rows, kept, strict=True) if stays]
+    return point_table(sorted(best, key=lambda row: row[cost]), score, names)
+
+
+def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, score: str, ground: str = "light") -> Drawing:
+    """Draw the score against a cost on a logarithmic axis; ``best`` is the front, that of ``front_table``."""
+    axis = alt.Axis(grid=False, labelExpr="format(datum.value, datum.value >= 10000 ? '~s' : '~g')", tickCount=5)
+    x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=18), axis=axis)
+    y = _score_axis(score, "mean")
+    steps = alt.Chart(best).mark_line(interpolate="step-after", strokeWidth=2, color=INK[ground], opacity=0.8)
+    rings = alt.Chart(best).mark_point(filled=False, size=130, strokeWidth=2, color=INK[ground])
+    return alt.layer(
+        steps.encode(x=x, y=y),
+        _cloud(points, x, score, ground),
+        rings.encode(x=x, y=y, tooltip=_tooltip()),
+    ).properties(height=HEIGHT, usermeta=_SVG)
+
+
+def importance_chart(ranking: Ranking, score: str, ground: str = "light") -> Drawing:
+    """Draw how much the error on unseen configs grows when a hyperparameter is shuffled, with 95% intervals."""
+    factor, unit = difference_unit(score)
+    rows = [
+        {
+            "field": FIELDS[one.field].label,
+            "mean": factor * one.mean,
+            "low": factor * (one.mean - one.half),
+            "high": factor * (one.mean + one.half),
+            "text": f"{factor * one.mean:.2g} ± {factor * one.half:.1g}{unit}",
+        }
+        for one in ranking.fields
+    ]
+    table = pa.Table.from_pylist(rows)
+    y = alt.Y(
+        "field:N",
+        sort=[FIELDS[one.field].label for one in ranking.fields],
+        title=None,
+        axis=alt.Axis(ticks=False, domain=False),
+    )
+    title = f"growth of the error when shuffled{f' ({unit.strip()})' if unit else ''}"
+    x = alt.X("mean:Q", title=title, axis=alt.Axis(tickCount=5))
+    bars = alt.Chart(table).mark_bar(color=ACCENT[ground], opacity=0.75, cornerRadiusEnd=3, height={"band": 0.5})
+    spans = alt.Chart(table).mark_rule(strokeWidth=2, color=INK[ground])
+    tooltip = [alt.Tooltip("field:N", title="hyperparameter"), alt.Tooltip("text:N", title="error grows by")]
+    return alt.layer(
+        bars.encode(x=x, y=y, tooltip=tooltip), spans.encode(x=alt.X("low:Q"), x2="high:Q", y=y, tooltip=tooltip)
+    ).properties(height=max(120, 44 * len(rows) + 50), usermeta=_SVG)
+
+
+def calibration_chart(found: Calibration, ground: str = "light") -> Drawing:
+    """Draw the share of held-out configs inside their band against the band's level; on the diagonal it is honest."""
+    levels = pa.Table.from_pylist([{"level": level, "share": share} for level, share in found.levels])
+    at = pa.Table.from_pylist(
+        [{"level": LEVEL, "share": found.share, "low": found.low, "high": found.high,
+          "text": f"{found.inside} of {found.held_out} inside"}]
+    )  # fmt: skip
+    share = alt.Scale(domain=[0, 1])
+    x = alt.X("level:Q", title="level of the band", scale=share, axis=alt.Axis(format=".0%", tickCount=5, grid=False))
+    y = alt.Y("share:Q", title="held-out configs inside", scale=share, axis=alt.Axis(format=".0%", tickCount=5))
+    tooltip = [alt.Tooltip("text:N", title="80% band"), alt.Tooltip("low:Q", format=".0%", title="95% from"),
+               alt.Tooltip("high:Q", format=".0%", title="to")]  # fmt: skip
+    ends = pa.Table.from_pylist([{"level": 0.0, "share": 0.0}, {"level": 1.0, "share": 1.0}])
+    return alt.layer(
+        alt.Chart(ends).mark_line(color=MUTED[ground], strokeDash=[4, 4], strokeWidth=1).encode(x=x, y=y),
+        alt.Chart(levels).mark_line(color=ACCENT[ground], strokeWidth=2.5).encode(x=x, y=y),
+        alt.Chart(at).mark_rule(color=ACCENT[ground], strokeWidth=2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        alt.Chart(at).mark_point(filled=True, size=110, color=ACCENT[ground]).encode(x=x, y=y, tooltip=tooltip),
+    ).properties(height=HEIGHT, usermeta=_SVG)
+
+
+def describe(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Name a config by the hyperparameters that vary."""
+    return ", ".join(f"{FIELDS[name].label[0].lower() + FIELDS[name].label[1:]} {format_value(name, row[name])}"
+                     for name in names)  # fmt: skip
+
+
+def _point(row: Mapping[str, Any], score: str, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "mean": row["mean"],
+        "label": describe(row, names),
+        "figure": format_score(score, row["mean"]),
+        "n": row["n"],
+        "life": LOST if row["n_lost"] else ALL_THERE,
+        "seconds": row["seconds"],
+        "parameters": row["parameters"],
+        **{name: row[name] for name in names},
+    }
+
+
+def _cloud(points: pa.Table, x: alt.X, score: str, ground: str) -> Any:
+    lives = [ALL_THERE, LOST]
+    legend = alt.Legend(title=None, orient="top", direction="vertical", symbolOpacity=1, labelLimit=300)
+    colour = alt.Color("life:N", scale=alt.Scale(domain=lives, range=[MUTED[ground], WARNING[ground]]), legend=legend)
+    # The shape says it too, for those who see no orange.
+    shape = alt.Shape("life:N", scale=alt.Scale(domain=lives, range=["circle", "triangle-down"]), legend=legend)
+    return (
+        alt.Chart(points)
+        .mark_point(opacity=0.6, filled=True, size=55)
+        .encode(x=x, y=_score_axis(score, "mean"), color=colour, shape=shape, tooltip=_tooltip())
+    )
+
+
+def _score_axis(score: str, column: str) -> alt.Y:
+    scale = alt.Scale(zero=False) if is_share(score) else alt.Scale(type="log", nice=False, padding=12)
+    return alt.Y(f"{column}:Q", title=_title(score), scale=scale, axis=number_axis(score, tickCount=6))
+
+
+def _title(score: str) -> str:
+    return SCORES[score].split(",")[0]
+
+
+def _axis_values(field: str, values: Sequence[Any], number: bool) -> pa.Array:
+    return pa.array(values, pa.float64()) if number else pa.array([format_value(field, value) for value in values])
+
+
+def _tooltip() -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("label:N", title="config"),
+        alt.Tooltip("figure:N", title="score"),
+        alt.Tooltip("n:Q", title="seeds"),
+        alt.Tooltip("life:N", title="classes"),
+    ]

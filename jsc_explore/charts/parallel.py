@@ -1,0 +1,241 @@
+"""Parallel coordinates over learning curves: drag along any axis, and only the curves of what passes stay."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import pyarrow as pa
+
+from jsc_explore.charts.curves import SHARE_RANGE
+from jsc_explore.charts.style import (
+    FAINT,
+    GROUND,
+    INK,
+    MUTED,
+    QUANTITIES,
+    SEQUENCE,
+    Drawing,
+    format_score,
+    is_share,
+    number_axis,
+)
+from jsc_explore.config import FIELDS, format_value
+
+# One view holds both drawings, so that it takes the width of its place: above the coordinates, below the curves.
+HEIGHT = 640
+_ABOVE, _BELOW = "height * 0.5", "height * 0.56"
+# More lines than these are a carpet, and more than a view may ship.
+MAX_LINES = 200
+_HALF = pa.float32()
+# Half the width of the strip along an axis that takes a drag, in steps between axes.
+_STRIP = 0.16
+
+
+def axis_fields(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the hyperparameters that vary among these configs, in the order of RunConfig."""
+    return [name for name in FIELDS if name != "seed" and len({row[name] for row in rows}) > 1]
+
+
+def evenly(rows: Sequence[Any], limit: int = MAX_LINES) -> list[Any]:
+    """Return at most ``limit`` of some rows, evenly from the first to the last."""
+    count = min(len(rows), limit)
+    return [rows[round(place * (len(rows) - 1) / max(1, count - 1))] for place in range(count)]
+
+
+def curve_rows(means: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return the curves of ``parallel_chart`` from ``Store.mean_curves``: ``config`` (its place in rows), x, mean."""
+    place = {row["config_id"]: index for index, row in enumerate(rows)}
+    # Ids repeat point after point: each is looked up once.
+    ids = means["config_id"].combine_chunks().dictionary_encode()
+    places = pa.array([place.get(config_id) for config_id in ids.dictionary.to_pylist()], pa.int32())
+    found = places.take(ids.indices)
+    # Four bytes a row for the config, where its id would ship thirty-two.
+    table = pa.table({"config": found, "x": means["epoch"].cast(_HALF), "mean": means["mean"].cast(_HALF)})
+    return table.filter(table["config"].is_valid())
+
+
+def parallel_tables(rows: Sequence[Mapping[str, Any]], score: str) -> tuple[pa.Table, pa.Table]:
+    """Return the two tables of ``parallel_chart``: a row a config, and a row a tick of an axis.
+
+    ``rows`` are those of ``store.cells.cell_table``. The first holds ``config`` (its place in rows), ``score``,
+    ``label``, ``figure``, ``n``, ``lost`` and places ``a0``, ``a1``, … in [0, 1], one an axis, the score's last; the
+    second ``axis``, ``y``, ``text``.
+    """
+    names = axis_fields(rows)
+    places = {name: _places(name, {row[name] for row in rows}) for name in names}
+    means = [row["mean"] for row in rows]
+    low, high = min(means), max(means)
+    span = (high - low) or 1.0
+    lines = [
+        {
+            "config": index,
+            "score": row["mean"],
+            "label": ", ".join(f"{FIELDS[name].label.lower()} {format_value(name, row[name])}" for name in names),
+            "figure": format_score(score, row["mean"]),
+            "lost": row["n_lost"],
+            "n": row["n"],
+            **{f"a{axis}": places[name][row[name]] for axis, name in enumerate(names)},
+            f"a{len(names)}": (row["mean"] - low) / span,
+        }
+        for index, row in enumerate(rows)
+    ]
+    ticks = [
+        {"axis": axis, "y": place, "text": format_value(name, value)}
+        for axis, name in enumerate(names)
+        for value, place in _thinned(places[name])
+    ]
+    ticks += [
+        {"axis": len(names), "y": step / 4, "text": format_score(score, low + span * step / 4)} for step in range(5)
+    ]
+    return pa.Table.from_pylist(lines), pa.Table.from_pylist(ticks)
+
+
+def parallel_chart(
+    lines: pa.Table,
+    ticks: pa.Table,
+    curves: pa.Table,
+    titles: Sequence[str],
+    score: str,
+    quantity: str,
+    ground: str = "light",
+) -> Drawing:
+    """Draw parallel coordinates above the curves of their configs (those of ``curve_rows``).
+
+    A drag along an axis keeps what passes through it, on several axes at once; a double click takes it back. All of it
+    happens in the browser.
+    """
+    axes = range(len(titles))
+    brushes = [_brush(axis) for axis in axes]
+    passes = " && ".join(
+        f"(!isValid({b.name}.y) || inrange(datum.a{axis}, {b.name}.y))" for axis, b in enumerate(brushes)
+    )
+    colour = alt.Color("score:Q", scale=_shades(score, ground), legend=None)
+    top = _coordinates(lines, ticks, titles, brushes, passes, colour, ground)
+    end = pa.compute.max(curves["x"]).as_py() or 1
+    carried = [name for name in lines.column_names if name != "config"]
+    below = (
+        alt.Chart(curves)
+        .transform_lookup(lookup="config", from_=alt.LookupData(lines, "config", carried))
+        .transform_filter(passes)
+        .mark_line(strokeWidth=1.3, opacity=0.6)
+        .encode(
+            x=alt.X("x:Q", title="epoch", scale=alt.Scale(domain=[0, end], nice=False),
+                    axis=alt.Axis(grid=False, tickMinStep=1, orient="bottom")),
+            y=alt.Y("mean:Q", title=QUANTITIES[quantity], scale=_fixed(curves, quantity),
+                    axis=number_axis(quantity, tickCount=5)),
+            color=colour,
+            detail="config:N",
+            tooltip=_tooltip(),
+        )
+    )  # fmt: skip
+    both: Drawing = alt.layer(top, below)
+    chart: Drawing = both.resolve_scale(x="independent", y="independent", color="shared")
+    return chart.properties(height=HEIGHT, usermeta={"embedOptions": {"renderer": "svg"}})
+
+
+def _coordinates(
+    lines: pa.Table,
+    ticks: pa.Table,
+    titles: Sequence[str],
+    brushes: Sequence[alt.Parameter],
+    passes: str,
+    colour: alt.Color,
+    ground: str,
+) -> Drawing:
+    last = len(titles) - 1
+    x_scale = alt.Scale(domain=[-0.35, last + 0.35], nice=False)
+    # A word a line: side by side also on a phone.
+    names = json.dumps([title.split() for title in titles])
+    x_axis = alt.Axis(
+        orient="top", values=list(range(last + 1)), labelExpr=f"{names}[datum.value]", grid=False, domain=False,
+        ticks=False, labelFontSize=13, labelColor=INK[ground], labelLimit=160, labelPadding=8, labelOverlap=False,
+    )  # fmt: skip
+    x = alt.X("axis:Q", scale=x_scale, axis=x_axis, title=None)
+    y = alt.Y("y:Q", scale=alt.Scale(domain=[-0.06, 1.06], range=[alt.ExprRef(_ABOVE), 0], nice=False), axis=None)
+    folded = (
+        alt.Chart(lines)
+        .transform_calculate(passes=passes)
+        .transform_fold([f"a{axis}" for axis in range(last + 1)], as_=["name", "y"])
+        .transform_calculate(axis="toNumber(slice(datum.name, 1))")
+    )
+    behind = folded.transform_filter("!datum.passes").mark_line(color=FAINT[ground], strokeWidth=0.7, opacity=0.5)
+    before = folded.transform_filter("datum.passes").mark_line(strokeWidth=1.3, opacity=0.65, interpolate="monotone")
+    behind = behind.encode(x=x, y=y, detail="config:N")
+    before = before.encode(x=x, y=y, detail="config:N", color=colour, tooltip=_tooltip())
+    poles = alt.Chart(ticks).mark_line(color=MUTED[ground], strokeWidth=1).encode(x=x, y=y, detail="axis:Q")
+    # Lines run behind the figures: a halo of the ground keeps them readable.
+    halo: dict[str, Any] = {"stroke": GROUND[ground], "strokeWidth": 4, "strokeJoin": "round"}
+    # The last axis has room on its right, where no line runs.
+    left = alt.Chart(ticks).transform_filter(f"datum.axis < {last}").encode(x=x, y=y, text="text:N")
+    right = alt.Chart(ticks).transform_filter(f"datum.axis == {last}").encode(x=x, y=y, text="text:N")
+    figures = [
+        words
+        for paint in (halo, {"color": INK[ground]})
+        for words in (left.mark_text(align="right", dx=-7, **paint), right.mark_text(align="left", dx=7, **paint))
+    ]
+    strips = pa.Table.from_pylist(
+        [{"axis": a, "left": a - _STRIP, "right": a + _STRIP, "y": -0.06, "top": 1.06} for a in range(last + 1)]
+    )
+    strip = alt.Chart(strips).mark_rect(fill="transparent", cursor="crosshair", aria=False)
+    strip = strip.encode(x=alt.X("left:Q", scale=x_scale), x2="right:Q", y=y, y2="top:Q").add_params(*brushes)
+    return alt.layer(behind, before, poles, *figures, strip)
+
+
+def _brush(axis: int) -> alt.Parameter:
+    """Return the brush of one axis: it listens to drags that begin on that axis's strip alone."""
+    drags = "event.item && event.item.datum && isDefined(event.item.datum.left)"
+    return alt.selection_interval(
+        name=f"brush{axis}",
+        encodings=["x", "y"],
+        on=f"[pointerdown[{drags} && event.item.datum.axis === {axis}], window:pointerup] > window:pointermove!",
+        clear="dblclick",
+        zoom=False,
+        mark=alt.BrushConfig(fill="#888", fillOpacity=0.25, stroke="#888"),
+    )
+
+
+def _places(name: str, values: set[Any]) -> dict[Any, float]:
+    spec = FIELDS[name]
+    if spec.kind in ("int", "float") and spec.log:
+        ordered = sorted(values)
+        low, high = math.log(ordered[0]), math.log(ordered[-1])
+        return {value: (math.log(value) - low) / (high - low) for value in ordered}
+    ordered = sorted(values) if spec.kind in ("int", "float", "bool") else sorted(values, key=str)
+    return {value: place / (len(ordered) - 1) for place, value in enumerate(ordered)}
+
+
+def _thinned(places: Mapping[Any, float], apart: float = 0.055) -> list[tuple[Any, float]]:
+    """Leave out ticks that would be written over each other."""
+    kept: list[tuple[Any, float]] = []
+    for value, place in places.items():
+        if not kept or place - kept[-1][1] >= apart:
+            kept.append((value, place))
+    return kept
+
+
+def _tooltip() -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("label:N", title="config"),
+        alt.Tooltip("figure:N", title="score"),
+        alt.Tooltip("n:Q", title="seeds"),
+        alt.Tooltip("lost:Q", title="of them without a class"),
+    ]
+
+
+def _shades(score: str, ground: str) -> alt.Scale:
+    """Return the house's sequence without the end that is lost on this ground."""
+    extent = [0.0, 0.9] if ground == "light" else [0.2, 1.0]
+    return alt.Scale(scheme=alt.SchemeParams(name=SEQUENCE, extent=extent), reverse=not is_share(score))
+
+
+def _fixed(curves: pa.Table, quantity: str) -> alt.Scale:
+    # Filtering must not move the axis.
+    place: dict[str, Any] = {"range": [alt.ExprRef("height"), alt.ExprRef(_BELOW)], "nice": False}
+    if is_share(quantity):
+        return alt.Scale(domain=list(SHARE_RANGE), **place)
+    ends = pa.compute.min_max(curves["mean"]).as_py()
+    return alt.Scale(domain=[ends["min"] or 0.0, ends["max"] or 1.0], **place)

@@ -1,0 +1,312 @@
+"""The Compare page: two configs side by side, what differs, by how much, and in which classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import streamlit as st
+
+from jsc_explore import data
+from jsc_explore.analysis.classes import confusion_shares, lost_classes, lost_counts, per_class
+from jsc_explore.analysis.intervals import half_width
+from jsc_explore.analysis.paired import Difference, compare, sentence
+from jsc_explore.analysis.prediction import Forecast, predict
+from jsc_explore.charts import compare as charts
+from jsc_explore.charts.style import QUANTITIES, difference_unit, format_score, is_share, is_time
+from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, format_value
+from jsc_explore.data.jets import CLASSES
+from jsc_explore.errors import JscError
+from jsc_explore.jobs.ask import ask
+from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.store.cells import CONFIG_FIELDS, cell_table, seed_table
+from jsc_explore.store.schema import SCORES
+from jsc_explore.views import pair, resources
+from jsc_explore.views.choice import choose
+
+REFRESH_S = 1.0
+ALL_SEEDS = "all seeds"
+# Sides narrower than this stand one under the other.
+_STYLE = """<style>
+[data-testid=stColumn]:has([class*=st-key-third]) {min-width: min(100%, 290px);}
+[data-testid=stColumn]:has([class*=st-key-fifth]) {min-width: min(100%, 150px);}
+[data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
+</style>"""
+
+Runs = dict[str, list[dict[str, Any]]]
+
+
+def page() -> None:
+    """Draw the page."""
+    try:
+        store = resources.store()
+        resources.supervisor()
+        store.refresh()
+        left, middle, right = st.columns([4, 4, 2], vertical_alignment="bottom")
+        score = choose(left, "Score", "score", list(SCORES), lambda name: SCORES[name].capitalize())
+        quantity = choose(middle, "Curve of", "show", list(QUANTITIES), lambda name: QUANTITIES[name].capitalize())
+        chosen = pair.choose(store, score)
+        if chosen is None:
+            st.info("There are no two finished configurations to compare: train some on the Explore page.",
+                    icon=":material/compare_arrows:")  # fmt: skip
+            return
+        right.button("Swap A and B", icon=":material/swap_vert:", on_click=pair.swap, width="stretch")
+        active = bool(resources.queue().jobs(("queued", "running")))
+        st.fragment(_body, run_every=REFRESH_S if active else None)(chosen, score, quantity, active)
+    except JscError as error:
+        st.error(str(error))
+
+
+def _body(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_active: bool) -> None:
+    try:
+        _draw(chosen, score, quantity, was_active)
+    except JscError as error:
+        st.error(str(error))
+
+
+def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_active: bool) -> None:
+    store = resources.store()
+    # The queue first, then the store: a run that ends in between is seen twice rather than not at all.
+    active = bool(resources.queue().jobs(("queued", "running")))
+    store.refresh()
+    if active != was_active:
+        # Only a whole run of the page starts, or stops, looking again every second.
+        st.rerun()
+    ids = {
+        side: config.config_id(data.digest(config.dataset)) for side, config in zip(charts.SIDES, chosen, strict=True)
+    }
+    table = seed_table(store, list(ids.values()), score).to_pylist()
+    runs: Runs = {side: [row for row in table if row["config_id"] == config_id] for side, config_id in ids.items()}
+    st.html(_STYLE)
+    _verdict(chosen, runs, score)
+    for side, config in zip(charts.SIDES, chosen, strict=True):
+        if not _under_way(side, config) and not runs[side]:
+            _missing(side, config, score)
+    if not any(runs.values()):
+        return
+    _growth(ids, runs, score, quantity)
+    _recalls(ids, runs)
+    _confusions(runs)
+    _separation(runs)
+
+
+# ---- what differs, by how much
+
+
+def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, score: str) -> None:
+    factor, unit = difference_unit(score)
+    difference = _difference(runs, score, whole=False)
+    text = sentence(difference, unit, factor)
+    st.markdown(f"##### {text[0].upper()}{text[1:]}")
+    figures = "; ".join(f"{side} {_figure(runs[side], score)}" for side in charts.SIDES)
+    how = "; paired by seed" if difference.paired else "; no seed in common, so not paired" if difference.n else ""
+    st.markdown(f"{_differing(*chosen)}  \n{SCORES[score].capitalize()}: {figures}{how}; ± are 95% intervals.")
+    if difference.verdict == "open" and difference.more:
+        st.caption(
+            "Enough more seeds of each for a power of 80% at the 5% level, were difference and spread those seen."
+        )
+    lost = {side: lost_counts(runs[side]) for side in charts.SIDES}
+    if any(lost.values()):
+        lines = [f"**†** {side}: {_listed(counts, len(runs[side]))}" for side, counts in lost.items() if counts]
+        whole = _difference(runs, score, whole=True)
+        if whole.n:
+            lines.append(f"Among the seeds that predict every class: {sentence(whole, unit, factor)}.")
+        elif difference.n:
+            lines.append("No seed is left in which both predict every class.")
+        st.warning("  \n".join(lines), icon=":material/heart_broken:")
+
+
+def _difference(runs: Runs, score: str, *, whole: bool) -> Difference:
+    scores: list[Mapping[int, float]] = [
+        {
+            row["seed"]: row["score"]
+            for row in runs[side]
+            if row["score"] is not None and row["status"] == "done" and not (whole and lost_classes(row))
+        }
+        for side in charts.SIDES
+    ]
+    return compare(scores[0], scores[1], higher_is_better=is_share(score))
+
+
+def _figure(rows: Sequence[Mapping[str, Any]], score: str) -> str:
+    table = pa.table({"score": pa.array([row["score"] for row in rows if row["score"] is not None], pa.float64())})
+    n = table.num_rows
+    if not n:
+        return "not trained yet" if not rows else "diverged"
+    mean, sd = pa.compute.mean(table["score"]).as_py(), pa.compute.stddev(table["score"], ddof=1).as_py()
+    spread = None if is_time(score) or n < 2 else half_width(sd, n)
+    return f"{format_score(score, mean, spread)} (n={n})"
+
+
+def _differing(a: RunConfig, b: RunConfig) -> str:
+    names = [name for name in CONFIG_FIELDS if getattr(a, name) != getattr(b, name)]
+    if not names:
+        return "A and B are the same configuration: change a value above."
+    parts = [
+        f"**{FIELDS[name].label}** {format_value(name, getattr(a, name))} → {format_value(name, getattr(b, name))}"
+        for name in names
+    ]
+    return "From A to B: " + ", ".join(parts) + "."
+
+
+def _listed(counts: Mapping[str, int], runs: int) -> str:
+    parts = [
+        f"{charts.CLASS_WORDS[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()
+    ]
+    return ", ".join(parts)
+
+
+def _under_way(side: str, config: RunConfig) -> bool:
+    """Show how far the training of a config is, if any of its seeds is under way; return whether one is."""
+    config_id = config.config_id(data.digest(config.dataset))
+    jobs = [job for job in resources.queue().jobs(("queued", "running")) if job.config_id == config_id]
+    if jobs:
+        share = sum(job.share_done for job in jobs) / len(jobs)
+        st.progress(share, text=f"{side} is being trained: {len(jobs)} seed{'s' if len(jobs) > 1 else ''}")
+    return bool(jobs)
+
+
+def _missing(side: str, config: RunConfig, score: str) -> None:
+    """Say that a config has no run and what may be expected of it, and offer to train it."""
+    wanted = [config.with_(seed=seed) for seed in range(DEFAULT_SEEDS)]
+    text, button = st.columns([5, 2], vertical_alignment="center")
+    text.info(f"{side} is not trained yet. {_expected(config, score)}", icon=":material/pending:")
+    button.button(
+        f"Train {DEFAULT_SEEDS} seeds", key=f"train-{side}", type="primary", on_click=_train, args=(wanted,),
+        help=f"Expected: {format_seconds(expected_seconds(resources.store(), wanted))}", width="stretch",
+    )  # fmt: skip
+
+
+def _expected(config: RunConfig, score: str) -> str:
+    forecast = _forecast(resources.store().version, config.to_dict(), score)
+    found = forecast.predictions[0]
+    if found is None or forecast.calibration is None:
+        return "Too little is known around it to predict a score."
+    low, high = (format_score(score, end) for end in (found.low, found.high))
+    return (
+        f"Predicted: {format_score(score, found.mean)}, 80% band {low} to {high} "
+        f"({100 * forecast.calibration.share:.0f}% of {forecast.calibration.held_out} held-out cells lay in theirs)."
+    )
+
+
+@st.cache_data(show_spinner="Predicting …", max_entries=64)
+def _forecast(version: int, config: dict[str, Any], score: str) -> Forecast:
+    run = RunConfig.from_dict(config)
+    scope = {"dataset": [run.dataset], "protocol": [run.protocol], "data_digest": [data.digest(run.dataset)]}
+    return predict(cell_table(resources.store(), score, scope).to_pylist(), [run], score)
+
+
+def _train(runs: Sequence[RunConfig]) -> None:
+    try:
+        ask(resources.store(), resources.queue(), runs)
+    except JscError as error:
+        st.error(str(error))
+
+
+# ---- the curves
+
+
+def _growth(ids: Mapping[str, str], runs: Runs, score: str, quantity: str) -> None:
+    version = resources.store().version
+    left, right = st.columns([1, 2], gap="large")
+    rows = [
+        {"side": side, "seed": row["seed"], "score": row["score"], "lost": _lost_words(row)}
+        for side in charts.SIDES
+        for row in runs[side]
+    ]
+    seeds = pa.Table.from_pylist(rows, schema=_SEEDS)
+    with left, st.container(key="third-paired"):
+        st.altair_chart(charts.paired_chart(seeds, score, _ground()), key="paired",
+                        alt=f"{SCORES[score]} of every seed under A and under B")  # fmt: skip
+    bands, each = _growth_tables(version, dict(ids), _lost_runs(runs), quantity)
+    with right, st.container(key="third-growth"):
+        st.altair_chart(charts.growth_chart(bands, each, quantity, _ground()), key="growth",
+                        alt=f"{QUANTITIES[quantity]} of A and B over the epochs")  # fmt: skip
+    st.caption(
+        ":blue[**A**] and :orange[**B**]. Left: every seed, joined to itself; a triangle never predicts some class. "
+        "Right: mean over seeds with its 95% interval, every seed faint, dashed where a class is never predicted."
+    )
+
+
+def _recalls(ids: Mapping[str, str], runs: Runs) -> None:
+    st.markdown("##### Recall per class", help="Share of the validation jets of a class that are recognised")
+    version, lost = resources.store().version, _lost_runs(runs)
+    for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
+        quantity = f"recall_{name}"
+        bands, each = _growth_tables(version, dict(ids), lost, quantity)
+        chart = charts.growth_chart(bands, each, quantity, _ground(), title=charts.CLASS_WORDS[name], height=190)
+        with column, st.container(key=f"fifth-{name}"):
+            st.altair_chart(chart, key=f"recall-{name}", alt=f"{QUANTITIES[quantity]} of A and B over the epochs")
+
+
+def _lost_runs(runs: Runs) -> tuple[str, ...]:
+    return tuple(row["run_id"] for side in runs.values() for row in side if lost_classes(row))
+
+
+def _lost_words(run: Mapping[str, Any]) -> str | None:
+    names = [charts.CLASS_WORDS[name] for name in lost_classes(run)]
+    return f"{', '.join(names)} never predicted" if names else None
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _growth_tables(
+    version: int, ids: dict[str, str], lost: tuple[str, ...], quantity: str
+) -> tuple[pa.Table, pa.Table]:
+    store = resources.store()
+    run_ids = store.runs({"config_id": list(ids.values())}, ["run_id"])["run_id"].to_pylist()
+    return charts.growth_tables(
+        store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, lost, quantity
+    )
+
+
+# ---- the classes
+
+
+def _confusions(runs: Runs) -> None:
+    st.markdown("##### What is taken for what", help="On the test jets, with the weights of the best epoch")
+    seeds = sorted({row["seed"] for side in runs.values() for row in side})
+    lost = {row["seed"] for side in runs.values() for row in side if lost_classes(row)}
+    words = {seed: f"seed {seed}{' †' if seed in lost else ''}" for seed in seeds[:20]}
+    picked = st.segmented_control(
+        "Of", [ALL_SEEDS, *words], default=ALL_SEEDS, key="confusion-seed", required=True, label_visibility="collapsed",
+        format_func=lambda seed: words.get(seed, ALL_SEEDS),
+    )  # fmt: skip
+    shares = {
+        side: confusion_shares([row["confusion"] for row in runs[side] if picked in (ALL_SEEDS, row["seed"])])
+        for side in charts.SIDES
+    }
+    a, b = shares["A"], shares["B"]
+    drawn = [
+        ("A", a, False),
+        ("B", b, False),
+        ("B − A, in points", None if a is None or b is None else b - a, True),
+    ]
+    for column, (title, values, difference) in zip(st.columns(3, gap="medium"), drawn, strict=True):
+        with column, st.container(key=f"third-{title[:1]}{difference:d}"):
+            if values is None:
+                st.caption(f"{title}: nothing known for {words.get(picked, ALL_SEEDS)}.")
+                continue
+            chart = charts.confusion_chart(values, title, _ground(), difference=difference)
+            st.altair_chart(chart, key=f"confusion-{title[:1]}{difference:d}", alt=f"Confusion matrix, {title}")
+
+
+def _separation(runs: Runs) -> None:
+    st.markdown("##### Each class against the rest", help="On the test jets, with the weights of the best epoch")
+    for column, figure in zip(st.columns(2, gap="large"), ("auc", "rejection"), strict=True):
+        rows = [{**row, "side": side} for side in charts.SIDES for row in per_class(runs[side], figure)]
+        with column, st.container(key=f"third-{figure}"):
+            st.altair_chart(
+                charts.class_chart(rows, figure, _ground()), key=f"class-{figure}", alt=f"{figure} per class"
+            )
+    st.caption(
+        "Mean over seeds with its 95% interval. Background rejection at 50% signal efficiency: 1 / false positive rate "
+        "where half of the class is kept; its mean is geometric, its axis logarithmic."
+    )
+
+
+def _ground() -> str:
+    return st.context.theme.type or "light"
+
+
+_SEEDS = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("score", pa.float64()), ("lost", pa.string())])

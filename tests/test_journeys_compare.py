@@ -1,0 +1,132 @@
+"""Journeys through Compare and Overview in a real browser; screenshots go to ``screenshots/``."""
+
+import re
+
+import pytest
+import test_journeys as journeys
+from playwright.sync_api import Page, expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+# The same server, browser and patience as on the other pages' journeys.
+server, browser, page = journeys.server, journeys.browser, journeys.page
+GROWTH, PARALLEL = ".st-key-third-growth svg.marks", ".st-key-parallel svg.marks"
+# The second layer of the drawing holds the curves, one mark each.
+CURVES = f"{PARALLEL} .layer_1_marks"
+
+
+def settled(page: Page) -> None:
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
+
+
+def test_two_cells_of_the_grid_are_compared_changed_swapped_and_found_again(page, browser, server):
+    address, _ = server
+    journeys.open_page(page, address)
+    journeys.click_cell(page, "256", "1e-2")
+    expect(page.get_by_text("Batch size 256, learning rate 1e-2").first).to_be_visible()
+    page.keyboard.down("Shift")
+    journeys.click_cell(page, "16", "1e-2")
+    page.keyboard.up("Shift")
+    expect(page.get_by_text("Batch size 16, learning rate 1e-2").first).to_be_visible()
+    settled(page)
+    page.get_by_role("link", name="Compare").click()
+    expect(page.locator(GROWTH)).to_be_visible()
+    expect(page.get_by_text("From A to B: Batch size 256 → 16.")).to_be_visible()
+
+    page.locator(".st-key-side-b .stSelectbox").last.click()
+    page.get_by_role("option", name="no").click()
+    expect(page.get_by_text("Batch size 256 → 16, Final ReLU yes → no.")).to_be_visible()
+    verdict = page.get_by_text(re.compile(r"^B is better than A by \d+\.\d ± \d+\.\d points$"))
+    expect(verdict).to_be_visible()
+    expect(page.get_by_text(re.compile("is never predicted in . of 5 seeds")).first).to_be_visible()
+    page.get_by_role("button", name="Swap A and B").click()
+    expect(page.get_by_text("Final ReLU no → yes.")).to_be_visible()
+    expect(page.get_by_text(re.compile("^A is better than B by"))).to_be_visible()
+    page.get_by_role("radio", name="seed 0").click()
+    expect(page.locator(".st-key-third-A0 svg.marks .mark-text text").first).to_be_visible()
+    settled(page)
+    journeys.shoot(page, "compare")
+
+    second = browser.new_context().new_page()
+    second.goto(page.url)
+    expect(second.get_by_text("Final ReLU no → yes.")).to_be_visible()
+    second.context.close()
+    page.get_by_role("link", name="Explore").click()
+    expect(page.locator(".st-key-grid svg.marks")).to_be_visible()
+    assert page.get_by_text("In the address").count() == 0
+    assert journeys.visible_errors(page) == []
+
+
+def drag(page: Page, axis: str, top: float, bottom: float) -> None:
+    """Drag along an axis of the coordinates, between two shares of its length from above."""
+    title = page.locator(f"{PARALLEL} .role-axis-label text").filter(has_text=axis).first.bounding_box()
+    frame = page.locator(PARALLEL).bounding_box()
+    x, length = title["x"] + title["width"] / 2, 0.42 * frame["height"]
+    start = title["y"] + title["height"] + 4
+    page.mouse.move(x - 8, start + top * length)
+    page.mouse.down()
+    page.mouse.move(x, start + (top + bottom) / 2 * length, steps=4)
+    page.mouse.move(x + 8, start + bottom * length, steps=4)
+    page.mouse.up()
+
+
+def test_a_brush_on_an_axis_keeps_the_curves_that_pass_and_a_second_one_fewer(page, server):
+    address, _ = server
+    page.goto(f"{address}/overview")
+    expect(page.locator(PARALLEL)).to_be_visible()
+    expect(page.get_by_text("How far a predicted cell can be trusted")).to_be_visible()
+    settled(page)
+    every = page.locator(CURVES).count()
+    # On the axis of the switch yes stands above no: the upper half keeps those with a final ReLU.
+    drag(page, "ReLU", 0.0, 0.3)
+    expect(page.locator(CURVES)).to_have_count(every // 2)
+    drag(page, "Learning", 0.0, 0.5)
+    expect(page.locator(CURVES)).not_to_have_count(every // 2)
+    assert 0 < page.locator(CURVES).count() < every // 2
+    journeys.shoot(page, "overview-brushed")
+    page.mouse.dblclick(*(page.locator(PARALLEL).bounding_box()[side] + 300 for side in ("x", "y")))
+    expect(page.locator(CURVES)).to_have_count(every)
+
+    # A list that opens while the page scrolls closes again.
+    box = page.locator(".st-key-half-spread .stSelectbox")
+    box.evaluate("element => element.scrollIntoView({block: 'center', behavior: 'instant'})")
+    page.wait_for_timeout(500)
+    box.click()
+    page.get_by_role("option", name="Learning rate").click()
+    expect(page).to_have_url(re.compile("against=learning_rate"))
+    expect(page.locator(".st-key-half-spread svg.marks")).to_contain_text("Learning rate")
+    expect(page.get_by_text(re.compile(r"\d+ of \d+ held-out configurations"))).to_be_visible()
+    assert journeys.visible_errors(page) == []
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width", "height"), [("dark", 1440, 900), ("light", 420, 900), ("light", 1920, 1080)]
+)
+@pytest.mark.parametrize(("name", "chart"), [("compare", GROWTH), ("overview", PARALLEL)])
+def test_both_are_readable_dark_narrow_and_projected(browser, server, name, chart, scheme, width, height):
+    address, _ = server
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(f"{address}/{name}")
+    expect(page.locator(chart)).to_be_visible(timeout=journeys.PATIENCE_MS)
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible(
+        timeout=journeys.PATIENCE_MS
+    )
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.locator(chart).bounding_box()["width"] <= width
+    page.wait_for_timeout(500)
+    journeys.shoot(page, f"{name}-{scheme}-{width}")
+    context.close()
+
+
+def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
+    address, _ = server
+    page.goto(f"{address}/compare?a=batch_size:16384~learning_rate:1e-2~max_epochs:2&b=batch_size:512")
+    expect(page.get_by_text("A is not trained yet.")).to_be_visible()
+    settled(page)
+    page.get_by_role("button", name="Train 5 seeds").click()
+    expect(page.get_by_text("A is being trained: 5 seeds")).to_be_visible()
+    # An engine starts and trains in between.
+    done = page.get_by_text(re.compile(r"A \d+\.\d ± \d+\.\d% \(n=5\); B .* paired by seed"))
+    expect(done).to_be_visible(timeout=3 * journeys.PATIENCE_MS)
+    expect(page.get_by_text("A is being trained")).to_have_count(0)
+    assert journeys.visible_errors(page) == []

@@ -1,0 +1,336 @@
+"""Compare and Overview without a browser: what they say, what their address holds, what they draw."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from jsc_explore import data
+from jsc_explore.analysis.importance import Importance, Ranking
+from jsc_explore.analysis.paired import compare
+from jsc_explore.analysis.prediction import Calibration, Prediction
+from jsc_explore.charts import compare as compare_charts
+from jsc_explore.charts import overview as overview_charts
+from jsc_explore.charts.parallel import axis_fields, curve_rows, evenly, parallel_chart, parallel_tables
+from jsc_explore.charts.predicted import predicted_band, predicted_tooltip, predicted_words
+from jsc_explore.config import RunConfig
+from jsc_explore.errors import FieldError
+from jsc_explore.jobs import Queue
+from jsc_explore.jobs.supervise import Supervisor
+from jsc_explore.store import Store
+from jsc_explore.store.cells import CONFIG_FIELDS, cell_table, seed_table, spread_table
+from jsc_explore.views import pair, resources
+
+ROOT = Path(__file__).parent.parent
+SNAPSHOT = ROOT / "results.parquet"
+SCOPE = {"dataset": ["simulated"], "protocol": ["mase"]}
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store(tmp_path / "store", SNAPSHOT)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def app(tmp_path, monkeypatch):
+    monkeypatch.setenv("JSC_EXPLORE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("JSC_EXPLORE_SNAPSHOT", str(SNAPSHOT))
+    monkeypatch.setattr(Supervisor, "start", lambda self: None)
+    monkeypatch.setattr(Supervisor, "stop", lambda self: None)
+    for resource in (resources.store, resources.queue, resources.supervisor):
+        resource.clear()
+
+    def open_page(name, **query):
+        # AppTest knows no pages that are functions: a script that draws the one asked for is the app to it.
+        script = f"import streamlit as st\nfrom jsc_explore.views import {name}\n{name}.page()\n"
+        page = AppTest.from_string(script, default_timeout=60)
+        for key, value in query.items():
+            page.query_params[key] = value
+        return page.run()
+
+    yield open_page
+    for resource in (resources.store, resources.queue, resources.supervisor):
+        resource.clear()
+
+
+def texts(elements):
+    return " ".join(element.value for element in elements)
+
+
+def run_figures(store, config, column):
+    rows = seed_table(store, [config.config_id(data.digest("simulated"))], column).to_pylist()
+    return {row["seed"]: row["score"] for row in rows}
+
+
+# ---- the store
+
+
+def test_a_cell_is_the_mean_of_its_runs(store):
+    rows = {row["config_id"]: row for row in cell_table(store, "val_acc", SCOPE).to_pylist()}
+    config = RunConfig(batch_size=64)
+    figures = run_figures(store, config, "val_acc")
+    row = rows[config.config_id(data.digest("simulated"))]
+    assert row["mean"] == pytest.approx(np.mean(list(figures.values())))
+    assert row["sd"] == pytest.approx(np.std(list(figures.values()), ddof=1))
+    assert row["n"] == len(figures)
+    assert {name: row[name] for name in CONFIG_FIELDS} == {
+        name: value for name, value in config.to_dict().items() if name != "seed"
+    }
+    means = [row["mean"] for row in rows.values()]
+    assert means == sorted(means)
+
+
+def test_seeds_that_never_recognise_a_class_are_counted(store):
+    config = RunConfig()
+    runs = seed_table(store, [config.config_id(data.digest("simulated"))], "val_acc").to_pylist()
+    lost = [run for run in runs if run["dead_classes"] or 0 in np.reshape(run["confusion"], (5, 5)).diagonal()]
+    assert len(lost) > sum(bool(run["dead_classes"]) for run in runs), "the snapshot has lost classes not flagged dead"
+    row = next(r for r in cell_table(store, "val_acc", SCOPE).to_pylist() if r["config_id"] == runs[0]["config_id"])
+    assert row["n_lost"] == len(lost)
+
+
+def test_the_spread_at_a_value_is_that_of_its_cells(store):
+    cells = cell_table(store, "val_acc", SCOPE).to_pylist()
+    for row in spread_table(store, "learning_rate", "val_acc", SCOPE).to_pylist():
+        means = [cell["mean"] for cell in cells if cell["learning_rate"] == row["value"]]
+        assert row["n"] == len(means)
+        assert [row[name] for name in ("low", "q1", "median", "q3", "high")] == pytest.approx(
+            np.percentile(means, [0, 25, 50, 75, 100])
+        )
+
+
+def test_what_is_no_score_or_field_is_refused(store):
+    with pytest.raises(FieldError, match="must be one of val_acc"):
+        cell_table(store, "seed; DROP TABLE runs")
+    with pytest.raises(FieldError, match="must be a hyperparameter and a score"):
+        spread_table(store, "seed", "val_acc")
+
+
+# ---- the pair in the address
+
+
+@pytest.mark.parametrize(
+    "config",
+    [RunConfig(), RunConfig(batch_size=16, learning_rate=1e-2, final_relu=False), RunConfig(model="16-64/tanh-5")],
+)
+def test_a_config_is_read_as_it_was_written(config):
+    assert pair.read(pair.written(config)) == config
+
+
+def test_a_config_is_written_by_what_differs_from_the_defaults():
+    assert pair.written(RunConfig()) == "default"
+    assert pair.written(RunConfig(batch_size=16, final_relu=False)) == "batch_size:16~final_relu:no"
+    assert pair.query(RunConfig(), RunConfig(batch_size=16)) == {"a": "default", "b": "batch_size:16"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nonsense", "must read field:value"),
+        ("batch_sie:16", "did you mean batch_size"),
+        ("batch_size:1", "whole number"),
+    ],
+)
+def test_a_bad_config_is_refused_in_one_line(text, words):
+    with pytest.raises(FieldError, match=words):
+        pair.read(text)
+
+
+# ---- the pages
+
+
+def test_compare_says_by_how_much_and_in_what_two_configs_differ(app, store):
+    page = app("compare", a="batch_size:64", b="batch_size:64~final_relu:no")
+    assert not page.exception
+    a, b = (run_figures(store, RunConfig(batch_size=64, final_relu=relu), "val_acc") for relu in (True, False))
+    found = compare(a, b, higher_is_better=True)
+    said = texts(page.markdown)
+    assert f"{100 * abs(found.mean):.1f} ± {100 * found.half:.1f} points" in said
+    assert "**Final ReLU** yes → no" in said
+    assert "paired by seed" in said
+    assert "is never predicted in" in texts(page.warning)
+
+
+def test_compare_opens_on_the_default_and_the_best(app):
+    page = app("compare")
+    assert not page.exception
+    assert page.query_params["a"] == "default"
+    assert pair.read(page.query_params["b"]).final_relu is False
+
+
+def test_a_change_of_a_box_changes_the_address_and_the_sentence(app):
+    page = app("compare", a="default", b="batch_size:64")
+    before = texts(page.markdown)
+    page.selectbox(key="b-final_relu").select("no").run()
+    assert page.query_params["b"] == "batch_size:64~final_relu:no"
+    assert texts(page.markdown) != before
+    page.button[0].click().run()
+    assert page.query_params["a"] == "batch_size:64~final_relu:no"
+    assert page.query_params["b"] == "default"
+
+
+def test_a_side_that_is_not_trained_is_predicted_and_can_be_asked_for(app, tmp_path):
+    page = app("compare", a="default", b="batch_size:1024")
+    assert not page.exception
+    assert "B is not trained yet. Predicted: " in texts(page.info)
+    assert "80% band" in texts(page.info)
+    page.button(key="train-B").click().run()
+    queue = Queue(tmp_path / "store")
+    assert {job.config.batch_size for job in queue.jobs()} == {1024}
+    assert len(queue.jobs()) == 5
+    queue.close()
+
+
+def test_bad_addresses_are_told_and_the_pages_go_on(app):
+    page = app("compare", a="batch_size:1", b="default", score="acc")
+    assert not page.exception
+    assert "In the address, A: batch_size = 1: must be a whole number" in texts(page.warning)
+    assert "score = 'acc': must be one of val_acc" in texts(page.warning)
+    page = app("overview", protocol="mese")
+    assert "protocol = 'mese': must be one of mase, holdout" in texts(page.warning)
+
+
+def test_an_empty_store_is_said_on_both_pages(app, monkeypatch, tmp_path):
+    monkeypatch.setenv("JSC_EXPLORE_SNAPSHOT", str(tmp_path / "none.parquet"))
+    assert "no two finished configurations" in texts(app("compare").info)
+    assert "Fewer than two configurations" in texts(app("overview").info)
+
+
+def test_overview_sums_up_ranks_and_measures_its_predictions(app, store):
+    page = app("overview")
+    assert not page.exception
+    rows = cell_table(store, "val_acc", SCOPE).to_pylist()
+    said = texts(page.markdown)
+    assert f"{sum(row['n'] for row in rows):,} runs of {len(rows):,} configurations" in said
+    assert f"{100 * rows[-1]['mean']:.1f} ±" in said
+    assert "held-out configurations" in said
+    assert "foretells an unseen configuration to" in texts(page.caption)
+
+
+@pytest.mark.parametrize("score", ["val_loss", "train_time_s"])
+def test_overview_takes_every_kind_of_score(app, score):
+    page = app("overview", score=score, against="learning_rate")
+    assert not page.exception
+    assert page.query_params["score"] == score
+    assert "Best median at" in texts(page.caption)
+
+
+# ---- the charts
+
+
+def cell_rows(count=40):
+    rng = np.random.default_rng(5)
+    return [
+        {**RunConfig(batch_size=16 + place, final_relu=bool(place % 2)).to_dict(), "config_id": str(place), "n": 3,
+         "mean": float(value), "sd": 0.01, "n_lost": place % 3, "seconds": 1.0 + place, "parameters": 117 + place}
+        for place, value in enumerate(np.sort(rng.uniform(0.2, 0.7, count)))
+    ]  # fmt: skip
+
+
+def test_parallel_coordinates_place_values_as_their_axis_is_read():
+    rows = cell_rows()
+    assert axis_fields(rows) == ["batch_size", "final_relu"]
+    lines, ticks = parallel_tables(rows, "val_acc")
+    first, last = lines.to_pylist()[0], lines.to_pylist()[-1]
+    assert (first["a0"], first["a2"]) == (0.0, 0.0)
+    assert (last["a0"], last["a2"]) == (1.0, 1.0)
+    middle = next(line for line in lines.to_pylist() if line["config"] == 32 - 16)
+    assert middle["a0"] == pytest.approx(np.log(32 / 16) / np.log(55 / 16))
+    words = [tick["text"] for tick in ticks.to_pylist() if tick["axis"] == 1]
+    assert words == ["no", "yes"]
+
+
+def test_each_axis_has_a_brush_and_all_of_them_filter_lines_and_curves():
+    rows = cell_rows()
+    lines, ticks = parallel_tables(rows, "val_acc")
+    means = pa.table({"config_id": ["0", "0", "nowhere"], "epoch": [0.0, 1.0, 1.0], "mean": [0.2, 0.3, 0.9]})
+    curves = curve_rows(means, rows)
+    assert curves["config"].to_pylist() == [0, 0]
+    spec = parallel_chart(
+        lines, ticks, curves, ["Batch size", "Final ReLU", "Accuracy"], "val_acc", "val_acc"
+    ).to_dict()
+    text = json.dumps(spec)
+    assert [text.count(f'"name": "brush{axis}"') for axis in range(3)] == [1, 1, 1]
+    test = "inrange(datum.a0, brush0.y)) && (!isValid(brush1.y) || inrange(datum.a1, brush1.y))"
+    assert text.count(test) >= 2
+
+
+def test_many_rows_are_thinned_evenly_with_both_ends():
+    assert evenly(list(range(1000)), 5) == [0, 250, 500, 749, 999]
+    assert evenly([1, 2], 5) == [1, 2]
+    assert evenly([], 5) == []
+
+
+@pytest.mark.parametrize("ground", ["light", "dark"])
+@pytest.mark.parametrize("score", ["val_acc", "val_loss", "train_time_s"])
+def test_the_charts_of_the_overview_are_valid(ground, score):
+    rows = cell_rows()
+    points = overview_charts.point_table(rows, score, ["batch_size", "final_relu"])
+    for field in ("batch_size", "final_relu"):
+        values = sorted({row[field] for row in rows})
+        figures = {name: [0.5] * len(values) for name in ("low", "q1", "median", "q3", "high")}
+        spread = pa.table({"value": values, **figures, "n": [1] * len(values)})
+        overview_charts.spread_chart(spread, points, field, score, ground).to_dict()
+    for cost in overview_charts.COSTS:
+        best = overview_charts.front_table(rows, cost, score, [])
+        overview_charts.tradeoff_chart(points, best, cost, score, ground).to_dict()
+    ranking = Ranking([Importance("batch_size", 0.1, 0.02)], 40, 0.01, 0.1, 0.005)
+    spec = overview_charts.importance_chart(ranking, score, ground).to_dict()
+    assert "±" in json.dumps(spec, ensure_ascii=False)
+    overview_charts.calibration_chart(Calibration(40, 32, 0.64, 0.91, 0.05, 0.01, ((0.5, 0.5),)), ground).to_dict()
+
+
+def test_the_front_is_that_of_all_configs_also_of_those_that_are_not_drawn():
+    rows = cell_rows(2000)
+    points = overview_charts.point_table(rows, "val_acc", ["batch_size"])
+    assert points.num_rows == overview_charts.MAX_POINTS < len(rows)
+    cheap = {**rows[1001], "seconds": 0.1, "mean": 0.69}
+    best = overview_charts.front_table([*rows, cheap], "seconds", "val_acc", ["batch_size"])
+    assert best["seconds"].to_pylist()[0] == 0.1
+    assert best["seconds"].to_pylist() == sorted(best["seconds"].to_pylist())
+    assert all(mean >= 0.69 for mean in best["mean"].to_pylist())
+    spec = overview_charts.tradeoff_chart(points, best, "seconds", "val_acc").to_dict()
+    assert len(spec["datasets"][spec["layer"][2]["data"]["name"]]) == best.num_rows
+
+
+@pytest.mark.parametrize("ground", ["light", "dark"])
+def test_the_charts_of_a_comparison_are_valid_and_name_what_is_lost(ground):
+    seeds = pa.Table.from_pylist(
+        [{"side": "A", "seed": 0, "score": 0.6, "lost": "top never predicted"},
+         {"side": "B", "seed": 0, "score": 0.7, "lost": None}, {"side": "B", "seed": 1, "score": None, "lost": None}]
+    )  # fmt: skip
+    spec = compare_charts.paired_chart(seeds, "val_acc", ground).to_dict()
+    drawn = next(iter(spec["datasets"].values()))
+    assert [(row["side"], row["life"]) for row in drawn] == [
+        ("A", "top never predicted"), ("B", "every class is predicted"),
+    ]  # fmt: skip
+    for difference in (True, False):
+        compare_charts.confusion_chart(np.eye(5), "A", ground, difference=difference).to_dict()
+    rows = [{"side": "A", "class": "g", "mean": 0.9, "low": 0.8, "high": 1.0, "n": 3}]
+    for figure in ("auc", "rejection"):
+        compare_charts.class_chart(rows, figure, ground).to_dict()
+
+
+def test_a_prediction_is_never_taken_for_a_measurement():
+    found = Prediction(0.701, 0.6804, 0.7212)
+    assert predicted_words("val_acc", found) == ("≈ 70.1%", "68.0–72.1%")
+    assert predicted_words("val_loss", Prediction(1.1, 1.0, 1.2)) == ("≈ 1.100", "1.000–1.200")
+    assert predicted_words("train_time_s", Prediction(80.0, 70.0, 90.0)) == ("≈ 80 s", "70–90 s")
+    assert predicted_tooltip("val_acc", found) == "not trained; predicted ≈ 70.1%, 80% band 68.0–72.1%"
+    spec = predicted_band("val_acc", found, 10.0).to_dict()
+    assert next(iter(spec["datasets"].values()))[0]["words"] == "≈ 70.1%, 80% band 68.0–72.1%"
+
+
+def test_a_config_compared_with_itself_is_drawn_twice():
+    means = pa.table({"config_id": ["x"], "epoch": [1.0], "mean": [0.5], "sd": [0.1], "n": [4]})
+    points = pa.table({"run_id": ["r"], "config_id": ["x"], "dead": [False], "epoch": [1.0], "val_acc": [0.5]})
+    bands, each = compare_charts.growth_tables(means, points, {"A": "x", "B": "x"}, ["r"], "val_acc")
+    assert bands["side"].to_pylist() == each["side"].to_pylist() == ["A", "B"]
+    assert each["lost"].to_pylist() == [True, True]
+    for title in (None, "gluon"):
+        compare_charts.growth_chart(bands, each, "val_acc", title=title).to_dict()
