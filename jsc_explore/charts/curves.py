@@ -47,7 +47,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Look:
-    """How curves are drawn; everything that changes the drawing and not the data. ``y_range`` None: fixed by kind."""
+    """How curves are drawn; everything that changes the drawing and not the data.
+
+    ``y_range`` None: fixed by kind; ``ordered``: colours are values of a number; ``titles`` those of colours and dashes.
+    """
 
     x: str = "epoch"
     shown: str = "val_acc"
@@ -61,6 +64,7 @@ class Look:
     ground: str = "light"
     size: float = 1.0
     ordered: bool = False
+    titles: tuple[str, str] = ("", "")
 
 
 def quantities_of(shown: str) -> tuple[str, ...]:
@@ -83,7 +87,8 @@ def curve_tables(means: pa.Table, seeds: pa.Table, lines: Mapping[str, Line], lo
         table = table.append_column(name, pa.array(values, pa.float64()))
     each = _with_lines(seeds, lines, look)
     each = each.filter(each["chosen"])
-    marks = _dead_marks(each)
+    # Many marks at the end of their lines hide each other's letters: there the tooltip names the classes.
+    marks = _dead_marks(each, brief=len({line.group for line in lines.values() if line.chosen}) > 3)
     each = each.select(["run_id", "x", "value", "group", "dash"]) if look.each else each.slice(0, 0)
     return {MEANS: table, SEEDS: each, MARKS: marks}
 
@@ -176,14 +181,14 @@ def _smoothed(means: pa.Table, weight: float) -> list[float]:
     return smoothed
 
 
-def _dead_marks(each: pa.Table) -> pa.Table:
+def _dead_marks(each: pa.Table, brief: bool) -> pa.Table:
     dead = each.filter(pc.not_equal(each["dead"], ""))
     last: dict[str, dict[str, Any]] = {}
     rows = dead.select(["run_id", "x", "value", "group", "dash", "dead", "name", "seed"]).to_pylist()
     for row in rows:
         last[row["run_id"]] = row
     marks = [
-        {"x": row["x"], "value": row["value"], "group": row["group"], "mark": f"†{row['dead'].replace(' ', '')}",
+        {"x": row["x"], "value": row["value"], "group": row["group"], "mark": "†" + ("" if brief else row["dead"].replace(" ", "")),
          "name": f"{row['name']}, seed {row['seed']}: never predicts {', '.join(row['dead'].split())}"}
         for row in last.values()
     ]  # fmt: skip
@@ -285,12 +290,13 @@ def _progress_axis(look: Look) -> alt.Axis:
 
 def _colours(groups: tuple[str, ...], look: Look) -> alt.Color:
     # Labels beside each other as far as they fit over the chart.
-    columns = max(1, min(4, int(44 / look.size) // max(map(len, groups), default=40)))
+    columns = max(1, min(6, int(60 / look.size) // (4 + max(map(len, groups), default=40))))
     return alt.Color(
         "group:N",
         scale=alt.Scale(domain=list(groups), range=colours(len(groups), look.ordered, look.ground)),
         legend=alt.Legend(
-            title=None,
+            title=look.titles[0] or None,
+            titleOrient="left" if columns > 3 else "top",
             orient="top",
             columns=columns,
             labelLimit=420,
@@ -303,7 +309,8 @@ def _colours(groups: tuple[str, ...], look: Look) -> alt.Color:
 
 def _dash(dashes: tuple[str, ...], look: Look) -> alt.StrokeDash:
     values = [*_PARTS.values()] if look.shown in TOGETHER else list(dashes) or [""]
-    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=300) if len(values) > 1 else None
+    title = None if look.shown in TOGETHER else look.titles[1] or None
+    legend = alt.Legend(title=title, orient="top", symbolType="stroke", symbolSize=300) if len(values) > 1 else None
     return alt.StrokeDash(
         "dash:N",
         scale=alt.Scale(domain=values, range=[list(_DASHES[i % len(_DASHES)]) for i in range(len(values))]),

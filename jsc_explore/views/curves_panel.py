@@ -142,6 +142,7 @@ def _look(view: Slice, drawn: lines.Chosen, ground: str) -> Look:
         x=state["along"], shown=state["show"], band=state["band"], log_x=log_x, log_y=state["log_y"], each=state["each"],
         smoothing=state["smooth"], x_range=state["zoom"] or end, ground=ground,
         size=HALL_SIZE if state["hall"] else 1.0, ordered=drawn.ordered,
+        titles=drawn.titles,
     )  # fmt: skip
 
 

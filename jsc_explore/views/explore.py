@@ -21,6 +21,11 @@ _DRAWN = "_drawn cells"
 _STYLE = """<style>
 [data-testid=stColumn]:has(.st-key-grid, .st-key-curves_panel) {min-width: min(100%, 440px);}
 [data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
+[data-testid=stSidebarUserContent] [data-testid=stVerticalBlock] {gap: 0.6rem;}
+[data-testid=stSidebarUserContent] hr {margin: 0.5rem 0;}
+.st-key-head > div:first-child {flex: 1 1 18rem; width: auto; min-width: min(100%, 16rem);}
+/* Room for a chart's toolbar, which floats over its upper edge. */
+.st-key-curve_controls, .st-key-head {margin-bottom: 1.2rem;}
 </style>"""
 # Everything on the page is measured in the letters of its root.
 _HALL = "<style>html {font-size: 135%;} [data-testid=stSidebar] {font-size: 1rem;}</style>"
@@ -86,15 +91,14 @@ def _cells(view: Slice, jobs: list[Job]) -> list[Cell]:
 def _head(view: Slice, active: bool) -> None:
     """Say in one line what is seen, and hold the doors to what is not: the form and the files."""
     jobs, _ = _now(active)
-    line, doors = st.columns([4, 1], vertical_alignment="center")
-    line.markdown(f"##### {grid_panel.sentence(view, _cells(view, jobs))}")
-    if message := st.session_state.pop("flash", None):
-        st.error(message)
-    with doors, st.container(horizontal=True, horizontal_alignment="right", key="doors"):
+    with st.container(horizontal=True, vertical_alignment="center", key="head"):
+        st.markdown(f"##### {grid_panel.sentence(view, _cells(view, jobs))}", width="stretch")
         if st.button("Train…", icon=":material/model_training:", help="Train any configuration"):
             train_form.dialog(view)
         if st.button("Take away", icon=":material/download:", help="Charts, tables and commands as files"):
             takeaway.dialog(view)
+    if message := st.session_state.pop("flash", None):
+        st.error(message)
 
 
 def _left(view: Slice, active: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,14 +67,25 @@ def _range(name: str, axis: bool, stored: Mapping[Any, int]) -> None:
 
     # The session's value first, then the widget: labels hold counts, and a label that changed is no choice any more.
     st.session_state[widget] = current or (places[0], places[-1])
+    if current and current[0] == current[1]:
+        # Both handles stand on one value; said once is enough.
+        st.html(f"<style>.st-key-{_class(widget)} [role=group] > div > div:last-child "
+                "[data-testid=stSliderThumbValue] "
+                "{display: none}</style>")  # fmt: skip
     st.select_slider(
         spec.label,
         places,
+        # Says that it is a range; what it is stands in the session.
+        value=(places[0], places[-1]),
         key=widget,
         on_change=changed,
         format_func=_words(name, stored),
         help=_sentence(spec.help) + " (runs in brackets)",
     )
+
+
+def _class(key: str) -> str:
+    return re.sub(r"[^a-zA-Z0-9_-]", "-", key)
 
 
 def _places(name: str, values: set[Any], current: Any) -> list[Any]:

@@ -35,13 +35,17 @@ class Config:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is drawn: configs in colour and behind them; how each is called; what must be said about it."""
+    """What is drawn: configs in colour and behind them; how each is called; what must be said about it.
+
+    ``titles`` say what the names of colours and of dashes are values of.
+    """
 
     configs: list[Config]
     context: list[Config]
     lines: dict[str, Line]
     groups: list[str]
     dashes: list[str]
+    titles: tuple[str, str]
     ordered: bool
     notes: list[str] = field(default_factory=list)
 
@@ -71,10 +75,13 @@ def choose(view: Slice, cells: Sequence[Cell], chosen: Sequence[Cell], colour: s
     others = [config for config in stored if config.config_id not in known]
     if total - len(known) > MAX_CONTEXT:
         notes.append(f"grey: {MAX_CONTEXT} of {total - len(known):,} other configs")
-    lines, groups, dashes = _named(view, picked, colour, dash)
+    differing = _differing(view, picked)
+    lines, groups, dashes = _named(picked, view.axes, differing, colour, dash)
+    told = differing if colour == COLOUR_BY else [colour]
+    titles = (", ".join(FIELDS[name].label for name in told), FIELDS[dash].label if dash != url.NONE else "")
     lines |= {config.config_id: Line(_name(view, config), chosen=False) for config in others[:MAX_CONTEXT]}
     ordered = colour != COLOUR_BY and FIELDS[colour].kind in ("int", "float")
-    return Chosen(picked, others[:MAX_CONTEXT], lines, groups, dashes, ordered, notes)
+    return Chosen(picked, others[:MAX_CONTEXT], lines, groups, dashes, titles, ordered, notes)
 
 
 def points(
@@ -121,9 +128,16 @@ def live_points(cells: Sequence[Cell], points: Mapping[str, Sequence[Mapping[str
 
 
 def _default_cells(view: Slice, cells: Sequence[Cell]) -> list[Cell]:
-    """Choose what to show before anything is clicked: what is growing, else the row of the default value."""
+    """Choose what to show before anything is clicked: what is growing, else the row of the default value.
+
+    In a grid with facets these are the cells of both default values: what the facet is there to compare.
+    """
     growing = [cell for cell in cells if cell.active]
-    row = [cell for cell in cells if cell.n and cell.y == getattr(view.base, view.y)]
+    row = [
+        cell
+        for cell in cells
+        if cell.n and cell.y == getattr(view.base, view.y) and (not view.facet or cell.x == getattr(view.base, view.x))
+    ]
     return growing[:6] or row[:8] or [cell for cell in cells if cell.n][:6]
 
 
@@ -133,12 +147,18 @@ def _with_growing(config: Config, growing: Mapping[str, Cell]) -> Config:
     return Config(config.config_id, config.fields, config.n + more)
 
 
-def _named(view: Slice, picked: Sequence[Config], colour: str, dash: str) -> tuple[dict[str, Line], list[str], list[str]]:
-    """Name the chosen configs: in full, and by what gives them their colour and their dash."""
-    differing = [
+def _differing(view: Slice, picked: Sequence[Config]) -> list[str]:
+    """Return the fields that tell configs apart; the axes where there is nothing to tell apart."""
+    return [
         name for name in FIELDS if name != "seed" and len({config.fields[name] for config in picked}) > 1
         and (name != "momentum" or any(config.fields["optimizer"] == "sgd" for config in picked))
     ] or list(view.axes)  # fmt: skip
+
+
+def _named(
+    picked: Sequence[Config], axes: Sequence[str], differing: Sequence[str], colour: str, dash: str
+) -> tuple[dict[str, Line], list[str], list[str]]:
+    """Name the chosen configs: in full, and by what gives them their colour and their dash."""
     counts: dict[Any, int] = {}
     for config in picked:
         key = config.config_id if colour == COLOUR_BY else config.fields[colour]
@@ -148,15 +168,14 @@ def _named(view: Slice, picked: Sequence[Config], colour: str, dash: str) -> tup
         return f"{FIELDS[name].label} {format_value(name, config.fields[name])}"
 
     def group(config: Config) -> str:
-        if colour == COLOUR_BY:
-            return ", ".join(words(name, config) for name in differing) + f" (n={counts[config.config_id]})"
-        return f"{words(colour, config)} (n={counts[config.fields[colour]]})"
+        by, key = (differing, config.config_id) if colour == COLOUR_BY else ([colour], config.fields[colour])
+        return ", ".join(format_value(name, config.fields[name]) for name in by) + f" (n={counts[key]})"
 
     lines = {
         config.config_id: Line(
-            ", ".join(words(name, config) for name in dict.fromkeys((*view.axes, *differing))),
+            ", ".join(words(name, config) for name in dict.fromkeys((*axes, *differing))),
             group(config),
-            words(dash, config) if dash != url.NONE else "",
+            format_value(dash, config.fields[dash]) if dash != url.NONE else "",
         )
         for config in picked
     }

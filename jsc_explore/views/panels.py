@@ -17,7 +17,7 @@ from jsc_explore.jobs.estimate import expected_total, format_seconds
 from jsc_explore.views import resources
 from jsc_explore.views.slicing import Slice
 
-# More cells than this are summed up in one line: they would push everything else off the screen.
+# More cells than this are spoken of together alone: they would push everything else off the screen.
 MAX_SHOWN = 3
 EXTRA_SEEDS = 3
 
@@ -52,10 +52,9 @@ def draw(view: Slice, chosen: Sequence[Cell]) -> None:
         return
     if len(chosen) > 1:
         _together(view, chosen)
-    for cell in chosen[:MAX_SHOWN]:
-        _detail(view, cell)
-    if len(chosen) > MAX_SHOWN:
-        st.caption(f"and {len(chosen) - MAX_SHOWN} more cells")
+    if len(chosen) <= MAX_SHOWN:
+        for cell in chosen:
+            _detail(view, cell)
 
 
 def offer(runs: Sequence[RunConfig]) -> str:
@@ -110,27 +109,22 @@ def command(config: RunConfig, seeds: Sequence[int]) -> str:
 
 def _detail(view: Slice, cell: Cell) -> None:
     name = describe(cell.config, view)
-    text, button = st.columns([5, 2], vertical_alignment="center")
-    text.markdown(f"**{name[0].upper() + name[1:]}**  \n{_knowledge(view, cell)}")
-    if cell.state not in ("running", "queued"):
-        count = view.seeds if cell.state in ("missing", "failed") else EXTRA_SEEDS
-        if cell.state == "partly":
-            count = len(cell.lacking()) or EXTRA_SEEDS
-        runs = [cell.config.with_(seed=seed) for seed in cell.next_seeds(count)]
-        verb = {"missing": "Train", "failed": "Retry"}.get(cell.state, "Add")
-        button.button(
-            f"{verb} {count} seed{'s' if count > 1 else ''}" if verb != "Retry" else verb,
-            key=f"train-{cell.config_id}",
-            on_click=train_runs,
-            args=(runs,),
-            type="secondary" if cell.n else "primary",
-            help=f"Expected: {offer(runs)}",
-            width="stretch",
-        )
-        if not cell.n:
-            button.caption(offer(runs))
-    with st.popover("Command line", type="tertiary"):
-        st.code(command(cell.config, cell.seeds or range(view.seeds)), language="shell", wrap_lines=True)
+    with st.container(horizontal=True, vertical_alignment="center", key=f"detail-{cell.config_id}"):
+        st.markdown(f"**{name[0].upper() + name[1:]}**  \n{_knowledge(view, cell)}", width="stretch")
+        if cell.state not in ("running", "queued"):
+            count = {"missing": view.seeds, "failed": view.seeds, "partly": len(cell.lacking())}.get(cell.state, 0)
+            runs = [cell.config.with_(seed=seed) for seed in cell.next_seeds(count or EXTRA_SEEDS)]
+            verb = {"missing": "Train ", "failed": "Retry: "}.get(cell.state, "Add ")
+            st.button(
+                verb + offer(runs),
+                key=f"train-{cell.config_id}",
+                on_click=train_runs,
+                args=(runs,),
+                type="secondary" if cell.n else "primary",
+                help="Further seeds of this configuration, with the time they are expected to take",
+            )
+        with st.popover("Command", type="tertiary", help="The command line that reproduces these runs"):
+            st.code(command(cell.config, cell.seeds or range(view.seeds)), language="shell", wrap_lines=True)
     if cell.failed:
         reason = (cell.failed[0].error or "no reason given").strip()
         st.error(f"{len(cell.failed)} failed: {reason.splitlines()[-1]}", icon=":material/error:")
