@@ -10,8 +10,8 @@ import numpy as np
 def smooth(values: Sequence[float], weight: float) -> list[float]:
     """Return the exponential moving average of a curve, without the bias of its beginning.
 
-    ``weight`` in [0, 1) is the share of the past; 0 returns the values. As in Kingma and Ba, arXiv:1412.6980, section 3,
-    and TensorBoard's scalar charts.
+    ``weight`` in [0, 1) is the share of the past; 0 returns the values. As in Kingma and Ba, arXiv:1412.6980,
+    section 3, and TensorBoard's scalar charts.
     """
     if not 0 <= weight < 1:
         raise ValueError(f"weight = {weight}: must lie in [0, 1)")

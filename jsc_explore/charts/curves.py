@@ -49,7 +49,7 @@ class Line:
 class Look:
     """How curves are drawn; everything that changes the drawing and not the data.
 
-    ``y_range`` None: fixed by kind; ``ordered``: colours are values of a number; ``titles`` those of colours and dashes.
+    ``y_range`` None: fixed by kind; ``ordered``: colours stand for a number; ``titles`` are those of the legends.
     """
 
     x: str = "epoch"
@@ -89,7 +89,7 @@ def curve_tables(means: pa.Table, seeds: pa.Table, lines: Mapping[str, Line], lo
     each = each.filter(each["chosen"])
     # Many marks at the end of their lines hide each other's letters: there the tooltip names the classes.
     marks = _dead_marks(each, brief=len({line.group for line in lines.values() if line.chosen}) > 3)
-    each = each.select(["run_id", "x", "value", "group", "dash"]) if look.each else each.slice(0, 0)
+    each = each.select(["run_id", "seed", "x", "value", "group", "dash"]) if look.each else each.slice(0, 0)
     return {MEANS: table, SEEDS: each, MARKS: marks}
 
 
@@ -101,7 +101,7 @@ def share_below_zero(points: pa.Table, look: Look) -> int:
 
 
 def value_range(tables: Sequence[Mapping[str, pa.Table]], look: Look) -> tuple[float, float] | None:
-    """Return one range for the y axis of several panels; None where the kind of quantity fixes it or nothing is there."""
+    """Return one range for the y axis of several panels; None where its kind fixes it or nothing is there."""
     if is_share(look.shown) and not look.log_y:
         return None
     chosen = [table[MEANS].filter(table[MEANS]["chosen"]) for table in tables]
@@ -168,7 +168,7 @@ def _band(means: pa.Table, look: Look) -> tuple[np.ndarray, np.ndarray]:
 
 def _smoothed(means: pa.Table, weight: float) -> list[float]:
     """Smooth each config's mean along its points; rows come ordered by config, quantity and step."""
-    values = means["mean"].to_pylist()
+    values: list[float] = means["mean"].to_pylist()
     if not weight:
         return values
     owners = list(zip(means["config_id"].to_pylist(), means["quantity"].to_pylist(), strict=True))
@@ -188,7 +188,8 @@ def _dead_marks(each: pa.Table, brief: bool) -> pa.Table:
     for row in rows:
         last[row["run_id"]] = row
     marks = [
-        {"x": row["x"], "value": row["value"], "group": row["group"], "mark": "†" + ("" if brief else row["dead"].replace(" ", "")),
+        {"x": row["x"], "value": row["value"], "group": row["group"],
+         "mark": "†" + ("" if brief else row["dead"].replace(" ", "")),
          "name": f"{row['name']}, seed {row['seed']}: never predicts {', '.join(row['dead'].split())}"}
         for row in last.values()
     ]  # fmt: skip
@@ -205,7 +206,9 @@ def _spec(groups: tuple[str, ...], dashes: tuple[str, ...], look: Look, height: 
     x, y = _axes(look)
     # Only what has colours of its own may be picked in the legend; all else takes part in it.
     picked = alt.selection_point(name=LEGEND, fields=["group"], bind="legend")
-    zoom = alt.selection_interval(name=ZOOM, encodings=["x"], mark=alt.BrushConfig(fill=INK[look.ground], fillOpacity=0.1))
+    zoom = alt.selection_interval(
+        name=ZOOM, encodings=["x"], mark=alt.BrushConfig(fill=INK[look.ground], fillOpacity=0.1)
+    )
     colour = _colours(groups, look)
     dash = _dash(dashes, look)
 
@@ -221,24 +224,39 @@ def _spec(groups: tuple[str, ...], dashes: tuple[str, ...], look: Look, height: 
     )  # fmt: skip
     # Many bands over each other would be mud.
     band = chosen.mark_area(clip=True).encode(
-        x=x, y="low:Q", y2="high:Q", color=colour, detail=["config_id:N", "dash:N"], opacity=seen(0.06 if crowded else 0.18)
+        x=x,
+        y="low:Q",
+        y2="high:Q",
+        color=colour,
+        detail=["config_id:N", "dash:N"],
+        opacity=seen(0.06 if crowded else 0.18),
     )
     each = (
         named(SEEDS).mark_line(strokeWidth=look.size, clip=True)
-        .encode(x=x, y="value:Q", detail="run_id:N", color=colour, strokeDash=dash, opacity=seen(0.25 if crowded else 0.45))
+        .encode(x=x, y="value:Q", detail="run_id:N", color=colour, strokeDash=dash,
+                opacity=seen(0.25 if crowded else 0.45))
     )  # fmt: skip
     mean = chosen.mark_line(strokeWidth=2.5 * look.size, clip=True).encode(
         x=x, y="smooth:Q", color=colour, strokeDash=dash, detail="config_id:N", opacity=seen(1.0)
     )
     dead = (
         named(MARKS).mark_text(align="left", dx=4, fontSize=11 * look.size, fontWeight=600)
-        .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=seen(1.0), tooltip=alt.Tooltip("name:N", title=" "))
+        .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=seen(1.0),
+                tooltip=alt.Tooltip("name:N", title=" "))
     )  # fmt: skip
     # The raw mean as a ghost, where the one drawn bold is smoothed.
     ghost = chosen.mark_line(strokeWidth=look.size, clip=True).encode(
         x=x, y="mean:Q", color=colour, strokeDash=dash, detail="config_id:N", opacity=seen(0.5)
     )
-    layers = [behind, band, each, *([ghost] if look.smoothing else []), mean.add_params(picked, zoom), dead, _hover(x, y, look)]
+    layers = [
+        behind,
+        band,
+        each,
+        *([ghost] if look.smoothing else []),
+        mean.add_params(picked, zoom),
+        dead,
+        _hover(x, y, look),
+    ]
     chart = alt.layer(*layers).properties(height=height * look.size, usermeta={"embedOptions": {"renderer": "svg"}})
     return skeleton(chart) | {"config": letters(look.size)}
 
@@ -254,7 +272,9 @@ def _hover(x: alt.X, y: alt.Y, look: Look) -> alt.Chart:
         alt.Tooltip("high:Q", title="to", format=form),
         alt.Tooltip("n:Q", title="seeds"),
     ]
-    chart: alt.Chart = named(MEANS).mark_point(size=80, filled=True, opacity=0, clip=True).encode(x=x, y=y, tooltip=figures)
+    chart: alt.Chart = (
+        named(MEANS).mark_point(size=80, filled=True, opacity=0, clip=True).encode(x=x, y=y, tooltip=figures)
+    )
     return chart
 
 
@@ -268,7 +288,7 @@ def _axes(look: Look) -> tuple[alt.X, alt.Y]:
         type="log" if look.log_y else "linear",
         domain=list(domain) if domain else alt.Undefined,
         nice=False,
-        **({} if look.log_y else {"zero": False}),
+        zero=alt.Undefined if look.log_y else False,
     )
     return (
         alt.X("x:Q", title=PROGRESS[look.x], scale=x_scale, axis=_progress_axis(look)),
@@ -300,6 +320,7 @@ def _colours(groups: tuple[str, ...], look: Look) -> alt.Color:
             orient="top",
             columns=columns,
             labelLimit=420,
+            titleLimit=420,
             symbolType="stroke",
             symbolStrokeWidth=3,
             symbolOpacity=1,

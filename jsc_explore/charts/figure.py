@@ -1,4 +1,4 @@
-"""A figure: a chart over tables that are named, so that its drawing is made once and its tables as often as they change.
+"""A figure: a chart over tables that are named, so that its drawing is made once, its tables as often as they change.
 
 Building a layered chart in Altair and checking it takes some 90 ms, more than a live refresh may cost.
 """
@@ -32,7 +32,11 @@ class Figure:
     def for_file(self, ground: str = "white") -> dict[str, Any]:
         """Return the spec with rows as its data sets, on a ground of this colour: complete by itself."""
         rows = {name: table.to_pylist() for name, table in self.tables.items()}
-        return {**self.spec, "width": self.width, "background": ground, "datasets": rows}
+        config = {**self.spec.get("config", {}), "font": "sans-serif"}
+        config["axis"] = {"titleFontWeight": "normal", "domainColor": "#888", **config.get("axis", {})}
+        config["legend"] = {"titleFontWeight": "normal", **config.get("legend", {})}
+        size = {"width": self.width, "padding": 12, "background": ground}
+        return {**self.spec, **size, "config": config, "datasets": rows}
 
 
 def named(name: str) -> alt.Chart:

@@ -46,7 +46,7 @@ def table_file(table: pa.Table, kind: Literal["csv", "parquet"]) -> bytes:
 def bundle(
     figures: Mapping[str, Figure], tables: Mapping[str, pa.Table], texts: Mapping[str, str], folder: str
 ) -> bytes:
-    """Return a ZIP of one folder: every figure in each format, every table as CSV and Parquet, and texts by file name."""
+    """Return a ZIP of one folder: every figure in each format, every table as CSV and Parquet, texts by file name."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in texts.items():

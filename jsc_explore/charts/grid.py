@@ -125,7 +125,9 @@ def _spec(
     scale = alt.Scale(scheme=SEQUENCE, domain=list(domain), clamp=True, reverse=not is_share(score))
     click = alt.selection_point(name=SELECTION, fields=["config_id"], toggle=False, on="click[!event.shiftKey]")
     shift = alt.selection_point(name=TOGGLED, fields=["config_id"], toggle="true", on="click[event.shiftKey]")
-    box = alt.selection_interval(name=BOX, encodings=["x", "y"], mark=alt.BrushConfig(fill=INK[ground], fillOpacity=0.1))
+    box = alt.selection_interval(
+        name=BOX, encodings=["x", "y"], mark=alt.BrushConfig(fill=INK[ground], fillOpacity=0.1)
+    )
     colour = alt.condition("datum.filled", alt.Color("score:Q", scale=scale, legend=None), alt.value("transparent"))
     chosen = alt.datum.chosen
     cells = base.mark_rect(cornerRadius=4, cursor="pointer").encode(
@@ -143,7 +145,11 @@ def _spec(
         base.mark_text(dy=dy * size, fontSize=_fitting(points * size), fontWeight=weight, cursor="pointer").encode(
             text=f"{column}:N", color=ink
         )
-        for column, dy, points, weight in (("first", -7, 14, 600), ("second", 11, 11, 400), ("alone", 0, 16, 400))
+        for column, dy, points, weight in (
+            ("first", -7, 14, "bold"),
+            ("second", 11, 11, "normal"),
+            ("alone", 0, 16, "normal"),
+        )
     )
     height = (CELL_HEIGHT * max(1, len(orders[1])) + AXIS_HEIGHT) * size
     chart = alt.layer(cells.add_params(click, shift, box), first, second, alone)

@@ -15,6 +15,7 @@ from jsc_explore.layers import INPUTS, Layer, Network
 
 TABLE = "layers"
 _KINDS = ("inputs", "linear", "convolution", "batch norm", "activation", "other")
+_PAINT = ["#8A8D99", *CATEGORIES[:4], CATEGORIES[6]]
 _KIND_OF = {
     "linear": "linear",
     "conv1d": "convolution",
@@ -26,7 +27,7 @@ _KIND_OF = {
 
 def layer_table(network: Network) -> pa.Table:
     """Return one row a layer, the inputs first: place, half height, kind, words, shape, parameters."""
-    rows = [_row(0, "inputs", str(INPUTS), (INPUTS,), 0)]
+    rows = [_row(0, "inputs", "features", (INPUTS,), 0)]
     for place, layer in enumerate(network.layers, 1):
         rows.append(_row(place, _KIND_OF.get(layer.kind, "other"), _words(layer), layer.shape_out, layer.parameters))
     return pa.Table.from_pylist(rows)
@@ -70,9 +71,9 @@ def _spec(count: int, ground: str, size: float) -> dict[str, Any]:
     blocks = (
         named(TABLE).mark_rect(cornerRadius=3)
         .encode(
-            x=alt.X("from:Q", scale=x_scale, axis=None), x2="to:Q", y=alt.Y("low:Q", scale=y_scale, axis=None), y2="high:Q",
-            color=alt.Color("kind:N", scale=alt.Scale(domain=list(_KINDS), range=["#8A8D99", *CATEGORIES[:4], CATEGORIES[6]]),
-                            legend=None),
+            x=alt.X("from:Q", scale=x_scale, axis=None), x2="to:Q",
+            y=alt.Y("low:Q", scale=y_scale, axis=None), y2="high:Q",
+            color=alt.Color("kind:N", scale=alt.Scale(domain=list(_KINDS), range=_PAINT), legend=None),
             tooltip=[alt.Tooltip("words:N", title="layer"), alt.Tooltip("shape:N", title="out"),
                      alt.Tooltip("parameters:Q", title="parameters", format=",")],
         )

@@ -44,7 +44,8 @@ def condition(filters: Filters, text: str = "") -> tuple[str, list[Any]]:
         if name not in SCALARS:
             check_field(name)
         if isinstance(allowed, Between):
-            clause, given = f"{name} BETWEEN ? AND ?", [allowed.low, allowed.high]
+            clause = f"{name} BETWEEN ? AND ?"
+            given: list[Any] = [allowed.low, allowed.high]
         else:
             clause, given = f"list_contains(?, {name})", [list(allowed)]
         clauses.append(f"({clause} OR optimizer <> 'sgd')" if name == "momentum" else clause)

@@ -195,7 +195,7 @@ class Store:
     def over_files(
         self, run_ids: Sequence[str], select: str, live: pa.Table | None = None, more: Sequence[Any] = ()
     ) -> pa.Table:
-        """Run a SELECT, for use within this room, over ``source``, the stored rows of these runs, and the table ``live``.
+        """Run a SELECT, for use within this room, over ``source``, the stored rows of these runs, and ``live``.
 
         The text may begin with further CTEs, after a comma; ``more`` are its parameters.
         """

@@ -11,7 +11,14 @@ import streamlit as st
 
 from jsc_explore.analysis.cells import Cell, in_order
 from jsc_explore.charts.curves import (
-    HEIGHT, ZOOM, Look, curve_figure, curve_tables, quantities_of, share_below_zero, value_range,
+    HEIGHT,
+    ZOOM,
+    Look,
+    curve_figure,
+    curve_tables,
+    quantities_of,
+    share_below_zero,
+    value_range,
 )  # fmt: skip
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.style import BANDS, COLOUR_BY, HALL_SIZE, PROGRESS, SHOWN, TOGETHER
@@ -38,7 +45,9 @@ def controls() -> None:
     """Draw what is chosen most often over the chart, the rest in a popover beside it."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="curve_controls"):
         st.selectbox("Curve of", list(SHOWN), key="show", format_func=lambda q: SHOWN[q].capitalize())
-        st.selectbox("Along", list(PROGRESS), key="along", format_func=lambda p: PROGRESS[p].capitalize(), on_change=_unzoom)
+        st.selectbox(
+            "Along", list(PROGRESS), key="along", format_func=lambda p: PROGRESS[p].capitalize(), on_change=_unzoom
+        )
         with st.popover("How", icon=":material/tune:", help="Axes, band, colours, smoothing"):
             _how()
 
@@ -49,7 +58,8 @@ def _how() -> None:
 
     left, right = st.columns(2)
     left.segmented_control(
-        "Axis along", ["auto", "linear", "log"], key="scale", required=True, on_change=_unzoom, format_func=str.capitalize,
+        "Axis along", ["auto", "linear", "log"], key="scale", required=True, on_change=_unzoom,
+        format_func=str.capitalize,
         help=f"Auto: logarithmic from {LOG_FROM_EPOCHS} epochs on, where a linear axis hides the first ones",
     )  # fmt: skip
     right.toggle("Logarithmic upwards", key="log_y")
@@ -71,7 +81,9 @@ def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> N
     ground = st.context.theme.type or "light"
     drawn = panels(view, cells, live, ground)
     if not drawn.figures:
-        st.info("No curve yet: choose a cell with a figure, or click a missing one to train it.", icon=":material/show_chart:")
+        # As high as the chart that will stand here: nothing jumps when it does.
+        with st.container(height=HEIGHT + 60, border=False):
+            st.info(_why_empty(cells), icon=":material/show_chart:")
         return
     columns = st.columns(min(2, len(drawn.figures))) if len(drawn.figures) > 1 else [st.container()]
     for i, (title, figure) in enumerate(drawn.figures):
@@ -93,11 +105,21 @@ def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> N
         st.caption(_legend(view) + "".join(f" {note}." for note in drawn.notes))
 
 
+def _why_empty(cells: Sequence[Cell]) -> str:
+    if any(cell.active for cell in grid_panel.chosen_of(cells) or cells):
+        return "No point yet: the first one comes as soon as a worker is free and has begun."
+    if any(cell.n for cell in cells):
+        return "No curve yet: choose a cell with a figure, or click a missing one to train it."
+    return "No run passes the filters: click a + to train one, or widen a filter."
+
+
 def panels(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]], ground: str) -> Panels:
     """Return the charts to draw: one, or one for each value of the field chosen under Panels by."""
     state = st.session_state
     chosen = grid_panel.chosen_of(cells)
-    drawn = lines.choose(view, cells, chosen, state["colour"], state["dash"] if state["show"] not in TOGETHER else url.NONE)
+    drawn = lines.choose(
+        view, cells, chosen, state["colour"], state["dash"] if state["show"] not in TOGETHER else url.NONE
+    )
     table = lines.live_points(cells, live)
     quantities = quantities_of(state["show"])
     picked, behind = lines.points(view, drawn, state["along"], quantities, state["zoom"], table)
@@ -139,7 +161,8 @@ def _look(view: Slice, drawn: lines.Chosen, ground: str) -> Look:
     # Fixed where curves grow: the axis stands still under the reader.
     end = (0.0, float(epochs)) if state["along"] == "epoch" and not log_x else None
     return Look(
-        x=state["along"], shown=state["show"], band=state["band"], log_x=log_x, log_y=state["log_y"], each=state["each"],
+        x=state["along"], shown=state["show"], band=state["band"], log_x=log_x, log_y=state["log_y"],
+        each=state["each"],
         smoothing=state["smooth"], x_range=state["zoom"] or end, ground=ground,
         size=HALL_SIZE if state["hall"] else 1.0, ordered=drawn.ordered,
         titles=drawn.titles,

@@ -69,7 +69,7 @@ def _range(name: str, axis: bool, stored: Mapping[Any, int]) -> None:
     st.session_state[widget] = current or (places[0], places[-1])
     if current and current[0] == current[1]:
         # Both handles stand on one value; said once is enough.
-        st.html(f"<style>.st-key-{_class(widget)} [role=group] > div > div:last-child "
+        st.html(f"<style>.st-key-{_class(widget)} [role=group] > div > div:nth-child(3) "
                 "[data-testid=stSliderThumbValue] "
                 "{display: none}</style>")  # fmt: skip
     st.select_slider(

@@ -15,8 +15,8 @@ from jsc_explore.charts.grid import BOX, SELECTION, TOGGLED, grid_figure, grid_t
 from jsc_explore.charts.style import HALL_SIZE, is_time, ordinal_label
 from jsc_explore.config import FIELDS, format_value
 from jsc_explore.jobs import Job
-from jsc_explore.store.slices import Between, grid_cells, seeds_of
 from jsc_explore.store.schema import SCORES
+from jsc_explore.store.slices import Between, grid_cells, seeds_of
 from jsc_explore.views import panels, resources, url
 from jsc_explore.views.slicing import Slice
 
@@ -147,7 +147,7 @@ def _signs(view: Slice, cells: Sequence[Cell]) -> str:
 
 
 def _clicked(view: Slice, key: str, own: Sequence[Cell], cells: Sequence[Cell]) -> None:
-    """Take a click or a box: choose its cells, with shift add or take away one; train a clicked one if it is missing."""
+    """Take a click or a box: choose its cells, with shift add or take away one; train a missing one clicked."""
     selection = st.session_state[key].selection
     clicked, toggled = ({entry["config_id"] for entry in selection.get(name, [])} for name in (SELECTION, TOGGLED))
     box = _boxed(selection.get(BOX) or {}, own)
@@ -176,9 +176,7 @@ def _clicked(view: Slice, key: str, own: Sequence[Cell], cells: Sequence[Cell]) 
 def _boxed(box: Mapping[str, Any], cells: Sequence[Cell]) -> set[str]:
     """Return the cells within a dragged box, given as the labels it touches on each axis."""
     across, up = (set(map(str, box.get(name) or [])) for name in ("x", "y"))
-    return {
-        cell.config_id for cell in cells if ordinal_label(cell.x) in across and ordinal_label(cell.y) in up
-    }
+    return {cell.config_id for cell in cells if ordinal_label(cell.x) in across and ordinal_label(cell.y) in up}
 
 
 def sentence(view: Slice, cells: Sequence[Cell]) -> str:
@@ -195,7 +193,9 @@ def sentence(view: Slice, cells: Sequence[Cell]) -> str:
         " (measured on the training jets, as in the lab)" if base.protocol == "mase" and "val" in view.score else ""
     )
     words = [inside(FIELDS[name].label) for name in view.axes]
-    several = f", several values of {' and '.join(inside(FIELDS[n].label) for n in view.several)}" if view.several else ""
+    several = (
+        f", several values of {' and '.join(inside(FIELDS[n].label) for n in view.several)}" if view.several else ""
+    )
     where = f", where {view.text}" if view.text else ""
     return (
         f"{score} of {network}{epochs}{honest}, by {', '.join(words[:-1])} and {words[-1]}{several}{where}: "

@@ -229,9 +229,7 @@ def _points(
     each_seed: bool,
 ) -> Points:
     runs = _run_ids(version, view, config_ids) if config_ids else []
-    return curve_points(
-        resources.store(), runs, x, quantities, budget=budget, span=span, each_seed=each_seed
-    )
+    return curve_points(resources.store(), runs, x, quantities, budget=budget, span=span, each_seed=each_seed)
 
 
 _LIVE = pa.schema(

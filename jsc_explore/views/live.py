@@ -19,6 +19,7 @@ from jsc_explore.views.slicing import Slice
 MAX_SHOWN = 5
 # What has ended keeps its row for a while: the rows below it do not jump, and one can read where it went.
 LINGER_S = 60.0
+_BY_INTEREST = ("running", "queued", "failed", "cancelled", "diverged", "done")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Group:
     def state(self) -> str:
         """Running before queued before failed, cancelled or done."""
         states = [job.state for job in self.jobs]
-        return next(state for state in ("running", "queued", "failed", "cancelled", "diverged", "done") if state in states)
+        return next(
+            state for state in ("running", "queued", "failed", "cancelled", "diverged", "done") if state in states
+        )
 
     @property
     def open(self) -> list[str]:
@@ -45,7 +48,7 @@ class Group:
 
 
 def groups_of(active: Sequence[Job], ended: Sequence[Job]) -> list[Group]:
-    """Return a group a config in the order of asking; a config's ended jobs count while they were asked for together."""
+    """Return a group for the jobs of a config that were asked for together, in the order of asking."""
     ordered = sorted((*active, *ended), key=lambda job: (job.requested_at, job.config_id))
     return [Group(tuple(jobs)) for _, jobs in groupby(ordered, key=lambda job: (job.requested_at, job.config_id))]
 
@@ -84,7 +87,12 @@ def _row(queue: Queue, group: Group, active: Sequence[Job], view: Slice) -> None
         if group.open:
             stopping = all(job.cancel for job in group.jobs if job.run_id in group.open)
             button.button(
-                "Cancel", key=f"cancel-{key}", on_click=queue.cancel, args=(group.open,), disabled=stopping, width="stretch"
+                "Cancel",
+                key=f"cancel-{key}",
+                on_click=queue.cancel,
+                args=(group.open,),
+                disabled=stopping,
+                width="stretch",
             )
         elif group.state in ("failed", "cancelled"):
             runs = [job.config for job in group.jobs if job.state in ("failed", "cancelled")]

@@ -21,7 +21,9 @@ def draw() -> None:
     if views.open:
         with views:
             _views()
-    share = st.popover("Share this view", icon=":material/qr_code_2:", width="stretch", key="share_door", on_change="rerun")
+    share = st.popover(
+        "Share this view", icon=":material/qr_code_2:", width="stretch", key="share_door", on_change="rerun"
+    )
     if share.open:
         with share:
             _share()

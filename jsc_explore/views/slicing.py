@@ -1,4 +1,4 @@
-"""The sidebar: axes and score, a filter for every hyperparameter, a text filter; what they make together is the Slice."""
+"""The sidebar: axes and score, a filter for every hyperparameter, a text filter; together they make the Slice."""
 
 from __future__ import annotations
 
@@ -76,7 +76,10 @@ def choose(store: Store) -> Slice | None:
         st.divider()
         seeds = st.select_slider("Seeds of a cell", filters.with_current(_SEED_COUNTS, "seeds"), key="seeds")
         on_click = st.toggle(
-            "Train a missing cell on click", value=True, key="train_on_click", help="Off: a click only chooses the cell."
+            "Train a missing cell on click",
+            value=True,
+            key="train_on_click",
+            help="Off: a click only chooses the cell.",
         )
         st.toggle("Lecture hall", key="hall", help="Larger letters and figures, readable from the last row.")
         url.write()
@@ -102,7 +105,9 @@ def _slice(axes: tuple[str, ...], seeds: int, on_click: bool) -> Slice | None:
     # Runs on other jets, or by an older recipe, are other experiments: they never share a cell.
     scope: Filters = {**chosen, "data_digest": [digest], "recipe": [RECIPE_VERSION]}
     facet = axes[2] if len(axes) > 2 else None
-    return Slice(axes[0], axes[1], facet, st.session_state["score"], base, digest, scope, text, seeds, on_click, several)
+    return Slice(
+        axes[0], axes[1], facet, st.session_state["score"], base, digest, scope, text, seeds, on_click, several
+    )
 
 
 def _axes() -> tuple[str, ...]:

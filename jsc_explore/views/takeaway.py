@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -14,7 +14,7 @@ from jsc_explore import __version__
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.charts.curves import MEANS, SEEDS
 from jsc_explore.charts.figure import Figure
-from jsc_explore.charts.files import PICTURES, Picture, bundle, picture, table_file
+from jsc_explore.charts.files import PICTURES, bundle, picture, table_file
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.store.slices import configs, seeds_of
 from jsc_explore.views import curves_panel, grid_panel, panels, resources, saved, url
@@ -34,7 +34,7 @@ def dialog(view: Slice) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{name.replace('_', ' ').capitalize()}**", width="stretch")
             for kind in PICTURES:
-                _button(kind.upper(), f"{name}.{kind}", partial(_picture, figure, kind))
+                _button(kind.upper(), f"{name}.{kind}", partial(picture, figure, kind))
     for name, table in tables.items():
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**Table of {name.replace('_', ' ')}**, {table.num_rows:,} rows", width="stretch")
@@ -45,7 +45,8 @@ def dialog(view: Slice) -> None:
         st.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
     st.download_button(
         "Everything in one ZIP",
-        partial(_bundle, view),
+        # Made outside the page's run: everything it needs is handed over.
+        partial(bundle, figures, tables, _texts(view, lines), FOLDER),
         f"{FOLDER}.zip",
         icon=":material/folder_zip:",
         type="primary",
@@ -94,8 +95,7 @@ def commands(view: Slice) -> list[str]:
     return lines
 
 
-def _bundle(view: Slice) -> bytes:
-    figures, tables = contents(view)
+def _texts(view: Slice, lines: Sequence[str]) -> dict[str, str]:
     sentence = grid_panel.sentence(view, grid_panel.cells_of(view, []))
     readme = f"""{sentence}
 
@@ -110,22 +110,16 @@ view.json       what the page was asked to show
 Charts are SVG, PNG and PDF; tables are CSV and Parquet. A dagger marks seeds with a dead class: one that the network
 never predicts.
 """
-    texts = {
+    return {
         "README.txt": readme,
-        "commands.sh": "#!/bin/sh\nset -e\n" + "\n".join(commands(view)) + "\n",
+        "commands.sh": "#!/bin/sh\nset -e\n" + "\n".join(lines) + "\n",
         "view.json": json.dumps(url.query(), indent=1),
     }
-    return bundle(figures, tables, texts, FOLDER)
 
 
 def _numbered(name: str, place: int, count: int) -> str:
     return name if count == 1 else f"{name}_{place + 1}"
 
 
-def _picture(figure: Figure, kind: Picture) -> bytes:
-    return picture(figure, kind)
-
-
-def _button(label: str, name: str, make: object) -> None:
-    assert callable(make)
+def _button(label: str, name: str, make: Callable[[], bytes]) -> None:
     st.download_button(label, make, name, on_click="ignore", key=f"take {name}", help=f"Download {name}")

@@ -1,4 +1,4 @@
-"""The form that trains any configuration: a box for every hyperparameter, the network drawn, the time before the click."""
+"""The form that trains any configuration: a box for every hyperparameter, the network drawn, the expected time."""
 
 from __future__ import annotations
 
@@ -102,5 +102,3 @@ def show(config: RunConfig) -> None:
     query[url.CELLS] = url.write_cells([tuple(getattr(config, name) for name in axes)], axes)
     url.take(query)
     st.query_params.from_dict(query)
-
-

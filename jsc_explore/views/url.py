@@ -264,7 +264,7 @@ def choose_cells(places: Sequence[tuple[Any, ...]]) -> None:
 
 
 def _fill(query: Mapping[str, str]) -> None:
-    """Give every key that the session lacks its value in the address: new, or a widget that was not drawn for a while."""
+    """Give every key that the session lacks its value in the address: a new one, or a widget's that was not drawn."""
     for name, param in PARAMS.items():
         if name not in st.session_state:
             st.session_state[name] = _value(param, query.get(name))
