@@ -7,10 +7,7 @@ import importlib
 from pathlib import Path
 
 # Each is a module of this package with a function run(quick: bool) -> Report.
-NAMES = ("store", "training")
-
-
-README = Path(__file__).parent.parent / "README.md"
+NAMES = ("app", "store")
 
 
 def main() -> None:

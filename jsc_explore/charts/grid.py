@@ -32,6 +32,7 @@ SELECTION, TOGGLED, BOX = "cell", "toggled", "box"
 SHARE_DOMAIN = (0.2, 0.8)
 DARK, BRIGHT = "#101418", "#FFFFFF"
 TABLE = "cells"
+_BOLD: dict[str, Any] = {"fontWeight": "bold"}
 
 
 @dataclass(frozen=True)
@@ -142,14 +143,10 @@ def _spec(
         .otherwise(alt.value(BRIGHT))
     )  # fmt: skip
     first, second, alone = (
-        base.mark_text(dy=dy * size, fontSize=_fitting(points * size), fontWeight=weight, cursor="pointer").encode(
+        base.mark_text(dy=dy * size, fontSize=_fitting(points * size), cursor="pointer", **weight).encode(
             text=f"{column}:N", color=ink
         )
-        for column, dy, points, weight in (
-            ("first", -7, 14, "bold"),
-            ("second", 11, 11, "normal"),
-            ("alone", 0, 16, "normal"),
-        )
+        for column, dy, points, weight in (("first", -7, 14, _BOLD), ("second", 11, 11, {}), ("alone", 0, 16, {}))
     )
     height = (CELL_HEIGHT * max(1, len(orders[1])) + AXIS_HEIGHT) * size
     chart = alt.layer(cells.add_params(click, shift, box), first, second, alone)

@@ -57,9 +57,7 @@ class SavedViews:
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
             with closing(sqlite3.connect(self.path, timeout=10)) as db, db:
-                db.execute(
-                    "CREATE TABLE IF NOT EXISTS views (name TEXT PRIMARY KEY, query TEXT NOT NULL, saved_at REAL)"
-                )
+                db.execute(_SCHEMA)
                 yield db
         except sqlite3.Error as error:
             raise StoreError(f"saved views {self.path}: cannot be used ({error}); nothing was changed") from error

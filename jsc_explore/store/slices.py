@@ -113,12 +113,12 @@ def seeds_of(store: Store, config_ids: Sequence[str]) -> dict[str, list[int]]:
 
 
 def count_choices(store: Store, filters: Filters, text: str = "") -> dict[str, dict[Any, int]]:
-    """Return, for every field, its stored values with the count of runs that the *other* filters let pass.
+    """Return, for every field but the seed, its stored values with the count of runs that the *other* filters let pass.
 
     What is stored but passes nowhere stands there with a count of zero.
     """
     counts: dict[str, dict[Any, int]] = {}
-    for name in FIELDS:
+    for name in (name for name in FIELDS if name != "seed"):
         where, values = condition({field: allowed for field, allowed in filters.items() if field != name}, text)
         table = store.query(
             f"SELECT {name} AS value, count(*) FILTER (coalesce({where}, false)) AS n FROM runs GROUP BY 1 ORDER BY 1",

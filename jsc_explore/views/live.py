@@ -36,10 +36,8 @@ class Group:
     @property
     def state(self) -> str:
         """Running before queued before failed, cancelled or done."""
-        states = [job.state for job in self.jobs]
-        return next(
-            state for state in ("running", "queued", "failed", "cancelled", "diverged", "done") if state in states
-        )
+        states = {job.state for job in self.jobs}
+        return next(state for state in _BY_INTEREST if state in states)
 
     @property
     def open(self) -> list[str]:
