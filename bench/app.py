@@ -18,13 +18,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from bench.frame import Report
-from bench.store import SEEDS, nested_table
+from bench.store import POINTS, SEEDS, nested_table
 from jsc_explore import data, paths
 from jsc_explore.config import DEFAULTS, FIELDS, RECIPE_VERSION, RunConfig
 from jsc_explore.jobs import Queue
@@ -145,7 +146,7 @@ def _feed(queue: Queue, run_ids: list[str], stop: threading.Event) -> None:
     step = 0
     while not stop.wait(1 / POINTS_PER_S):
         step += 10
-        point: dict[str, Any] = {name: 0.5 + 0.2 * (step % 97) / 97 for name in POINT_FIELDS}
+        point: dict[str, Any] = dict.fromkeys(POINT_FIELDS, 0.5 + 0.2 * (step % 97) / 97)
         point |= {
             "step": step,
             "samples": 1024 * step,
@@ -212,7 +213,7 @@ def _snapshot(path: Path, runs: int) -> Path:
     ]
     table = nested_table(runs, first=0)
     owners = [config for config in configs for _ in range(SEEDS)]
-    for name in _VARIED:
+    for name in (name for name in FIELDS if name != "seed"):
         column = pa.array([getattr(owner, name) for owner in owners], table.schema.field(name).type)
         table = table.set_column(table.schema.get_field_index(name), name, column)
     ids = {config: config.config_id(digest) for config in configs}
@@ -223,6 +224,11 @@ def _snapshot(path: Path, runs: int) -> Path:
     ):
         index = table.schema.get_field_index(name)
         table = table.set_column(index, name, pa.array(values, table.schema.field(name).type))
+    epochs = pa.array(np.tile(np.geomspace(1e-3, 10, POINTS), runs))
+    index = table.schema.get_field_index("curve_epoch")
+    table = table.set_column(
+        index, "curve_epoch", pa.ListArray.from_arrays(table["curve_epoch"].chunk(0).offsets, epochs)
+    )
     pq.write_table(table, path, compression="zstd", row_group_size=2048)
     return path
 
