@@ -188,22 +188,23 @@ def curve_points(
             raise FieldError("quantity", name, "is not recorded", "choose among " + ", ".join(POINT_FIELDS))
     with_live = live is not None and live.num_rows > 0
     kept, values = _kept_points(x, quantities, span, with_live)
-    total = store.over_files(run_ids, f"{kept} SELECT count(*) AS n FROM kept", live if with_live else None, values)
-    rows = (total["n"][0].as_py() or 0) * len(quantities)
-    stride = max(1, -(-rows // budget))
-    thinned = f"{kept}, thinned AS (SELECT * FROM kept WHERE place % {stride} = 0 OR place = places - 1)"
     unfolded = ", ".join(f"{{quantity: '{name}', value: {name}}}" for name in quantities)
     table = store.over_files(
         run_ids,
         f"""
-        {thinned}
-        SELECT run_id, config_id, seed, dead, step, x, point.quantity AS quantity, point.value::DOUBLE AS value
-        FROM (SELECT *, unnest([{unfolded}]) AS point FROM thinned) WHERE point.value IS NOT NULL
-        ORDER BY config_id, run_id, quantity, step
+        {kept}, thinned AS (
+            SELECT *, greatest(1, ceil(total * {len(quantities)} / {int(budget)}))::BIGINT AS stride FROM kept
+        )
+        SELECT run_id, config_id, seed, dead, step, x, point.quantity AS quantity, point.value::DOUBLE AS value,
+               total, stride
+        FROM (SELECT *, unnest([{unfolded}]) AS point FROM thinned WHERE place % stride = 0 OR place = places - 1)
+        WHERE point.value IS NOT NULL ORDER BY config_id, run_id, quantity, step
         """,
         live if with_live else None,
         values,
     )
+    first = table.slice(0, 1).to_pylist()
+    stride, total = (first[0]["stride"], first[0]["total"] * len(quantities)) if first else (1, 0)
     means = store.query(
         """
         SELECT config_id, avg(x) AS x, quantity, avg(value) AS mean, stddev_samp(value) AS sd, min(value) AS low,
@@ -213,8 +214,8 @@ def curve_points(
         [],
         table,
     )
-    seeds = table.drop_columns(["step"]) if each_seed else table.slice(0, 0).drop_columns(["step"])
-    return Points(seeds, means, stride, rows)
+    seeds = table.drop_columns(["step", "total", "stride"])
+    return Points(seeds if each_seed else seeds.slice(0, 0), means, stride, total)
 
 
 def _kept_points(
@@ -238,7 +239,8 @@ def _kept_points(
         ), placed AS (
             SELECT *, ({along})::DOUBLE AS x FROM steps WINDOW run AS (PARTITION BY run_id ORDER BY step)
         ), kept AS (
-            SELECT *, row_number() OVER run - 1 AS place, count(*) OVER (PARTITION BY run_id) AS places
+            SELECT *, row_number() OVER run - 1 AS place, count(*) OVER (PARTITION BY run_id) AS places,
+                   count(*) OVER () AS total
             FROM placed {within} WINDOW run AS (PARTITION BY run_id ORDER BY step)
         )
     """

@@ -187,6 +187,8 @@ class Store:
         return False
 
     def _files(self, run_ids: Sequence[str]) -> list[str]:
+        if not run_ids:
+            return []
         found = self.query(
             "SELECT DISTINCT file FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [list(run_ids)]
         )
