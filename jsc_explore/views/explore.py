@@ -21,11 +21,18 @@ _DRAWN = "_drawn cells"
 _STYLE = """<style>
 [data-testid=stColumn]:has(.st-key-grid, .st-key-curves_panel) {min-width: min(100%, 440px);}
 [data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
+/* Captions are read, too: the theme's own grey is too faint for it. */
+[data-testid=stCaptionContainer], [data-testid=stCaptionContainer] p {color: inherit !important; opacity: 0.9;}
 [data-testid=stSidebarUserContent] [data-testid=stVerticalBlock] {gap: 0.6rem;}
 [data-testid=stSidebarUserContent] hr {margin: 0.5rem 0;}
 .st-key-head > div:first-child {flex: 1 1 18rem; width: auto; min-width: min(100%, 16rem);}
 /* Room for a chart's toolbar, which floats over its upper edge. */
 .st-key-curve_controls, .st-key-head {margin-bottom: 1.2rem;}
+</style>"""
+# On the bright blue of the dark theme white letters cannot be read.
+_DARK = """<style>
+[data-testid=stMultiSelect] span[title], [data-testid=stMultiSelect] span[title] ~ *,
+[data-testid=stBaseButton-primary], [data-testid=stBaseButton-primary] p {color: #101418;}
 </style>"""
 # Everything on the page is measured in the letters of its root.
 _HALL = "<style>html {font-size: 135%;} [data-testid=stSidebar] {font-size: 1rem;}</style>"
@@ -45,7 +52,8 @@ def page() -> None:
         st.warning(problem, icon=":material/broken_image:")
     store.refresh()
     view = slicing.choose(store)
-    st.html(_STYLE + (_HALL if st.session_state["hall"] else ""))
+    dark = st.context.theme.type == "dark"
+    st.html(_STYLE + (_DARK if dark else "") + (_HALL if st.session_state["hall"] else ""))
     if view is None:
         return
     active = bool(queue.jobs(ACTIVE))
