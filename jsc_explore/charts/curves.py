@@ -331,7 +331,7 @@ def _colours(groups: tuple[str, ...], look: Look) -> alt.Color:
 def _dash(dashes: tuple[str, ...], look: Look) -> alt.StrokeDash:
     values = [*_PARTS.values()] if look.shown in TOGETHER else list(dashes) or [""]
     title = None if look.shown in TOGETHER else look.titles[1] or None
-    legend = alt.Legend(title=title, orient="top", symbolType="stroke", symbolSize=300) if len(values) > 1 else None
+    legend = alt.Legend(title=title, orient="bottom", symbolType="stroke", symbolSize=300) if len(values) > 1 else None
     return alt.StrokeDash(
         "dash:N",
         scale=alt.Scale(domain=values, range=[list(_DASHES[i % len(_DASHES)]) for i in range(len(values))]),
