@@ -25,6 +25,8 @@ _STYLE = """<style>
 [data-testid=stCaptionContainer], [data-testid=stCaptionContainer] p {color: inherit !important; opacity: 0.9;}
 [data-testid=stSidebarUserContent] [data-testid=stVerticalBlock] {gap: 0.6rem;}
 [data-testid=stSidebarUserContent] hr {margin: 0.5rem 0;}
+/* As high with one line of words as with two: nothing jumps when they change. */
+[class*=st-key-live-] {min-height: 4.75rem;}
 .st-key-head > div:first-child {flex: 1 1 18rem; width: auto; min-width: min(100%, 16rem);}
 /* Room for a chart's toolbar, which floats over its upper edge. */
 .st-key-curve_controls, .st-key-head {margin-bottom: 1.2rem;}

@@ -45,15 +45,17 @@ def qr_code(text: str) -> str:
 
 def _views() -> None:
     views = resources.saved_views()
+    with st.form("save_view", border=False, clear_on_submit=True):
+        name = st.text_input("Save what is seen now as", placeholder="batch size at 1e-3")
+        if st.form_submit_button("Save"):
+            _do(lambda: views.save(name, urlencode(url.query(), safe=":~,./")))
+    if message := st.session_state.pop("_saved fault", None):
+        st.error(message)
     try:
         known = views.all()
     except JscError as error:
         st.error(str(error))
         return
-    with st.form("save_view", border=False, clear_on_submit=True):
-        name = st.text_input("Save what is seen now as", placeholder="batch size at 1e-3")
-        if st.form_submit_button("Save"):
-            _do(lambda: views.save(name, urlencode(url.query(), safe=":~,./")))
     if not known:
         st.caption("No view is saved yet.")
         return
@@ -65,8 +67,6 @@ def _views() -> None:
         left, right = st.columns(2)
         left.button("Rename", disabled=not new.strip(), on_click=_do, args=(lambda: views.rename(chosen, new),))
         right.button("Delete", on_click=_do, args=(lambda: views.delete(chosen),))
-    if message := st.session_state.pop("_saved fault", None):
-        st.error(message)
 
 
 def _do(action: Callable[[], None]) -> None:
