@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, WebSocket, sync_playwright
 
 from bench.frame import Report
 from bench.store import POINTS, SEEDS, nested_table
@@ -67,8 +67,7 @@ def _shipped(browser: Browser, address: str, server: psutil.Process, home: Path,
     bytes_in: list[float] = []
     for i in range(times + 1):
         page = context.new_page()
-        received = [0]
-        page.on("websocket", lambda ws, received=received: ws.on("framereceived", lambda frame: _add(received, frame)))
+        received = _received(page)
         begin = time.perf_counter()
         _open(page, address)
         if i:
@@ -199,8 +198,18 @@ def _cell(page: Page, column: str, row: str) -> tuple[float, float]:
     return across["x"] + across["width"] / 2, up["y"] + up["height"] / 2
 
 
-def _add(received: list[int], frame: Any) -> None:
-    received[0] += len(frame)
+def _received(page: Page) -> list[int]:
+    """Count the bytes that a page is sent over its websocket, from now on, in the one number returned."""
+    received = [0]
+
+    def add(frame: str | bytes) -> None:
+        received[0] += len(frame)
+
+    def listen(socket: WebSocket) -> None:
+        socket.on("framereceived", add)
+
+    page.on("websocket", listen)
+    return received
 
 
 def _snapshot(path: Path, runs: int) -> Path:

@@ -273,7 +273,7 @@ def test_a_sample_of_ones_own_is_offered_and_a_missing_one_is_named_with_its_com
     app.run()
     assert not app.exception
     assert "jsc-explore data simulate --name elsewhere" in texts(app.info)
-    assert "simulated-mine" in app.selectbox(key="dataset").options
-    app.selectbox(key="dataset").set_value("simulated-mine").run()
+    assert "simulated-mine (0)" in app.multiselect(key="names dataset").options
+    app.multiselect(key="names dataset").set_value(["simulated-mine"]).run()
     assert not app.exception
     assert not app.info or "simulate --name" not in texts(app.info)

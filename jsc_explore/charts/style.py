@@ -91,7 +91,7 @@ def number_axis(quantity: str, **options: Any) -> alt.Axis:
     if is_share(quantity):
         return alt.Axis(format=".0%", **options)
     if quantity in ("learning_rate", "samples", "step", "lr_sum"):
-        return alt.Axis(labelExpr=_POWER_LABEL, **options)
+        return alt.Axis(labelExpr=POWER_LABEL, **options)
     return alt.Axis(**options)
 
 

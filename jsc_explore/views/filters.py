@@ -8,6 +8,7 @@ from typing import Any
 
 import streamlit as st
 
+from jsc_explore import data
 from jsc_explore.analysis.cells import in_order
 from jsc_explore.config import DEFAULTS, FIELDS, format_value, parse_value
 from jsc_explore.errors import FieldError
@@ -100,7 +101,9 @@ def _places(name: str, values: set[Any], current: Any) -> list[Any]:
 def _names(name: str, axis: bool, stored: Mapping[Any, int]) -> None:
     spec, key = FIELDS[name], url.key_of(name, axis)
     current = st.session_state[key]
-    options = in_order(name, {*spec.ladder, *stored, DEFAULTS[name], *current})
+    # Samples of one's own are no choice of the field's Spec: they are what lies in the cache.
+    at_hand = data.names() if name == "dataset" else ()
+    options = in_order(name, {*spec.ladder, *at_hand, *stored, DEFAULTS[name], *current})
     words, widget, typed = _words(name, stored), f"names {key}", f"_typed {key}"
     by_words = {words(value): value for value in options}
 
