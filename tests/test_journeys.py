@@ -31,7 +31,7 @@ SHOTS = ROOT / "screenshots"
 # A config that trains in seconds: large batches, few epochs.
 QUICK = {"batch_size": 16384, "learning_rate": 1e-2, "max_epochs": 2}
 # Machines are shared and slow at times; what must be quick is measured in bench, not here.
-PATIENCE_MS = 120_000
+PATIENCE_MS = 300_000
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_a_long_training_shows_points_as_they_come_and_can_be_cancelled(page, se
     expect(panel).to_be_visible()
     expect(page.locator(".st-key-curves_panel svg.marks .mark-line path").first).to_be_visible()
     queue = Queue(store_directory)
-    _wait(lambda: sum(len(points) for points in queue.live()[1].values()) > 20, 180)
+    _wait(lambda: sum(len(points) for points in queue.live()[1].values()) > 20, 300)
     click_cell(page, "512", "1e-3")
     below = page.get_by_text(re.compile("Batch size 512, learning rate 1e-3: 5 seeds"))
     expect(below).to_be_visible()
