@@ -238,8 +238,10 @@ def test_rows_of_what_is_under_way_keep_their_order_when_one_ends():
     assert after[0].open == []
 
 
-def test_a_qr_code_is_an_svg_of_its_address():
-    assert saved.qr_code("http://localhost:8501/?x=model").startswith("<?xml")
+def test_a_qr_code_is_a_picture_of_its_address_alone():
+    code = saved.qr_code("http://localhost:8501/?x=model")
+    assert code.startswith(b"\x89PNG")
+    assert code == saved.qr_code("http://localhost:8501/?x=model") != saved.qr_code("http://localhost:8501/?y=model")
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,11 @@ def address() -> str:
     return f"{base}?{query}" if query else base
 
 
-def qr_code(text: str) -> str:
-    """Return a QR code as SVG, black on white whatever the theme: phones read it so."""
+def qr_code(text: str) -> bytes:
+    """Return a QR code as PNG, black on white whatever the theme: phones read it so."""
     stream = io.BytesIO()
-    segno.make(text, error="m", micro=False).save(stream, kind="svg", scale=6, border=3, light="#FFFFFF")
-    return stream.getvalue().decode()
+    segno.make(text, error="m", micro=False).save(stream, kind="png", scale=8, border=3)
+    return stream.getvalue()
 
 
 def _views() -> None:
@@ -84,6 +84,7 @@ def _share() -> None:
     text = address()
     st.caption("Whoever opens this address sees the same view.")
     st.code(text, language=None, wrap_lines=True)
-    st.html(f'<div role="img" aria-label="QR code of this address" style="max-width:16rem">{qr_code(text)}</div>')
+    # Streamlit takes drawings out of HTML; as an image they stay.
+    st.image(qr_code(text), width=256, alt="QR code of this address")
     if "localhost" in text or "127.0.0.1" in text:
         st.caption("This address works on this machine only; start with `--address 0.0.0.0` to let the room in.")
