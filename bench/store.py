@@ -98,7 +98,7 @@ def _flat_questions(flat: Path, store: Store) -> dict[str, Timing]:
 
 def _small_parts(directory: Path, count: int) -> Timing:
     store = Store(directory)
-    table = _table(count, first=10_000_000)
+    table = nested_table(count, first=10_000_000)
     for row in range(count):
         store.catalog.add(table.slice(row, 1))
     store.close()
@@ -108,7 +108,7 @@ def _small_parts(directory: Path, count: int) -> Timing:
 def _write_nested(path: Path, runs: int) -> None:
     with pq.ParquetWriter(path, _schema(), compression="zstd") as writer:
         for first in range(0, runs, _CHUNK):
-            writer.write_table(_table(min(_CHUNK, runs - first), first), row_group_size=2048)
+            writer.write_table(nested_table(min(_CHUNK, runs - first), first), row_group_size=2048)
 
 
 def _write_flat(nested: Path, flat: Path) -> None:
@@ -125,7 +125,7 @@ def _schema() -> pa.Schema:
     return pa.schema([part_schema().field(column.name) for column in COLUMNS], part_schema().metadata)
 
 
-def _table(runs: int, first: int) -> pa.Table:
+def nested_table(runs: int, first: int) -> pa.Table:
     """Return made-up runs with plausible curves: sorted by config, five seeds each."""
     rng = np.random.default_rng(first)
     config = (first + np.arange(runs)) // SEEDS

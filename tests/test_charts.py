@@ -1,15 +1,14 @@
-"""Charts and analysis: the tables that are drawn, and that what is drawn is valid."""
+"""The grid: its cells, the table that is drawn, and that what is drawn is valid."""
 
 import altair as alt
 import numpy as np
-import pyarrow as pa
 import pytest
 from scipy import stats
 
-from jsc_explore.analysis.cells import axis_values, build_cells
+from jsc_explore.analysis.cells import axis_values, build_cells, with_seeds
 from jsc_explore.analysis.intervals import half_width
-from jsc_explore.charts.curves import Line, curve_chart, curve_tables
-from jsc_explore.charts.grid import grid_chart, grid_table, score_domain
+from jsc_explore.analysis.prediction import Prediction
+from jsc_explore.charts.grid import grid_figure, grid_table, score_domain
 from jsc_explore.charts.style import format_score, ordinal_label
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs.queue import Job
@@ -18,8 +17,11 @@ DIGEST = "d" * 64
 
 
 def row(run, **changes):
-    defaults = {"mean": 0.7, "sd": 0.01, "n": 3, "n_dead": 0, "n_diverged": 0, "seeds": [0, 1, 2]}
-    return {"config_id": run.config_id(DIGEST), **defaults, **changes}
+    defaults = {
+        "mean": 0.7, "sd": 0.01, "low": 0.69, "high": 0.71, "n": 3, "n_configs": 1, "n_hidden": 0, "n_dead": 0,
+        "n_diverged": 0, "seeds": [0, 1, 2],
+    }  # fmt: skip
+    return run, {**defaults, **changes}
 
 
 def job(run, state, **changes):
@@ -33,7 +35,10 @@ def job(run, state, **changes):
 
 def grid_of(rows=(), jobs=()):
     base = RunConfig()
-    return build_cells(base, "batch_size", "learning_rate", ([16, 256], [1e-3, 1e-2]), DIGEST, rows, jobs)
+    axes = {"batch_size": [16, 256], "learning_rate": [1e-3, 1e-2]}
+    seeds = {run.config_id(DIGEST): stored.pop("seeds") for run, stored in rows}
+    stored = [{"batch_size": run.batch_size, "learning_rate": run.learning_rate, **figures} for run, figures in rows]
+    return with_seeds(build_cells(base, axes, DIGEST, stored, jobs, wanted=3), seeds)
 
 
 def test_every_pair_of_axis_values_is_a_cell_with_its_state():
@@ -109,81 +114,40 @@ def test_text_is_dark_on_the_bright_cells_whatever_is_good():
     assert {r["x"]: r["bright"] for r in grid_table(cells, "val_acc").to_pylist() if r["filled"]}["256"]
 
 
-def test_a_recall_is_drawn_from_zero_to_one():
-    means, seeds = curve_tables(means_table({"a": 3}), pa.table({"config_id": []}), {}, "step", "recall_t", log_x=False)
-    spec = curve_chart(means, seeds, [], "step", "recall_t").to_dict()
-    assert spec["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 1.0]
-
-
 @pytest.mark.parametrize("ground", ["light", "dark"])
 @pytest.mark.parametrize("score", ["val_acc", "test_loss", "train_time_s"])
 def test_the_grid_is_a_valid_chart_with_its_selection(ground, score):
     cells = grid_of([row(RunConfig(batch_size=16))])
     table = grid_table(cells, score)
     titles = (FIELDS["batch_size"].label, FIELDS["learning_rate"].label)
-    spec = grid_chart(
-        table, titles, (["16", "256"], ["1e-3", "1e-2"]), score, score_domain(cells, score), ground
-    ).to_dict()
-    assert [p["name"] for p in spec["params"]] == ["cell", "toggled"]
+    figure = grid_figure(table, titles, (["16", "256"], ["1e-3", "1e-2"]), score, score_domain(cells, score), ground)
+    spec = figure.for_file()
+    assert [p["name"] for p in spec["params"]] == ["cell", "toggled", "box"]
     assert alt.Chart.from_dict(spec) is not None
+    assert spec["datasets"]["cells"] == table.to_pylist()
+    assert figure.for_page()["datasets"]["cells"] is table
 
 
-def means_table(config_ids, steps=(0, 10, 20)):
-    rows = [
-        {"config_id": c, "step": s, "epoch": s / 10, "samples": s * 9.0, "time_s": 0.1, "mean": 0.5,
-         "sd": 0.1 if n > 1 else None, "low": 0.4, "high": 0.6, "n": n}
-        for c, n in config_ids.items() for s in steps
-    ]  # fmt: skip
-    return pa.Table.from_pylist(rows)
+def test_a_cell_shows_what_is_partly_there_what_is_filtered_and_what_is_predicted():
+    at = lambda b, r: RunConfig(batch_size=b, learning_rate=r)  # noqa: E731
+    cells = grid_of(
+        [row(at(16, 1e-3), n=2, seeds=[0, 1]), row(at(256, 1e-3), n=0, n_configs=0, n_hidden=3, mean=None),
+         row(at(16, 1e-2), n=6, n_configs=2, low=0.5, high=0.9)]
+    )  # fmt: skip
+    guess = {cells[3].config_id: Prediction(0.65, 0.6, 0.7)}
+    rows = {(r["x"], r["y"]): r for r in grid_table(cells, "val_acc", predicted=guess).to_pylist()}
+    assert (rows["16", "1e-3"]["state"], rows["16", "1e-3"]["second"]) == ("partly", "n=2 of 3")
+    assert [run.seed for run in cells[0].lacking()] == [2]
+    assert (rows["256", "1e-3"]["state"], rows["256", "1e-3"]["second"]) == ("hidden", "filtered")
+    assert rows["16", "1e-2"]["second"] == "2 configs"
+    assert "from 50.0% to 90.0%" in rows["16", "1e-2"]["tooltip"]
+    assert "±" not in rows["16", "1e-2"]["tooltip"], "over several configs an interval of seeds would claim too much"
+    assert rows["256", "1e-2"]["first"] == "≈65.0%"
+    assert "80% between 60.0% and 70.0%; not measured" in rows["256", "1e-2"]["tooltip"]
 
 
-def seeds_table(config_id):
-    return pa.Table.from_pylist(
-        [
-            {"run_id": "r", "config_id": config_id, "seed": 3, "dead": True, "step": s, "epoch": s / 10, "val_acc": v}
-            for s, v in ((0, 0.2), (10, None), (20, 0.6))
-        ]
-    )
-
-
-def test_a_curve_has_mean_interval_and_each_seed():
-    lines = {"a": Line("A", True), "b": Line("B", False)}
-    means, seeds = curve_tables(
-        means_table({"a": 4, "b": 1, "c": 2}), seeds_table("a"), lines, "epoch", "val_acc", log_x=False
-    )
-    rows = means.to_pylist()
-    assert {r["config_id"] for r in rows} == {"a", "b"}
-    first = rows[0]
-    assert first["high"] - first["mean"] == pytest.approx(half_width(0.1, 4))
-    alone = next(r for r in rows if r["config_id"] == "b")
-    assert alone["low"] == alone["mean"] == alone["high"]
-    assert [r["value"] for r in seeds.to_pylist()] == [0.2, 0.6]
-    assert seeds["dead"].to_pylist() == [True, True]
-
-
-def test_a_logarithmic_axis_leaves_out_zero():
-    lines = {"a": Line("A", True)}
-    means, seeds = curve_tables(means_table({"a": 2}), seeds_table("a"), lines, "epoch", "val_acc", log_x=True)
-    assert means["x"].to_pylist() == [1.0, 2.0]
-    assert seeds["x"].to_pylist() == [2.0]
-
-
-@pytest.mark.parametrize("log_x", [True, False])
-@pytest.mark.parametrize("quantity", ["val_acc", "val_loss", "learning_rate"])
-def test_curves_are_a_valid_chart_also_without_any_row(log_x, quantity):
-    for means, seeds, labels in (
-        (*curve_tables(means_table({}), pa.table({"config_id": []}), {}, "step", quantity, log_x=log_x), []),
-        (
-            *curve_tables(
-                means_table({"a": 3}),
-                pa.table({"config_id": []}),
-                {"a": Line("A", True)},
-                "step",
-                quantity,
-                log_x=log_x,
-            ),
-            ["A"],
-        ),
-    ):
-        spec = curve_chart(means, seeds, labels, "step", quantity, log_x=log_x, x_end=10.0).to_dict()
-        assert len(spec["layer"]) == 5
+def test_a_third_axis_gives_every_cell_its_facet():
+    axes = {"batch_size": [16], "learning_rate": [1e-3], "final_relu": [True, False]}
+    cells = build_cells(RunConfig(), axes, DIGEST, [], [])
+    assert [(cell.facet, cell.config.final_relu) for cell in cells] == [(True, True), (False, False)]
+    assert grid_of()[0].facet is None

@@ -5,11 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from jsc_explore.config import RunConfig
+from jsc_explore.config import FIELDS, RunConfig
+from jsc_explore.jobs import Job
 from jsc_explore.jobs.supervise import Supervisor
-from jsc_explore.views import panels, resources, url
+from jsc_explore.store.slices import Between
+from jsc_explore.views import live, panels, resources, saved, url
 from jsc_explore.views.slicing import Slice
 
 ROOT = Path(__file__).parent.parent
@@ -47,20 +51,89 @@ def test_an_honest_protocol_is_not_called_dishonest(app):
     assert "0 runs, 42 of 42 cells missing" in texts(app.markdown)
 
 
-def test_every_field_is_a_filter_or_an_axis(app):
-    app.run()
-    keys = {box.key for box in app.selectbox}
-    from jsc_explore.config import FIELDS
+def address(app):
+    return {key: text if isinstance(text, str) else text[0] for key, text in app.query_params.items()}
 
-    assert set(FIELDS) - {"seed"} <= keys | {"batch_size", "learning_rate"}
+
+def widget_keys(app):
+    return {str(box.key) for box in (*app.multiselect, *app.select_slider)}
+
+
+def test_every_field_has_a_filter_made_from_its_kind(app):
+    app.run()
+    for name, spec in FIELDS.items():
+        if name != "seed":
+            kind = "range" if spec.kind in ("int", "float") else "names"
+            role = "@axis" if name in ("batch_size", "learning_rate") else ""
+            assert f"{kind} {name}{role}" in widget_keys(app)
 
 
 def test_other_axes_turn_the_fields_they_replace_into_filters(app):
     app.query_params["x"] = "Final ReLU"
     app.run()
     assert not app.exception
-    assert "batch_size" in {box.key for box in app.selectbox}
+    assert {"range batch_size", "names final_relu@axis"} <= widget_keys(app)
     assert "by final relu and learning rate" in texts(app.markdown).lower()
+
+
+def test_a_filter_narrows_what_is_seen_stands_in_the_address_and_counts_its_choices(app):
+    app.query_params["where"] = "not dead"
+    app.query_params["final_relu"] = "any"
+    app.run()
+    assert not app.exception
+    assert "where not dead: 256 runs" in texts(app.markdown)
+    relu = app.multiselect(key="names final_relu")
+    assert relu.options == ["yes (84)", "no (172)"]
+    relu.set_value([False]).run()
+    assert "172 runs" in texts(app.markdown)
+    assert address(app)["final_relu"] == "no"
+    app.select_slider(key="range batch_size@axis").set_value((64, 512)).run()
+    assert address(app)["batch_size"] == "64..512"
+    assert "0 of 24 cells missing" in texts(app.markdown)
+
+
+def test_a_bad_filter_in_words_shows_where_it_is_wrong_and_the_one_before_stays(app):
+    app.query_params["where"] = "dead"
+    app.run()
+    assert "96 runs" in texts(app.markdown)
+    app.text_input(key="where typed").set_value("val_acc > 0.7 and ded").run()
+    assert "did you mean dead?" in texts(app.error)
+    assert any(code.value.endswith("\n" + " " * 18 + "^") for code in app.code)
+    assert "96 runs" in texts(app.markdown)
+    app.text_input(key="where typed").set_value("").run()
+    assert "180 runs" in texts(app.markdown)
+    assert "where" not in app.query_params
+
+
+def test_several_values_of_a_filter_make_cells_of_several_configs_and_a_facet_parts_them(app):
+    app.query_params["final_relu"] = "yes,no"
+    app.run()
+    assert "several values of final ReLU: 360 runs" in texts(app.markdown)
+    assert "configs: the mean over several" in texts(app.caption)
+    app.selectbox(key="facet").set_value("final_relu").run()
+    assert not app.exception
+    assert "12 of 84 cells missing" in texts(app.markdown)
+    assert "**Final ReLU: no**" in texts(app.markdown)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"show": "loss", "along": "lr_sum", "scale": "log", "log_y": "yes", "band": "range", "smooth": "0.5"},
+        {"colour": "batch_size", "dash": "final_relu", "panels": "learning_rate", "final_relu": "any", "each": "no"},
+        {"zoom": "1..5", "hall": "yes", "score": "train_time_s", "seeds": "10", "band": "sd"},
+        {"x": "model", "y": "final_relu", "facet": "learning_rate", "score": "best_test_acc", "band": "none"},
+        {"where": "val_acc > 2"},
+        {"batch_size": "4096..8192"},
+    ],
+)
+def test_every_way_to_draw_is_drawn_and_its_address_comes_back_unchanged(app, query):
+    for key, text in query.items():
+        app.query_params[key] = text
+    app.run()
+    assert not app.exception
+    assert not app.warning
+    assert address(app) == query
 
 
 def test_data_that_are_not_fetched_are_named_with_the_command_that_fetches_them(app, monkeypatch, tmp_path):
@@ -89,35 +162,86 @@ def test_a_foreign_snapshot_is_named_and_the_page_goes_on(app, monkeypatch, tmp_
 
 
 def test_a_bad_address_is_told_by_line(app):
-    app.query_params["learning_rte"] = "3"
-    app.query_params["batch_size"] = "abc"
-    app.query_params["optimizer"] = "adma"
-    app.query_params["cells"] = "nonsense~16:abc~:~256:1e-3"
+    bad = {
+        "learning_rte": "3", "batch_size": "abc", "optimizer": "adma", "x": "Batch sise", "score": "val_ac",
+        "show": "acuracy", "along": "epoc", "scale": "logg", "smooth": "7", "zoom": "3..1", "where": "ded",
+        "hall": "si", "cells": "256:1e-3~16:abc",
+    }  # fmt: skip
+    for key, text in bad.items():
+        app.query_params[key] = text
     app.run()
     assert not app.exception
     warnings = texts(app.warning)
     assert "did you mean learning_rate?" in warnings
     assert "batch_size = 'abc': must be a whole number" in warnings
     assert "optimizer = 'adma': must be one of adam, adamw, sgd; try adam" in warnings
-    assert "Batch size 256, learning rate 1e-3" in texts(app.markdown)
+    assert all(
+        f"In the address: {key} = " in warnings for key in ("x", "score", "show", "along", "scale", "hall", "zoom")
+    )
+    assert "filter = 'ded'" in warnings
+    assert len(app.warning) == len(bad)
+    assert "180 runs, 6 of 42 cells missing" in texts(app.markdown)
 
 
-def test_faults_passes_over_what_belongs_to_the_page():
-    assert url.faults({"x": "Epochs", "cells": "1:2", "embed": "true", "batch_size": "abc"}) == []
-    assert len(url.faults({"x": "Epochs", "max_epochs": "abc"})) == 1
+def test_faults_passes_over_what_is_right_and_what_belongs_to_streamlit():
+    assert url.faults({"x": "Epochs", "y": "learning_rate", "cells": "1:1e-3", "embed": "true", "model": "any"}) == []
+    assert len(url.faults({"x": "max_epochs", "max_epochs": "abc"})) == 1
+    assert len(url.faults({"x": "model", "y": "model"})) == 1
+
+
+@given(st.sampled_from([name for name in FIELDS if name != "seed"]), st.data())
+def test_a_filter_written_into_an_address_is_read_back(name, draw):
+    values = draw.draw(st.lists(st.sampled_from(FIELDS[name].ladder), min_size=1, max_size=4, unique=True))
+    value = (min(values), max(values)) if FIELDS[name].kind in ("int", "float") else values
+    for axis in (True, False):
+        param = url.filter_param(name, axis)
+        assert param.read(param.write(value)) == value
+        assert not param.read("any")
 
 
 def test_the_command_line_beside_a_cell_is_the_one_that_answers_it():
     run = RunConfig(model="16-32-5 act=tanh", learning_rate=1e-2, final_relu=False)
-    text = panels.command(run, 3)
+    text = panels.command(run, [0, 1, 2])
     assert text == "jsc-explore train --model 16-32/tanh-5 --learning-rate 1e-2 --final-relu no --seeds 3"
+    assert panels.command(RunConfig(), [4, 5]) == "jsc-explore train --seed 4 --seeds 2"
+    assert panels.command(RunConfig(), [0, 7]) == "jsc-explore train --seed 0\njsc-explore train --seed 7"
+
+
+def view_of(**filters):
+    base = RunConfig()
+    return Slice("batch_size", "learning_rate", None, "val_acc", base, "d", filters, "", 5, True)
 
 
 def test_a_config_is_described_by_its_axes_and_by_what_differs():
-    view = Slice("batch_size", "learning_rate", "val_acc", RunConfig(), "d", 5, True)
+    view = view_of()
     assert panels.describe(RunConfig(batch_size=16), view) == "batch size 16, learning rate 1e-3"
     assert panels.describe(RunConfig(optimizer="sgd"), view) == "batch size 256, learning rate 1e-3, optimizer sgd"
-    assert "momentum" not in view.filters
+
+
+def test_a_job_belongs_to_the_slice_whose_filters_it_passes():
+    view = view_of(batch_size=Between(16, 64), optimizer=["adam"], momentum=Between(0.5, 0.5))
+    assert view.passes(RunConfig(batch_size=64))
+    assert not view.passes(RunConfig(batch_size=128))
+    assert not view.passes(RunConfig(batch_size=64, optimizer="sgd"))
+
+
+def job_of(run, state, asked):
+    return Job(run.run_id("d"), run.config_id("d"), run, state, 0, 1, False, 5, 10, asked, 1.0, None, None)
+
+
+def test_rows_of_what_is_under_way_keep_their_order_when_one_ends():
+    first, second = RunConfig(batch_size=16), RunConfig(batch_size=32)
+    before = live.groups_of([job_of(first, "running", 1.0), job_of(second, "running", 2.0)], [])
+    after = live.groups_of([job_of(second, "running", 2.0)], [job_of(first, "cancelled", 1.0)])
+    assert [group.config for group in before] == [group.config for group in after] == [first, second]
+    assert [group.state for group in after] == ["cancelled", "running"]
+    assert after[0].open == []
+
+
+def test_a_qr_code_is_a_picture_of_its_address_alone():
+    code = saved.qr_code("http://localhost:8501/?x=model")
+    assert code.startswith(b"\x89PNG")
+    assert code == saved.qr_code("http://localhost:8501/?x=model") != saved.qr_code("http://localhost:8501/?y=model")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +275,7 @@ def test_a_sample_of_ones_own_is_offered_and_a_missing_one_is_named_with_its_com
     app.run()
     assert not app.exception
     assert "jsc-explore data simulate --name elsewhere" in texts(app.info)
-    assert "simulated-mine" in app.selectbox(key="dataset").options
-    app.selectbox(key="dataset").set_value("simulated-mine").run()
+    assert "simulated-mine (0)" in app.multiselect(key="names dataset").options
+    app.multiselect(key="names dataset").set_value(["simulated-mine"]).run()
     assert not app.exception
     assert not app.info or "simulate --name" not in texts(app.info)

@@ -1,7 +1,8 @@
-"""The cells of a grid: what is stored, what is under way, what is missing, for every pair of axis values."""
+"""The cells of a grid: what is stored, what is under way, what is missing, for every place on its axes."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,25 +10,49 @@ from typing import Any, Literal
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs.queue import Job
 
-State = Literal["done", "running", "queued", "failed", "missing"]
+State = Literal["done", "partly", "running", "queued", "failed", "missing", "hidden"]
+Place = tuple[Any, ...]
 
 
 @dataclass
 class Cell:
-    """One config of a grid. ``mean`` and ``sd`` are over ``n`` stored seeds; ``active`` are its jobs under way."""
+    """One place of a grid: a value for each axis (across, up and, where the grid is faceted, the facet).
 
-    x: Any
-    y: Any
+    ``config`` is what training here trains. The figures are over the ``n`` stored runs that pass the filters, of
+    ``n_configs`` configs; ``seeds`` are the stored seeds of ``config`` itself, ``wanted`` how many there should be.
+    """
+
+    place: Place
     config: RunConfig
     config_id: str
+    wanted: int = 1
     mean: float | None = None
     sd: float | None = None
+    low: float | None = None
+    high: float | None = None
     n: int = 0
+    n_configs: int = 0
+    n_hidden: int = 0
     n_dead: int = 0
     n_diverged: int = 0
     seeds: list[int] = field(default_factory=list)
     active: list[Job] = field(default_factory=list)
     failed: list[Job] = field(default_factory=list)
+
+    @property
+    def x(self) -> Any:
+        """Its value across."""
+        return self.place[0]
+
+    @property
+    def y(self) -> Any:
+        """Its value up."""
+        return self.place[1]
+
+    @property
+    def facet(self) -> Any:
+        """Its value of the facet, None in a grid without."""
+        return self.place[2] if len(self.place) > 2 else None
 
     @property
     def state(self) -> State:
@@ -37,8 +62,10 @@ class Cell:
         if self.active:
             return "queued"
         if self.n:
-            return "done"
-        return "failed" if self.failed else "missing"
+            return "done" if self.n_configs > 1 or self.n + self.n_hidden >= self.wanted else "partly"
+        if self.failed:
+            return "failed"
+        return "hidden" if self.n_hidden else "missing"
 
     @property
     def share_done(self) -> float:
@@ -50,44 +77,57 @@ class Cell:
         taken = set(self.seeds) | {job.config.seed for job in self.active}
         return [seed for seed in range(count + len(taken)) if seed not in taken][:count]
 
+    def lacking(self) -> list[RunConfig]:
+        """Return the runs between what is stored or under way and the ``wanted`` seeds."""
+        have = len(self.seeds) + len(self.active)
+        return [self.config.with_(seed=seed) for seed in self.next_seeds(max(0, self.wanted - have))]
+
 
 def axis_values(name: str, stored: Iterable[Any], extra: Iterable[Any] = ()) -> list[Any]:
     """Return the values a grid shows along a field: its ladder, what is stored, what is asked for besides."""
+    return in_order(name, {*FIELDS[name].ladder, *stored, *extra})
+
+
+def in_order(name: str, values: Iterable[Any]) -> list[Any]:
+    """Return values of a field as people expect them: numbers by size, names as the ladder has them."""
     spec = FIELDS[name]
-    values = {*spec.ladder, *stored, *extra}
     if spec.kind in ("int", "float"):
-        return sorted(values)
+        return sorted(set(values))
     order = {value: position for position, value in enumerate(spec.ladder)}
-    return sorted(values, key=lambda value: (order.get(value, len(order)), str(value)))
+    return sorted(set(values), key=lambda value: (order.get(value, len(order)), str(value)))
 
 
 def build_cells(
     base: RunConfig,
-    x: str,
-    y: str,
-    axes: tuple[Sequence[Any], Sequence[Any]],
+    axes: Mapping[str, Sequence[Any]],
     digest: str,
     stored: Iterable[Mapping[str, Any]],
     jobs: Iterable[Job],
+    wanted: int = 1,
 ) -> list[Cell]:
-    """Return a cell for every pair of axis values.
+    """Return a cell for every combination of axis values, in the order of the axes.
 
-    ``base`` gives the other fields, ``stored`` the rows of ``Store.grid``, ``jobs`` the requests that are not done.
+    ``base`` gives the other fields, ``stored`` the rows of ``grid_cells``, ``jobs`` the requests that are not done and
+    pass the filters.
     """
-    known: dict[str, Cell] = {}
-    for x_value in axes[0]:
-        for y_value in axes[1]:
-            config = base.with_(**{x: x_value, y: y_value})
-            config_id = config.config_id(digest)
-            known[config_id] = Cell(x_value, y_value, config, config_id)
+    names = tuple(axes)
+    cells: dict[Place, Cell] = {}
+    for place in itertools.product(*axes.values()):
+        config = base.with_(**dict(zip(names, place, strict=True)))
+        cells[place] = Cell(place, config, config.config_id(digest), wanted)
     for row in stored:
-        if cell := known.get(row["config_id"]):
-            cell.mean, cell.sd, cell.n, cell.seeds = row["mean"], row["sd"], row["n"], row["seeds"]
-            cell.n_dead, cell.n_diverged = row["n_dead"], row["n_diverged"]
+        if cell := cells.get(tuple(row[name] for name in names)):
+            for figure in ("mean", "sd", "low", "high", "n", "n_configs", "n_hidden", "n_dead", "n_diverged"):
+                setattr(cell, figure, row[figure])
     for job in jobs:
-        if cell := known.get(job.config_id):
-            if job.state in ("queued", "running"):
-                cell.active.append(job)
-            elif job.state == "failed" and job.config.seed not in cell.seeds:
-                cell.failed.append(job)
-    return list(known.values())
+        if cell := cells.get(tuple(getattr(job.config, name) for name in names)):
+            (cell.failed if job.state == "failed" else cell.active).append(job)
+    return list(cells.values())
+
+
+def with_seeds(cells: Sequence[Cell], seeds: Mapping[str, Sequence[int]]) -> list[Cell]:
+    """Enter the stored seeds of each cell's own config; a failure of a seed that is stored since is none."""
+    for cell in cells:
+        cell.seeds = list(seeds.get(cell.config_id, ()))
+        cell.failed = [job for job in cell.failed if job.config.seed not in cell.seeds]
+    return list(cells)

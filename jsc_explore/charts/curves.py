@@ -1,177 +1,339 @@
-"""Learning curves: the mean over seeds with its 95% interval, every seed faint behind it."""
+"""Learning curves: the mean over seeds with its band, every seed faint behind it, a mark where a class is dead."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import altair as alt
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jsc_explore.analysis.intervals import half_width
-from jsc_explore.charts.style import CATEGORIES, FAINT, PROGRESS, QUANTITIES, Drawing, is_share, number_axis
+from jsc_explore.analysis.smoothing import smooth
+from jsc_explore.charts.figure import Figure, letters, named, skeleton
+from jsc_explore.charts.style import (
+    FAINT,
+    INK,
+    PROGRESS,
+    SHOWN,
+    TOGETHER,
+    colours,
+    is_share,
+    number_axis,
+)
 
 HEIGHT = 420
 # Accuracies are drawn on one range, so that a growing curve does not move the axis under the reader.
 SHARE_RANGE = (0.0, 0.8)
+ZOOM, LEGEND = "zoom", "groups"
+MEANS, SEEDS, MARKS = "means", "seeds", "marks"
+_DASHES = ([1, 0], [7, 4], [2, 2], [10, 3, 2, 3], [4, 4], [12, 4])
+_PARTS = {"val": "validation", "train": "training"}
 
 
 @dataclass(frozen=True)
 class Line:
-    """What a config's curve is called and how it is drawn: in colour if it is ``chosen``, as faint context if not."""
+    """What a config's curve is called: in full, by its colour and by its dash; faint context if not ``chosen``."""
 
-    label: str
-    chosen: bool
-    live: bool = False
+    name: str
+    group: str = ""
+    dash: str = ""
+    chosen: bool = True
 
 
-def curve_tables(
-    means: pa.Table, seeds: pa.Table, lines: Mapping[str, Line], x: str, quantity: str, *, log_x: bool
-) -> tuple[pa.Table, pa.Table]:
-    """Return the two tables that ``curve_chart`` draws, from ``Store.mean_curves`` and ``Store.curves``.
+@dataclass(frozen=True)
+class Look:
+    """How curves are drawn; everything that changes the drawing and not the data.
 
-    The first has a row a step and config: x, mean, interval low and high, n, label, chosen; the second a row a point
-    of every seed of the chosen configs. On a logarithmic axis the point at zero is left out.
+    ``y_range`` None: fixed by kind; ``ordered``: colours stand for a number; ``titles`` are those of the legends.
     """
-    rows = []
-    for row in means.to_pylist():
-        line = lines.get(row["config_id"])
-        if line is None or (log_x and not row[x]):
-            continue
-        half = half_width(row["sd"], row["n"])
-        low, high = (row["mean"] - half, row["mean"] + half) if half is not None else (row["mean"], row["mean"])
-        if is_share(quantity):
-            low, high = max(0.0, low), min(1.0, high)
-        rows.append(
-            {
-                "config_id": row["config_id"],
-                "x": row[x],
-                "mean": row["mean"],
-                "low": low,
-                "high": high,
-                "n": row["n"],
-                "label": line.label,
-                "chosen": line.chosen,
-            }
-        )
-    seed_rows = [
-        {"run_id": row["run_id"], "x": row[x], "value": row[quantity], "label": lines[row["config_id"]].label,
-         "seed": row["seed"], "dead": bool(row["dead"])}
-        for row in seeds.to_pylist()
-        if row["config_id"] in lines and row[quantity] is not None and not (log_x and not row[x])
+
+    x: str = "epoch"
+    shown: str = "val_acc"
+    band: str = "interval"
+    log_x: bool = False
+    log_y: bool = False
+    each: bool = True
+    smoothing: float = 0.0
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    ground: str = "light"
+    size: float = 1.0
+    ordered: bool = False
+    titles: tuple[str, str] = ("", "")
+
+
+def quantities_of(shown: str) -> tuple[str, ...]:
+    """Return the recorded quantities behind a choice: one, or those of validation and training."""
+    return TOGETHER.get(shown, (shown,))
+
+
+def curve_tables(means: pa.Table, seeds: pa.Table, lines: Mapping[str, Line], look: Look) -> dict[str, pa.Table]:
+    """Return the tables that ``curve_figure`` draws, from ``store.slices.curve_points``.
+
+    ``means`` has a row a point of a config: mean, smoothed mean, ends of the band; ``seeds`` a row a point of every
+    seed of the chosen configs; ``marks`` the last point of each seed with a dead class. On a logarithmic axis what is
+    not above zero is left out.
+    """
+    named_means = _with_lines(means, lines, look)
+    low, high = _band(named_means, look)
+    smoothed = _smoothed(named_means, look.smoothing)
+    table = named_means.select(["config_id", "x", "mean", "n", "name", "group", "dash", "chosen"])
+    for name, values in (("smooth", smoothed), ("low", low), ("high", high)):
+        table = table.append_column(name, pa.array(values, pa.float64()))
+    each = _with_lines(seeds, lines, look)
+    each = each.filter(each["chosen"])
+    # Many marks at the end of their lines hide each other's letters: there the tooltip names the classes.
+    marks = _dead_marks(each, brief=len({line.group for line in lines.values() if line.chosen}) > 3)
+    each = each.select(["run_id", "seed", "x", "value", "group", "dash"]) if look.each else each.slice(0, 0)
+    return {MEANS: table, SEEDS: each, MARKS: marks}
+
+
+def share_below_zero(points: pa.Table, look: Look) -> int:
+    """Return how many points a logarithmic axis leaves out, the one before the first step aside."""
+    if not look.log_y or not points.num_rows:
+        return 0
+    return int(pc.sum(pc.less_equal(points["value" if "value" in points.column_names else "mean"], 0)).as_py() or 0)
+
+
+def value_range(tables: Sequence[Mapping[str, pa.Table]], look: Look) -> tuple[float, float] | None:
+    """Return one range for the y axis of several panels; None where its kind fixes it or nothing is there."""
+    if is_share(look.shown) and not look.log_y:
+        return None
+    chosen = [table[MEANS].filter(table[MEANS]["chosen"]) for table in tables]
+    columns = [part[name] for part in chosen for name in ("low", "high", "mean")]
+    columns += [table[SEEDS]["value"] for table in tables if table[SEEDS].num_rows]
+    values = np.concatenate([np.asarray(column.to_numpy(), float) for column in columns] or [np.empty(0)])
+    values = values[np.isfinite(values) & (values > 0 if look.log_y else True)]
+    if not values.size or values.min() == values.max():
+        return None
+    low, high = float(values.min()), float(values.max())
+    margin = 0.0 if look.log_y else 0.04 * (high - low)
+    return low - margin, high + margin
+
+
+def curve_figure(
+    tables: Mapping[str, pa.Table], groups: Sequence[str], dashes: Sequence[str], look: Look, height: float = HEIGHT
+) -> Figure:
+    """Draw the tables of ``curve_tables``; ``groups`` are in the order of their colours, ``dashes`` of their dashes."""
+    spec = _spec(tuple(groups), tuple(dashes), look, height)
+    words = f"{SHOWN[look.shown]} along {PROGRESS[look.x]}: {', '.join(groups)}"
+    return Figure(spec, dict(tables), words[0].upper() + words[1:], width=720)
+
+
+def _with_lines(points: pa.Table, lines: Mapping[str, Line], look: Look) -> pa.Table:
+    """Keep the points of these configs that the axes can show; add name, group, dash and whether it is chosen."""
+    ids = pa.array(list(lines), pa.string())
+    place = pc.index_in(points["config_id"], value_set=ids)
+    keep = pc.is_valid(place)
+    value = "value" if "value" in points.column_names else "mean"
+    keep = pc.and_(keep, pc.is_finite(points[value]))
+    for name, log in (("x", look.log_x), (value, look.log_y)):
+        if log:
+            keep = pc.and_(keep, pc.greater(points[name], 0))
+    points, place = points.filter(keep), place.filter(keep)
+    known = list(lines.values())
+    for column, kind in (("name", pa.string()), ("group", pa.string()), ("dash", pa.string()), ("chosen", pa.bool_())):
+        values = pa.array([getattr(line, column) for line in known], kind)
+        points = points.append_column(column, values.take(place))
+    if look.shown in TOGETHER:
+        parts = pc.if_else(pc.starts_with(points["quantity"], "val"), _PARTS["val"], _PARTS["train"])
+        points = points.set_column(points.column_names.index("dash"), "dash", parts)
+    return points
+
+
+def _band(means: pa.Table, look: Look) -> tuple[np.ndarray, np.ndarray]:
+    middle, n = means["mean"].to_numpy(), means["n"].to_numpy()
+    sd = np.asarray(means["sd"].to_numpy(), float)
+    if look.band == "range":
+        return means["low"].to_numpy(), means["high"].to_numpy()
+    if look.band == "none":
+        return middle, middle
+    if look.band == "sd":
+        half = sd
+    else:
+        factor = {int(count): half_width(1.0, int(count)) or np.nan for count in np.unique(n)}
+        half = sd * np.array([factor[int(count)] for count in n], float)
+    half = np.where(np.isfinite(half), half, 0.0)
+    low, high = middle - half, middle + half
+    if is_share(look.shown):
+        low, high = np.maximum(low, 0.0), np.minimum(high, 1.0)
+    # A logarithmic axis has no place for what is not above zero: the band ends a little below its mean's decade.
+    return (np.where(low > 0, low, middle / 10) if look.log_y else low), high
+
+
+def _smoothed(means: pa.Table, weight: float) -> list[float]:
+    """Smooth each config's mean along its points; rows come ordered by config, quantity and step."""
+    values: list[float] = means["mean"].to_pylist()
+    if not weight:
+        return values
+    owners = list(zip(means["config_id"].to_pylist(), means["quantity"].to_pylist(), strict=True))
+    smoothed: list[float] = []
+    begin = 0
+    for end in range(1, len(values) + 1):
+        if end == len(values) or owners[end] != owners[begin]:
+            smoothed += smooth(values[begin:end], weight)
+            begin = end
+    return smoothed
+
+
+def _dead_marks(each: pa.Table, brief: bool) -> pa.Table:
+    dead = each.filter(pc.not_equal(each["dead"], ""))
+    last: dict[str, dict[str, Any]] = {}
+    rows = dead.select(["run_id", "x", "value", "group", "dash", "dead", "name", "seed"]).to_pylist()
+    for row in rows:
+        last[row["run_id"]] = row
+    marks = [
+        {"x": row["x"], "value": row["value"], "group": row["group"],
+         "mark": "†" + ("" if brief else row["dead"].replace(" ", "")),
+         "name": f"{row['name']}, seed {row['seed']}: never predicts {', '.join(row['dead'].split())}"}
+        for row in last.values()
     ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=_MEANS), pa.Table.from_pylist(seed_rows, schema=_SEEDS)
+    return pa.Table.from_pylist(marks, schema=_MARKS)
 
 
-def curve_chart(
-    means: pa.Table,
-    seeds: pa.Table,
-    labels: Sequence[str],
-    x: str,
-    quantity: str,
-    *,
-    log_x: bool = False,
-    x_end: float | None = None,
-    ground: str = "light",
-) -> Drawing:
-    """Draw the tables of ``curve_tables``; ``labels`` are the chosen configs in the order of their colours.
+_MARKS = pa.schema(
+    [("x", pa.float64()), ("value", pa.float64())] + [(name, pa.string()) for name in ("group", "mark", "name")]
+)
 
-    ``x_end`` fixes the end of a linear axis, for curves that are still growing.
-    """
-    axis_x, axis_y = _axes(x, quantity, log_x, x_end)
-    colour = _colours(labels)
-    chosen = alt.Chart(means).transform_filter("datum.chosen")
-    context = alt.Chart(means).transform_filter("!datum.chosen")
-    figures = [
-        alt.Tooltip("label:N", title="config"),
-        alt.Tooltip("x:Q", title=PROGRESS[x], format=".4~g"),
-        alt.Tooltip("mean:Q", title=QUANTITIES[quantity], format=".2%" if is_share(quantity) else ".4f"),
-        alt.Tooltip("n:Q", title="seeds"),
-    ]
-    behind = context.mark_line(color=FAINT[ground], strokeWidth=1, opacity=0.8).encode(
-        x=axis_x, y=axis_y, detail="config_id:N"
+
+@lru_cache(maxsize=256)
+def _spec(groups: tuple[str, ...], dashes: tuple[str, ...], look: Look, height: float) -> dict[str, Any]:
+    x, y = _axes(look)
+    # Only what has colours of its own may be picked in the legend; all else takes part in it.
+    picked = alt.selection_point(name=LEGEND, fields=["group"], bind="legend")
+    zoom = alt.selection_interval(
+        name=ZOOM, encodings=["x"], mark=alt.BrushConfig(fill=INK[look.ground], fillOpacity=0.1)
     )
+    colour = _colours(groups, look)
+    dash = _dash(dashes, look)
+
+    def seen(opacity: float) -> Any:
+        return alt.condition(picked, alt.value(opacity), alt.value(0.0))
+
+    chosen = named(MEANS).transform_filter("datum.chosen")
+    crowded = len(groups) > 3
+    behind = (
+        named(MEANS).transform_filter("!datum.chosen")
+        .mark_line(color=FAINT[look.ground], strokeWidth=look.size, opacity=0.8, clip=True)
+        .encode(x=x, y=y, detail=["config_id:N", "dash:N"])
+    )  # fmt: skip
     # Many bands over each other would be mud.
-    crowded = len(labels) > 3
-    band = chosen.mark_area(opacity=0.06 if crowded else 0.18).encode(
-        x=axis_x, y=alt.Y("low:Q"), y2="high:Q", color=colour
+    band = chosen.mark_area(clip=True).encode(
+        x=x,
+        y="low:Q",
+        y2="high:Q",
+        color=colour,
+        detail=["config_id:N", "dash:N"],
+        opacity=seen(0.06 if crowded else 0.18),
     )
     each = (
-        alt.Chart(seeds)
-        .mark_line(strokeWidth=1, opacity=0.25 if crowded else 0.45)
-        .encode(
-            x=axis_x,
-            y="value:Q",
-            detail="run_id:N",
-            color=colour,
-            strokeDash=alt.condition("datum.dead", alt.value([4, 3]), alt.value([1, 0])),
-        )
+        named(SEEDS).mark_line(strokeWidth=look.size, clip=True)
+        .encode(x=x, y="value:Q", detail="run_id:N", color=colour, strokeDash=dash,
+                opacity=seen(0.25 if crowded else 0.45))
+    )  # fmt: skip
+    mean = chosen.mark_line(strokeWidth=2.5 * look.size, clip=True).encode(
+        x=x, y="smooth:Q", color=colour, strokeDash=dash, detail="config_id:N", opacity=seen(1.0)
     )
-    line = chosen.mark_line(strokeWidth=2.5).encode(x=axis_x, y=axis_y, color=colour)
-    # Points to hover: lines have no nearest point of their own.
-    hover = alt.Chart(means).mark_point(size=60, filled=True, opacity=0).encode(x=axis_x, y=axis_y, tooltip=figures)
-    chart = alt.layer(behind, band, each, line, hover)
-    # SVG also for many points: a screen reader finds axes and legend in it, on a canvas it finds nothing.
-    return chart.properties(height=HEIGHT, usermeta={"embedOptions": {"renderer": "svg"}})
-
-
-_MEANS = pa.schema(
-    [
-        ("config_id", pa.string()),
-        ("x", pa.float64()),
-        ("mean", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("n", pa.int64()),
-        ("label", pa.string()),
-        ("chosen", pa.bool_()),
+    dead = (
+        named(MARKS).mark_text(align="left", dx=4, fontSize=11 * look.size, fontWeight=600)
+        .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=seen(1.0),
+                tooltip=alt.Tooltip("name:N", title=" "))
+    )  # fmt: skip
+    # The raw mean as a ghost, where the one drawn bold is smoothed.
+    ghost = chosen.mark_line(strokeWidth=look.size, clip=True).encode(
+        x=x, y="mean:Q", color=colour, strokeDash=dash, detail="config_id:N", opacity=seen(0.5)
+    )
+    layers = [
+        behind,
+        band,
+        each,
+        *([ghost] if look.smoothing else []),
+        mean.add_params(picked, zoom),
+        dead,
+        _hover(x, y, look),
     ]
-)
-_SEEDS = pa.schema(
-    [
-        ("run_id", pa.string()),
-        ("x", pa.float64()),
-        ("value", pa.float64()),
-        ("label", pa.string()),
-        ("seed", pa.int64()),
-        ("dead", pa.bool_()),
+    chart = alt.layer(*layers).properties(height=height * look.size, usermeta={"embedOptions": {"renderer": "svg"}})
+    return skeleton(chart) | {"config": letters(look.size)}
+
+
+def _hover(x: alt.X, y: alt.Y, look: Look) -> alt.Chart:
+    """Return points to hover: lines have no nearest point of their own."""
+    form = ".2%" if is_share(look.shown) else ".4~g"
+    figures = [
+        alt.Tooltip("name:N", title="config"),
+        alt.Tooltip("x:Q", title=PROGRESS[look.x], format=".4~g"),
+        alt.Tooltip("mean:Q", title="mean", format=form),
+        alt.Tooltip("low:Q", title="band from", format=form),
+        alt.Tooltip("high:Q", title="to", format=form),
+        alt.Tooltip("n:Q", title="seeds"),
     ]
-)
+    chart: alt.Chart = (
+        named(MEANS).mark_point(size=80, filled=True, opacity=0, clip=True).encode(x=x, y=y, tooltip=figures)
+    )
+    return chart
 
 
-def _axes(x: str, quantity: str, log_x: bool, x_end: float | None) -> tuple[alt.X, alt.Y]:
-    x_scale = alt.Scale(type="log", nice=False) if log_x else alt.Scale(domain=[0, x_end] if x_end else alt.Undefined)
-    y_scale = alt.Scale(domain=list(_share_range(quantity))) if is_share(quantity) else alt.Scale(zero=False)
+def _axes(look: Look) -> tuple[alt.X, alt.Y]:
+    if look.x_range:
+        x_scale = alt.Scale(type="log" if look.log_x else "linear", domain=list(look.x_range), nice=False)
+    else:
+        x_scale = alt.Scale(type="log", nice=False) if look.log_x else alt.Scale(nice=False, zero=True)
+    domain = look.y_range or (_share_range(look.shown) if is_share(look.shown) and not look.log_y else None)
+    y_scale = alt.Scale(
+        type="log" if look.log_y else "linear",
+        domain=list(domain) if domain else alt.Undefined,
+        nice=False,
+        zero=alt.Undefined if look.log_y else False,
+    )
     return (
-        alt.X("x:Q", title=PROGRESS[x], scale=x_scale, axis=_progress_axis(x, log_x)),
-        alt.Y("mean:Q", title=QUANTITIES[quantity], scale=y_scale, axis=number_axis(quantity, tickCount=8)),
+        alt.X("x:Q", title=PROGRESS[look.x], scale=x_scale, axis=_progress_axis(look)),
+        alt.Y("mean:Q", title=SHOWN[look.shown], scale=y_scale, axis=number_axis(look.shown, tickCount=8)),
     )
 
 
-def _share_range(quantity: str) -> tuple[float, float]:
+def _share_range(shown: str) -> tuple[float, float]:
     # A recall reaches from a dead class's zero to one.
-    return (0.0, 1.0) if quantity.startswith("recall_") else SHARE_RANGE
+    return (0.0, 1.0) if shown.startswith("recall_") else SHARE_RANGE
 
 
-def _progress_axis(x: str, log_x: bool) -> alt.Axis:
-    if log_x:
-        return number_axis(x, grid=False, values=[10.0**power for power in range(-4, 10)])
-    return number_axis(x, grid=False, tickCount=8, **({"tickMinStep": 1} if x == "epoch" else {}))
+def _progress_axis(look: Look) -> alt.Axis:
+    if look.log_x and look.x_range is None:
+        return number_axis(look.x, grid=False, values=[10.0**power for power in range(-6, 10)])
+    whole = look.x == "epoch" and look.x_range is None
+    return number_axis(look.x, grid=False, tickCount=8, **({"tickMinStep": 1} if whole else {}))
 
 
-def _colours(labels: Sequence[str]) -> alt.Color:
+def _colours(groups: tuple[str, ...], look: Look) -> alt.Color:
     # Labels beside each other as far as they fit over the chart.
-    columns = max(1, min(4, 40 // max(map(len, labels), default=40)))
+    columns = max(1, min(6, int(60 / look.size) // (4 + max(map(len, groups), default=40))))
     return alt.Color(
-        "label:N",
-        scale=alt.Scale(domain=list(labels), range=[CATEGORIES[i % len(CATEGORIES)] for i in range(len(labels))]),
+        "group:N",
+        scale=alt.Scale(domain=list(groups), range=colours(len(groups), look.ordered, look.ground)),
         legend=alt.Legend(
-            title=None,
+            title=look.titles[0] or None,
+            titleOrient="left" if columns > 3 else "top",
             orient="top",
             columns=columns,
             labelLimit=420,
+            titleLimit=420,
             symbolType="stroke",
             symbolStrokeWidth=3,
             symbolOpacity=1,
         ),
+    )
+
+
+def _dash(dashes: tuple[str, ...], look: Look) -> alt.StrokeDash:
+    values = [*_PARTS.values()] if look.shown in TOGETHER else list(dashes) or [""]
+    title = None if look.shown in TOGETHER else look.titles[1] or None
+    legend = alt.Legend(title=title, orient="bottom", symbolType="stroke", symbolSize=300) if len(values) > 1 else None
+    return alt.StrokeDash(
+        "dash:N",
+        scale=alt.Scale(domain=values, range=[list(_DASHES[i % len(_DASHES)]) for i in range(len(values))]),
+        legend=legend,
     )

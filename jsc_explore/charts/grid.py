@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
 import altair as alt
 import pyarrow as pa
 
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
+from jsc_explore.analysis.prediction import Prediction
+from jsc_explore.charts.figure import Figure, letters, named, skeleton
 from jsc_explore.charts.style import (
     FAINT,
     INK,
     MUTED,
     SEQUENCE,
-    Drawing,
     format_score,
     is_share,
     is_time,
@@ -23,21 +26,33 @@ from jsc_explore.charts.style import (
 
 CELL_HEIGHT = 50
 AXIS_HEIGHT = 60
-# A click chooses one cell, a click with shift adds or takes away one.
-SELECTION, TOGGLED = "cell", "toggled"
+# A click chooses one cell, a click with shift adds or takes away one, a dragged box chooses what it touches.
+SELECTION, TOGGLED, BOX = "cell", "toggled", "box"
 # A fixed range: the same colour means the same accuracy on every screen. 0.2 is guessing among five classes.
 SHARE_DOMAIN = (0.2, 0.8)
 DARK, BRIGHT = "#101418", "#FFFFFF"
+TABLE = "cells"
+_BOLD: dict[str, Any] = {"fontWeight": "bold"}
 
 
-def grid_table(cells: Sequence[Cell], score: str, chosen: Collection[str] = ()) -> pa.Table:
-    """Return one row a cell, ready to draw: labels, colour value, two lines of text, tooltip; chosen cells marked."""
+def grid_table(
+    cells: Sequence[Cell],
+    score: str,
+    chosen: Collection[str] = (),
+    domain: tuple[float, float] | None = None,
+    predicted: Mapping[str, Prediction] | None = None,
+) -> pa.Table:
+    """Return one row a cell, ready to draw: labels, colour value, two lines of text, tooltip; chosen cells marked.
+
+    ``predicted`` holds, by config id, what a missing cell is expected to score.
+    """
+    low, high = domain or score_domain(cells, score)
     rows = []
-    low, high = score_domain(cells, score)
     for cell in cells:
         share = (cell.mean - low) / (high - low) if cell.mean is not None and high > low else 0.0
         # Bright is good: the colours of losses and times run the other way.
         brightness = share if is_share(score) else 1 - share
+        guess = (predicted or {}).get(cell.config_id) if cell.state == "missing" else None
         rows.append(
             {
                 "x": ordinal_label(cell.x),
@@ -46,16 +61,16 @@ def grid_table(cells: Sequence[Cell], score: str, chosen: Collection[str] = ()) 
                 "state": cell.state,
                 # Vega leaves out marks without a number; an empty cell must still be seen and clicked.
                 "score": low if cell.mean is None else cell.mean,
-                "first": _first_line(cell, score),
-                "second": _second_line(cell),
-                "alone": "+" if cell.state == "missing" else "",
+                "first": f"≈{format_score(score, guess.mean)}" if guess else _first_line(cell, score),
+                "second": "predicted" if guess else _second_line(cell),
+                "alone": "+" if cell.state == "missing" and not guess else "",
                 "bright": brightness > 0.45,
                 "filled": cell.mean is not None,
                 "chosen": cell.config_id in chosen,
-                "tooltip": _tooltip(cell, score),
+                "tooltip": _tooltip(cell, score) + (f": {_expected(score, guess)}" if guess else ""),
             }
         )
-    return pa.Table.from_pylist(rows)
+    return pa.Table.from_pylist(rows, schema=_CELLS)
 
 
 def score_domain(cells: Sequence[Cell], score: str) -> tuple[float, float]:
@@ -66,43 +81,87 @@ def score_domain(cells: Sequence[Cell], score: str) -> tuple[float, float]:
     return (min(means), max(means)) if means else (0.0, 1.0)
 
 
-def grid_chart(
+def grid_figure(
     table: pa.Table,
     titles: tuple[str, str],
     orders: tuple[Sequence[str], Sequence[str]],
     score: str,
     domain: tuple[float, float],
     ground: str = "light",
-) -> Drawing:
-    """Draw a grid table; ``cell`` selects the ``config_id`` clicked, ``toggled`` those clicked with shift.
+    size: float = 1.0,
+) -> Figure:
+    """Draw a grid table; ``cell`` selects the ``config_id`` clicked, ``toggled`` those clicked with shift, ``box`` the
+    labels within a dragged box.
 
-    ``titles`` and ``orders`` are those of x and y; ``ground`` is light or dark.
+    ``titles`` and ``orders`` are those of x and y; ``ground`` is light or dark; ``size`` scales letters and cells.
     """
+    spec = _spec(titles, (tuple(orders[0]), tuple(orders[1])), score, domain, ground, size)
+    words = f"Grid of {titles[0]} across and {titles[1]} up, coloured by {score.replace('_', ' ')}"
+    return Figure(spec, {TABLE: table}, words, width=max(320, 90 * len(orders[0])))
+
+
+@lru_cache(maxsize=256)
+def _spec(
+    titles: tuple[str, str],
+    orders: tuple[tuple[str, ...], tuple[str, ...]],
+    score: str,
+    domain: tuple[float, float],
+    ground: str,
+    size: float,
+) -> dict[str, Any]:
     x = alt.X("x:N", sort=list(orders[0]), title=titles[0], axis=alt.Axis(labelAngle=0, ticks=False, domain=False))
     # Growing values grow upwards.
     y = alt.Y("y:N", sort=list(reversed(orders[1])), title=titles[1], axis=alt.Axis(ticks=False, domain=False))
-    base = alt.Chart(table).encode(x=x, y=y)
+    base = named(TABLE).encode(x=x, y=y)
     # Low loss and short time are good: bright is good in every grid.
     scale = alt.Scale(scheme=SEQUENCE, domain=list(domain), clamp=True, reverse=not is_share(score))
     click = alt.selection_point(name=SELECTION, fields=["config_id"], toggle=False, on="click[!event.shiftKey]")
     shift = alt.selection_point(name=TOGGLED, fields=["config_id"], toggle="true", on="click[event.shiftKey]")
+    box = alt.selection_interval(
+        name=BOX, encodings=["x", "y"], mark=alt.BrushConfig(fill=INK[ground], fillOpacity=0.1)
+    )
     colour = alt.condition("datum.filled", alt.Color("score:Q", scale=scale, legend=None), alt.value("transparent"))
     chosen = alt.datum.chosen
     cells = base.mark_rect(cornerRadius=4, cursor="pointer").encode(
         color=colour,
         stroke=alt.condition(chosen, alt.value(INK[ground]), alt.value(FAINT[ground])),
         strokeWidth=alt.condition(chosen, alt.value(3), alt.value(1)),
+        strokeDash=alt.condition("datum.state == 'partly'", alt.value([5, 3]), alt.value([1, 0])),
         tooltip=[alt.Tooltip("tooltip:N", title=" ")],
     )
-    text = (
+    ink = (
         alt.when("!datum.filled").then(alt.value(MUTED[ground])).when("datum.bright").then(alt.value(DARK))
         .otherwise(alt.value(BRIGHT))
     )  # fmt: skip
-    first = base.mark_text(dy=-7, fontSize=14, fontWeight=600, cursor="pointer").encode(text="first:N", color=text)
-    second = base.mark_text(dy=11, fontSize=11, cursor="pointer").encode(text="second:N", color=text)
-    alone = base.mark_text(fontSize=16, cursor="pointer").encode(text="alone:N", color=text)
-    height = CELL_HEIGHT * max(1, len(orders[1])) + AXIS_HEIGHT
-    return alt.layer(cells.add_params(click, shift), first, second, alone).properties(height=height)
+    first, second, alone = (
+        base.mark_text(dy=dy * size, fontSize=_fitting(points * size), cursor="pointer", **weight).encode(
+            text=f"{column}:N", color=ink
+        )
+        for column, dy, points, weight in (("first", -7, 14, _BOLD), ("second", 11, 11, {}), ("alone", 0, 16, {}))
+    )
+    height = (CELL_HEIGHT * max(1, len(orders[1])) + AXIS_HEIGHT) * size
+    chart = alt.layer(cells.add_params(click, shift, box), first, second, alone)
+    # SVG also for many cells: a screen reader finds axes and figures in it, on a canvas it finds nothing.
+    return skeleton(chart.properties(height=height, usermeta={"embedOptions": {"renderer": "svg"}})) | {
+        "config": letters(size)
+    }
+
+
+def _fitting(points: float) -> alt.ExprRef:
+    """Return a font size that shrinks where cells are narrow."""
+    return alt.ExprRef(f"max(7, min({points:g}, bandwidth('x') / 3.3))")
+
+
+_CELLS = pa.schema(
+    [(name, pa.string()) for name in ("x", "y", "config_id", "state", "first", "second", "alone", "tooltip")]
+    + [("score", pa.float64())]
+    + [(name, pa.bool_()) for name in ("bright", "filled", "chosen")]
+)
+
+
+def _expected(score: str, guess: Prediction) -> str:
+    low, high = format_score(score, guess.low), format_score(score, guess.high)
+    return f"predicted {format_score(score, guess.mean)}, with 80% between {low} and {high}; not measured"
 
 
 def _first_line(cell: Cell, score: str) -> str:
@@ -110,7 +169,7 @@ def _first_line(cell: Cell, score: str) -> str:
         return f"{100 * cell.share_done:.0f}%  ▶"
     if cell.mean is not None:
         return format_score(score, cell.mean)
-    return {"queued": "…", "failed": "✕", "done": "diverged"}.get(cell.state, "")
+    return {"queued": "…", "failed": "✕", "done": "diverged", "partly": "diverged", "hidden": "–"}.get(cell.state, "")
 
 
 def _second_line(cell: Cell) -> str:
@@ -122,7 +181,11 @@ def _second_line(cell: Cell) -> str:
         return "failed"
     if cell.state == "missing":
         return ""
-    notes = [f"n={cell.n}"]
+    if cell.state == "hidden":
+        return "filtered"
+    notes = [f"n={cell.n}" + (f" of {cell.wanted}" if cell.state == "partly" else "")]
+    if cell.n_configs > 1:
+        notes = [f"{cell.n_configs} configs"]
     if cell.n_dead:
         notes.append(f"†{cell.n_dead}")
     if cell.n_diverged:
@@ -131,15 +194,23 @@ def _second_line(cell: Cell) -> str:
 
 
 def _tooltip(cell: Cell, score: str) -> str:
-    name = f"{ordinal_label(cell.x)} × {ordinal_label(cell.y)}"
+    name = " × ".join(ordinal_label(value) for value in cell.place)
     if cell.state == "missing":
         # A tooltip stays open over the training that a click begins: it says only what stays true.
         return name
     if cell.state == "failed":
         return f"{name}: failed, click to see why"
-    spread = None if is_time(score) else half_width(cell.sd, cell.n)
+    # Over several configs the spread is not one of seeds, and an interval would claim too much.
+    spread = None if is_time(score) or cell.n_configs > 1 else half_width(cell.sd, cell.n)
     interval = "" if spread is None else ", 95% interval"
-    parts = [f"{format_score(score, cell.mean, spread)} (mean of {cell.n} seeds{interval})"] if cell.n else []
+    what = f"{cell.n} runs of {cell.n_configs} configs" if cell.n_configs > 1 else f"{cell.n} seeds"
+    parts = [f"{format_score(score, cell.mean, spread)} (mean of {what}{interval})"] if cell.n else []
+    if cell.n_configs > 1:
+        parts.append(f"from {format_score(score, cell.low)} to {format_score(score, cell.high)}")
+    if cell.n_hidden:
+        parts.append(f"{cell.n_hidden} left out by the filter in words")
+    if cell.state == "partly":
+        parts.append(f"{cell.wanted - cell.n} of {cell.wanted} seeds lacking")
     if cell.n_dead:
         parts.append(f"{cell.n_dead} with a dead class")
     if cell.n_diverged:

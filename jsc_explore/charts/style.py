@@ -14,6 +14,11 @@ CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", 
 ACCENT = {"light": CATEGORIES[0], "dark": CATEGORIES[4]}
 WARNING = {"light": CATEGORIES[1], "dark": CATEGORIES[5]}
 SEQUENCE: Final = "viridis"
+# Viridis where it can be read as a line, on light and on dark ground: for values that have an order.
+_ORDERED = {
+    "light": ("#440154", "#46327E", "#365C8D", "#277F8E", "#1FA187", "#4AC16D", "#8FBC2A", "#C9B21B"),
+    "dark": ("#7A4E9E", "#5A6FB0", "#3E8FB0", "#2AA6A0", "#35B779", "#6DCD59", "#B4DE2C", "#FDE725"),
+}
 INK = {"light": "#31333F", "dark": "#FAFAFA"}
 MUTED = {"light": "#6B6E7B", "dark": "#A3A8B4"}
 # The page behind a chart, as Streamlit paints it.
@@ -39,12 +44,35 @@ PROGRESS = {
     "step": "optimizer step",
     "samples": "training jets seen",
     "time_s": "seconds of training",
+    "lr_sum": "sum of learning rates over steps",
 }
+# What a chart of curves may show: one quantity, or training and validation together.
+SHOWN = QUANTITIES | {"acc": "accuracy, training and validation", "loss": "loss, training and validation"}
+TOGETHER = {"acc": ("val_acc", "train_acc"), "loss": ("val_loss", "train_loss")}
+BANDS = {
+    "interval": "95% interval of the mean",
+    "sd": "standard deviation",
+    "range": "least to greatest seed",
+    "none": "no band",
+}
+# Colour by what the chosen cells differ in, rather than by one hyperparameter.
+COLOUR_BY = "cell"
+# A lecture hall reads from the last row.
+HALL_SIZE = 1.45
+
+
+def colours(count: int, ordered: bool, ground: str) -> list[str]:
+    """Return a colour for each of some values: an even walk through viridis for ordered ones, else told apart."""
+    if not ordered and count <= len(CATEGORIES):
+        return list(CATEGORIES[:count])
+    ramp = _ORDERED[ground]
+    places = [round(i * (len(ramp) - 1) / max(1, count - 1)) for i in range(count)]
+    return [ramp[place] for place in places]
 
 
 def is_share(quantity: str) -> bool:
     """Whether a quantity is read as a percentage."""
-    return quantity.endswith("_acc") or quantity.startswith("recall_")
+    return quantity == "acc" or quantity.endswith("_acc") or quantity.startswith("recall_")
 
 
 def is_time(quantity: str) -> bool:
@@ -74,7 +102,7 @@ def number_axis(quantity: str, **options: Any) -> alt.Axis:
     """Return an axis that writes shares as percentages and small or large numbers as 1e-3."""
     if is_share(quantity):
         return alt.Axis(format=".0%", **options)
-    if quantity in ("learning_rate", "samples", "step"):
+    if quantity in ("learning_rate", "samples", "step", "lr_sum"):
         return alt.Axis(labelExpr=POWER_LABEL, **options)
     return alt.Axis(**options)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from jsc_explore.config import RunConfig
+from jsc_explore.jobs.pack import MAX_REPLICAS
 from jsc_explore.store import Store
+from jsc_explore.store.slices import timings
 
 
 def expected_seconds(store: Store, runs: Sequence[RunConfig]) -> float | None:
@@ -20,8 +24,7 @@ def expected_seconds(store: Store, runs: Sequence[RunConfig]) -> float | None:
     if not runs:
         return 0.0
     longest = max(runs, key=lambda run: run.max_epochs)
-    columns = ["stack_size", "batch_size", "dataset", "protocol", "parameters", "steps", "wall_time_s", "train_rows"]
-    known = [row for row in store.runs(columns=columns).to_pylist() if row["steps"] and row["wall_time_s"]]
+    known = _known(store, store.version)
     if not known:
         return None
     parameters = longest.network.parameters
@@ -32,11 +35,33 @@ def expected_seconds(store: Store, runs: Sequence[RunConfig]) -> float | None:
 
     nearest = min(map(distance, known))
     near = [row for row in known if distance(row) <= nearest + 1e-9]
-    per_step = float(np.median([row["wall_time_s"] / row["steps"] for row in near]))
+    per_step = float(np.median([row["step_s"] for row in near]))
     rows = [r["train_rows"] for r in known if (r["dataset"], r["protocol"]) == (longest.dataset, longest.protocol)]
     train_rows = rows[0] if rows else near[0]["train_rows"]
     steps: int = longest.max_epochs * math.ceil(train_rows / longest.batch_size)
     return per_step * steps
+
+
+def expected_total(store: Store, runs: Iterable[RunConfig], workers: int | None = None) -> float | None:
+    """Return the expected wall time of training runs of any kind on ``workers`` processes, by default one a core.
+
+    Runs that may share a stack do; the stacks are spread evenly. None while nothing is known.
+    """
+    groups: dict[tuple[object, ...], list[RunConfig]] = {}
+    for run in runs:
+        groups.setdefault(run.stack_key, []).append(run)
+    stacks = [group[i : i + MAX_REPLICAS] for group in groups.values() for i in range(0, len(group), MAX_REPLICAS)]
+    times = [time for stack in stacks if (time := expected_seconds(store, stack)) is not None]
+    if len(times) < len(stacks):
+        return None
+    return max([sum(times) / (workers or os.cpu_count() or 1), *times], default=0.0)
+
+
+@lru_cache(maxsize=4)
+def _known(store: Store, version: int) -> list[dict[str, Any]]:
+    # Asked at every live refresh; of a hundred thousand runs a few hundred kinds remain.
+    rows: list[dict[str, Any]] = timings(store).to_pylist()
+    return rows
 
 
 def format_seconds(seconds: float | None) -> str:

@@ -202,7 +202,7 @@ class Queue:
             )
         points: dict[str, list[Point]] = {}
         for run_id, text in rows:
-            points.setdefault(run_id, []).append(json.loads(text))
+            points.setdefault(run_id, []).append(dict(_point(text)))
         return jobs, points
 
     def progress(self, run_ids: Sequence[str]) -> tuple[int, float]:
@@ -345,6 +345,13 @@ class Queue:
 def _job(row: tuple[Any, ...]) -> Job:
     run_id, config_id, config, state, priority, attempt, cancel, *rest = row
     return Job(run_id, config_id, _config(config), state, priority, attempt, bool(cancel), *rest)
+
+
+@lru_cache(maxsize=100_000)
+def _point(text: str) -> Point:
+    # A growing curve is read several times a second, and all of its points but the newest were read before.
+    point: Point = json.loads(text)
+    return point
 
 
 @lru_cache(maxsize=10_000)

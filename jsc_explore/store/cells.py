@@ -10,7 +10,8 @@ from jsc_explore.config import FIELDS
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import FieldError
 from jsc_explore.store.schema import SCORES
-from jsc_explore.store.store import Filters, Store
+from jsc_explore.store.slices import Filters
+from jsc_explore.store.store import Store
 
 # What tells one config from another: the seed does not.
 CONFIG_FIELDS = tuple(name for name in FIELDS if name != "seed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.record import POINT_FIELDS, RunRecord
 from jsc_explore.store.catalog import Catalog
 from jsc_explore.store.schema import COLUMNS, CURVE_PREFIX, SCALARS, WEIGHTS, from_row, schema_problem, to_table
-
-Filters = Mapping[str, Sequence[Any]]
+from jsc_explore.store.slices import Filters, condition
 
 
 class Store:
@@ -68,20 +67,20 @@ class Store:
     def existing(self, run_ids: Iterable[str]) -> set[str]:
         """Return which of these runs are stored."""
         ids = list(run_ids)
-        found = self._query("SELECT run_id FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [ids])
+        found = self.query("SELECT run_id FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [ids])
         return set(found["run_id"].to_pylist())
 
     def runs(self, filters: Filters | None = None, columns: Sequence[str] = SCALARS) -> pa.Table:
         """Return scalars of the runs whose fields have one of the given values, ordered by config and seed."""
-        where, values = _where(filters or {})
+        where, values = condition(filters or {})
         chosen = ", ".join(_known(columns))
-        return self._query(f"SELECT {chosen} FROM runs WHERE {where} ORDER BY config_id, seed", values)
+        return self.query(f"SELECT {chosen} FROM runs WHERE {where} ORDER BY config_id, seed", values)
 
     def values(self, field: str, filters: Filters | None = None) -> pa.Table:
         """Return the values a field takes among the runs, with the count of runs: columns ``value`` and ``n``."""
         check_field(field)
-        where, values = _where(filters or {})
-        return self._query(
+        where, values = condition(filters or {})
+        return self.query(
             f"SELECT {field} AS value, count(*) AS n FROM runs WHERE {where} GROUP BY ALL ORDER BY ALL", values
         )
 
@@ -91,8 +90,8 @@ class Store:
         """
         for field in (x, y):
             check_field(field)
-        where, values = _where(filters or {})
-        return self._query(
+        where, values = condition(filters or {})
+        return self.query(
             f"""
             SELECT {x} AS x, {y} AS y, config_id, avg({_score(score)}) AS mean, stddev_samp({score}) AS sd,
                    min({score}) AS low, max({score}) AS high, count(*) AS n,
@@ -106,13 +105,13 @@ class Store:
 
     def select(self, text: str, filters: Filters | None = None) -> pa.Table:
         """Run a SELECT of this room over ``chosen``, the scalars of the runs whose fields have one of these values."""
-        where, values = _where(filters or {})
-        return self._query(f"WITH chosen AS (SELECT * FROM runs WHERE {where}) {text}", values)
+        where, values = condition(filters or {})
+        return self.query(f"WITH chosen AS (SELECT * FROM runs WHERE {where}) {text}", values)
 
     def curves(self, run_ids: Sequence[str], quantities: Sequence[str] = tuple(POINT_FIELDS)) -> pa.Table:
         """Return one row a point of the chosen runs: ``run_id``, ``config_id``, ``seed``, ``dead`` and quantities."""
         columns = ", ".join(f"unnest({CURVE_PREFIX}{name}) AS {name}" for name in _quantities(quantities))
-        return self._over_files(
+        return self.over_files(
             run_ids,
             f"SELECT run_id, config_id, seed, len(dead_classes) > 0 AS dead, {columns} FROM source ORDER BY ALL",
         )
@@ -132,7 +131,7 @@ class Store:
         growing = ""
         if live is not None and live.num_rows:
             growing = f"UNION ALL SELECT config_id, {', '.join(axes)}, {name} AS value FROM live"
-        return self._over_files(
+        return self.over_files(
             run_ids,
             f"""
             SELECT config_id, step, avg(epoch) AS epoch, avg(samples) AS samples, avg(time_s) AS time_s,
@@ -152,18 +151,18 @@ class Store:
             return None
         has_weights = weights and WEIGHTS.name in pq.read_schema(files[0]).names
         extra = f", {WEIGHTS.name}" if has_weights else ""
-        table = self._query(f"SELECT {columns}{extra} FROM read_parquet(?) WHERE run_id = ?", [files[:1], run_id])
+        table = self.query(f"SELECT {columns}{extra} FROM read_parquet(?) WHERE run_id = ?", [files[:1], run_id])
         return from_row(table.to_pylist()[0])
 
     def find(self, prefix: str) -> list[str]:
         """Return the ids of runs that begin with these characters, at most ten."""
-        found = self._query("SELECT run_id FROM runs WHERE starts_with(run_id, ?) ORDER BY run_id LIMIT 10", [prefix])
+        found = self.query("SELECT run_id FROM runs WHERE starts_with(run_id, ?) ORDER BY run_id LIMIT 10", [prefix])
         return [str(run_id) for run_id in found["run_id"].to_pylist()]
 
     def files(self) -> list[str]:
         """Return every file that holds runs."""
         return [
-            str(name) for name in self._query("SELECT DISTINCT file FROM runs ORDER BY file", [])["file"].to_pylist()
+            str(name) for name in self.query("SELECT DISTINCT file FROM runs ORDER BY file", [])["file"].to_pylist()
         ]
 
     def _ingest(self, paths: Sequence[Path]) -> None:
@@ -193,13 +192,20 @@ class Store:
         return False
 
     def _files(self, run_ids: Sequence[str]) -> list[str]:
-        found = self._query(
+        if not run_ids:
+            return []
+        found = self.query(
             "SELECT DISTINCT file FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [list(run_ids)]
         )
         return [str(name) for name in found["file"].to_pylist()]
 
-    def _over_files(self, run_ids: Sequence[str], select: str, live: pa.Table | None = None) -> pa.Table:
-        """Run a SELECT over ``source``, the stored rows of these runs, and the table ``live`` if there is one."""
+    def over_files(
+        self, run_ids: Sequence[str], select: str, live: pa.Table | None = None, more: Sequence[Any] = ()
+    ) -> pa.Table:
+        """Run a SELECT, for use within this room, over ``source``, the stored rows of these runs, and ``live``.
+
+        The text may begin with further CTEs, after a comma; ``more`` are its parameters.
+        """
         files = self._files(run_ids)
         # A run may lie in several of these files; only its row in the file that it was taken in from counts.
         source = """
@@ -210,9 +216,13 @@ class Store:
         values: list[Any] = [files, list(run_ids)]
         if not files:
             source, values = f"SELECT {_EMPTY}", []
-        return self._query(f"WITH source AS ({source}) {select}", values, live)
+        return self.query(f"WITH source AS ({source}) {select}", [*values, *more], live)
 
-    def _query(self, text: str, values: Sequence[Any], live: pa.Table | None = None) -> pa.Table:
+    def query(self, text: str, values: Sequence[Any], live: pa.Table | None = None) -> pa.Table:
+        """Ask the table ``runs``, for use within this room; ``live`` is a table that the text may name.
+
+        StoreError if a part cannot be read.
+        """
         # A cursor is a connection of its own to the same database: threads do not wait for each other.
         cursor = self._db.cursor()
         try:
@@ -225,16 +235,6 @@ class Store:
             ) from error
         finally:
             cursor.close()
-
-
-def _where(filters: Filters) -> tuple[str, list[Any]]:
-    clauses, values = [], []
-    for name, allowed in filters.items():
-        if name not in SCALARS:
-            check_field(name)
-        clauses.append(f"list_contains(?, {name})")
-        values.append(list(allowed))
-    return " AND ".join(clauses) or "true", values
 
 
 def _known(columns: Sequence[str]) -> list[str]:

@@ -12,7 +12,6 @@ from jsc_explore import data
 from jsc_explore.analysis.classes import confusion_shares, lost_classes, lost_counts, per_class
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.paired import Difference, compare, sentence
-from jsc_explore.analysis.prediction import Forecast, predict
 from jsc_explore.charts import compare as charts
 from jsc_explore.charts.style import QUANTITIES, difference_unit, format_score, is_share, is_time
 from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, format_value
@@ -20,10 +19,11 @@ from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
 from jsc_explore.jobs.ask import ask
 from jsc_explore.jobs.estimate import expected_seconds, format_seconds
-from jsc_explore.store.cells import CONFIG_FIELDS, cell_table, seed_table
+from jsc_explore.store.cells import CONFIG_FIELDS, seed_table
 from jsc_explore.store.schema import SCORES
 from jsc_explore.views import pair, resources
 from jsc_explore.views.choice import choose
+from jsc_explore.views.forecast import forecast
 
 REFRESH_S = 1.0
 ALL_SEEDS = "all seeds"
@@ -179,22 +179,15 @@ def _missing(side: str, config: RunConfig, score: str) -> None:
 
 
 def _expected(config: RunConfig, score: str) -> str:
-    forecast = _forecast(resources.store().version, config.to_dict(), score)
-    found = forecast.predictions[0]
-    if found is None or forecast.calibration is None:
+    expected = forecast([config], score)
+    found = expected.predictions[0]
+    if found is None or expected.calibration is None:
         return "Too little is known around it to predict a score."
     low, high = (format_score(score, end) for end in (found.low, found.high))
     return (
         f"Predicted: {format_score(score, found.mean)}, 80% band {low} to {high} "
-        f"({100 * forecast.calibration.share:.0f}% of {forecast.calibration.held_out} held-out cells lay in theirs)."
+        f"({100 * expected.calibration.share:.0f}% of {expected.calibration.held_out} held-out cells lay in theirs)."
     )
-
-
-@st.cache_data(show_spinner="Predicting …", max_entries=64)
-def _forecast(version: int, config: dict[str, Any], score: str) -> Forecast:
-    run = RunConfig.from_dict(config)
-    scope = {"dataset": [run.dataset], "protocol": [run.protocol], "data_digest": [data.digest(run.dataset)]}
-    return predict(cell_table(resources.store(), score, scope).to_pylist(), [run], score)
 
 
 def _train(runs: Sequence[RunConfig]) -> None:

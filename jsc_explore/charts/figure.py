@@ -1,0 +1,57 @@
+"""A figure: a chart over tables that are named, so that its drawing is made once, its tables as often as they change.
+
+Building a layered chart in Altair and checking it takes some 90 ms, more than a live refresh may cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import altair as alt
+import pyarrow as pa
+
+from jsc_explore.charts.style import Drawing
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A Vega-Lite spec whose data are the named ``tables``, and what it shows in words."""
+
+    spec: Mapping[str, Any]
+    tables: Mapping[str, pa.Table]
+    words: str
+    # Where a figure has fixed width (a file, not a page), in pixels.
+    width: int = field(default=640)
+
+    def for_page(self) -> dict[str, Any]:
+        """Return the spec with Arrow tables as its data sets, as a page takes it."""
+        return {**self.spec, "datasets": dict(self.tables)}
+
+    def for_file(self, ground: str = "white") -> dict[str, Any]:
+        """Return the spec with rows as its data sets, on a ground of this colour: complete by itself."""
+        rows = {name: table.to_pylist() for name, table in self.tables.items()}
+        config = {**self.spec.get("config", {}), "font": "sans-serif"}
+        config["axis"] = {"titleFontWeight": "normal", "domainColor": "#888", **config.get("axis", {})}
+        config["legend"] = {"titleFontWeight": "normal", **config.get("legend", {})}
+        size = {"width": self.width, "padding": 12, "background": ground}
+        return {**self.spec, **size, "config": config, "datasets": rows}
+
+
+def named(name: str) -> alt.Chart:
+    """Return an empty chart over the table of this name."""
+    return alt.Chart(alt.NamedData(name=name))
+
+
+def skeleton(chart: Drawing) -> dict[str, Any]:
+    """Return the checked spec of a chart over named tables; how it looks is left to the page's theme."""
+    with alt.theme.enable("none"):
+        spec: dict[str, Any] = chart.to_dict()
+    return spec
+
+
+def letters(size: float) -> dict[str, Any]:
+    """Return the config of axes and legends whose letters are ``size`` times the usual."""
+    axis = {"labelFontSize": round(12 * size), "titleFontSize": round(13 * size)}
+    return {"axis": axis, "legend": {"labelFontSize": round(12 * size), "titleFontSize": round(13 * size)}}

@@ -1,0 +1,60 @@
+"""Figures and tables as files: SVG, PNG and PDF without a network, CSV and Parquet, all in one ZIP."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from jsc_explore.charts.figure import Figure
+
+Picture = Literal["svg", "png", "pdf"]
+PICTURES: tuple[Picture, ...] = ("svg", "png", "pdf")
+# Twice the pixels of a screen: sharp on a slide.
+PNG_SCALE = 2.0
+
+
+def picture(figure: Figure, kind: Picture) -> bytes:
+    """Return a figure as an SVG, PNG or PDF file, drawn offline."""
+    import vl_convert
+
+    # Data and drawing are complete; an address in a spec would be a mistake, and nothing is fetched for it.
+    options: dict[str, Any] = {"allowed_base_urls": []}
+    spec = figure.for_file()
+    if kind == "svg":
+        return str(vl_convert.vegalite_to_svg(spec, **options)).encode()
+    if kind == "png":
+        return bytes(vl_convert.vegalite_to_png(spec, scale=PNG_SCALE, **options))
+    return bytes(vl_convert.vegalite_to_pdf(spec, **options))
+
+
+def table_file(table: pa.Table, kind: Literal["csv", "parquet"]) -> bytes:
+    """Return a table as a CSV or Parquet file."""
+    stream = io.BytesIO()
+    if kind == "csv":
+        pyarrow.csv.write_csv(table, stream)
+    else:
+        pq.write_table(table, stream, compression="zstd")
+    return stream.getvalue()
+
+
+def bundle(
+    figures: Mapping[str, Figure], tables: Mapping[str, pa.Table], texts: Mapping[str, str], folder: str
+) -> bytes:
+    """Return a ZIP of one folder: every figure in each format, every table as CSV and Parquet, texts by file name."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in texts.items():
+            archive.writestr(f"{folder}/{name}", text)
+        for name, figure in figures.items():
+            for kind in PICTURES:
+                archive.writestr(f"{folder}/{name}.{kind}", picture(figure, kind))
+        for name, table in tables.items():
+            archive.writestr(f"{folder}/{name}.csv", table_file(table, "csv"))
+            archive.writestr(f"{folder}/{name}.parquet", table_file(table, "parquet"))
+    return stream.getvalue()

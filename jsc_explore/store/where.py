@@ -1,0 +1,318 @@
+"""The text filter: SQL's WHERE language over the columns of a run, read by a grammar of its own.
+
+What a user types never reaches the database. It is parsed into an expression over an allow-list of columns, operators
+and functions, each with its type, and written anew with every constant as a parameter: it can neither write nor read
+anything but the runs, and an error knows its place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from jsc_explore.errors import FieldError
+from jsc_explore.store.schema import COLUMNS, SCALARS
+
+Type = Literal["number", "text", "bool"]
+MAX_TEXT, MAX_DEPTH = 2000, 40
+_TYPE_OF_ARROW: tuple[tuple[Callable[[Any], bool], Type], ...] = (
+    (pa.types.is_boolean, "bool"),
+    (pa.types.is_string, "text"),
+    (lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind), "number"),
+)
+# Not columns of the file, but what one wants to say of a run.
+_MADE_UP: dict[str, tuple[str, Type]] = {
+    "dead": ("(len(dead_classes) > 0)", "bool"),
+    "diverged": ("(status = 'diverged')", "bool"),
+}
+_FUNCTIONS: dict[str, tuple[str, Type, Type]] = {
+    "abs": ("abs({})", "number", "number"),
+    "round": ("round({})", "number", "number"),
+    # A logarithm of zero is an error in SQL that would end the whole query; here it is unknown.
+    "ln": ("ln(nullif(greatest({}, 0), 0))", "number", "number"),
+    "log10": ("log10(nullif(greatest({}, 0), 0))", "number", "number"),
+    "log2": ("log2(nullif(greatest({}, 0), 0))", "number", "number"),
+    "lower": ("lower({})", "text", "text"),
+    "upper": ("upper({})", "text", "text"),
+    "length": ("length({})", "text", "number"),
+}
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<text>'(?:[^']|'')*')|(?P<word>[A-Za-z_]\w*)"
+    r"|(?P<sign><=|>=|<>|!=|==|[=<>+\-*/(),]))"
+)
+_COMPARISONS = ("=", "==", "<>", "!=", "<", "<=", ">", ">=")
+_KEYWORDS = frozenset({"and", "or", "not", "in", "between", "like", "ilike", "is", "null", "true", "false"})
+
+
+class FilterError(FieldError):
+    """A text filter that cannot be read; ``position`` counts the characters before the place that is wrong."""
+
+    def __init__(self, text: str, position: int, rule: str, remedy: str) -> None:
+        self.text, self.position = text, position
+        super().__init__("filter", text, f"{rule} at character {position + 1}", remedy)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.text, self.position, self.rule, self.remedy, self.args)
+
+    def pointed(self) -> str:
+        """Return the text and, on a line below, a mark under the place that is wrong."""
+        return f"{self.text}\n{' ' * self.position}^"
+
+
+def _again(text: str, position: int, rule: str, remedy: str, args: tuple[str, ...]) -> FilterError:
+    error = FilterError(text, position, rule, remedy)
+    error.rule, error.args = rule, args
+    return error
+
+
+def filter_columns() -> dict[str, Type]:
+    """Return the names a text filter may use, with their types."""
+    return dict(_columns())
+
+
+@lru_cache(maxsize=256)
+def read_filter(text: str) -> tuple[str, tuple[Any, ...]]:
+    """Return the condition a text stands for as SQL with its parameters; nothing typed stands in the SQL itself.
+
+    Raises FilterError with the place and the reason.
+    """
+    if len(text) > MAX_TEXT:
+        raise FilterError(text[:MAX_TEXT], MAX_TEXT, f"must have at most {MAX_TEXT} characters", "shorten it")
+    return _Parser(text).condition()
+
+
+@lru_cache(maxsize=1)
+def _columns() -> dict[str, Type]:
+    known: dict[str, Type] = {name: kind for name, (_, kind) in _MADE_UP.items()}
+    for column in COLUMNS:
+        for is_type, kind in _TYPE_OF_ARROW:
+            if column.name in SCALARS and is_type(column.type):
+                known[column.name] = kind
+    return known
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+    position: int
+
+
+@dataclass(frozen=True)
+class _Expression:
+    sql: str
+    values: tuple[Any, ...]
+    type: Type
+    position: int
+
+
+class _Parser:
+    """Recursive descent: or, and, not, comparison, sum, product, sign, primary; each level one method."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens = self._split()
+        self.at = 0
+        self.depth = 0
+
+    def condition(self) -> tuple[str, tuple[Any, ...]]:
+        whole = self._bool(self._or())
+        if self._peek().kind != "end":
+            raise self._error(
+                self._peek(), f"{self._peek().text!r} is one too many", "join conditions with and, or; close brackets"
+            )
+        return whole.sql, whole.values
+
+    def _split(self) -> list[_Token]:
+        tokens, position = [], 0
+        end = len(self.text.rstrip())
+        while position < end:
+            match = _TOKEN.match(self.text, position)
+            if match is None:
+                start = position + len(self.text[position:]) - len(self.text[position:].lstrip())
+                open_quote = self.text[start] == "'"
+                raise FilterError(
+                    self.text,
+                    start,
+                    "a quote is opened and never closed" if open_quote else f"{self.text[start]!r} cannot stand",
+                    "close it with '" if open_quote else "write e.g. val_acc > 0.7 and optimizer = 'sgd'",
+                )
+            kind = str(match.lastgroup)
+            tokens.append(_Token(kind, match.group(kind), match.start(kind)))
+            position = match.end()
+        return [*tokens, _Token("end", "the end", end)]
+
+    def _peek(self) -> _Token:
+        return self.tokens[self.at]
+
+    def _take(self, *texts: str) -> _Token | None:
+        token = self._peek()
+        if token.kind in ("word", "sign") and token.text.lower() in texts:
+            self.at += 1
+            return token
+        return None
+
+    def _need(self, text: str, remedy: str) -> None:
+        if not self._take(text):
+            raise self._error(self._peek(), f"{text!r} is missing", remedy)
+
+    def _error(self, token: _Token | _Expression, rule: str, remedy: str) -> FilterError:
+        return FilterError(self.text, token.position, rule, remedy)
+
+    def _bool(self, node: _Expression) -> _Expression:
+        if node.type != "bool":
+            raise self._error(node, "a condition is wanted", "compare it with something, e.g. val_acc > 0.7")
+        return node
+
+    def _or(self) -> _Expression:
+        return self._chain("or", lambda: self._chain("and", self._not))
+
+    def _chain(self, word: str, part: Callable[[], _Expression]) -> _Expression:
+        node = part()
+        while self._take(word):
+            node = self._bool(node)
+            right = self._bool(part())
+            node = _Expression(
+                f"({node.sql} {word.upper()} {right.sql})", node.values + right.values, "bool", node.position
+            )
+        return node
+
+    def _not(self) -> _Expression:
+        if token := self._take("not"):
+            inner = self._bool(self._deeper(self._not, token))
+            return _Expression(f"(NOT {inner.sql})", inner.values, "bool", token.position)
+        return self._comparison()
+
+    def _comparison(self) -> _Expression:
+        left = self._sum()
+        if token := self._take(*_COMPARISONS):
+            right = self._same(left, self._sum())
+            sign = {"==": "=", "!=": "<>"}.get(token.text, token.text)
+            return _Expression(f"({left.sql} {sign} {right.sql})", left.values + right.values, "bool", left.position)
+        if self._take("is"):
+            negated = "NOT " if self._take("not") else ""
+            self._need("null", "write is null or is not null")
+            return _Expression(f"({left.sql} IS {negated}NULL)", left.values, "bool", left.position)
+        negated = "NOT " if self._take("not") else ""
+        if self._take("in"):
+            return self._among(left, negated)
+        if self._take("between"):
+            low = self._same(left, self._sum())
+            self._need("and", "write between 0.6 and 0.7")
+            high = self._same(left, self._sum())
+            return _Expression(
+                f"({left.sql} {negated}BETWEEN {low.sql} AND {high.sql})",
+                left.values + low.values + high.values,
+                "bool",
+                left.position,
+            )
+        if token := self._take("like", "ilike"):
+            pattern = self._same(left, self._sum(), wanted="text")
+            return _Expression(
+                f"({left.sql} {negated}{token.text.upper()} {pattern.sql})",
+                left.values + pattern.values,
+                "bool",
+                left.position,
+            )
+        if negated:
+            raise self._error(self._peek(), "'not' stands before nothing", "write not in, not between or not like")
+        return left
+
+    def _among(self, left: _Expression, negated: str) -> _Expression:
+        self._need("(", "write in ('adam', 'sgd')")
+        items = [self._same(left, self._sum())]
+        while self._take(","):
+            items.append(self._same(left, self._sum()))
+        self._need(")", "close the list with )")
+        values = left.values + tuple(value for item in items for value in item.values)
+        return _Expression(
+            f"({left.sql} {negated}IN ({', '.join(item.sql for item in items)}))", values, "bool", left.position
+        )
+
+    def _same(self, left: _Expression, right: _Expression, wanted: Type | None = None) -> _Expression:
+        for node in (left, right) if wanted else (right,):
+            if node.type != (wanted or left.type):
+                raise self._error(
+                    node,
+                    f"a {wanted or left.type} is wanted, this is a {node.type}",
+                    "texts stand in single quotes, numbers without",
+                )
+        return right
+
+    def _sum(self) -> _Expression:
+        return self._arithmetic(("+", "-"), lambda: self._arithmetic(("*", "/"), self._sign))
+
+    def _arithmetic(self, signs: tuple[str, ...], part: Callable[[], _Expression]) -> _Expression:
+        node = part()
+        while token := self._take(*signs):
+            right = part()
+            self._same(node, right, wanted="number")
+            node = _Expression(
+                f"({node.sql} {token.text} {right.sql})", node.values + right.values, "number", node.position
+            )
+        return node
+
+    def _sign(self) -> _Expression:
+        if token := self._take("-", "+"):
+            inner = self._deeper(self._sign, token)
+            self._same(inner, inner, wanted="number")
+            return _Expression(f"({token.text} {inner.sql})", inner.values, "number", token.position)
+        return self._primary()
+
+    def _primary(self) -> _Expression:
+        token = self._peek()
+        self.at += token.kind != "end"
+        if token.kind == "number":
+            return _Expression("?::DOUBLE", (float(token.text),), "number", token.position)
+        if token.kind == "text":
+            return _Expression("?::VARCHAR", (token.text[1:-1].replace("''", "'"),), "text", token.position)
+        if token.text == "(":
+            inner = self._deeper(self._or, token)
+            self._need(")", "close the bracket with )")
+            return inner
+        if token.kind == "word" and token.text.lower() in ("true", "false"):
+            return _Expression(token.text.upper(), (), "bool", token.position)
+        if token.kind == "word" and token.text.lower() not in _KEYWORDS:
+            return self._named(token)
+        raise self._error(
+            token, f"a column, a number or a 'text' is wanted, not {token.text}", "write e.g. val_acc > 0.7"
+        )
+
+    def _named(self, token: _Token) -> _Expression:
+        name = token.text.lower()
+        if self._peek().text == "(":
+            return self._call(token)
+        kind = _columns().get(name)
+        if kind is None:
+            near = difflib.get_close_matches(name, [*_columns(), *_FUNCTIONS], n=1)
+            remedy = f"did you mean {near[0]}?" if near else "texts stand in single quotes; docs/results.md has columns"
+            raise self._error(token, f"{token.text!r} is no column of a run", remedy)
+        # As DOUBLE, or a product of whole numbers could overflow and end the query.
+        sql = _MADE_UP[name][0] if name in _MADE_UP else f"{name}::DOUBLE" if kind == "number" else name
+        return _Expression(sql, (), kind, token.position)
+
+    def _call(self, token: _Token) -> _Expression:
+        if token.text.lower() not in _FUNCTIONS:
+            near = difflib.get_close_matches(token.text.lower(), _FUNCTIONS, n=1)
+            remedy = f"did you mean {near[0]}?" if near else "functions are " + ", ".join(_FUNCTIONS)
+            raise self._error(token, f"{token.text!r} is no function here", remedy)
+        form, takes, gives = _FUNCTIONS[token.text.lower()]
+        self._need("(", "open a bracket")
+        inner = self._deeper(self._sum, token)
+        self._same(inner, inner, wanted=takes)
+        self._need(")", "close the bracket with )")
+        return _Expression(form.format(inner.sql), inner.values, gives, token.position)
+
+    def _deeper(self, part: Callable[[], _Expression], token: _Token) -> _Expression:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self._error(token, f"is nested deeper than {MAX_DEPTH} levels", "write it flatter")
+        node = part()
+        self.depth -= 1
+        return node

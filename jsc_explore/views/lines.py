@@ -1,0 +1,238 @@
+"""Which curves are drawn: the configs behind the chosen cells, how each is called, and the points of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import streamlit as st
+
+from jsc_explore.analysis.cells import Cell, in_order
+from jsc_explore.charts.curves import Line
+from jsc_explore.charts.style import COLOUR_BY
+from jsc_explore.config import FIELDS, format_value
+from jsc_explore.record import POINT_FIELDS
+from jsc_explore.store.slices import Points, configs, curve_points, run_ids
+from jsc_explore.views import resources, url
+from jsc_explore.views.slicing import Slice
+
+# More lines than these are a carpet; what is left out is said.
+MAX_LINES, MAX_CONTEXT = 16, 60
+# Rows sent to the browser, about 60 bytes each.
+MAX_ROWS, MAX_CONTEXT_ROWS = 6000, 3000
+
+
+@dataclass(frozen=True)
+class Config:
+    """A config that is drawn: its fields by name, its stored seeds and those under way."""
+
+    config_id: str
+    fields: Mapping[str, Any]
+    n: int
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is drawn: configs in colour and behind them; how each is called; what must be said about it.
+
+    ``titles`` say what the names of colours and of dashes are values of.
+    """
+
+    configs: list[Config]
+    context: list[Config]
+    lines: dict[str, Line]
+    groups: list[str]
+    dashes: list[str]
+    titles: tuple[str, str]
+    ordered: bool
+    notes: list[str] = field(default_factory=list)
+
+
+def choose(view: Slice, cells: Sequence[Cell], chosen: Sequence[Cell], colour: str, dash: str) -> Chosen:
+    """Choose the lines: those of the chosen cells in colour, the others of the slice in grey."""
+    drawn = list(chosen) or _default_cells(view, cells)
+    places = {cell.place for cell in drawn}
+    stored, total = _configs(resources.store().version, view)
+    growing = {cell.config_id: cell for cell in drawn if cell.active}
+    picked = _within(view, places) if total > len(stored) else stored
+    picked = [config for config in picked if tuple(config.fields[name] for name in view.axes) in places]
+    known = {config.config_id for config in picked}
+    picked = [_with_growing(config, growing) for config in picked]
+    picked += [
+        Config(cell.config_id, cell.config.to_dict(), len(cell.active))
+        for cell in growing.values()
+        if cell.config_id not in known
+    ]
+    order = {cell.place: i for i, cell in enumerate(drawn)}
+    picked.sort(key=lambda one: (order[tuple(one.fields[name] for name in view.axes)], one.config_id))
+    notes = []
+    if len(picked) > MAX_LINES:
+        notes.append(f"{MAX_LINES} of {len(picked)} configs are drawn: choose fewer cells or narrow a filter")
+        picked = picked[:MAX_LINES]
+    known = {config.config_id for config in picked}
+    others = [config for config in stored if config.config_id not in known]
+    if total - len(known) > MAX_CONTEXT:
+        notes.append(f"grey: {MAX_CONTEXT} of {total - len(known):,} other configs")
+    differing = _differing(view, picked)
+    lines, groups, dashes = _named(picked, view.axes, differing, colour, dash)
+    told = differing if colour == COLOUR_BY else [colour]
+    titles = (", ".join(FIELDS[name].label for name in told), FIELDS[dash].label if dash != url.NONE else "")
+    lines |= {config.config_id: Line(_name(view, config), chosen=False) for config in others[:MAX_CONTEXT]}
+    ordered = colour != COLOUR_BY and FIELDS[colour].kind in ("int", "float")
+    return Chosen(picked, others[:MAX_CONTEXT], lines, groups, dashes, titles, ordered, notes)
+
+
+def points(
+    view: Slice,
+    drawn: Chosen,
+    x: str,
+    quantities: tuple[str, ...],
+    span: tuple[float, float] | None,
+    live: pa.Table | None,
+) -> tuple[Points, Points]:
+    """Return the points of the chosen configs with every seed, and the means of those behind them.
+
+    What is stored is read once for each version of the store; only what grows is read anew.
+    """
+    version = resources.store().version
+    grows = set(live["config_id"].to_pylist()) if live is not None else set()
+    still = tuple(config.config_id for config in drawn.configs if config.config_id not in grows)
+    chosen = _points(version, view, still, x, quantities, span, MAX_ROWS, True)
+    moving = tuple(config.config_id for config in drawn.configs if config.config_id in grows)
+    if moving and live is not None:
+        stored = _run_ids(version, view, moving)
+        fresh = live.filter(pa.compute.invert(pa.compute.is_in(live["run_id"], pa.array(stored, pa.string()))))
+        fresh = fresh.filter(pa.compute.is_in(fresh["config_id"], pa.array(moving)))
+        growing = curve_points(resources.store(), stored, x, quantities, budget=MAX_ROWS, span=span, live=fresh)
+        chosen = Points(
+            pa.concat_tables([chosen.seeds, growing.seeds]),
+            pa.concat_tables([chosen.means, growing.means]),
+            max(chosen.stride, growing.stride),
+            chosen.total + growing.total,
+        )
+    behind = tuple(config.config_id for config in drawn.context)
+    return chosen, _points(version, view, behind, x, quantities[:1], span, MAX_CONTEXT_ROWS, False)
+
+
+def live_points(cells: Sequence[Cell], points: Mapping[str, Sequence[Mapping[str, Any]]]) -> pa.Table | None:
+    """Return the points of this grid's running jobs, as ``curve_points`` takes them; None if there are none."""
+    rows = [
+        {"run_id": job.run_id, "config_id": cell.config_id, "seed": job.config.seed, **point}
+        for cell in cells
+        for job in cell.active
+        for point in points.get(job.run_id, [])
+    ]
+    return pa.Table.from_pylist(rows, schema=_LIVE) if rows else None
+
+
+def _default_cells(view: Slice, cells: Sequence[Cell]) -> list[Cell]:
+    """Choose what to show before anything is clicked: what is growing, else the row of the default value.
+
+    In a grid with facets these are the cells of both default values: what the facet is there to compare.
+    """
+    growing = [cell for cell in cells if cell.active]
+    row = [
+        cell
+        for cell in cells
+        if cell.n and cell.y == getattr(view.base, view.y) and (not view.facet or cell.x == getattr(view.base, view.x))
+    ]
+    return growing[:6] or row[:8] or [cell for cell in cells if cell.n][:6]
+
+
+def _with_growing(config: Config, growing: Mapping[str, Cell]) -> Config:
+    cell = growing.get(config.config_id)
+    more = sum(job.config.seed not in cell.seeds for job in cell.active) if cell else 0
+    return Config(config.config_id, config.fields, config.n + more)
+
+
+def _differing(view: Slice, picked: Sequence[Config]) -> list[str]:
+    """Return the fields that tell configs apart; the axes where there is nothing to tell apart."""
+    return [
+        name for name in FIELDS if name != "seed" and len({config.fields[name] for config in picked}) > 1
+        and (name != "momentum" or any(config.fields["optimizer"] == "sgd" for config in picked))
+    ] or list(view.axes)  # fmt: skip
+
+
+def _named(
+    picked: Sequence[Config], axes: Sequence[str], differing: Sequence[str], colour: str, dash: str
+) -> tuple[dict[str, Line], list[str], list[str]]:
+    """Name the chosen configs: in full, and by what gives them their colour and their dash."""
+    counts: dict[Any, int] = {}
+    for config in picked:
+        key = config.config_id if colour == COLOUR_BY else config.fields[colour]
+        counts[key] = counts.get(key, 0) + config.n
+
+    def words(name: str, config: Config) -> str:
+        return f"{FIELDS[name].label} {format_value(name, config.fields[name])}"
+
+    def group(config: Config) -> str:
+        by, key = (differing, config.config_id) if colour == COLOUR_BY else ([colour], config.fields[colour])
+        return ", ".join(format_value(name, config.fields[name]) for name in by) + f" (n={counts[key]})"
+
+    lines = {
+        config.config_id: Line(
+            ", ".join(words(name, config) for name in dict.fromkeys((*axes, *differing))),
+            group(config),
+            format_value(dash, config.fields[dash]) if dash != url.NONE else "",
+        )
+        for config in picked
+    }
+    groups = list(dict.fromkeys(line.group for line in lines.values()))
+    if colour != COLOUR_BY:
+        by_value = {config.fields[colour]: lines[config.config_id].group for config in picked}
+        groups = [by_value[value] for value in in_order(colour, by_value)]
+    dashes: list[str] = []
+    if dash != url.NONE:
+        by_dash = {config.fields[dash]: lines[config.config_id].dash for config in picked}
+        dashes = [by_dash[value] for value in in_order(dash, by_dash)]
+    return lines, groups, dashes
+
+
+def _name(view: Slice, config: Config) -> str:
+    return ", ".join(f"{FIELDS[name].label} {format_value(name, config.fields[name])}" for name in view.axes)
+
+
+def _as_configs(table: pa.Table) -> list[Config]:
+    return [Config(row["config_id"], row, row["n"]) for row in table.to_pylist()]
+
+
+@st.cache_data(show_spinner=False, max_entries=64, hash_funcs={Slice: repr})
+def _configs(version: int, view: Slice) -> tuple[list[Config], int]:
+    table, total = configs(resources.store(), view.filters, view.text, limit=4 * MAX_CONTEXT)
+    return _as_configs(table), total
+
+
+def _within(view: Slice, places: set[tuple[Any, ...]]) -> list[Config]:
+    """Return the configs in or near these places, in a slice too large to be taken whole."""
+    narrowed = {name: sorted({place[i] for place in places}) for i, name in enumerate(view.axes)}
+    table, _ = configs(resources.store(), {**view.filters, **narrowed}, view.text, limit=2000)
+    return _as_configs(table)
+
+
+@st.cache_data(show_spinner=False, max_entries=256, hash_funcs={Slice: repr})
+def _run_ids(version: int, view: Slice, config_ids: tuple[str, ...]) -> list[str]:
+    # The config says all about its fields; of the filters only the text may pass some of its runs and not others.
+    return run_ids(resources.store(), {"config_id": list(config_ids)}, view.text)
+
+
+@st.cache_data(show_spinner=False, max_entries=128, hash_funcs={Slice: repr})
+def _points(
+    version: int,
+    view: Slice,
+    config_ids: tuple[str, ...],
+    x: str,
+    quantities: tuple[str, ...],
+    span: tuple[float, float] | None,
+    budget: int,
+    each_seed: bool,
+) -> Points:
+    runs = _run_ids(version, view, config_ids) if config_ids else []
+    return curve_points(resources.store(), runs, x, quantities, budget=budget, span=span, each_seed=each_seed)
+
+
+_LIVE = pa.schema(
+    [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32())]
+    + [(name, pa.int64() if name in ("step", "samples") else pa.float64()) for name in POINT_FIELDS]
+)

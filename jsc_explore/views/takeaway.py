@@ -1,0 +1,125 @@
+"""Taking it away: every chart as SVG, PNG and PDF, the drawn tables, the commands that reproduce each run, one ZIP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+import pyarrow as pa
+import streamlit as st
+
+from jsc_explore import __version__
+from jsc_explore.analysis.cells import Cell
+from jsc_explore.charts.curves import MEANS, SEEDS
+from jsc_explore.charts.figure import Figure
+from jsc_explore.charts.files import PICTURES, bundle, picture, table_file
+from jsc_explore.config import FIELDS, RunConfig
+from jsc_explore.store.slices import configs, seeds_of
+from jsc_explore.views import curves_panel, grid_panel, panels, resources, saved, url
+from jsc_explore.views.slicing import Slice
+
+# Every run of a larger slice is one command of `jsc-explore list` away; a file of more lines is read by nobody.
+MAX_COMMANDS = 2000
+FOLDER = "jsc-explore-view"
+
+
+@st.dialog("Take away", width="large")
+def dialog(view: Slice) -> None:
+    """Offer what the page shows as files; each is made when it is asked for."""
+    figures, tables = contents(view)
+    st.caption("What the page shows now, without what is still growing. Files are made on the click.")
+    for name, figure in figures.items():
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{name.replace('_', ' ').capitalize()}**", width="stretch")
+            for kind in PICTURES:
+                _button(kind.upper(), f"{name}.{kind}", partial(picture, figure, kind))
+    for name, table in tables.items():
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**Table of {name.replace('_', ' ')}**, {table.num_rows:,} rows", width="stretch")
+            _button("CSV", f"{name}.csv", partial(table_file, table, "csv"))
+            _button("Parquet", f"{name}.parquet", partial(table_file, table, "parquet"))
+    lines = commands(view)
+    with st.expander(f"Command lines that reproduce {len(lines):,} configurations"):
+        st.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
+    st.download_button(
+        "Everything in one ZIP",
+        # Made outside the page's run: everything it needs is handed over.
+        partial(bundle, figures, tables, _texts(view, lines), FOLDER),
+        f"{FOLDER}.zip",
+        icon=":material/folder_zip:",
+        type="primary",
+        on_click="ignore",
+        key="zip",
+    )
+
+
+def contents(view: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
+    """Return the figures and tables of the page by file name, drawn for white paper."""
+    cells = grid_panel.cells_of(view, [])
+    drawn_curves = curves_panel.panels(view, cells, {}, "light")
+    grids = grid_panel.parts(view, cells, "light")
+    figures = {_numbered("grid", i, len(grids)): part.figure for i, part in enumerate(grids)}
+    curves = drawn_curves.figures
+    figures |= {_numbered("curves", i, len(curves)): figure for i, (_, figure) in enumerate(curves)}
+    tables = {"grid": cells_table(view, cells)}
+    for name, source in (("curves_means", MEANS), ("curves_seeds", SEEDS)):
+        parts = [figure.tables[source] for _, figure in curves]
+        if parts and sum(part.num_rows for part in parts):
+            tables[name] = pa.concat_tables(parts)
+    return figures, tables
+
+
+def cells_table(view: Slice, cells: Sequence[Cell]) -> pa.Table:
+    """Return the grid as a table: a row a cell, the axes by their names, figures as numbers."""
+    figures = ("mean", "sd", "low", "high", "n", "n_configs", "n_dead", "n_diverged")
+    rows = [
+        {**dict(zip(view.axes, cell.place, strict=True)), "score": view.score, "state": cell.state,
+         **{name: getattr(cell, name) for name in figures}, "config_id": cell.config_id}
+        for cell in cells
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows)
+
+
+def commands(view: Slice) -> list[str]:
+    """Return the command lines that train every run of the slice, or answer it from the store."""
+    table, total = configs(resources.store(), view.filters, view.text, limit=MAX_COMMANDS)
+    seeds = seeds_of(resources.store(), table["config_id"].to_pylist())
+    lines = [
+        panels.command(RunConfig(**{name: row[name] for name in FIELDS if name != "seed"}), seeds[row["config_id"]])
+        for row in table.to_pylist()
+    ]
+    if total > len(lines):
+        lines.append(f"# {total - len(lines):,} more configurations: jsc-explore list shows them")
+    return lines
+
+
+def _texts(view: Slice, lines: Sequence[str]) -> dict[str, str]:
+    sentence = grid_panel.sentence(view, grid_panel.cells_of(view, []))
+    readme = f"""{sentence}
+
+Taken from JSC Explore {__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.
+The same view, live: {saved.address()}
+
+grid.*          the grid; its table has a row a cell: mean, standard deviation and count over seeds
+curves.*        the learning curves; curves_means has the drawn means with their bands, curves_seeds every seed
+commands.sh     the command lines that reproduce every run
+view.json       what the page was asked to show
+
+Charts are SVG, PNG and PDF; tables are CSV and Parquet. A dagger marks seeds with a dead class: one that the network
+never predicts.
+"""
+    return {
+        "README.txt": readme,
+        "commands.sh": "#!/bin/sh\nset -e\n" + "\n".join(lines) + "\n",
+        "view.json": json.dumps(url.query(), indent=1),
+    }
+
+
+def _numbered(name: str, place: int, count: int) -> str:
+    return name if count == 1 else f"{name}_{place + 1}"
+
+
+def _button(label: str, name: str, make: Callable[[], bytes]) -> None:
+    st.download_button(label, make, name, on_click="ignore", key=f"take {name}", help=f"Download {name}")

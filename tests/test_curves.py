@@ -1,0 +1,205 @@
+"""Curves, networks and files: the tables that are drawn, that what is drawn is valid, and that it opens elsewhere."""
+
+import io
+import zipfile
+
+import altair as alt
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jsc_explore.analysis.intervals import half_width
+from jsc_explore.analysis.smoothing import smooth
+from jsc_explore.charts.curves import (
+    MARKS,
+    MEANS,
+    SEEDS,
+    Line,
+    Look,
+    curve_figure,
+    curve_tables,
+    quantities_of,
+    share_below_zero,
+    value_range,
+)  # fmt: skip
+from jsc_explore.charts.files import bundle, picture, table_file
+from jsc_explore.charts.network import layer_table, network_figure
+from jsc_explore.charts.style import colours
+from jsc_explore.layers import NAMED, parse
+
+
+def means_table(config_ids, quantity="val_acc", steps=(0, 10, 20), mean=0.5):
+    rows = [
+        {"config_id": c, "x": s / 10, "quantity": quantity, "mean": mean, "sd": 0.1 if n > 1 else None,
+         "low": 0.4, "high": 0.6, "n": n}
+        for c, n in config_ids.items() for s in steps
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=_MEANS)
+
+
+def seeds_table(config_id, values=(0.2, 0.6), dead="w t", quantity="val_acc"):
+    rows = [
+        {
+            "run_id": "r",
+            "config_id": config_id,
+            "seed": 3,
+            "dead": dead,
+            "x": float(i),
+            "quantity": quantity,
+            "value": v,
+        }
+        for i, v in enumerate(values)
+    ]
+    return pa.Table.from_pylist(rows, schema=_SEEDS)
+
+
+_MEANS = pa.schema(
+    [("config_id", pa.string()), ("x", pa.float64()), ("quantity", pa.string())]
+    + [(name, pa.float64()) for name in ("mean", "sd", "low", "high")]
+    + [("n", pa.int64())]
+)
+_SEEDS = pa.schema(
+    [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("dead", pa.string()),
+     ("x", pa.float64()), ("quantity", pa.string()), ("value", pa.float64())]
+)  # fmt: skip
+LINES = {"a": Line("Batch size 16", "16 (n=4)"), "b": Line("Batch size 32", chosen=False)}
+
+
+def tables(look=Look(), means=None, seeds=None):  # noqa: B008
+    means = means_table({"a": 4, "b": 1, "c": 2}) if means is None else means
+    return curve_tables(means, seeds_table("a") if seeds is None else seeds, LINES, look)
+
+
+@pytest.mark.parametrize(
+    ("band", "low", "high"),
+    [
+        ("interval", 0.5 - half_width(0.1, 4), 0.5 + half_width(0.1, 4)),
+        ("sd", 0.4, 0.6),
+        ("range", 0.4, 0.6),
+        ("none", 0.5, 0.5),
+    ],
+)
+def test_a_curve_has_mean_band_and_each_seed(band, low, high):
+    drawn = tables(Look(band=band))
+    assert set(drawn[MEANS]["config_id"].to_pylist()) == {"a", "b"}
+    first = drawn[MEANS].to_pylist()[0]
+    assert (first["low"], first["high"]) == (pytest.approx(low), pytest.approx(high))
+    assert (first["name"], first["group"], first["chosen"]) == ("Batch size 16", "16 (n=4)", True)
+    assert drawn[SEEDS]["value"].to_pylist() == [0.2, 0.6]
+
+
+def test_one_seed_has_no_interval():
+    rows = [row for row in tables()[MEANS].to_pylist() if row["config_id"] == "b"]
+    assert all(row["low"] == row["mean"] == row["high"] for row in rows)
+
+
+def test_a_seed_with_a_dead_class_is_marked_where_its_curve_ends():
+    (mark,) = tables()[MARKS].to_pylist()
+    assert (mark["x"], mark["value"], mark["mark"]) == (1.0, 0.6, "†wt")
+    assert mark["name"] == "Batch size 16, seed 3: never predicts w, t"
+    assert tables(seeds=seeds_table("a", dead=""))[MARKS].num_rows == 0
+
+
+def test_a_logarithmic_axis_leaves_out_what_is_not_above_zero_and_counts_it():
+    drawn = tables(Look(log_x=True))
+    assert drawn[MEANS]["x"].to_pylist() == [1.0, 2.0] * 2
+    look = Look(shown="val_loss", log_y=True)
+    seeds = seeds_table("a", (0.0, -1.0, 2.0), quantity="val_loss")
+    assert share_below_zero(seeds, look) == 2
+    assert tables(look, means_table({"a": 2}, "val_loss"), seeds)[SEEDS]["value"].to_pylist() == [2.0]
+    assert share_below_zero(seeds, Look()) == 0
+
+
+def test_training_and_validation_together_are_told_apart_by_their_dash():
+    assert quantities_of("acc") == ("val_acc", "train_acc")
+    means = pa.concat_tables([means_table({"a": 2}), means_table({"a": 2}, "train_acc")])
+    drawn = tables(Look(shown="acc"), means)
+    assert drawn[MEANS]["dash"].to_pylist() == ["validation"] * 3 + ["training"] * 3
+
+
+def test_smoothing_keeps_the_raw_mean_and_never_reaches_into_another_curve():
+    means = pa.concat_tables([means_table({"a": 2}, mean=0.2), means_table({"b": 2}, mean=0.8)])
+    drawn = tables(Look(smoothing=0.9), means)[MEANS]
+    assert drawn["mean"].to_pylist() == [0.2] * 3 + [0.8] * 3
+    assert drawn["smooth"].to_pylist() == pytest.approx([0.2] * 3 + [0.8] * 3)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0, 0.99))
+def test_a_smoothed_curve_stays_within_what_it_smooths(values, weight):
+    smoothed = smooth(values, weight)
+    assert len(smoothed) == len(values)
+    assert smoothed[0] == pytest.approx(values[0])
+    assert min(values) - 1e-3 <= min(smoothed) <= max(smoothed) <= max(values) + 1e-3
+
+
+def test_a_smoothing_of_everything_is_refused():
+    assert smooth([1.0, 3.0], 0.0) == [1.0, 3.0]
+    with pytest.raises(ValueError, match="must lie in"):
+        smooth([1.0], 1.0)
+
+
+def test_panels_share_one_range_that_holds_all_of_them():
+    look = Look(shown="val_loss")
+    low, high = value_range([tables(look), tables(look, means_table({"a": 1}, mean=5.0))], look)
+    assert low < 0.2
+    assert high > 5.0
+    assert value_range([tables()], Look(shown="val_acc")) is None
+    assert value_range([tables(look, means_table({}), seeds_table("a", ()))], look) is None
+
+
+def test_a_recall_is_drawn_from_zero_to_one():
+    spec = curve_figure(tables(Look(shown="recall_t")), ["16 (n=4)"], [], Look(shown="recall_t")).spec
+    assert spec["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("look", [
+    Look(), Look(log_x=True, ground="dark", size=1.4), Look(shown="loss", log_y=True, smoothing=0.5),
+    Look(x="lr_sum", shown="learning_rate", x_range=(0.5, 2.0), y_range=(0.0, 1.0), band="none"),
+])  # fmt: skip
+def test_curves_are_a_valid_chart_also_without_any_row(look):
+    for drawn, groups in ((tables(look), ["16 (n=4)"]), (tables(look, means_table({}), seeds_table("a", ())), [])):
+        spec = curve_figure(drawn, groups, ["adam", "sgd"], look).for_file()
+        assert alt.Chart.from_dict(spec) is not None
+        assert {p["name"] for p in spec["params"]} == {"groups", "zoom"}
+
+
+def test_colours_are_told_apart_and_ordered_ones_walk_through_one_scale():
+    assert len(set(colours(8, False, "light"))) == 8
+    assert len(set(colours(5, True, "dark"))) == 5
+    assert len(colours(20, False, "light")) == 20
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_network_is_drawn_with_all_its_layers_and_parameters(name):
+    network = parse(name)
+    table = layer_table(network)
+    assert table.num_rows == 1 + len(network.layers)
+    assert sum(table["parameters"].to_pylist()) == network.parameters
+    figure = network_figure(network)
+    assert alt.Chart.from_dict(figure.for_file()) is not None
+    assert f"{network.parameters:,} parameters" in figure.words
+
+
+def test_a_figure_becomes_svg_png_and_pdf_without_a_network():
+    figure = network_figure(parse("jsc-tiny"))
+    svg = picture(figure, "svg").decode()
+    assert svg.startswith("<svg")
+    assert "linear" in svg
+    assert picture(figure, "png").startswith(b"\x89PNG")
+    assert picture(figure, "pdf").startswith(b"%PDF")
+
+
+def test_tables_come_back_from_csv_and_parquet_and_the_zip_holds_everything():
+    table = pa.table({"batch_size": [16, 32], "mean": [0.5, None], "model": ["a", 'b "quoted", c']})
+    assert pq.read_table(io.BytesIO(table_file(table, "parquet"))).equals(table)
+    assert pyarrow.csv.read_csv(io.BytesIO(table_file(table, "csv"))).equals(table)
+    packed = bundle({"network": network_figure(parse("jsc-tiny"))}, {"grid": table}, {"README.txt": "words"}, "view")
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert sorted(archive.namelist()) == [
+            "view/README.txt", "view/grid.csv", "view/grid.parquet",
+            "view/network.pdf", "view/network.png", "view/network.svg",
+        ]  # fmt: skip
+        assert archive.read("view/README.txt") == b"words"

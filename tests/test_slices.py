@@ -1,0 +1,201 @@
+"""Slices of the store: conditions, cells, counts and the points that are drawn, against figures worked out by hand."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from test_store import record_of
+
+from jsc_explore.config import RunConfig
+from jsc_explore.errors import FieldError, StoreError
+from jsc_explore.jobs.estimate import expected_seconds, expected_total
+from jsc_explore.store import Store
+from jsc_explore.store.saved import SavedViews
+from jsc_explore.store.slices import (
+    Between,
+    configs,
+    count_choices,
+    curve_points,
+    grid_cells,
+    run_ids,
+    seeds_of,
+    timings,
+)  # fmt: skip
+
+AXES = ("batch_size", "learning_rate")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Two batch sizes by two rates, three seeds each; seed 2 has a dead class; and one sgd config of one seed."""
+    store = Store(tmp_path_factory.mktemp("slices") / "store")
+    for batch in (16, 256):
+        for rate in (1e-3, 1e-2):
+            for seed in (0, 1, 2):
+                store.add(record_of(RunConfig(batch_size=batch, learning_rate=rate, seed=seed)))
+    store.add(record_of(RunConfig(optimizer="sgd", momentum=0.5), val_acc=0.5))
+    yield store
+    store.close()
+
+
+def cells(store, filters, text="", axes=AXES):
+    return {
+        tuple(row[name] for name in axes): row for row in grid_cells(store, axes, "val_acc", filters, text).to_pylist()
+    }
+
+
+def test_a_cell_holds_mean_spread_and_counts_of_the_runs_that_pass(store):
+    row = cells(store, {"optimizer": ["adam"]})[256, 1e-3]
+    values = [0.7, 0.71, 0.72]
+    assert row["mean"] == pytest.approx(np.mean(values))
+    assert row["sd"] == pytest.approx(np.std(values, ddof=1))
+    assert (row["n"], row["n_configs"], row["n_dead"], row["n_hidden"], row["n_diverged"]) == (3, 1, 1, 0, 0)
+    assert (row["low"], row["high"]) == (0.7, 0.72)
+
+
+def test_what_the_text_filter_leaves_out_is_hidden_not_missing(store):
+    row = cells(store, {"optimizer": ["adam"]}, "not dead and val_acc < 0.705")[16, 1e-2]
+    assert (row["n"], row["n_hidden"], row["mean"]) == (1, 2, 0.7)
+    gone = cells(store, {}, "val_acc > 1")[256, 1e-3]
+    assert (gone["n"], gone["n_hidden"], gone["mean"]) == (0, 4, None)
+
+
+def test_several_configs_of_a_cell_are_counted_and_a_third_axis_parts_them(store):
+    assert cells(store, {})[256, 1e-3]["n_configs"] == 2
+    parted = cells(store, {}, axes=(*AXES, "optimizer"))
+    assert parted[256, 1e-3, "sgd"]["n"] == 1
+    assert parted[256, 1e-3, "adam"]["n"] == 3
+
+
+def test_ranges_include_both_ends_and_a_momentum_is_asked_of_sgd_alone(store):
+    assert set(cells(store, {"batch_size": Between(16, 255)})) == {(16, 1e-3), (16, 1e-2)}
+    assert len(run_ids(store, {"batch_size": Between(16, 256), "momentum": Between(0.9, 0.9)})) == 12
+    assert len(run_ids(store, {"momentum": Between(0.5, 0.5)})) == 13
+
+
+@pytest.mark.parametrize(("axes", "score"), [(("batch", "learning_rate"), "val_acc"), (AXES, "val_ac")])
+def test_unknown_names_are_refused(store, axes, score):
+    with pytest.raises(FieldError):
+        grid_cells(store, axes, score, {})
+
+
+def test_counts_stand_beside_each_choice_given_the_other_filters(store):
+    counts = count_choices(store, {"optimizer": ["adam"], "batch_size": Between(16, 16)})
+    assert counts["learning_rate"] == {1e-3: 3, 1e-2: 3}
+    assert counts["batch_size"] == {16: 6, 256: 6}, "its own filter does not count"
+    assert counts["optimizer"] == {"adam": 6, "sgd": 0}, "what passes nowhere is still there"
+    assert count_choices(store, {}, "dead")["batch_size"] == {16: 2, 256: 2}
+
+
+def test_configs_come_with_their_fields_up_to_a_limit_and_with_their_count(store):
+    table, total = configs(store, {}, limit=2)
+    assert (table.num_rows, total) == (2, 5)
+    assert "seed" not in table.column_names
+    adam = RunConfig().config_id("d" * 64)
+    assert seeds_of(store, [adam, "nobody"]) == {adam: [0, 1, 2]}
+    assert configs(store, {"model": ["jsc-s"]})[1] == 0
+
+
+def points(store, quantities=("val_acc",), x="step", **options):
+    ids = run_ids(store, {"batch_size": [16], "learning_rate": [1e-3]})
+    return curve_points(store, ids, x, quantities, **{"budget": 10_000} | options)
+
+
+def test_points_and_means_are_of_one_config_at_one_step(store):
+    found = points(store, ("val_acc", "train_loss"))
+    assert (found.stride, found.seeds.num_rows) == (1, 3 * 4 + 3 * 3), "the first training loss is not measured"
+    means = [row for row in found.means.to_pylist() if row["quantity"] == "val_acc"]
+    assert [row["x"] for row in means] == [0, 10, 20, 30]
+    assert means[1]["mean"] == pytest.approx(1.1)
+    assert means[1]["sd"] == pytest.approx(0.1)
+    assert (means[1]["low"], means[1]["high"], means[1]["n"]) == (1.0, 1.2, 3)
+    assert {row["dead"] for row in found.seeds.to_pylist()} == {"", "t"}
+
+
+def test_the_mean_of_a_config_does_not_depend_on_what_else_is_drawn(store):
+    alone = points(store).means.to_pylist()
+    both = curve_points(store, run_ids(store, {}), "step", ["val_acc"], budget=10_000).means.to_pylist()
+    assert all(row in both for row in alone)
+
+
+def test_the_sum_of_learning_rates_counts_every_step(store):
+    rows = points(store, x="lr_sum").seeds.to_pylist()
+    # Recorded rates of seed 0 are 0, 1, 2, 3, each for the ten steps before its point.
+    assert [row["x"] for row in rows if row["seed"] == 0] == [0, 10, 30, 60]
+
+
+def test_thinning_keeps_both_ends_and_says_so_and_a_span_brings_the_others_back(store):
+    thin = points(store, budget=6)
+    assert (thin.stride, thin.total) == (2, 12)
+    assert {row["x"] for row in thin.seeds.to_pylist()} == {0, 20, 30}
+    near = points(store, budget=6, span=(10, 20))
+    assert near.stride == 1
+    assert {row["x"] for row in near.seeds.to_pylist()} == {10, 20}
+
+
+def test_growing_runs_join_the_mean_of_their_config(store):
+    config_id = RunConfig(batch_size=16).config_id("d" * 64)
+    live = pa.Table.from_pylist(
+        [
+            {
+                "run_id": "new",
+                "config_id": config_id,
+                "seed": 9,
+                "step": 10,
+                "epoch": 1.0,
+                "val_acc": 1.5,
+                "learning_rate": 1e-3,
+            }
+        ]
+    )
+    means = points(store, live=live).means.to_pylist()
+    assert (means[1]["n"], means[1]["mean"]) == (4, pytest.approx((1.0 + 1.1 + 1.2 + 1.5) / 4))
+    assert means[2]["n"] == 3
+    alone = curve_points(store, [], "step", ["val_acc"], budget=10, live=live)
+    assert alone.seeds["value"].to_pylist() == [1.5]
+
+
+def test_only_the_means_where_only_they_are_wanted_and_nothing_for_no_run(store):
+    assert points(store, each_seed=False).seeds.num_rows == 0
+    nothing = curve_points(store, [], "epoch", ["val_acc"], budget=10)
+    assert (nothing.seeds.num_rows, nothing.means.num_rows, nothing.stride) == (0, 0, 1)
+    with pytest.raises(FieldError, match="is not recorded"):
+        curve_points(store, [], "epoch", ["val_ac"], budget=10)
+
+
+def test_what_many_runs_take_is_estimated_stack_by_stack(tmp_path):
+    store = Store(tmp_path / "store")
+    run = RunConfig(batch_size=64)
+    assert expected_total(store, [run]) is None
+    store.add(record_of(run, wall_time_s=30.0, steps=3000, train_rows=64_000))
+    assert timings(store)["step_s"].to_pylist() == [0.01]
+    one = expected_seconds(store, [run])
+    assert one == pytest.approx(0.01 * 10 * 1000)
+    other = run.with_(final_relu=False)
+    assert expected_total(store, [run, other], workers=1) == pytest.approx(2 * one)
+    assert expected_total(store, [run, other], workers=4) == pytest.approx(one)
+    assert expected_total(store, []) == 0.0
+    store.close()
+
+
+def test_saved_views_are_saved_renamed_and_deleted(tmp_path):
+    views = SavedViews(tmp_path)
+    views.save("  batch   size ", "x=model")
+    views.save("batch size", "x=epochs")
+    assert views.all() == {"batch size": "x=epochs"}
+    views.save("other", "")
+    with pytest.raises(FieldError, match="is there already"):
+        views.rename("other", "batch size")
+    views.rename("other", "another")
+    views.delete("batch size")
+    views.delete("batch size")
+    assert SavedViews(tmp_path).all() == {"another": ""}
+    with pytest.raises(FieldError, match="1 to 80 characters"):
+        views.save("  ", "")
+    with pytest.raises(FieldError, match="is not saved"):
+        views.rename("nobody", "somebody")
+
+
+def test_saved_views_that_cannot_be_read_are_one_line(tmp_path):
+    (tmp_path / "views.sqlite").write_bytes(b"not a database, and long enough to be looked at as one" * 20)
+    with pytest.raises(StoreError, match="nothing was changed"):
+        SavedViews(tmp_path).all()

@@ -1,0 +1,107 @@
+"""The text filter: what it takes, where it says it is wrong, and that nothing but the runs can be reached by it."""
+
+import pickle
+from contextlib import suppress
+
+import duckdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jsc_explore.store.where import FilterError, filter_columns, read_filter
+
+ROWS = """
+    SELECT * FROM (VALUES
+      ('adam', 'jsc-tiny', 256, 1e-3, 0.71, true, ['w'], 'done'),
+      ('sgd', '16-64-5', 32, 1e-2, 0.68, false, []::VARCHAR[], 'done'),
+      ('adam', 'it''s', 64, 1e-5, NULL, false, []::VARCHAR[], 'diverged')
+    ) AS t(optimizer, model, batch_size, learning_rate, val_acc, final_relu, dead_classes, status)
+"""
+
+
+def chosen(text):
+    where, values = read_filter(text)
+    found = duckdb.sql(f"SELECT model FROM ({ROWS}) WHERE {where}", params=list(values)).fetchall()
+    return sorted(name for (name,) in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("val_acc > 0.7 and (optimizer = 'sgd' or batch_size < 512)", ["jsc-tiny"]),
+        ("VAL_ACC >= 6.8e-1 AND NOT dead", ["16-64-5"]),
+        ("optimizer in ('sgd', 'adamw')", ["16-64-5"]),
+        ("batch_size between 32 and 64", ["16-64-5", "it's"]),
+        ("val_acc is null", ["it's"]),
+        ("val_acc is not null and model like 'jsc%'", ["jsc-tiny"]),
+        ("model = 'it''s'", ["it's"]),
+        ("log10(learning_rate) <= -3 and not diverged", ["jsc-tiny"]),
+        ("ln(val_acc - 0.7) > -100", ["jsc-tiny"]),
+        ("batch_size * 99999999999 * 99999999999 > 0", ["16-64-5", "it's", "jsc-tiny"]),
+        ("-batch_size + 2 * 16 = 0", ["16-64-5"]),
+        ("final_relu = true or optimizer <> 'adam'", ["16-64-5", "jsc-tiny"]),
+        ("true or val_acc > 1 and false", ["16-64-5", "it's", "jsc-tiny"]),
+    ],
+)
+def test_a_filter_means_what_sql_means(text, expected):
+    assert chosen(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "says"),
+    [
+        ("val_ac > 1", 0, "did you mean val_acc?"),
+        ("val_acc > 'x'", 10, "a number is wanted, this is a text"),
+        ("optimizer = adam", 12, "texts stand in single quotes"),
+        ("val_acc >", 9, "not the end"),
+        ("(val_acc > 1", 12, "')' is missing"),
+        ("val_acc > 0.7 nad dead", 14, "'nad' is one too many"),
+        ("batch_size", 0, "a condition is wanted"),
+        ("optimizer = 'adam", 12, "a quote is opened and never closed"),
+        ("dead not", 8, "'not' stands before nothing"),
+        ("   batch_size = ;", 16, "cannot stand"),
+        ("1 = 1; DROP TABLE runs", 5, "';' cannot stand"),
+        ("1 = 1 -- comment", 9, "is no column"),
+        ("read_text('/etc/passwd') = 'x'", 0, "is no function here"),
+        ("model = (SELECT 1)", 9, "is no column"),
+        ("runs.model = 'x'", 4, "'.' cannot stand"),
+        ("curve_val_acc = 1", 0, "is no column"),
+        ("file = 'x'", 0, "is no column"),
+        ("(" * 60 + "1 = 1" + ")" * 60, 40, "is nested deeper than 40 levels"),
+    ],
+)
+def test_a_bad_filter_shows_where_it_is_wrong(text, place, says):
+    with pytest.raises(FilterError) as caught:
+        read_filter(text)
+    assert caught.value.position == place
+    assert says in str(caught.value)
+    assert caught.value.pointed().splitlines()[-1] == " " * place + "^"
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.position) == (str(caught.value), place)
+
+
+def test_a_filter_of_more_than_two_thousand_characters_is_refused():
+    with pytest.raises(FilterError, match="at most 2000 characters"):
+        read_filter("1 = 1 or " * 300 + "dead")
+
+
+_WORDS = st.sampled_from(
+    ["val_acc", "model", "dead", "'a'", "0.5", "(", ")", ",", "and", "or", "not", "in", "like", "between", "is", "null",
+     "=", "<", "+", "-", "*", "/", "abs", "lower", "true", ";", "--", "/*", "'", "select", "from", "$1", "?"]
+)  # fmt: skip
+
+
+@given(st.lists(_WORDS, max_size=14).map(" ".join))
+def test_whatever_is_typed_is_refused_in_words_or_runs_over_the_runs_alone(text):
+    with suppress(FilterError):
+        where, values = read_filter(text)
+        assert where.count("?") == len(values), "every constant is a parameter"
+        duckdb.sql(f"SELECT count(*) FROM ({ROWS}) WHERE {where}", params=list(values)).fetchall()
+
+
+def test_the_columns_of_a_filter_are_the_scalars_of_a_run():
+    columns = filter_columns()
+    assert columns["val_acc"] == "number"
+    assert columns["final_relu"] == columns["dead"] == "bool"
+    assert "curve_val_acc" not in columns
+    assert "confusion" not in columns
