@@ -20,6 +20,8 @@ from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, expan
 from jsc_explore.errors import FieldError, JscError
 from jsc_explore.jobs import Job, Queue
 from jsc_explore.jobs.ask import Answer, ask
+from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.jobs.pack import pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE
 from jsc_explore.record import RunRecord
 from jsc_explore.store import Store
@@ -187,11 +189,22 @@ def _obtain(
     waited = [*answer.queued, *answer.joined]
     if not waited:
         return store, answer, []
+    if len(runs) > 1:
+        print(_plan(store, queue, set(waited), workers), file=sys.stderr)
     _wait(options, queue, waited, workers)
     store.refresh()
     ended = {job.run_id: job for job in queue.jobs(("failed", "cancelled"))}
     there = store.existing(waited)
     return store, answer, [_why_missing(options, run_id, ended.get(run_id)) for run_id in waited if run_id not in there]
+
+
+def _plan(store: Store, queue: Queue, run_ids: set[str], workers: int | None) -> str:
+    """Say how the work will be cut and how long it will take, before it starts."""
+    hands = workers or os.cpu_count() or 1
+    jobs = [job for job in queue.jobs(("queued", "running")) if job.run_id in run_ids]
+    seconds = expected_seconds(store, [job.config for job in jobs], hands)
+    expected = "time not known yet" if seconds is None else f"about {format_seconds(seconds)}"
+    return f"{len(jobs)} runs to train, stacks: {len(pack(jobs, hands))}, workers: {hands}, {expected}"
 
 
 def _why_missing(options: argparse.Namespace, run_id: str, job: Job | None) -> str:

@@ -430,16 +430,29 @@ def test_asking_for_data_that_were_not_fetched_queues_nothing(store, queue, tmp_
     assert queue.jobs() == []
 
 
-def test_the_estimate_learns_from_the_nearest_runs(store):
+def test_the_estimate_learns_from_the_nearest_runs_of_the_same_engine(store):
     run = RunConfig(batch_size=256, max_epochs=2)
     assert expected_seconds(store, [run]) is None
     assert expected_seconds(store, []) == 0.0
-    store_run(store, run, wall_time_s=10.0, steps=1000)
-    store_run(store, run.with_(batch_size=16), wall_time_s=500.0, steps=1000)
-    store_run(store, run.with_(seed=1), status="diverged", steps=0, wall_time_s=0.1)
+    store_run(store, run, wall_time_s=10.0, steps=1000, engine="kernel")
+    store_run(store, run.with_(batch_size=16), wall_time_s=500.0, steps=1000, engine="kernel")
+    store_run(store, run.with_(seed=1), status="diverged", steps=0, wall_time_s=0.1, engine="kernel")
+    store_run(store, run.with_(seed=2), wall_time_s=9999.0, steps=1000, engine="stack-eager")
     assert expected_seconds(store, [run]) == pytest.approx(0.01 * 2 * 625)
-    assert expected_seconds(store, [run, run.with_(max_epochs=4)]) == pytest.approx(0.01 * 4 * 625)
     assert expected_seconds(store, [run.with_(batch_size=32)]) == pytest.approx(0.5 * 2 * 5000)
+
+
+def test_the_kernels_runs_add_up_over_the_workers_and_a_stack_takes_as_long_as_its_longest(store):
+    run, conv = RunConfig(batch_size=256, max_epochs=2), RunConfig(model="jsc-conv", max_epochs=2)
+    store_run(store, run, wall_time_s=40.0, steps=1000, engine="kernel", stack_size=4)
+    store_run(store, conv, wall_time_s=30.0, steps=1000, engine="stack-eager (layer conv1d)", stack_size=2)
+    one, pair = 0.01 * 2 * 625, 0.03 * 4 * 625
+    four = [run.with_(seed=seed) for seed in range(4)]
+    assert expected_seconds(store, four, workers=1) == pytest.approx(4 * one)
+    assert expected_seconds(store, four, workers=2) == pytest.approx(2 * one)
+    assert expected_seconds(store, four, workers=8) == pytest.approx(one)
+    assert expected_seconds(store, [conv, conv.with_(max_epochs=4)], workers=8) == pytest.approx(pair)
+    assert expected_seconds(store, [*four, conv, conv.with_(max_epochs=4)], workers=1) == pytest.approx(4 * one + pair)
 
 
 @pytest.mark.parametrize(

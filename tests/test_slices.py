@@ -7,7 +7,6 @@ from test_store import record_of
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, StoreError
-from jsc_explore.jobs.estimate import expected_seconds, expected_total
 from jsc_explore.store import Store
 from jsc_explore.store.saved import SavedViews
 from jsc_explore.store.slices import (
@@ -18,7 +17,6 @@ from jsc_explore.store.slices import (
     grid_cells,
     run_ids,
     seeds_of,
-    timings,
 )  # fmt: skip
 
 AXES = ("batch_size", "learning_rate")
@@ -160,21 +158,6 @@ def test_only_the_means_where_only_they_are_wanted_and_nothing_for_no_run(store)
     assert (nothing.seeds.num_rows, nothing.means.num_rows, nothing.stride) == (0, 0, 1)
     with pytest.raises(FieldError, match="is not recorded"):
         curve_points(store, [], "epoch", ["val_ac"], budget=10)
-
-
-def test_what_many_runs_take_is_estimated_stack_by_stack(tmp_path):
-    store = Store(tmp_path / "store")
-    run = RunConfig(batch_size=64)
-    assert expected_total(store, [run]) is None
-    store.add(record_of(run, wall_time_s=30.0, steps=3000, train_rows=64_000))
-    assert timings(store)["step_s"].to_pylist() == [0.01]
-    one = expected_seconds(store, [run])
-    assert one == pytest.approx(0.01 * 10 * 1000)
-    other = run.with_(final_relu=False)
-    assert expected_total(store, [run, other], workers=1) == pytest.approx(2 * one)
-    assert expected_total(store, [run, other], workers=4) == pytest.approx(one)
-    assert expected_total(store, []) == 0.0
-    store.close()
 
 
 def test_saved_views_are_saved_renamed_and_deleted(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,47 +14,51 @@ from jsc_explore.config import RunConfig
 from jsc_explore.jobs.pack import MAX_REPLICAS
 from jsc_explore.store import Store
 from jsc_explore.store.slices import timings
+from jsc_explore.training.choice import why_not_kernel
 
 
-def expected_seconds(store: Store, runs: Sequence[RunConfig]) -> float | None:
-    """Return the expected wall time of training these runs side by side; None while nothing is known.
-
-    Takes the median time per step of the stored runs nearest in network, batch size and stack size.
-    """
-    if not runs:
-        return 0.0
-    longest = max(runs, key=lambda run: run.max_epochs)
-    known = _known(store, store.version)
-    if not known:
-        return None
-    parameters = longest.network.parameters
-
-    def distance(row: dict[str, Any]) -> float:
-        batch, network = row["batch_size"] / longest.batch_size, row["parameters"] / parameters
-        return abs(math.log(batch)) + 2 * abs(math.log(network)) + abs(math.log(row["stack_size"] / len(runs)))
-
-    nearest = min(map(distance, known))
-    near = [row for row in known if distance(row) <= nearest + 1e-9]
-    per_step = float(np.median([row["step_s"] for row in near]))
-    rows = [r["train_rows"] for r in known if (r["dataset"], r["protocol"]) == (longest.dataset, longest.protocol)]
-    train_rows = rows[0] if rows else near[0]["train_rows"]
-    steps: int = longest.max_epochs * math.ceil(train_rows / longest.batch_size)
-    return per_step * steps
-
-
-def expected_total(store: Store, runs: Iterable[RunConfig], workers: int | None = None) -> float | None:
+def expected_seconds(store: Store, runs: Iterable[RunConfig], workers: int | None = None) -> float | None:
     """Return the expected wall time of training runs of any kind on ``workers`` processes, by default one a core.
 
-    Runs that may share a stack do; the stacks are spread evenly. None while nothing is known.
+    Learned from stored runs: the median of those nearest in network and batch size that the same engine trained. None
+    while nothing is known.
     """
+    known = _known(store, store.version)
+    pieces: list[float] = []
     groups: dict[tuple[object, ...], list[RunConfig]] = {}
     for run in runs:
         groups.setdefault(run.stack_key, []).append(run)
-    stacks = [group[i : i + MAX_REPLICAS] for group in groups.values() for i in range(0, len(group), MAX_REPLICAS)]
-    times = [time for stack in stacks if (time := expected_seconds(store, stack)) is not None]
-    if len(times) < len(stacks):
+    if groups and not known:
         return None
-    return max([sum(times) / (workers or os.cpu_count() or 1), *times], default=0.0)
+    for group in groups.values():
+        if why_not_kernel(group[0]) is None:
+            # One after the other, each by itself: any worker takes any run.
+            pieces += [_run_step(known, run, None) * _steps(known, run) for run in group]
+            continue
+        for start in range(0, len(group), MAX_REPLICAS):
+            stack = group[start : start + MAX_REPLICAS]
+            longest = max(stack, key=lambda run: run.max_epochs)
+            pieces.append(_run_step(known, longest, len(stack)) * len(stack) * _steps(known, longest))
+    return max([sum(pieces) / (workers or os.cpu_count() or 1), *pieces], default=0.0)
+
+
+def _run_step(known: Sequence[Mapping[str, Any]], run: RunConfig, stack_size: int | None) -> float:
+    """Return the seconds of one step of one run, where ``stack_size`` runs step together, or each by itself."""
+    own = [row for row in known if row["kernel"] == (stack_size is None)] or known
+
+    def distance(row: Mapping[str, Any]) -> float:
+        batch, network = row["batch_size"] / run.batch_size, row["parameters"] / run.network.parameters
+        size = 1.0 if stack_size is None else row["stack_size"] / stack_size
+        return abs(math.log(batch)) + 2 * abs(math.log(network)) + abs(math.log(size))
+
+    nearest = min(map(distance, own))
+    return float(np.median([row["run_step_s"] for row in own if distance(row) <= nearest + 1e-9]))
+
+
+def _steps(known: Sequence[Mapping[str, Any]], run: RunConfig) -> int:
+    rows = [row["train_rows"] for row in known if (row["dataset"], row["protocol"]) == (run.dataset, run.protocol)]
+    train_rows: int = (rows or [known[0]["train_rows"]])[0]
+    return run.max_epochs * math.ceil(train_rows / run.batch_size)
 
 
 @lru_cache(maxsize=4)

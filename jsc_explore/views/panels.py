@@ -12,7 +12,7 @@ from jsc_explore.charts.style import format_score, is_time
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value
 from jsc_explore.errors import JscError
 from jsc_explore.jobs.ask import ask
-from jsc_explore.jobs.estimate import expected_total, format_seconds
+from jsc_explore.jobs.estimate import expected_seconds, format_seconds
 from jsc_explore.views import resources
 from jsc_explore.views.slicing import Slice
 
@@ -53,7 +53,7 @@ def draw(view: Slice, chosen: Sequence[Cell]) -> None:
 
 def offer(runs: Sequence[RunConfig]) -> str:
     """Return how many runs and how long, as one says it: 14 runs, about 9 s."""
-    seconds = expected_total(resources.store(), runs)
+    seconds = expected_seconds(resources.store(), runs)
     time = f"about {format_seconds(seconds)}" if seconds is not None else "time not known yet"
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {time}"
 
