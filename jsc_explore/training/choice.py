@@ -14,3 +14,11 @@ def why_not_kernel(run: RunConfig) -> str | None:
         return f"precision {run.precision}"
     unknown = [layer.kind for layer in run.network.layers if layer.kind not in _KERNEL_LAYERS]
     return f"layer {unknown[0]}" if unknown else None
+
+
+def compiled_from(run: RunConfig, steps_per_epoch: int, device: str) -> int | None:
+    """Return the epoch (from 0) at whose beginning a compiled program takes over in the stack; None: never.
+
+    It follows from the run and its data alone, so that a run repeated or resumed is stepped the same way.
+    """
+    return 1 if device == "cpu" else None
