@@ -29,7 +29,7 @@ from jsc_explore.errors import JscError
 from jsc_explore.paths import PACKAGE, cache_dir
 from jsc_explore.training.step import Settings, State
 
-# Jets are gathered for so many floats of them before a call, so that they are still in the cache when a step reads them.
+# Jets gathered before a call hold so many floats at most, so that a step still finds them in the cache.
 _MOST_FLOATS = 1 << 20
 _MOST_STEPS = 64
 # All that the text of a program follows from.

@@ -52,7 +52,9 @@ class _Steps(nn.Module):
 
         seen = [torch.zeros(self.shape, device=count.device) for _ in range(2)]
         first = torch.zeros((), dtype=torch.int64, device=count.device)
-        looped: Sequence[Tensor] = while_loop(more, body, (first, *state, *seen))
+        looped: Sequence[Tensor] = while_loop(  # type: ignore[no-untyped-call]
+            more, body, (first, *state, *seen)
+        )
         return looped[1:]
 
 

@@ -78,21 +78,22 @@ class Step:
         )
         grad = grad * settings.has_gradient
         hits = (logits.argmax(2) == batch.y).sum(1)
-        moments, decay = Moments(*state[:4]), settings.weight_decay if self.decays else None
+        moments = Moments(state.flat, state.m, state.v, state.t)
+        decay = settings.weight_decay if self.decays else None
         if not self.scaled:
             moved = optimizers.step(self.kind, decay, settings.momentum, moments, grad, batch.rate)
-            return State(*moved, state.scale, state.clean_steps, running), loss, hits
+            return _state(moved, state.scale, state.clean_steps, running), loss, hits
         # torch.amp.GradScaler's rule, each replica with its own scale; one that overflowed stays exactly as it was.
         grad = grad / state.scale
         finite = grad.isfinite().all(1, keepdim=True)
         grad = torch.where(finite, grad, 0.0)
         moved = optimizers.step(self.kind, decay, settings.momentum, moments, grad, batch.rate)
-        kept = [torch.where(finite, new, old) for new, old in zip(moved, moments, strict=True)]
+        kept = Moments(*(torch.where(finite, new, old) for new, old in zip(moved, moments, strict=True)))
         clean = torch.where(finite, state.clean_steps + 1, 0.0)
         grown = clean >= _SCALE_INTERVAL
         scale = torch.where(finite, torch.where(grown, state.scale * 2, state.scale), state.scale / 2)
         clean = torch.where(grown, 0.0, clean)
-        return State(*kept, scale, clean, running), loss / state.scale.squeeze(1), hits
+        return _state(kept, scale, clean, running), loss / state.scale.squeeze(1), hits
 
     def logits(self, x: Tensor, flat: Tensor, running: Tensor) -> Tensor:
         """Return ``(K, n, 5) float32`` outputs for ``(n, 16)`` jets in evaluation mode."""
@@ -119,3 +120,7 @@ class Step:
         logits, moved = self._logits(flat, running, x, masks)
         loss = functional.cross_entropy(logits.float(), y)
         return (loss * scale.squeeze() if self.scaled else loss), (logits.detach(), moved.detach())
+
+
+def _state(moments: Moments, scale: Tensor, clean_steps: Tensor, running: Tensor) -> State:
+    return State(moments.flat, moments.m, moments.v, moments.t, scale, clean_steps, running)
