@@ -7,8 +7,9 @@ import pytest
 import torch
 from test_training import Notebook, curve, fit
 
+from jsc_explore import cli
 from jsc_explore.config import RunConfig
-from jsc_explore.training import choice, compiled, stack
+from jsc_explore.training import choice, compiled, stack, warm
 from jsc_explore.training import train as training
 from jsc_explore.training.choice import compiled_from
 from jsc_explore.training.compiled import Build, CompileError, Spec, compiler, failed
@@ -141,9 +142,16 @@ def test_a_compiler_that_fails_is_said_and_asked_again_only_by_warm(jets_split, 
     assert "Error" in failed(spec).read_text()
     with pytest.raises(CompileError, match="failed before"):
         Build.begin(spec)
-    ((_, no_fault, _), (name, fault, _)) = prepare([RunConfig(), run])
-    assert (no_fault, fault) == ("", "compiling failed")
-    assert name.startswith("16-c4k3b")
+
+    def begin(asked):
+        assert asked == spec
+        raise CompileError("remembered still" if failed(asked).exists() else "tried again")
+
+    monkeypatch.setattr(Build, "begin", begin)
+    monkeypatch.setattr(warm, "kernel", lambda: None)
+    (_, no_fault, _), (name, fault, _) = prepare([RunConfig(), run])
+    assert (no_fault, fault) == ("", "tried again")
+    assert name == "16-c4k3b-r4k3-8d0.5-5, batch 98, adam, 32-true"
 
 
 @pytest.mark.usefixtures("repaying")
@@ -170,3 +178,20 @@ def test_a_program_is_for_one_network_optimizer_precision_and_batch_size(monkeyp
     monkeypatch.setattr(compiled, "_environment", lambda: ["another torch"])
     assert Spec.of(CONV, "cpu").path not in paths
     assert stack.Program is compiled.Program
+
+
+def test_warm_makes_programs_for_what_the_kernel_cannot_train_and_says_what_fails(monkeypatch, capsys):
+    monkeypatch.setattr(warm, "kernel", lambda: None)
+    made = []
+    monkeypatch.setattr(compiled.Build, "begin", lambda spec: made.append(spec) or Build(spec, None))
+    monkeypatch.setattr(compiled.Build, "program", lambda build: None)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["warm"])
+    assert [(spec.batch_size, spec.optimizer) for spec in made] == [(256, "adam")]
+    assert "jsc-conv, batch 256, adam, 32-true: ready" in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.setattr(warm, "kernel", lambda: None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(["warm", "--model", "16-c4k3-5", "--batch-size", "64"])
+    assert "16-c4k3-5, batch 64, adam, 32-true: no C++ compiler" in capsys.readouterr().out
