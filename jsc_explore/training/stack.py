@@ -2,9 +2,9 @@
 
 Every run begins eagerly, all replicas in one vmapped step. Where ``choice.compiled_from`` says that it repays, a
 program of many steps is compiled in the background meanwhile and takes over at the beginning of that epoch, ready or
-waited for: when it does so depends neither on how busy the machine is nor on who shares the stack. An epoch's short last
-batch is always stepped eagerly. One replica's program, called in turn, is faster than one of the whole stack, whose
-convolutions have a group a replica, and it serves any number of them.
+waited for: when it does so depends neither on how busy the machine is nor on who shares the stack. The short last batch
+of an epoch is always stepped eagerly. One replica's program, called in turn, is faster than one of the whole stack, in
+which convolutions have a group a replica, and it serves any number of them.
 """
 
 from __future__ import annotations
