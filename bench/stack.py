@@ -18,7 +18,7 @@ from jsc_explore.training.replicas import DeviceSplit
 from jsc_explore.training.stack import Stack
 
 REPLICAS = (1, 5, 10)
-STEPS = 64
+STEPS = 32
 _JOBS = (("jsc-conv", "32-true", 64), ("jsc-conv", "32-true", 256), ("jsc-tiny", "bf16-mixed", 256))
 # Enough epochs that every job repays its program.
 _EPOCHS = 1000
@@ -45,7 +45,7 @@ def run(quick: bool) -> Report:
             cold, warm = _build(job), _build(job)
             figures |= {f"{key}_compile_cold_s": cold, f"{key}_compile_warm_s": warm}
             for replicas in REPLICAS:
-                row = _row(job, replicas, n=3 if quick else 7)
+                row = _row(job, replicas, n=3 if quick else 5)
                 figures[f"{key}_r{replicas}_speedup_vs_eager"] = row["eager_ms"] / row["compiled_ms"]
                 rows.append({"model": model, "precision": precision, "batch": batch_size, **row})
     notes = [f"One thread; medians of chunks of {STEPS} steps, milliseconds a step of the whole stack."]

@@ -18,7 +18,7 @@ from jsc_explore.training.replicas import DeviceSplit
 from jsc_explore.training.stack import Stack
 from jsc_explore.training.warm import prepare
 
-CONV = RunConfig(model="16-c4k3b-r4k3-8d0.5-5", batch_size=96, max_epochs=3, scheduler="onecycle", learning_rate=1e-2)
+CONV = RunConfig(model="16-c4k3b-8d0.5-5", batch_size=96, max_epochs=3, scheduler="onecycle", learning_rate=1e-2)
 SCALED = RunConfig(
     model="16-6b-5", batch_size=96, max_epochs=3, optimizer="sgd", weight_decay=1e-3, precision="16-mixed",
     scheduler="warmup", learning_rate=1e-2,
@@ -135,10 +135,10 @@ def test_without_a_compiler_training_goes_on_eagerly_and_the_record_says_so(jets
 
 @pytest.mark.usefixtures("repaying")
 def test_a_compiler_that_fails_is_said_and_asked_again_only_by_warm(jets_split, monkeypatch):
-    run = CONV.with_(batch_size=98, max_epochs=2)
+    run = RunConfig(model="16-5", precision="bf16-mixed", batch_size=98, max_epochs=2)
     spec = Spec.of(run, "cpu")
     monkeypatch.setenv("CXX", shutil.which("false"))
-    assert fit([run], jets_split).outcomes["0"].engine == "stack-eager (layer conv1d; compiling failed)"
+    assert fit([run], jets_split).outcomes["0"].engine == "stack-eager (precision bf16-mixed; compiling failed)"
     assert "Error" in failed(spec).read_text()
     with pytest.raises(CompileError, match="failed before"):
         Build.begin(spec)
@@ -151,7 +151,7 @@ def test_a_compiler_that_fails_is_said_and_asked_again_only_by_warm(jets_split, 
     monkeypatch.setattr(warm, "kernel", lambda: None)
     (_, no_fault, _), (name, fault, _) = prepare([RunConfig(), run])
     assert (no_fault, fault) == ("", "tried again")
-    assert name == "16-c4k3b-r4k3-8d0.5-5, batch 98, adam, 32-true"
+    assert name == "16-5, batch 98, adam, bf16-mixed"
 
 
 @pytest.mark.usefixtures("repaying")
