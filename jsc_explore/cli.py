@@ -10,12 +10,12 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsc_explore import __version__, cli_data, paths
+from jsc_explore import __version__, cli_data, layers, paths
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, expand_grid, format_value, parse_value
 from jsc_explore.errors import FieldError, JscError
 from jsc_explore.jobs import Job, Queue
@@ -177,6 +177,19 @@ def verify(options: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
+def warm(options: argparse.Namespace) -> int:
+    """Compile now what training would wait for: the kernel, and programs for networks that the kernel cannot train."""
+    from jsc_explore.training.warm import prepare
+
+    given = _given(options)
+    runs = [RunConfig.from_dict({"model": name, **given}) for name in layers.NAMED]
+    faults = 0
+    for name, fault, seconds in prepare(dict.fromkeys(runs)):
+        print(f"{name}: {fault or 'ready'} ({seconds:.1f} s)", flush=True)
+        faults += bool(fault)
+    return 1 if faults else 0
+
+
 # ---- what they share
 
 
@@ -273,7 +286,7 @@ def _percent(value: float | None) -> str:
 
 
 def _given(options: argparse.Namespace) -> Mapping[str, Any]:
-    given = {name: getattr(options, name) for name in FIELDS}
+    given = {name: getattr(options, name, None) for name in FIELDS}
     return {name: parse_value(name, text) for name, text in given.items() if text is not None}
 
 
@@ -319,7 +332,7 @@ def _parser() -> argparse.ArgumentParser:
                       f"(default {DEFAULT_SEEDS})")  # fmt: skip
 
     listing = _command(commands, "list", list_runs)
-    _field_options(listing, with_defaults=False)
+    _field_options(listing)
     _json_option(listing)
 
     one = _command(commands, "curve", curve)
@@ -334,6 +347,9 @@ def _parser() -> argparse.ArgumentParser:
     cli_data.add_commands(actions, _command)
 
     _command(commands, "verify", verify)
+
+    prepared = _command(commands, "warm", warm)
+    _field_options(prepared, ("model", "final_relu", "optimizer", "batch_size", "precision"))
     return parser
 
 
@@ -350,8 +366,10 @@ def _command(
     return parser
 
 
-def _field_options(parser: argparse.ArgumentParser, *, with_defaults: bool) -> None:
-    for name, spec in FIELDS.items():
+def _field_options(
+    parser: argparse.ArgumentParser, names: Iterable[str] = FIELDS, *, with_defaults: bool = False
+) -> None:
+    for name, spec in ((name, FIELDS[name]) for name in names):
         text = spec.help.replace("%", "%%") + (f"; one of {spec.offer}" if spec.choices else "")
         default = f" (default {format_value(name, DEFAULTS[name])})" if with_defaults else ""
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=text + default)

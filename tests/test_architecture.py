@@ -15,7 +15,9 @@ MODULES = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesu
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 # torch prescribes the name and says what it does.
 # Methods that a base class documents.
-SAID_ELSEWHERE = {"forward", "take_orders", "advance", "evaluate", "logits", "select"}
+SAID_ELSEWHERE = {
+    "forward", "said", "ready", "begin_epoch", "take_orders", "advance", "evaluate", "logits", "select",
+}  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 

@@ -260,8 +260,8 @@ def test_two_hundred_steps_are_each_torchs_own(jets_split, model, optimizer):
     )  # fmt: skip
     if model == "jsc-trt":
         run = run.with_(model="16b-32b-48b-16b-5b")
-    engine, name = training.replicas_for([run], DeviceSplit.of(jets_split, torch.device("cpu")))
-    assert name == ("stack-eager (layer conv1d)" if model == "jsc-conv" else "kernel")
+    engine = training.replicas_for([run], DeviceSplit.of(jets_split, torch.device("cpu")))
+    assert engine.said(0) == ("stack-eager (layer conv1d)" if model == "jsc-conv" else "kernel")
     engine.begin_epoch(0)
     judge, apart = OneStep(run, engine, jets_split), []
     for step in range(20 if model == "jsc-conv" else 200):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,40 +27,41 @@ class FlatOptimizer:
         self.momentum = torch.tensor([[run.momentum] for run in runs], device=flat.device)
         self.decays = any(run.weight_decay for run in runs)
 
-    def step(self, flat: Tensor, grad: Tensor, rate: Tensor, live: Tensor | None = None) -> None:
-        """Update ``flat`` in place with gradients ``(K, P)`` at rates ``(K, 1)``.
-
-        ``live (K, 1) bool`` leaves the replicas that are False exactly as they were (overflow in 16-bit precision).
-        """
-        if live is None:
-            self._apply(flat, grad, rate)
-            return
-        before = [tensor.clone() for tensor in (flat, self.m, self.v, self.t)]
-        self._apply(flat, torch.where(live, grad, 0.0), rate)
-        for tensor, old in zip((flat, self.m, self.v, self.t), before, strict=True):
-            tensor.copy_(torch.where(live, tensor, old))
-
     def select(self, keep: Tensor) -> None:
         """Drop the replicas whose row numbers are not in ``keep``."""
         for name in ("m", "v", "t", "weight_decay", "momentum"):
             setattr(self, name, getattr(self, name)[keep])
 
-    def _apply(self, flat: Tensor, grad: Tensor, rate: Tensor) -> None:
-        self.t += 1
-        if self.decays:
-            if self.kind == "adamw":
-                flat.mul_(1 - rate * self.weight_decay)
-            else:
-                grad = grad + self.weight_decay * flat
-        if self.kind == "sgd":
-            # torch starts the buffer at the first gradient; from zero, momentum * 0 + gradient is the same.
-            self.m.mul_(self.momentum).add_(grad)
-            flat.sub_(rate * (grad + self.momentum * self.m))
-            return
-        self.m.lerp_(grad, 1 - BETA1)
-        self.v.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
-        # In float64: 1 - 0.999**t loses four digits in float32 at small t.
-        t = self.t.double()
-        root = (1 - BETA2**t).sqrt().float()
-        scale = (rate / (1 - BETA1**t)).float()
-        flat.sub_(scale * self.m / (self.v.sqrt().div_(root).add_(EPS)))
+
+class Moments(NamedTuple):
+    """What one optimizer step changes: parameters, ``m`` and ``v`` ``(K, P)``, step counts ``t (K, 1)``."""
+
+    flat: Tensor
+    m: Tensor
+    v: Tensor
+    t: Tensor
+
+
+def step(kind: str, decay: Tensor | None, momentum: Tensor, state: Moments, grad: Tensor, rate: Tensor) -> Moments:
+    """Return the state after one step with gradients ``(K, P)`` at rates ``(K, 1)``; nothing is changed in place.
+
+    ``decay (K, 1)`` is the weight decay of each replica, None where none has any; ``momentum (K, 1)`` is SGD's.
+    """
+    flat, m, v, t = state
+    t = t + 1
+    if decay is not None:
+        if kind == "adamw":
+            flat = flat * (1 - rate * decay)
+        else:
+            grad = grad + decay * flat
+    if kind == "sgd":
+        # torch starts the buffer at the first gradient; from zero, momentum * 0 + gradient is the same.
+        m = m * momentum + grad
+        return Moments(flat - rate * (grad + momentum * m), m, v, t)
+    m = m.lerp(grad, 1 - BETA1)
+    v = (v * BETA2).addcmul(grad, grad, value=1 - BETA2)
+    # In float64: 1 - 0.999**t loses four digits in float32 at small t.
+    count = t.double()
+    root = (1 - BETA2**count).sqrt().float()
+    scale = (rate / (1 - BETA1**count)).float()
+    return Moments(flat - scale * m / (v.sqrt() / root + EPS), m, v, t)

@@ -114,6 +114,14 @@ class Replicas(ABC):
         # Batch norm has no variance of a single jet; a last batch of one is left out.
         return whole + (rest > 1)
 
+    def said(self, row: int) -> str:
+        """Return what the record of this row's run says of its engine."""
+        return self.engine
+
+    def ready(self, epoch: int) -> bool:
+        """Say whether ``epoch`` can begin without waiting; what it has to wait for is under way from now on."""
+        return True
+
     def begin_epoch(self, epoch: int) -> None:
         """Prepare batch order, learning rates and dropout of ``epoch`` (from 0)."""
         self.rates = np.stack([learning_rates(run, epoch, self.steps_per_epoch) for run in self.runs], axis=1)

@@ -1,39 +1,77 @@
-"""The stack: replicas stepped together with torch.func, for any nn.Module and any device."""
+"""The stack: replicas of any nn.Module, on any device, stepped together with torch.func or one by one by a program.
+
+Every run begins eagerly, all replicas in one vmapped step. Where ``choice.compiled_from`` says that it repays, a
+program of many steps is compiled in the background meanwhile and takes over at the beginning of that epoch, ready or
+waited for: when it does so depends neither on how busy the machine is nor on who shares the stack. The short last batch
+of an epoch is always stepped eagerly. One replica's program, called in turn, is faster than one of the whole stack, in
+which convolutions have a group a replica, and it serves any number of them.
+"""
 
 from __future__ import annotations
 
-import copy
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional
 
 from jsc_explore.config import RunConfig
+from jsc_explore.training.choice import compiled_from
+from jsc_explore.training.compiled import Build, CompileError, Program, Spec
 from jsc_explore.training.metrics import Scores, confusion_counts
 from jsc_explore.training.plan import Chunk
-from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken, unflatten
+from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken
+from jsc_explore.training.step import Batch, Settings, State, Step
 
-_HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-# Rows evaluated at once over all replicas. Small nets do not care; a convolution's activations must stay in the cache
-# (40,000 rows of jsc-conv, two replicas: 0.2 s in blocks of 8,192, 0.6 s in blocks of 32,768).
-_EVAL_ROWS = 16_384
-_SCALE_INTERVAL = 2000
+# Rows evaluated at once over all replicas. Linear nets do not care; a convolution's activations must stay in the cache,
+# and below what the C library gives back to the system each time (40,000 rows of jsc-conv, five replicas: 0.47 s in
+# blocks of 4,096, 0.79 s in blocks of 16,384, 0.3 s of it page faults).
+_EVAL_ROWS = 4_096
 
 
 class Stack(Replicas):
-    """Replicas as rows of one vmapped module."""
+    """Replicas as rows of one vmapped module. ``why`` says in a few words why no faster engine trains them."""
 
-    engine = "stack-eager"
+    engine = "stack"
 
-    def __init__(self, runs: list[RunConfig], data: DeviceSplit) -> None:
+    def __init__(self, runs: list[RunConfig], data: DeviceSplit, why: str = "") -> None:
         super().__init__(runs, data)
-        self.half = _HALF.get(runs[0].precision)
-        self.scaled = runs[0].precision == "16-mixed"
-        self.base = copy.deepcopy(self.module).to("meta")
-        self._gradient = vmap(grad_and_value(self._loss, has_aux=True), in_dims=(0, 0, 0, 0, 0, 0))
-        self._forward = vmap(self._logits, in_dims=(0, 0, None))
+        self.why, self.whole_steps = why, len(data.train_y) // self.batch_size
+        self.step = Step(
+            runs[0], self.module, self.shapes, self.statistics,
+            dropouts=list(self.dropouts), decays=self.optimizer.decays,
+        )  # fmt: skip
+        self.compiled_rows: list[int] = []
+        self._build: Build | None = None
+        self._program: Program | None = None
+        self._obstacle = ""
+
+    def said(self, row: int) -> str:
+        compiled = row in self.compiled_rows
+        reasons = "; ".join(filter(None, (self.why, "" if compiled else self._obstacle)))
+        return f"{self.engine}-{'compiled' if compiled else 'eager'}" + (f" ({reasons})" if reasons else "")
+
+    def ready(self, epoch: int) -> bool:
+        begins = [begin for run in self.runs if (begin := self._compiled_from(run)) is not None]
+        if self._obstacle or self._program or not begins:
+            return True
+        try:
+            self._build = self._build or Build.begin(Spec.of(self.runs[0], self.device.type))
+            if epoch < min(begins):
+                return True
+            if self._build.is_done():
+                self._program = self._build.program()
+        except CompileError as error:
+            self._obstacle = str(error)
+        return bool(self._obstacle or self._program)
+
+    def begin_epoch(self, epoch: int) -> None:
+        while not self.ready(epoch):
+            time.sleep(0.05)
+        super().begin_epoch(epoch)
+        begins = [self._compiled_from(run) for run in self.runs] if self._program else []
+        self.compiled_rows = [row for row, begin in enumerate(begins) if begin is not None and epoch >= begin]
 
     def take_orders(self, orders: dict[int, Tensor]) -> None:
         seeds = list(orders)
@@ -42,20 +80,22 @@ class Stack(Replicas):
         self.device_rates = torch.from_numpy(self.rates).float().to(self.device).unsqueeze(2)
 
     def advance(self, chunk: Chunk) -> Taken:
-        began = time.perf_counter()
-        self.base.train()
-        losses, hits = [], []
-        for step in range(chunk.start, chunk.stop):
-            index = self.order[:, step * self.batch_size : (step + 1) * self.batch_size]
-            x, y = self._gather(index)
-            masks = self._stacked_masks(index.shape[1])
-            grad, (loss, (logits, self.running)) = self._gradient(self.flat, self.running, masks, x, y, self.scale)
-            self._update(grad, self.device_rates[step])
-            losses.append(loss / self.scale.squeeze(1) if self.scaled else loss)
-            hits.append((logits.argmax(2) == y).sum(1))
-        taken = torch.stack(losses).double().cpu().numpy(), torch.stack(hits).double().cpu().numpy()
-        seconds = time.perf_counter() - began
-        return Taken(*taken, self.batch_sizes(chunk), [seconds] * self.size)
+        shape = chunk.stop - chunk.start, self.size
+        losses, hits = torch.empty(shape, device=self.device), torch.empty(shape, device=self.device)
+        seconds = [0.0] * self.size
+        whole = max(chunk.start, min(chunk.stop, self.whole_steps))
+        eager = [row for row in range(self.size) if row not in self.compiled_rows]
+        turns = [(self._advance_compiled, [row], chunk.start, whole) for row in self.compiled_rows]
+        turns += [(self._advance_eagerly, self.compiled_rows, whole, chunk.stop)]
+        turns += [(self._advance_eagerly, eager, chunk.start, chunk.stop)]
+        for advance, rows, start, stop in turns:
+            if not rows or start == stop:
+                continue
+            began, part = time.perf_counter(), slice(start - chunk.start, stop - chunk.start)
+            losses[part, rows], hits[part, rows] = advance(rows, start, stop)
+            for row in rows:
+                seconds[row] += time.perf_counter() - began
+        return Taken(losses.double().cpu().numpy(), hits.double().cpu().numpy(), self.batch_sizes(chunk), seconds)
 
     def evaluate(self, x: Tensor, y: Tensor, flat: Tensor | None = None, running: Tensor | None = None) -> Scores:
         flat, running = self.flat if flat is None else flat, self.running if running is None else running
@@ -71,55 +111,73 @@ class Stack(Replicas):
         return Scores(loss / len(y), confusion)
 
     def logits(self, x: Tensor, flat: Tensor, running: Tensor) -> Tensor:
-        self.base.eval()
-        with torch.no_grad():
-            output: Tensor = self._forward(flat, running, x)[0]
-        return output.float()
+        return self.step.logits(x, flat, running)
 
-    def select(self, keep: list[int]) -> None:  # type: ignore[override]
+    def select(self, keep: Sequence[int]) -> None:
         super().select(keep)
+        self.compiled_rows = [new for new, old in enumerate(keep) if old in self.compiled_rows]
         if hasattr(self, "order_of"):
-            rows = torch.tensor(keep, dtype=torch.long, device=self.device)
+            rows = torch.tensor(list(keep), dtype=torch.long, device=self.device)
             self.order_of, self.device_rates = self.order_of[rows], self.device_rates[:, rows]
 
-    def _gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        flat_index = index[self.order_of].flatten()
-        x = self.data.train_x.index_select(0, flat_index).view(self.size, -1, self.data.train_x.shape[1])
-        return x, self.data.train_y.index_select(0, flat_index).view(self.size, -1)
+    def state(self, rows: Sequence[int]) -> State:
+        """Return what steps change of these rows; copies, unless they are all rows."""
+        optimizer = self.optimizer
+        parts = (self.flat, optimizer.m, optimizer.v, optimizer.t, self.scale, self.clean_steps, self.running)
+        return State(*(self._of(tensor, rows) for tensor in parts))
 
-    def _stacked_masks(self, rows: int) -> dict[str, Tensor]:
-        drawn = [self.draw_masks(replica, rows) for replica in range(self.size)] if self.dropouts else []
-        layers = zip(self.dropouts, zip(*drawn, strict=True), strict=True) if drawn else ()
-        return {f"{name}.mask": torch.stack(masks).to(self.device) for name, masks in layers}
+    def settings(self, rows: Sequence[int]) -> Settings:
+        """Return what steps need of these rows and leave as it is."""
+        decay, momentum = self.optimizer.weight_decay, self.optimizer.momentum
+        return Settings(self.has_gradient, self._of(decay, rows), self._of(momentum, rows))
 
-    def _logits(
-        self, flat: Tensor, running: Tensor, x: Tensor, masks: dict[str, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return outputs and, in training mode moved, statistics."""
-        # Copies: batch norm writes into them, and pieces of one tensor would all count as changed.
-        statistics = {name: piece.clone() for name, piece in unflatten(running, self.statistics).items()}
-        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
-            state = (unflatten(flat, self.shapes), statistics | (masks or {}))
-            output = functional_call(self.base, state, (x,))
-        return output, torch.cat([tensor.flatten() for tensor in statistics.values()]) if statistics else running
-
-    def _loss(
-        self, flat: Tensor, running: Tensor, masks: dict[str, Tensor], x: Tensor, y: Tensor, scale: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        logits, moved = self._logits(flat, running, x, masks)
-        loss = functional.cross_entropy(logits.float(), y)
-        return (loss * scale.squeeze() if self.scaled else loss), (logits.detach(), moved.detach())
-
-    def _update(self, grad: Tensor, rate: Tensor) -> None:
-        grad = grad * self.has_gradient
-        if not self.scaled:
-            self.optimizer.step(self.flat, grad, rate)
+    def _put(self, rows: Sequence[int], state: State) -> None:
+        if len(rows) < self.size:
+            for whole, part in zip(self.state(range(self.size)), state, strict=True):
+                whole[rows] = part
             return
-        # torch.amp.GradScaler's rule, each replica with its own scale.
-        grad = grad / self.scale
-        finite = grad.isfinite().all(1, keepdim=True)
-        self.optimizer.step(self.flat, grad, rate, live=finite)
-        self.clean_steps = torch.where(finite, self.clean_steps + 1, 0.0)
-        grown = self.clean_steps >= _SCALE_INTERVAL
-        self.scale = torch.where(finite, torch.where(grown, self.scale * 2, self.scale), self.scale / 2)
-        self.clean_steps = torch.where(grown, 0.0, self.clean_steps)
+        optimizer = self.optimizer
+        self.flat, optimizer.m, optimizer.v, optimizer.t, self.scale, self.clean_steps, self.running = state
+
+    def _of(self, tensor: Tensor, rows: Sequence[int]) -> Tensor:
+        return tensor if len(rows) == self.size else tensor[list(rows)]
+
+    def _advance_eagerly(self, rows: list[int], start: int, stop: int) -> tuple[Tensor, Tensor]:
+        state, settings = self.state(rows), self.settings(rows)
+        orders, rates = self._of(self.order_of, rows), self.device_rates[start:stop, rows]
+        losses, hits = [], []
+        for step, rate in zip(range(start, stop), rates, strict=True):
+            index = self.order[:, step * self.batch_size : (step + 1) * self.batch_size][orders]
+            x = self.data.train_x.index_select(0, index.flatten()).view(*index.shape, -1)
+            y = self.data.train_y.index_select(0, index.flatten()).view(index.shape)
+            drawn = [self.draw_masks(row, index.shape[1]) for row in rows] if self.dropouts else []
+            masks = [torch.stack(layer).to(self.device) for layer in zip(*drawn, strict=True)]
+            state, loss, hit = self.step(state, settings, Batch(x, y, rate, masks))
+            losses.append(loss)
+            hits.append(hit)
+        self._put(rows, state)
+        return torch.stack(losses), torch.stack(hits).float()
+
+    def _advance_compiled(self, rows: list[int], start: int, stop: int) -> tuple[Tensor, Tensor]:
+        assert self._program is not None
+        program, (row,) = self._program, rows
+        state, settings = self.state(rows), self.settings(rows)
+        order, features = self.order[self.order_of[row]], self.data.train_x.shape[1]
+        losses, hits = [], []
+        for first in range(start, stop, program.spec.steps):
+            last = min(stop, first + program.spec.steps)
+            index, count = order[first * self.batch_size : last * self.batch_size], last - first
+            torch.index_select(self.data.train_x, 0, index, out=program.x[:count].view(-1, features))
+            torch.index_select(self.data.train_y, 0, index, out=program.y[:count].view(-1))
+            program.rate[:count] = self.device_rates[first:last, row : row + 1]
+            for step in range(count) if self.dropouts else ():
+                for mask, drawn in zip(program.masks, self.draw_masks(row, self.batch_size), strict=True):
+                    mask[step, 0] = drawn
+            state, loss, hit = program(count, state, settings)
+            losses.append(loss)
+            hits.append(hit)
+        self._put(rows, state)
+        return torch.cat(losses), torch.cat(hits)
+
+    def _compiled_from(self, run: RunConfig) -> int | None:
+        return compiled_from(run, self.whole_steps, self.device.type)

@@ -39,6 +39,8 @@ from jsc_explore.training.stack import Stack
 CHECKPOINT_EVERY_S = 5.0
 # A class is dead if less than this share of its jets has an output above zero, and less is recognised.
 DEAD_SHARE = 0.01
+# How often a stack that waits for its program looks whether it is wanted still.
+_LOOK_S = 0.05
 
 
 class Observer(Protocol):
@@ -100,7 +102,7 @@ class StackTraining(LightningModule):
         self.automatic_optimization = False
         self.keys, self.observer, self.checkpoints = list(runs), observer, checkpoints
         self.stack_size = len(runs)
-        self.stack, self.engine = replicas_for(list(runs.values()), data)
+        self.stack = replicas_for(list(runs.values()), data)
         self.best = Best(self.stack.flat.clone(), self.stack.running.clone())
         self.most_steps = FIRST_CHUNK_STEPS
         self.ledgers = [Ledger() for _ in runs]
@@ -126,12 +128,16 @@ class StackTraining(LightningModule):
         epoch = self.start_epoch + self.current_epoch
         if epoch == 0:
             self._measure(0, 0.0, with_rate=False)
+        while self.keys and not self.stack.ready(epoch):
+            time.sleep(_LOOK_S)
+            self._drop(sorted(self._rows(self.observer.cancelled())))
         if self.keys:
             self.stack.begin_epoch(epoch)
 
     def training_step(self, chunk: Chunk, _index: int = 0) -> None:
         """Take the chunk's steps, then look: divergence, point, end of epoch, cancellation."""
         if not self.keys:
+            self.trainer.should_stop = True
             return
         began = time.perf_counter()
         taken = self.stack.advance(chunk)
@@ -252,7 +258,7 @@ class StackTraining(LightningModule):
             stack_size=self.stack_size,
             peak_memory_mb=peak_memory_mb(self.stack.device),
             device=device_name(self.stack.device),
-            engine=self.engine,
+            engine=self.stack.said(row),
             versions=versions(),
             weights=save(self.stack.state_dict(self.best.flat[row], self.best.running[row])),
         )
@@ -302,13 +308,13 @@ class _Test:
         }
 
 
-def replicas_for(runs: Sequence[RunConfig], data: DeviceSplit) -> tuple[Replicas, str]:
-    """Return the replicas in the hands of the fastest engine that can train them, and what the record says of it."""
+def replicas_for(runs: Sequence[RunConfig], data: DeviceSplit) -> Replicas:
+    """Return the replicas in the hands of the fastest engine that can train them."""
     if data.train_x.device.type != "cpu":
-        return Stack(list(runs), data), Stack.engine
+        return Stack(list(runs), data)
     if reason := why_not_kernel(runs[0]):
-        return Stack(list(runs), data), f"{Stack.engine} ({reason})"
-    return KernelReplicas(list(runs), data), KernelReplicas.engine
+        return Stack(list(runs), data, reason)
+    return KernelReplicas(list(runs), data)
 
 
 @lru_cache(maxsize=8)

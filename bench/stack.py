@@ -1,0 +1,74 @@
+"""How fast the stack steps what the kernel cannot say: eagerly, and by compiled programs; what compiling costs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.frame import Report, measure
+from jsc_explore.config import RunConfig
+from jsc_explore.training.compiled import Build, Spec
+from jsc_explore.training.plan import Chunk
+from jsc_explore.training.replicas import DeviceSplit
+from jsc_explore.training.stack import Stack
+
+REPLICAS = (1, 5, 10)
+STEPS = 32
+_JOBS = (("jsc-conv", "32-true", 64), ("jsc-conv", "32-true", 256), ("jsc-tiny", "bf16-mixed", 256))
+# Enough epochs that every job repays its program.
+_EPOCHS = 1000
+
+
+class _Eager(Stack):
+    """A stack that never asks for a program."""
+
+    def ready(self, epoch: int) -> bool:
+        """Begin at once."""
+        return True
+
+
+def run(quick: bool) -> Report:
+    """Measure milliseconds a step of both ways for each job and number of replicas, and seconds to compile and load."""
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        os.environ["JSC_EXPLORE_CACHE"] = str(Path(name))
+        for model, precision, batch_size in _JOBS[-1:] if quick else _JOBS:
+            job = RunConfig(model=model, precision=precision, batch_size=batch_size, max_epochs=_EPOCHS)
+            key = f"{model.removeprefix('jsc-')}_{precision.split('-')[0]}_b{batch_size}"
+            cold, warm = _build(job), _build(job)
+            figures |= {f"{key}_compile_cold_s": cold, f"{key}_compile_warm_s": warm}
+            for replicas in REPLICAS:
+                row = _row(job, replicas, n=3 if quick else 5)
+                figures[f"{key}_r{replicas}_speedup_vs_eager"] = row["eager_ms"] / row["compiled_ms"]
+                rows.append({"model": model, "precision": precision, "batch": batch_size, **row})
+    notes = [f"One thread; medians of chunks of {STEPS} steps, milliseconds a step of the whole stack."]
+    return Report("stack", figures, rows, notes=notes)
+
+
+def _build(job: RunConfig) -> float:
+    begin = time.perf_counter()
+    Build.begin(Spec.of(job, "cpu")).program()
+    return time.perf_counter() - begin
+
+
+def _row(job: RunConfig, replicas: int, n: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(STEPS * job.batch_size, 16, generator=generator)
+    y = torch.randint(0, 5, (len(x),), generator=generator)
+    data = DeviceSplit(x, y, x, y, x, y)
+    row: dict[str, Any] = {"replicas": replicas}
+    for name, kind in (("eager", _Eager), ("compiled", Stack)):
+        stack = kind([job.with_(seed=seed) for seed in range(replicas)], data)
+        stack.begin_epoch(1)
+        assert stack.said(0) == f"stack-{name}", stack.said(0)
+        timing = measure(lambda stack=stack: stack.advance(Chunk(1, 0, STEPS, False, True)), n)  # type: ignore[misc]
+        row[f"{name}_ms"], row[f"{name}_low_ms"] = (1e3 * s / STEPS for s in (timing.median_s, timing.low_s))
+        row[f"{name}_high_ms"] = 1e3 * timing.high_s / STEPS
+    return row | {"n": n}

@@ -1,0 +1,197 @@
+"""Compiled programs of the stack: the eager stack's arithmetic, the same bits every time, and no silent way back."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from test_training import Notebook, curve, fit
+
+from jsc_explore import cli
+from jsc_explore.config import RunConfig
+from jsc_explore.training import choice, compiled, stack, warm
+from jsc_explore.training import train as training
+from jsc_explore.training.choice import compiled_from
+from jsc_explore.training.compiled import Build, CompileError, Spec, compiler, failed
+from jsc_explore.training.plan import Chunk
+from jsc_explore.training.replicas import DeviceSplit
+from jsc_explore.training.stack import Stack
+from jsc_explore.training.warm import prepare
+
+CONV = RunConfig(model="16-c4k3b-8d0.5-5", batch_size=96, max_epochs=3, scheduler="onecycle", learning_rate=1e-2)
+SCALED = RunConfig(
+    model="16-6b-5", batch_size=96, max_epochs=3, optimizer="sgd", weight_decay=1e-3, precision="16-mixed",
+    scheduler="warmup", learning_rate=1e-2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs(tmp_path_factory):
+    """A cache of the module's own, in which all programs of these tests are made side by side, once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JSC_EXPLORE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        assert compiler(), "these tests need a C++ compiler"
+        builds = [Build.begin(Spec.of(run, "cpu")) for run in (CONV, SCALED)]
+        yield [build.program() for build in builds]
+
+
+@pytest.fixture
+def repaying(monkeypatch):
+    """Let even a job of some seconds repay a program."""
+    monkeypatch.setattr(choice, "_REPAYS_S", 0.0)
+
+
+def begun(runs, split, how):
+    """Return replicas at the beginning of their second epoch, eager or compiled."""
+    replicas = Stack(runs, DeviceSplit.of(split, torch.device("cpu")), "some reason")
+    if how == "eager":
+        replicas.ready = lambda epoch: True
+    replicas.begin_epoch(1)
+    return replicas
+
+
+@pytest.mark.usefixtures("repaying")
+@pytest.mark.parametrize("run", [CONV, SCALED], ids=lambda run: f"{run.precision}-{run.optimizer}")
+def test_each_step_of_a_program_is_the_eager_stacks(jets_split, run):
+    """Step by step, because trajectories part where a jet comes within rounding of a ReLU's corner."""
+    runs = [run.with_(seed=seed, learning_rate=rate) for seed, rate in ((0, 1e-3), (1, 1e-4), (0, 3e-4))]
+    eager, ours = (begun(runs, jets_split, how) for how in ("eager", "compiled"))
+    assert [eager.said(0), ours.said(2)] == ["stack-eager (some reason)", "stack-compiled (some reason)"]
+    tolerance = 2e-6 if run is CONV else 2e-3  # half precision rounds each activation to three digits
+    apart = []
+    # Two short epochs' worth of chunks: the last one ends with the short batch.
+    for start, stop in ((0, 1), (1, 2), (2, 5), *((step, step + 1) for step in range(5, 41)), (41, 42)):
+        ours._put(range(ours.size), eager.state(range(eager.size)))
+        ours.flat, ours.running = ours.flat.clone(), ours.running.clone()
+        chunk = Chunk(1, start, stop, False, False)
+        expected, taken = eager.advance(chunk), ours.advance(chunk)
+        assert taken.losses.shape == expected.losses.shape == (stop - start, 3)
+        assert taken.losses == pytest.approx(expected.losses, abs=10 * tolerance)
+        assert taken.sizes.tolist() == expected.sizes.tolist()
+        assert np.abs(taken.hits - expected.hits).max() <= (0 if run is CONV else 2)
+        apart += [
+            float((mine - theirs).abs().max()) for mine, theirs in zip(ours.state([0]), eager.state([0]), strict=True)
+        ]
+        assert torch.equal(ours.optimizer.t, eager.optimizer.t)
+    assert ours.whole_steps == 41
+    assert np.quantile(apart, 0.97) < tolerance
+    assert not torch.equal(ours.flat[0], ours.flat[2])
+
+
+@pytest.mark.usefixtures("repaying")
+def test_a_replica_that_overflows_halves_its_scale_and_stays_where_it_was(jets_split):
+    replicas = Stack([SCALED, SCALED.with_(seed=1)], DeviceSplit.of(jets_split, torch.device("cpu")))
+    replicas.begin_epoch(1)
+    replicas.scale[0] = 1e30
+    before, scale = replicas.flat.clone(), replicas.scale.clone()
+    replicas.advance(Chunk(1, 0, 1, False, False))
+    assert replicas.compiled_rows == [0, 1]
+    assert torch.equal(replicas.flat[0], before[0])
+    assert not torch.equal(replicas.flat[1], before[1])
+    assert (replicas.scale / scale).flatten().tolist() == [0.5, 1.0]
+    assert replicas.optimizer.t.flatten().tolist() == [0, 1]
+
+
+@pytest.mark.usefixtures("repaying")
+def test_a_run_is_the_same_to_the_bit_again_resumed_and_alone_(jets_split, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", -1.0)
+    runs = {"a": CONV, "b": CONV.with_(seed=1), "short": CONV.with_(max_epochs=1)}
+    whole = fit(runs, jets_split).outcomes
+    assert whole["short"].engine == "stack-eager (layer conv1d)"
+    assert whole["a"].engine == whole["b"].engine == "stack-compiled (layer conv1d)"
+    with pytest.raises(ConnectionError):
+        fit(runs, jets_split, checkpoints=tmp_path, notebook=Notebook(fail_after_epochs=1.5))
+    # As an engine would: what has ended is not asked for again, and one of the two is cancelled at once.
+    left = {"a": runs["a"], "b": runs["b"]}
+    resumed = fit(left, jets_split, checkpoints=tmp_path, notebook=Notebook(cancel_at={"b": 0}))
+    assert resumed.points["a"][0]["epoch"] == 2
+    assert list(resumed.outcomes) == ["a"]
+    assert resumed.outcomes["a"].weights == whole["a"].weights
+    assert curve(resumed.outcomes["a"], "val_loss").tolist() == curve(whole["a"], "val_loss").tolist()
+    again = fit(runs, jets_split).outcomes
+    assert [again[key].weights for key in runs] == [whole[key].weights for key in runs]
+
+
+def test_only_a_job_that_repays_it_waits_for_a_program(jets_split):
+    conv = RunConfig(model="jsc-conv", max_epochs=10)
+    assert compiled_from(conv, 800, "cpu") == 1
+    assert compiled_from(conv, 80, "cpu") is None
+    assert compiled_from(conv.with_(max_epochs=1), 10**6, "cpu") is None
+    assert compiled_from(conv, 800, "cuda") is None
+    mixed = RunConfig(precision="bf16-mixed", max_epochs=20)
+    assert compiled_from(mixed, 800, "cpu") == 1
+    assert compiled_from(mixed, 80, "cpu") is None
+    assert fit([CONV], jets_split).outcomes["0"].engine == "stack-eager (layer conv1d)"
+
+
+@pytest.mark.usefixtures("repaying")
+def test_without_a_compiler_training_goes_on_eagerly_and_the_record_says_so(jets_split, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    run = CONV.with_(batch_size=97, max_epochs=2)
+    assert fit([run], jets_split).outcomes["0"].engine == "stack-eager (layer conv1d; no C++ compiler)"
+    # A program that is there needs none.
+    assert fit([CONV], jets_split).outcomes["0"].engine == "stack-compiled (layer conv1d)"
+
+
+@pytest.mark.usefixtures("repaying")
+def test_a_compiler_that_fails_is_said_and_asked_again_only_by_warm(jets_split, monkeypatch):
+    run = RunConfig(model="16-5", precision="bf16-mixed", batch_size=98, max_epochs=2)
+    spec = Spec.of(run, "cpu")
+    monkeypatch.setenv("CXX", shutil.which("false"))
+    assert fit([run], jets_split).outcomes["0"].engine == "stack-eager (precision bf16-mixed; compiling failed)"
+    assert "Error" in failed(spec).read_text()
+    with pytest.raises(CompileError, match="failed before"):
+        Build.begin(spec)
+
+    def begin(asked):
+        assert asked == spec
+        raise CompileError("remembered still" if failed(asked).exists() else "tried again")
+
+    monkeypatch.setattr(Build, "begin", begin)
+    monkeypatch.setattr(warm, "kernel", lambda: None)
+    (_, no_fault, _), (name, fault, _) = prepare([RunConfig(), run])
+    assert (no_fault, fault) == ("", "tried again")
+    assert name == "16-5, batch 98, adam, bf16-mixed"
+
+
+@pytest.mark.usefixtures("repaying")
+def test_a_program_that_cannot_be_read_is_an_obstacle_that_is_said(jets_split):
+    run = CONV.with_(batch_size=99, max_epochs=2)
+    Spec.of(run, "cpu").path.write_bytes(b"torn")
+    outcome = fit([run], jets_split).outcomes["0"]
+    assert outcome.engine == "stack-eager (layer conv1d; the compiled program cannot be loaded)"
+
+
+@pytest.mark.usefixtures("repaying")
+def test_a_stack_that_waits_for_its_program_can_be_cancelled(jets_split, monkeypatch):
+    monkeypatch.setattr(Stack, "ready", lambda self, epoch: epoch == 0)
+    book = fit({"a": CONV}, jets_split, notebook=Notebook(cancel_at={"a": 42}))
+    assert book.outcomes == {}
+    assert book.pulses[-1][1] == 42
+
+
+def test_a_program_is_for_one_network_optimizer_precision_and_batch_size(monkeypatch):
+    paths = {Spec.of(run, "cpu").path for run in (CONV, SCALED, CONV.with_(batch_size=95))}
+    assert len(paths) == 3
+    other = CONV.with_(seed=7, learning_rate=1.0, scheduler="constant", weight_decay=0.1, max_epochs=9)
+    assert Spec.of(other, "cpu").path == Spec.of(CONV, "cpu").path
+    monkeypatch.setattr(compiled, "_environment", lambda: ["another torch"])
+    assert Spec.of(CONV, "cpu").path not in paths
+    assert stack.Program is compiled.Program
+
+
+def test_warm_makes_programs_for_what_the_kernel_cannot_train_and_says_what_fails(monkeypatch, capsys):
+    monkeypatch.setattr(warm, "kernel", lambda: None)
+    made = []
+    monkeypatch.setattr(compiled.Build, "begin", lambda spec: made.append(spec) or Build(spec, None))
+    monkeypatch.setattr(compiled.Build, "program", lambda build: None)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["warm"])
+    assert [(spec.batch_size, spec.optimizer) for spec in made] == [(256, "adam")]
+    assert "jsc-conv, batch 256, adam, 32-true: ready" in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.setattr(warm, "kernel", lambda: None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(["warm", "--model", "16-c4k3-5", "--batch-size", "64"])
+    assert "16-c4k3-5, batch 64, adam, 32-true: no C++ compiler" in capsys.readouterr().out
