@@ -76,8 +76,13 @@ def test_a_bad_filter_shows_where_it_is_wrong(text, place, says):
     assert caught.value.position == place
     assert says in str(caught.value)
     assert caught.value.pointed().splitlines()[-1] == " " * place + "^"
+
+
+def test_a_filters_error_survives_the_way_between_processes():
+    with pytest.raises(FilterError) as caught:
+        read_filter("optimizer = 'adam")
     again = pickle.loads(pickle.dumps(caught.value))
-    assert (str(again), again.position) == (str(caught.value), place)
+    assert (str(again), again.position) == (str(caught.value), caught.value.position)
 
 
 def test_a_filter_of_more_than_two_thousand_characters_is_refused():
