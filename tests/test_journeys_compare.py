@@ -78,10 +78,13 @@ def test_a_brush_on_an_axis_keeps_the_curves_that_pass_and_a_second_one_fewer(pa
     every = page.locator(CURVES).count()
     # On the axis of the switch yes stands above no: the upper half keeps those with a final ReLU.
     drag(page, "ReLU", 0.0, 0.3)
-    expect(page.locator(CURVES)).to_have_count(every // 2)
+    expect(page.locator(CURVES)).not_to_have_count(every)
+    half = page.locator(CURVES).count()
+    # About half: of more configs than can be drawn some are left out, of either kind.
+    assert 0.4 * every < half < 0.6 * every
     drag(page, "Learning", 0.0, 0.5)
-    expect(page.locator(CURVES)).not_to_have_count(every // 2)
-    assert 0 < page.locator(CURVES).count() < every // 2
+    expect(page.locator(CURVES)).not_to_have_count(half)
+    assert 0 < page.locator(CURVES).count() < half
     journeys.shoot(page, "overview-brushed")
     page.mouse.dblclick(*(page.locator(PARALLEL).bounding_box()[side] + 300 for side in ("x", "y")))
     expect(page.locator(CURVES)).to_have_count(every)
