@@ -297,6 +297,16 @@ def test_the_engines_agree_on_dropout(jets_split):
     np.testing.assert_allclose(kernel.flat.numpy(), stack.flat.numpy(), atol=1e-5)
 
 
+def test_a_validation_part_may_be_the_beginning_of_the_training_part(jets_split):
+    data = DeviceSplit.of(jets_split, torch.device("cpu"))
+    x, y = data.train_x[:500], data.train_y[:500]
+    run = RunConfig(max_epochs=1, batch_size=100)
+    begun = fit([run], DeviceSplit(data.train_x, data.train_y, x, y, x, y)).outcomes["0"]
+    apart = fit([run], DeviceSplit(data.train_x, data.train_y, x.clone(), y.clone(), x.clone(), y.clone()))
+    assert begun.weights == apart.outcomes["0"].weights
+    assert begun.test_acc == apart.outcomes["0"].test_acc
+
+
 @pytest.mark.parametrize("cut", [1, 7, 1000])
 def test_where_an_epoch_is_cut_into_chunks_changes_nothing(jets_split, monkeypatch, cut):
     run = RunConfig(model="jsc-toy", batch_size=48, max_epochs=2)

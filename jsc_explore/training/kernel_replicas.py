@@ -40,7 +40,7 @@ class KernelReplicas(Replicas):
         self._arena = np.zeros(self._places[parts.END], np.float32)
         self._evaluation_places = self._program.places(EVALUATION_ROWS)
         self._evaluation_arena = np.zeros(self._evaluation_places[parts.END], np.float32)
-        self._labels: dict[int, tuple[Tensor, NDArray[np.int8]]] = {}
+        self._labels: dict[tuple[int, int], tuple[Tensor, NDArray[np.int8]]] = {}
         self._orders: dict[int, NDArray[np.int32]] = {}
 
     def take_orders(self, orders: dict[int, Tensor]) -> None:
@@ -146,9 +146,11 @@ class KernelReplicas(Replicas):
 
     def _narrow(self, y: Tensor) -> NDArray[np.int8]:
         """Return labels as the kernel reads them, an eighth of the memory; converted once."""
-        if y.data_ptr() not in self._labels:
-            self._labels[y.data_ptr()] = y, y.numpy().astype(np.int8)
-        return self._labels[y.data_ptr()][1]
+        # One part may be the beginning of another: the same memory, fewer jets.
+        key = y.data_ptr(), len(y)
+        if key not in self._labels:
+            self._labels[key] = y, y.numpy().astype(np.int8)
+        return self._labels[key][1]
 
 
 @lru_cache(maxsize=4)
