@@ -21,7 +21,9 @@ from jsc_explore.store import Store
 from jsc_explore.training.train import train_stack
 
 SMALL = {"batch_size": 65536, "max_epochs": 2}
-LONG = {"batch_size": 8192, "max_epochs": 1000}
+# Networks wide enough that a training is still under way when it is looked at.
+LONG = {"model": "16-512-512-5", "batch_size": 8192, "max_epochs": 1000}
+MEDIUM = {"model": "16-128-128-5", "batch_size": 8192}
 PYTHON = [sys.executable, "-m", "jsc_explore"]
 
 
@@ -147,7 +149,7 @@ def test_the_command_trains_once_and_then_answers_from_the_store(served):
 
 
 def test_a_worker_killed_in_the_middle_costs_time_and_nothing_else(served):
-    run = RunConfig(batch_size=8192, max_epochs=20, seed=1)
+    run = RunConfig(**MEDIUM, max_epochs=20, seed=1)
     (run_id,) = served.ask(run)
     eventually(lambda: served.queue.live()[1].get(run_id))
     served.busy_worker().kill()
@@ -197,7 +199,7 @@ def test_a_second_engine_process_leaves_the_store_to_the_first(served):
 
 def test_a_killed_engine_leaves_no_worker_and_the_next_one_gets_the_same_result(served):
     """An undisturbed training elsewhere ends with the same bits."""
-    run = RunConfig(batch_size=8192, max_epochs=15, seed=3)
+    run = RunConfig(**MEDIUM, max_epochs=15, seed=3)
     (run_id,) = served.ask(run)
     eventually(lambda: served.queue.live()[1].get(run_id))
     assert served.stop(signal.SIGKILL) == []
