@@ -394,13 +394,18 @@ def test_ctrl_c_says_that_what_was_asked_for_stays_queued(home):
     queue = Queue(home)
     queue.beat(os.getpid(), "")  # served, by an engine that is in no hurry
     process = subprocess.Popen([*PYTHON, "train"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not queue.jobs():
-        time.sleep(0.05)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    states = [job.state for job in queue.jobs()]
-    queue.close()
+    try:
+        while not queue.jobs():
+            time.sleep(0.05)
+        # Long enough, also on a busy machine, that it waits for the training and imports nothing any more.
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        states = [job.state for job in queue.jobs()]
+    finally:
+        process.kill()
+        process.communicate()
+        queue.close()
     assert (process.returncode, out, states) == (130, "", ["queued"])
     assert "interrupted; what was asked for stays queued" in err
     assert "Traceback" not in err
