@@ -393,7 +393,11 @@ def test_ctrl_c_says_that_what_was_asked_for_stays_queued(home):
     home.mkdir()
     queue = Queue(home)
     queue.beat(os.getpid(), "")  # served, by an engine that is in no hurry
-    process = subprocess.Popen([*PYTHON, "train"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+    process = subprocess.Popen(
+        [*PYTHON, "train"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     try:
         while not queue.jobs():
             time.sleep(0.05)
