@@ -27,7 +27,6 @@ FLAGS = (
     "-ffast-math",
     "-mprefer-vector-width=512",
     "-std=c++17",
-    "-shared",
     "-fPIC",
     "-Wno-psabi",
 )
@@ -89,8 +88,11 @@ def _compiled(program: str, batch_size: int) -> ctypes.CDLL:
     name = hashlib.sha256(f"{program} {batch_size}".encode()).hexdigest()[:12]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"yardstick-{name}.so"
-        command = ["g++", *FLAGS, f"-DBATCH={batch_size}", f"-DNET={program}", str(SOURCE), "-o", str(path)]
-        subprocess.run(command, check=True)
+        part = path.with_suffix(".o")
+        compile_ = ["g++", *FLAGS, f"-DBATCH={batch_size}", f"-DNET={program}", "-c", str(SOURCE), "-o", str(part)]
+        subprocess.run(compile_, check=True)
+        # Linked without -ffast-math, which would switch subnormal numbers off in the whole process that loads it.
+        subprocess.run(["g++", "-shared", str(part), "-o", str(path)], check=True)
         return ctypes.CDLL(str(path))
 
 
