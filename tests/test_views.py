@@ -84,7 +84,7 @@ def test_a_filter_narrows_what_is_seen_stands_in_the_address_and_counts_its_choi
     assert not app.exception
     assert re.search(r"where not dead: \d+ runs", texts(app.markdown))
     relu = app.multiselect(key="names final_relu")
-    assert relu.options == ["yes (84)", "no (172)"]
+    assert relu.options == ["yes (64)", "no (180)"]
     relu.set_value([False]).run()
     assert "172 runs" in texts(app.markdown)
     assert address(app)["final_relu"] == "no"
