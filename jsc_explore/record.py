@@ -23,6 +23,9 @@ POINT_FIELDS: Mapping[str, str] = {
 }
 WHOLE_NUMBERS = frozenset({"step", "samples"})
 
+# Where a ROC curve is kept: the half that a rejection is quoted at is among them, the trivial ends are not.
+SIGNAL_EFFICIENCIES = (*(place / 50 for place in range(1, 50)), 0.99)
+
 Point = dict[str, float | int | None]
 
 
@@ -31,8 +34,9 @@ class Outcome:
     """A finished run. ``status`` is ``done`` or ``diverged``; a diverged run keeps its curve up to ``diverged_step``.
 
     Test figures without prefix belong to the last weights, with ``best_`` to the weights of the lowest validation
-    loss; ``auc``, ``rejection`` (background rejection at 50% signal efficiency, one class against the rest),
-    ``confusion`` (25 counts, true class major) and ``weights`` (safetensors) to the best ones too. None: not known.
+    loss; ``auc``, ``rejection`` (background rejection at 50% signal efficiency, one class against the rest), ``roc``
+    (background efficiencies at ``SIGNAL_EFFICIENCIES``, class after class, None for one without jets), ``confusion``
+    (25 counts, true class major) and ``weights`` (safetensors) to the best ones too. None: not known.
     """
 
     status: str
@@ -54,6 +58,7 @@ class Outcome:
     best_test_acc: float | None = None
     auc: list[float | None] | None = None
     rejection: list[float | None] | None = None
+    roc: list[float | None] | None = None
     confusion: list[int] | None = None
     dead_classes: list[str] = field(default_factory=list)
     train_rows: int = 0

@@ -36,7 +36,7 @@ def record_of(run=None, points=4, **changes):
     outcome = Outcome(
         status="done", stop_reason="max_epochs", points=curve, epochs_run=points - 1, steps=(points - 1) * 10,
         val_acc=0.7 + run.seed / 100, val_loss=0.8, test_acc=0.69, auc=[0.9, None, 0.8, 0.7, 0.6],
-        confusion=list(range(25)),
+        roc=[float(np.float32(place / 250)) for place in range(249)] + [None], confusion=list(range(25)),
         dead_classes=["t"] if run.seed == 2 else [], versions={"torch": "2"}, weights=b"\x00\x01",
     )  # fmt: skip
     outcome = dataclasses.replace(outcome, **changes)
@@ -261,6 +261,27 @@ def test_what_a_killed_writer_left_is_swept(store):
     assert len(store.catalog.sweep()) == 2
     assert verify(store) == []
     assert len(list(store.catalog.parts_directory.iterdir())) == 1
+
+
+def test_runs_of_before_roc_curves_were_kept_are_read_listed_and_published_beside_new_ones(store, tmp_path):
+    old, new = record_of(RunConfig(seed=0), roc=None), record_of(RunConfig(seed=1))
+    before = tmp_path / "before.parquet"
+    pq.write_table(to_table(old).drop_columns(["roc", "weights"]), before)
+    for both in (False, True):
+        if both:
+            store.add(new)
+        seen = Store(store.directory, before)
+        ids = [old.run_id, new.run_id][: 1 + both]
+        assert seen.problems == []
+        assert seen.record(old.run_id).outcome.roc is None
+        assert seen.curves(ids, ["step"]).num_rows == 4 * len(ids)
+        assert seen.roc_curves(ids)["run_id"].to_pylist() == ids[1:]
+        assert publish(seen, tmp_path / "after.parquet") == len(ids)
+        assert verify(seen, tmp_path / "after.parquet") == []
+        seen.close()
+    again = Store(tmp_path / "again", tmp_path / "after.parquet")
+    assert again.roc_curves(ids)["roc"].to_pylist() == [new.outcome.roc]
+    again.close()
 
 
 def test_readers_in_threads_while_parts_are_added(store, tmp_path):

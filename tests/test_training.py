@@ -14,10 +14,10 @@ from jsc_explore import layers
 from jsc_explore.config import RunConfig
 from jsc_explore.data import CLASSES
 from jsc_explore.models import MaskedDropout, biases_before_batch_norm, build
-from jsc_explore.record import POINT_FIELDS
+from jsc_explore.record import POINT_FIELDS, SIGNAL_EFFICIENCIES
 from jsc_explore.training import train as training
 from jsc_explore.training.kernel_replicas import KernelReplicas
-from jsc_explore.training.metrics import confusion_counts, roc_summary
+from jsc_explore.training.metrics import Roc, confusion_counts, roc_summary
 from jsc_explore.training.plan import Chunk, epoch_chunks, stream_seed
 from jsc_explore.training.replicas import DeviceSplit, batch_order, unflatten
 from jsc_explore.training.schedules import learning_rates
@@ -438,6 +438,9 @@ def test_an_outcome_holds_what_a_reader_asks_for(jets_split):
     assert outcome.best_test_acc == pytest.approx(sum(outcome.confusion[::6]) / 1000)
     assert all(0.5 < area < 1 for area in outcome.auc)
     assert all(rejection > 1 for rejection in outcome.rejection)
+    curves = np.array(outcome.roc).reshape(5, len(SIGNAL_EFFICIENCIES))
+    assert (np.diff(curves) >= 0).all()
+    assert curves[:, SIGNAL_EFFICIENCIES.index(0.5)] == pytest.approx(1 / np.array(outcome.rejection), rel=1e-6)
     module = build(RunConfig(final_relu=False).network, 9)
     module.load_state_dict(load(outcome.weights))
     module.eval()
@@ -476,14 +479,21 @@ def test_a_stack_holds_one_architecture(jets_split):
 
 def test_roc_agrees_with_scikit_learn_also_on_ties():
     rng = np.random.default_rng(0)
-    signal = rng.random(3000) < 0.3
-    for scores in (rng.random(3000) + 0.5 * signal, np.round(rng.random(3000) + 0.3 * signal, 1)):
-        area, rejection = roc_summary(torch.from_numpy(scores), torch.from_numpy(signal))
-        assert area == pytest.approx(roc_auc_score(signal, scores), abs=1e-12)
+    # A count of signals of which no efficiency asked for is a whole number: no curve is asked at a step.
+    signal = rng.permutation(np.arange(3000) < 901)
+    apart = (rng.random(3000) + 0.2 * signal).astype(np.float32) / 2
+    for scores in (apart, np.round(apart, 1), np.where(apart > 0.3, apart, -np.float32(0))):
+        found = roc_summary(scores, signal)
+        assert found.area == pytest.approx(roc_auc_score(signal, scores), abs=1e-12)
         fpr, tpr, _ = roc_curve(signal, scores, drop_intermediate=False)
-        assert rejection == pytest.approx(1 / np.interp(0.5, tpr, fpr), rel=1e-9)
-    assert roc_summary(torch.ones(5), torch.ones(5, dtype=torch.bool)) == (None, None)
-    assert roc_summary(torch.tensor([2.0, 1.0]), torch.tensor([True, False])) == (1.0, None)
+        at = np.interp((0.5, *SIGNAL_EFFICIENCIES), tpr, fpr)
+        assert found.rejection == pytest.approx(1 / at[0] if at[0] else None, rel=1e-9)
+        assert found.background == pytest.approx(at[1:], rel=1e-6)
+    missing = [None] * len(SIGNAL_EFFICIENCIES)
+    assert roc_summary(np.ones(5, np.float32), np.ones(5, bool)) == Roc(None, None, missing)
+    assert roc_summary(np.full(2, np.nan, np.float32), np.array([True, False])) == Roc(None, None, missing)
+    perfect = roc_summary(np.array([1.0, 0.5], np.float32), np.array([True, False]))
+    assert perfect == Roc(1.0, None, [0.0] * len(SIGNAL_EFFICIENCIES))
 
 
 def test_confusion_counts_true_class_first():

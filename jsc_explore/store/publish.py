@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from jsc_explore import __version__
 from jsc_explore.errors import StoreError
 from jsc_explore.store.schema import COLUMNS, PROVENANCE_KEY, SCHEMA_VERSION, VERSION_KEY, schema_problem
-from jsc_explore.store.store import Store
+from jsc_explore.store.store import Store, whole
 
 
 def publish(store: Store, target: Path) -> int:
@@ -31,7 +31,8 @@ def publish(store: Store, target: Path) -> int:
     try:
         with duckdb.connect(":memory:") as db:
             query = f"""
-                COPY (SELECT DISTINCT ON (config_id, seed, run_id) {columns} FROM read_parquet({_literals(files)})
+                COPY (SELECT DISTINCT ON (config_id, seed, run_id) {columns}
+                      FROM ({whole(f"read_parquet({_literals(files)}, union_by_name = true)")})
                       ORDER BY config_id, seed, run_id)
                 TO {_literal(str(partial))} (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2,
                   ROW_GROUP_SIZE 2048, KV_METADATA {{

@@ -35,6 +35,15 @@ class Column:
     doc: str
 
 
+# Runs of before it was recorded lack it; too long to lie in memory for every run, as a curve.
+ROC = Column(
+    "roc",
+    pa.list_(pa.float32()),
+    "background efficiencies at 50 signal efficiencies (0.02, 0.04, … 0.98, 0.99), class against rest, class after "
+    "class in the order of auc; missing in runs stored before it was recorded",
+)
+
+
 def _columns() -> tuple[Column, ...]:
     number, count, text = pa.float64(), pa.int64(), pa.string()
     per_class = pa.list_(number)
@@ -64,6 +73,7 @@ def _columns() -> tuple[Column, ...]:
         Column("best_test_acc", number, "test accuracy of the weights of the best epoch"),
         Column("auc", per_class, f"area under the ROC curve, class against rest, in the order {', '.join(CLASSES)}"),
         Column("rejection", per_class, "1 / false positive rate at 50% signal efficiency, class against rest"),
+        ROC,
         Column("confusion", pa.list_(count), "25 counts of test jets at the best epoch: true class major"),
         Column(
             "dead_classes",
@@ -88,7 +98,7 @@ def _columns() -> tuple[Column, ...]:
 
 COLUMNS = _columns()
 WEIGHTS = Column("weights", pa.binary(), "safetensors of the best epoch's weights; in parts only")
-SCALARS = tuple(column.name for column in COLUMNS if not column.name.startswith(CURVE_PREFIX))
+SCALARS = tuple(column.name for column in COLUMNS if not column.name.startswith(CURVE_PREFIX) and column != ROC)
 CURVES = tuple(column.name for column in COLUMNS if column.name.startswith(CURVE_PREFIX))
 # What charts may show as a score of a run, with the words for it. The first is the default.
 SCORES = {
@@ -155,6 +165,8 @@ def schema_problem(schema: pa.Schema) -> str | None:
         return f"has schema version {version.decode(errors='replace')[:12]}, this program reads {SCHEMA_VERSION}"
     for column in COLUMNS:
         index = schema.get_field_index(column.name)
+        if index < 0 and column == ROC:
+            continue
         if index < 0:
             return f"lacks the column {column.name}"
         if not _compatible(schema.field(index).type, column.type):

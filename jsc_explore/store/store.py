@@ -143,6 +143,12 @@ class Store:
             live if growing else None,
         )
 
+    def roc_curves(self, run_ids: Sequence[str]) -> pa.Table:
+        """Return ``run_id``, ``config_id``, ``seed`` and ``roc`` of those of these runs whose ROC curves are stored."""
+        return self.over_files(
+            run_ids, "SELECT run_id, config_id, seed, roc FROM source WHERE roc IS NOT NULL ORDER BY config_id, seed"
+        )
+
     def record(self, run_id: str, *, weights: bool = False) -> RunRecord | None:
         """Return one run whole, or None; ``weights`` reads them too, where the file has them."""
         columns = ", ".join(column.name for column in COLUMNS)
@@ -151,7 +157,8 @@ class Store:
             return None
         has_weights = weights and WEIGHTS.name in pq.read_schema(files[0]).names
         extra = f", {WEIGHTS.name}" if has_weights else ""
-        table = self.query(f"SELECT {columns}{extra} FROM read_parquet(?) WHERE run_id = ?", [files[:1], run_id])
+        source = whole("read_parquet(?)")
+        table = self.query(f"SELECT {columns}{extra} FROM ({source}) WHERE run_id = ?", [files[:1], run_id])
         return from_row(table.to_pylist()[0])
 
     def find(self, prefix: str) -> list[str]:
@@ -208,14 +215,15 @@ class Store:
         """
         files = self._files(run_ids)
         # A run may lie in several of these files; only its row in the file that it was taken in from counts.
-        source = """
-            SELECT src.* EXCLUDE (filename) FROM read_parquet(?, filename = true, union_by_name = true) AS src
+        source = f"""
+            SELECT src.* EXCLUDE (filename)
+            FROM ({whole("read_parquet(?, filename = true, union_by_name = true)")}) AS src
             JOIN runs ON runs.run_id = src.run_id AND runs.file = src.filename
             WHERE src.run_id IN (SELECT unnest(?::VARCHAR[]))
         """
         values: list[Any] = [files, list(run_ids)]
         if not files:
-            source, values = f"SELECT {_EMPTY}", []
+            source, values = f"SELECT {_NONE}", []
         return self.query(f"WITH source AS ({source}) {select}", [*values, *more], live)
 
     def query(self, text: str, values: Sequence[Any], live: pa.Table | None = None) -> pa.Table:
@@ -259,6 +267,7 @@ _DUCK = {
     "int32": "INTEGER",
     "int64": "BIGINT",
     "double": "DOUBLE",
+    "float": "FLOAT",
     "string": "VARCHAR",
     "bool": "BOOLEAN",
 }
@@ -269,5 +278,10 @@ def _duck_type(name: str) -> str:
     return f"{_DUCK[str(kind.value_type)]}[]" if pa.types.is_list(kind) else _DUCK[str(kind)]
 
 
-_EMPTY = ", ".join(f"NULL::{_duck_type(column.name)} AS {column.name}" for column in COLUMNS) + " WHERE false"
+def whole(source: str) -> str:
+    """Return a SELECT over files, for use within this room, with every column, also where all of them lack one."""
+    return f"SELECT * FROM {source} UNION ALL BY NAME SELECT {_NONE}"
+
+
+_NONE = ", ".join(f"NULL::{_duck_type(column.name)} AS {column.name}" for column in COLUMNS) + " WHERE false"
 assert set(FIELDS) <= set(SCALARS)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from jsc_explore.data.jets import CLASSES
+from jsc_explore.record import SIGNAL_EFFICIENCIES
 
 N = len(CLASSES)
 
@@ -38,26 +41,41 @@ def confusion_counts(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.bincount((cell + offset).flatten(), minlength=replicas * N * N).view(replicas, N, N)
 
 
-def roc_summary(scores: Tensor, is_signal: Tensor) -> tuple[float | None, float | None]:
-    """Return area under the ROC curve and background rejection at 50% signal efficiency of ``(n,)`` scores.
-
-    Tied scores share a threshold, as in scikit-learn. The rejection is 1 / false positive rate, interpolated between
-    thresholds; None where it is infinite, both None where a class is missing.
+@dataclass(frozen=True)
+class Roc:
+    """One class against the rest: area under the ROC curve, background rejection at 50% signal efficiency (None where
+    it is infinite), and background efficiencies at ``SIGNAL_EFFICIENCIES``. All None where a class is missing.
     """
-    signals, total = int(is_signal.sum()), is_signal.numel()
-    if signals in (0, total):
-        return None, None
-    ordered, order = scores.sort(descending=True)
-    hits = is_signal[order].double().cumsum(0)
-    last_of_tie = torch.cat([ordered[1:] != ordered[:-1], torch.ones(1, dtype=torch.bool, device=scores.device)])
-    hits = hits[last_of_tie]
-    seen = torch.arange(1, total + 1, device=scores.device)[last_of_tie]
-    zero = hits.new_zeros(1)
-    efficiency = torch.cat([zero, hits / signals])
-    background = torch.cat([zero, (seen - hits) / (total - signals)])
-    area = float(torch.trapezoid(background, efficiency))
-    index = int(torch.searchsorted(efficiency, torch.tensor(0.5, dtype=torch.float64, device=scores.device)))
-    low, high = float(efficiency[index - 1]), float(efficiency[index])
-    share = (0.5 - low) / (high - low)
-    mistaken = float(background[index - 1]) * (1 - share) + float(background[index]) * share
-    return 1.0 - area, 1.0 / mistaken if mistaken > 0 else None
+
+    area: float | None
+    rejection: float | None
+    background: list[float | None]
+
+
+_NOTHING = Roc(None, None, [None] * len(SIGNAL_EFFICIENCIES))
+_AT = np.array([0.5, *SIGNAL_EFFICIENCIES])
+
+
+def roc_summary(scores: npt.NDArray[np.float32], is_signal: npt.NDArray[np.bool_]) -> Roc:
+    """Return what is kept of the ROC curve of ``(n,)`` scores in [0, 1].
+
+    Tied scores share a threshold, as in scikit-learn; between thresholds the curve is straight. Nothing is known of
+    scores that are not finite.
+    """
+    signals, total = int(is_signal.sum()), len(scores)
+    if signals in (0, total) or not np.isfinite(scores).all():
+        return _NOTHING
+    # The bits of a number in [0, 1] are in its order and leave room for the label: one sort of integers, 54,000 jets
+    # a class take 1.6 ms in all, where sorting numbers with their places takes 4 ms alone. Adding zero makes a negative one positive.
+    bits = (scores + np.float32(0)).view(np.uint32)
+    ordered = np.sort((bits << np.uint32(1)) | is_signal)[::-1]
+    last_of_tie = np.flatnonzero(np.append((ordered[1:] ^ ordered[:-1]) > 1, True))
+    hits = np.cumsum(ordered & np.uint32(1), dtype=np.int64)[last_of_tie]
+    efficiency = np.append(0.0, hits / signals)
+    background = np.append(0.0, (last_of_tie + 1 - hits) / (total - signals))
+    area = float(np.trapezoid(efficiency, background))
+    place = np.searchsorted(efficiency, _AT)
+    low, high = efficiency[place - 1], efficiency[place]
+    share = (_AT - low) / (high - low)
+    mistaken = background[place - 1] * (1 - share) + background[place] * share
+    return Roc(area, 1.0 / float(mistaken[0]) if mistaken[0] > 0 else None, mistaken[1:].astype(np.float32).tolist())

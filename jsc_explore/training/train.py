@@ -287,8 +287,9 @@ class _Test:
 
     def figures(self, labels: Tensor) -> dict[str, Any]:
         """Return the fields of an Outcome that come from the test part."""
-        probabilities = self.scores.softmax(1)
-        roc = [roc_summary(probabilities[:, c], labels == c) for c in range(len(CLASSES))]
+        # A class's scores lie beside each other: they are sorted.
+        probabilities, truth = self.scores.float().softmax(1).T.contiguous().cpu().numpy(), labels.cpu().numpy()
+        roc = [roc_summary(probabilities[c], truth == c) for c in range(len(CLASSES))]
         recall = self.last.recall[self.index].tolist()
         own = [float((self.output[labels == c, c] > 0).double().mean()) for c in range(len(CLASSES))]
         return {
@@ -296,8 +297,9 @@ class _Test:
             "test_acc": float(self.last.accuracy[self.index]),
             "best_test_loss": float(self.best.loss[self.index]),
             "best_test_acc": float(self.best.accuracy[self.index]),
-            "auc": [area for area, _ in roc],
-            "rejection": [rejection for _, rejection in roc],
+            "auc": [one.area for one in roc],
+            "rejection": [one.rejection for one in roc],
+            "roc": [share for one in roc for share in one.background],
             "confusion": self.best.confusion[self.index].flatten().tolist(),
             # The last ReLU gives zero for nearly all jets of the class: no gradient comes through.
             "dead_classes": [
