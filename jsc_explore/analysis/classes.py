@@ -11,6 +11,7 @@ import numpy.typing as npt
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import FieldError
+from jsc_explore.record import SIGNAL_EFFICIENCIES
 
 N = len(CLASSES)
 
@@ -50,6 +51,34 @@ def per_class(runs: Sequence[Mapping[str, Any]], figure: str) -> list[dict[str, 
         low, middle, high = (None if end is None else float(np.exp(end)) if logarithmic else end for end in ends)
         rows.append({"class": name, "mean": middle, "low": low, "high": high, "n": len(plain)})
     return rows
+
+
+def roc_means(curves: Sequence[Sequence[float | None]]) -> list[dict[str, Any]]:
+    """Return the mean ROC curves of some runs: a row a class and signal efficiency, ``class``, ``efficiency``, ``mean``
+    of the background rejection with the ends ``low`` and ``high`` of its 95% interval, and ``n``, the runs.
+
+    ``curves`` are those of ``Outcome.roc``. Means are geometric, as in ``per_class``. Where a run lets no background
+    pass its rejection is not known, and the row is left out. Raises FieldError for a curve of another length.
+    """
+    places = len(SIGNAL_EFFICIENCIES)
+    for one in curves:
+        if len(one) != N * places:
+            raise FieldError("roc", f"{len(one)} values", f"must hold {N * places}", "run `jsc-explore verify`")
+    if not curves:
+        return []
+    shares = np.array(curves, float).reshape(len(curves), N, places)
+    known: npt.NDArray[np.bool_] = np.all(shares > 0, axis=0)
+    logs = -np.log(np.where(known, shares, 1.0))
+    means = logs.mean(axis=0)
+    half = (half_width(1.0, len(curves)) or 0.0) * (logs.std(axis=0, ddof=1) if len(curves) > 1 else 0.0 * means)
+    return [
+        {"class": name, "efficiency": SIGNAL_EFFICIENCIES[at], "n": len(curves), **{
+            end: float(np.exp(values[c, at]))
+            for end, values in (("mean", means), ("low", means - half), ("high", means + half))
+        }}
+        for c, name in enumerate(CLASSES)
+        for at in np.flatnonzero(known[c])
+    ]  # fmt: skip
 
 
 def lost_classes(run: Mapping[str, Any]) -> list[str]:

@@ -61,7 +61,7 @@ def paired_chart(seeds: pa.Table, score: str, ground: str = "light") -> Drawing:
         .encode(
             x=x,
             y=y,
-            color=_colour(ground),
+            color=colour_of(ground),
             shape=alt.condition("datum.lost != null", alt.value("triangle-down"), alt.value("circle")),
             tooltip=[
                 "side:N",
@@ -136,13 +136,13 @@ def growth_chart(
     band = (
         alt.Chart(bands)
         .mark_area(opacity=0.15)
-        .encode(x=x_axis, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=_colour(ground))
+        .encode(x=x_axis, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=colour_of(ground))
     )
     faint = alt.Chart(each).mark_line(strokeWidth=1, opacity=0.4)
     faint = faint.encode(
-        x=x_axis, y=alt.Y("value:Q", scale=y_scale), color=_colour(ground), detail="run_id:N", strokeDash=dash
+        x=x_axis, y=alt.Y("value:Q", scale=y_scale), color=colour_of(ground), detail="run_id:N", strokeDash=dash
     )
-    line = alt.Chart(bands).mark_line(strokeWidth=2.5).encode(x=x_axis, y=y, color=_colour(ground))
+    line = alt.Chart(bands).mark_line(strokeWidth=2.5).encode(x=x_axis, y=y, color=colour_of(ground))
     hover = alt.Chart(bands).mark_point(size=60, filled=True, opacity=0).encode(x=x_axis, y=y, tooltip=tooltip)
     chart = alt.layer(band, faint, line, hover).properties(height=height, usermeta=_SVG)
     return chart.properties(title=alt.TitleParams(title, anchor="start", fontSize=13)) if title else chart
@@ -193,31 +193,26 @@ def confusion_chart(
     return chart.properties(title=alt.TitleParams(title, anchor="start", fontSize=13))
 
 
-def class_chart(rows: Sequence[Mapping[str, Any]], figure: str, ground: str = "light") -> Drawing:
-    """Draw ``auc`` or ``rejection`` per class for A and B: mean over seeds with its 95% interval.
+def auc_chart(rows: Sequence[Mapping[str, Any]], ground: str = "light") -> Drawing:
+    """Draw the area under the ROC curve per class for A and B: mean over seeds with its 95% interval.
 
     ``rows`` are those of ``analysis.classes.per_class`` with their ``side``.
     """
-    logarithmic = figure == "rejection"
-    title = "background rejection at 50%" if logarithmic else "area under the ROC curve"
     table = pa.Table.from_pylist(
         [{**row, "class": CLASS_WORDS[row["class"]]} for row in rows if row["mean"] is not None], schema=_CLASSES
     )
-    x_axis = alt.Axis(labelAngle=0, grid=False, title=None, ticks=False)
-    x = alt.X(
-        "class:N", sort=list(CLASS_WORDS.values()), axis=x_axis, scale=alt.Scale(domain=list(CLASS_WORDS.values()))
-    )
-    apart = alt.XOffset("side:N", sort=list(SIDES), scale=alt.Scale(domain=list(SIDES), paddingOuter=1))
-    scale = alt.Scale(type="log", nice=False, padding=10) if logarithmic else alt.Scale(zero=False)
-    y = alt.Y("mean:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5, format="~g" if logarithmic else ".2f"))
-    form = ".3~g" if logarithmic else ".4f"
+    classes = list(CLASS_WORDS.values())
+    y = alt.Y("class:N", sort=classes, title=None, scale=alt.Scale(domain=classes), axis=alt.Axis(ticks=False))
+    apart = alt.YOffset("side:N", sort=list(SIDES), scale=alt.Scale(domain=list(SIDES), paddingOuter=1))
+    scale = alt.Scale(zero=False)
+    x = alt.X("mean:Q", title="area under the ROC curve", scale=scale, axis=alt.Axis(tickCount=5, format=".2f"))
     tooltip = [alt.Tooltip("side:N", title="config"), alt.Tooltip("class:N"),
-               alt.Tooltip("mean:Q", title="mean", format=form), alt.Tooltip("low:Q", format=form, title="95% from"),
-               alt.Tooltip("high:Q", format=form, title="to"), alt.Tooltip("n:Q", title="seeds")]  # fmt: skip
-    base = alt.Chart(table).encode(x=x, xOffset=apart, color=_colour(ground), tooltip=tooltip)
-    spans = base.mark_rule(strokeWidth=2.5, opacity=0.55).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
-    return alt.layer(spans, base.mark_point(filled=True, size=110, opacity=1).encode(y=y)).properties(
-        height=290, usermeta=_SVG
+               alt.Tooltip("mean:Q", title="mean", format=".4f"), alt.Tooltip("low:Q", format=".4f", title="95% from"),
+               alt.Tooltip("high:Q", format=".4f", title="to"), alt.Tooltip("n:Q", title="seeds")]  # fmt: skip
+    base = alt.Chart(table).encode(y=y, yOffset=apart, color=colour_of(ground), tooltip=tooltip)
+    spans = base.mark_rule(strokeWidth=2.5, opacity=0.55).encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
+    return alt.layer(spans, base.mark_point(filled=True, size=110, opacity=1).encode(x=x)).properties(
+        height=220, usermeta=_SVG
     )
 
 
@@ -228,7 +223,8 @@ def _share_text(value: float, difference: bool) -> str:
     return "0" if abs(value) < 0.005 else f"{factor * value:+.0f}".replace("-", "−")
 
 
-def _colour(ground: str) -> alt.Color:
+def colour_of(ground: str) -> alt.Color:
+    """Return the colours of A and B, the same in all charts."""
     return alt.Color(
         "side:N", scale=alt.Scale(domain=list(SIDES), range=[ACCENT[ground], WARNING[ground]]), legend=None
     )

@@ -51,6 +51,31 @@ def skeleton(chart: Drawing) -> dict[str, Any]:
     return spec
 
 
+def figure_of(chart: Drawing, words: str, width: int = 640) -> Figure:
+    """Return the figure of a chart over tables; they take names, and what it shows in ``words`` begins large."""
+    tables: dict[str, pa.Table] = {}
+
+    def name_of(table: pa.Table) -> alt.NamedData:
+        name = next((name for name, known in tables.items() if known is table), f"table{len(tables)}")
+        tables[name] = table
+        return alt.NamedData(name=name)
+
+    def take(part: Any) -> None:
+        if isinstance(part.data, pa.Table):
+            part.data = name_of(part.data)
+        for step in [] if part.transform is alt.Undefined else part.transform:
+            source = step.to_dict().get("from") and step["from"]
+            if source and isinstance(source.data, pa.Table):
+                source.data = name_of(source.data)
+        for one in getattr(part, "layer", []):
+            take(one)
+
+    # Altair copies a chart, and leaves its tables where they are.
+    own = chart.copy()
+    take(own)
+    return Figure(skeleton(own), tables, words[0].upper() + words[1:], width)
+
+
 def letters(size: float) -> dict[str, Any]:
     """Return the config of axes and legends whose letters are ``size`` times the usual."""
     axis = {"labelFontSize": round(12 * size), "titleFontSize": round(13 * size)}

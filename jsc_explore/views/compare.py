@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import streamlit as st
 
 from jsc_explore import data
-from jsc_explore.analysis.classes import confusion_shares, lost_classes, lost_counts, per_class
+from jsc_explore.analysis.classes import lost_classes, lost_counts
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.paired import Difference, compare, sentence
 from jsc_explore.charts import compare as charts
@@ -21,20 +22,20 @@ from jsc_explore.jobs.ask import ask
 from jsc_explore.jobs.estimate import expected_seconds, format_seconds
 from jsc_explore.store.cells import CONFIG_FIELDS, seed_table
 from jsc_explore.store.schema import SCORES
-from jsc_explore.views import pair, resources
+from jsc_explore.store.slices import seeds_of
+from jsc_explore.views import compare_classes, pair, panels, resources, shown, takeaway
 from jsc_explore.views.choice import choose
+from jsc_explore.views.compare_classes import Runs
 from jsc_explore.views.forecast import forecast
 
 REFRESH_S = 1.0
-ALL_SEEDS = "all seeds"
+RECALL_HEIGHT = 190
 # Sides narrower than this stand one under the other.
 _STYLE = """<style>
 [data-testid=stColumn]:has([class*=st-key-third]) {min-width: min(100%, 290px);}
 [data-testid=stColumn]:has([class*=st-key-fifth]) {min-width: min(100%, 150px);}
 [data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
 </style>"""
-
-Runs = dict[str, list[dict[str, Any]]]
 
 
 def page() -> None:
@@ -43,7 +44,7 @@ def page() -> None:
         store = resources.store()
         resources.supervisor()
         store.refresh()
-        left, middle, right = st.columns([4, 4, 2], vertical_alignment="bottom")
+        left, middle, right = st.columns([4, 4, 4], vertical_alignment="bottom")
         score = choose(left, "Score", "score", list(SCORES), lambda name: SCORES[name].capitalize())
         quantity = choose(middle, "Curve of", "show", list(QUANTITIES), lambda name: QUANTITIES[name].capitalize())
         chosen = pair.choose(store, score)
@@ -51,11 +52,27 @@ def page() -> None:
             st.info("There are no two finished configurations to compare: train some on the Explore page.",
                     icon=":material/compare_arrows:")  # fmt: skip
             return
-        right.button("Swap A and B", icon=":material/swap_vert:", on_click=pair.swap, width="stretch")
+        with right, st.container(horizontal=True, horizontal_alignment="right"):
+            st.button("Swap A and B", icon=":material/swap_vert:", on_click=pair.swap)
+            taken = st.button("Take away", icon=":material/download:", help="Charts, tables and commands as files")
         active = bool(resources.queue().jobs(("queued", "running")))
         st.fragment(_body, run_every=REFRESH_S if active else None)(chosen, score, quantity, active)
+        if taken:
+            _take_away(chosen, score)
     except JscError as error:
         st.error(str(error))
+
+
+def _take_away(chosen: tuple[RunConfig, RunConfig], score: str) -> None:
+    """Offer the drawn charts, every run of both, and the commands that reproduce them as files."""
+    store = resources.store()
+    ids = [config.config_id(data.digest(config.dataset)) for config in chosen]
+    known = seeds_of(store, ids)
+    lines = [panels.command(one, known.get(i, range(DEFAULT_SEEDS))) for one, i in zip(chosen, ids, strict=True)]
+    a, b = (pair.written(config) for config in chosen)
+    takeaway.drawn(
+        f"{SCORES[score].capitalize()}: A is {a}, B is {b}.", {"seeds": seed_table(store, ids, score)}, lines
+    )
 
 
 def _body(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_active: bool) -> None:
@@ -79,6 +96,7 @@ def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_ac
     table = seed_table(store, list(ids.values()), score).to_pylist()
     runs: Runs = {side: [row for row in table if row["config_id"] == config_id] for side, config_id in ids.items()}
     st.html(_STYLE)
+    shown.begin()
     _verdict(chosen, runs, score)
     for side, config in zip(charts.SIDES, chosen, strict=True):
         if not _under_way(side, config) and not runs[side]:
@@ -87,8 +105,8 @@ def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_ac
         return
     _growth(ids, runs, score, quantity)
     _recalls(ids, runs)
-    _confusions(runs)
-    _separation(runs)
+    compare_classes.confusions(runs)
+    compare_classes.separation(runs)
 
 
 # ---- what differs, by how much
@@ -210,12 +228,16 @@ def _growth(ids: Mapping[str, str], runs: Runs, score: str, quantity: str) -> No
     ]
     seeds = pa.Table.from_pylist(rows, schema=_SEEDS)
     with left, st.container(key="third-paired"):
-        st.altair_chart(charts.paired_chart(seeds, score, _ground()), key="paired",
-                        alt=f"{SCORES[score]} of every seed under A and under B")  # fmt: skip
+        shown.draw(
+            "seeds", lambda ground: charts.paired_chart(seeds, score, ground),
+            f"{SCORES[score]} of every seed under A and under B", "paired",
+        )  # fmt: skip
     bands, each = _growth_tables(version, dict(ids), _lost_runs(runs), quantity)
     with right, st.container(key="third-growth"):
-        st.altair_chart(charts.growth_chart(bands, each, quantity, _ground()), key="growth",
-                        alt=f"{QUANTITIES[quantity]} of A and B over the epochs")  # fmt: skip
+        shown.draw(
+            "curves", lambda ground: charts.growth_chart(bands, each, quantity, ground),
+            f"{QUANTITIES[quantity]} of A and B over the epochs", "growth",
+        )  # fmt: skip
     st.caption(
         ":blue[**A**] and :orange[**B**]. Left: every seed, joined to itself; a triangle never predicts some class. "
         "Right: mean over seeds with its 95% interval, every seed faint, dashed where a class is never predicted."
@@ -228,9 +250,10 @@ def _recalls(ids: Mapping[str, str], runs: Runs) -> None:
     for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
         quantity = f"recall_{name}"
         bands, each = _growth_tables(version, dict(ids), lost, quantity)
-        chart = charts.growth_chart(bands, each, quantity, _ground(), title=charts.CLASS_WORDS[name], height=190)
+        make = partial(charts.growth_chart, bands, each, quantity, title=charts.CLASS_WORDS[name], height=RECALL_HEIGHT)
         with column, st.container(key=f"fifth-{name}"):
-            st.altair_chart(chart, key=f"recall-{name}", alt=f"{QUANTITIES[quantity]} of A and B over the epochs")
+            words = f"{QUANTITIES[quantity]} of A and B over the epochs"
+            shown.draw(f"recall_{name}", make, words, f"recall-{name}")
 
 
 def _lost_runs(runs: Runs) -> tuple[str, ...]:
@@ -251,55 +274,6 @@ def _growth_tables(
     return charts.growth_tables(
         store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, lost, quantity
     )
-
-
-# ---- the classes
-
-
-def _confusions(runs: Runs) -> None:
-    st.markdown("##### What is taken for what", help="On the test jets, with the weights of the best epoch")
-    seeds = sorted({row["seed"] for side in runs.values() for row in side})
-    lost = {row["seed"] for side in runs.values() for row in side if lost_classes(row)}
-    words = {seed: f"seed {seed}{' †' if seed in lost else ''}" for seed in seeds[:20]}
-    picked = st.segmented_control(
-        "Of", [ALL_SEEDS, *words], default=ALL_SEEDS, key="confusion-seed", required=True, label_visibility="collapsed",
-        format_func=lambda seed: words.get(seed, ALL_SEEDS),
-    )  # fmt: skip
-    shares = {
-        side: confusion_shares([row["confusion"] for row in runs[side] if picked in (ALL_SEEDS, row["seed"])])
-        for side in charts.SIDES
-    }
-    a, b = shares["A"], shares["B"]
-    drawn = [
-        ("A", a, False),
-        ("B", b, False),
-        ("B − A, in points", None if a is None or b is None else b - a, True),
-    ]
-    for column, (title, values, difference) in zip(st.columns(3, gap="medium"), drawn, strict=True):
-        with column, st.container(key=f"third-{title[:1]}{difference:d}"):
-            if values is None:
-                st.caption(f"{title}: nothing known for {words.get(picked, ALL_SEEDS)}.")
-                continue
-            chart = charts.confusion_chart(values, title, _ground(), difference=difference)
-            st.altair_chart(chart, key=f"confusion-{title[:1]}{difference:d}", alt=f"Confusion matrix, {title}")
-
-
-def _separation(runs: Runs) -> None:
-    st.markdown("##### Each class against the rest", help="On the test jets, with the weights of the best epoch")
-    for column, figure in zip(st.columns(2, gap="large"), ("auc", "rejection"), strict=True):
-        rows = [{**row, "side": side} for side in charts.SIDES for row in per_class(runs[side], figure)]
-        with column, st.container(key=f"third-{figure}"):
-            st.altair_chart(
-                charts.class_chart(rows, figure, _ground()), key=f"class-{figure}", alt=f"{figure} per class"
-            )
-    st.caption(
-        "Mean over seeds with its 95% interval. Background rejection at 50% signal efficiency: 1 / false positive rate "
-        "where half of the class is kept; its mean is geometric, its axis logarithmic."
-    )
-
-
-def _ground() -> str:
-    return st.context.theme.type or "light"
 
 
 _SEEDS = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("score", pa.float64()), ("lost", pa.string())])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from urllib.parse import urlencode
 
 import pyarrow as pa
 import streamlit as st
@@ -17,18 +18,46 @@ from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.files import PICTURES, bundle, picture, table_file
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.store.slices import configs, seeds_of
-from jsc_explore.views import curves_panel, grid_panel, panels, resources, saved, url
+from jsc_explore.views import curves_panel, grid_panel, panels, resources, saved, shown, url
 from jsc_explore.views.slicing import Slice
 
 # Every run of a larger slice is one command of `jsc-explore list` away; a file of more lines is read by nobody.
 MAX_COMMANDS = 2000
 FOLDER = "jsc-explore-view"
+_README = """{sentence}
+
+Taken from JSC Explore {version} on {now:%Y-%m-%d %H:%M} UTC.
+The same view, live: {address}
+
+Charts are SVG, PNG and PDF; tables are CSV and Parquet. A dagger marks seeds with a dead class: one that the network
+never predicts.
+
+commands.sh     the command lines that reproduce every run
+view.json       what the page was asked to show
+"""
 
 
 @st.dialog("Take away", width="large")
 def dialog(view: Slice) -> None:
-    """Offer what the page shows as files; each is made when it is asked for."""
+    """Offer what the Explore page shows as files; each is made when it is asked for."""
     figures, tables = contents(view)
+    lines = commands(view)
+    _offer(figures, tables, lines, _texts(view, lines))
+
+
+@st.dialog("Take away", width="large")
+def drawn(sentence: str, tables: Mapping[str, pa.Table], lines: Sequence[str]) -> None:
+    """Offer the charts that a page has drawn, these tables and these command lines as files."""
+    query = st.query_params.to_dict()
+    address = f"{(st.context.url or '').split('?')[0]}?{urlencode(query, safe=':~,./')}"
+    readme = _README.format(sentence=sentence, version=__version__, now=datetime.now(UTC), address=address)
+    texts = {"README.txt": readme, "commands.sh": _script(lines), "view.json": json.dumps(query, indent=1)}
+    _offer(shown.figures(), tables, lines, texts)
+
+
+def _offer(
+    figures: Mapping[str, Figure], tables: Mapping[str, pa.Table], lines: Sequence[str], texts: Mapping[str, str]
+) -> None:
     st.caption("What the page shows now, without what is still growing. Files are made on the click.")
     for name, figure in figures.items():
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -40,13 +69,12 @@ def dialog(view: Slice) -> None:
             st.markdown(f"**Table of {name.replace('_', ' ')}**, {table.num_rows:,} rows", width="stretch")
             _button("CSV", f"{name}.csv", partial(table_file, table, "csv"))
             _button("Parquet", f"{name}.parquet", partial(table_file, table, "parquet"))
-    lines = commands(view)
     with st.expander(f"Command lines that reproduce {len(lines):,} configurations"):
         st.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
     st.download_button(
         "Everything in one ZIP",
         # Made outside the page's run: everything it needs is handed over.
-        partial(bundle, figures, tables, _texts(view, lines), FOLDER),
+        partial(bundle, figures, tables, texts, FOLDER),
         f"{FOLDER}.zip",
         icon=":material/folder_zip:",
         type="primary",
@@ -97,24 +125,20 @@ def commands(view: Slice) -> list[str]:
 
 def _texts(view: Slice, lines: Sequence[str]) -> dict[str, str]:
     sentence = grid_panel.sentence(view, grid_panel.cells_of(view, []))
-    readme = f"""{sentence}
-
-Taken from JSC Explore {__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.
-The same view, live: {saved.address()}
-
+    readme = _README.format(sentence=sentence, version=__version__, now=datetime.now(UTC), address=saved.address())
+    readme += """
 grid.*          the grid; its table has a row a cell: mean, standard deviation and count over seeds
 curves.*        the learning curves; curves_means has the drawn means with their bands, curves_seeds every seed
-commands.sh     the command lines that reproduce every run
-view.json       what the page was asked to show
-
-Charts are SVG, PNG and PDF; tables are CSV and Parquet. A dagger marks seeds with a dead class: one that the network
-never predicts.
 """
     return {
         "README.txt": readme,
-        "commands.sh": "#!/bin/sh\nset -e\n" + "\n".join(lines) + "\n",
+        "commands.sh": _script(lines),
         "view.json": json.dumps(url.query(), indent=1),
     }
+
+
+def _script(lines: Sequence[str]) -> str:
+    return "#!/bin/sh\nset -e\n" + "\n".join(lines) + "\n"
 
 
 def _numbered(name: str, place: int, count: int) -> str:

@@ -1,0 +1,85 @@
+"""ROC curves of A and B, one class against the rest, drawn as rejection along efficiency, the half marked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import pyarrow as pa
+
+from jsc_explore.charts.compare import CLASS_WORDS, colour_of
+from jsc_explore.charts.style import INK, MUTED, POWER_LABEL, Drawing
+
+HALF = 0.5
+HEIGHT = 260
+# Where the figures stand from their marks: they never cover each other.
+_WORDS: dict[str, dict[str, Any]] = {
+    "A": {"align": "right", "dx": -8, "dy": 8},
+    "B": {"align": "left", "dx": 8, "dy": -8},
+}
+
+
+def roc_tables(means: Sequence[Mapping[str, Any]], halves: Sequence[Mapping[str, Any]]) -> tuple[pa.Table, pa.Table]:
+    """Return the tables of ``roc_chart``: the curves, and the rejections at 50% signal efficiency.
+
+    ``means`` are rows of ``analysis.classes.roc_means``, ``halves`` those of ``per_class``, both with their ``side``.
+    """
+    marks = [{**row, "efficiency": HALF, "text": f"{row['mean']:.3g}"} for row in halves if row["mean"] is not None]
+    return pa.Table.from_pylist(list(means), schema=_CURVES), pa.Table.from_pylist(marks, schema=_MARKS)
+
+
+def rejection_range(curves: pa.Table, marks: pa.Table) -> tuple[float, float]:
+    """Return one range for the axes of all classes: up to the highest known, at least a decade."""
+    highest = [value for table in (curves, marks) for value in table["high"].to_pylist()]
+    return 1.0, max([10.0, *highest])
+
+
+def roc_chart(
+    curves: pa.Table, marks: pa.Table, name: str, span: tuple[float, float], ground: str = "light"
+) -> Drawing:
+    """Draw the curves of one class: mean over seeds with its 95% interval, rejection at 50% marked and written."""
+    own, at_half = (table.filter(pa.compute.equal(table["class"], name)) for table in (curves, marks))
+    x = alt.X(
+        "efficiency:Q", title="signal efficiency", scale=alt.Scale(domain=[0, 1]),
+        axis=alt.Axis(format=".0%", values=[0, HALF, 1], grid=False),
+    )  # fmt: skip
+    scale = alt.Scale(type="log", domain=list(span), nice=False, clamp=True)
+    y = alt.Y(
+        "mean:Q", title="background rejection" if name == "g" else None, scale=scale,
+        axis=alt.Axis(values=[1, 10, 100, 1000, 10_000, 100_000], labelExpr=POWER_LABEL),
+    )  # fmt: skip
+    colour = colour_of(ground)
+    tooltip = [
+        alt.Tooltip("side:N", title="config"),
+        alt.Tooltip("efficiency:Q", title="signal kept", format=".0%"),
+        alt.Tooltip("mean:Q", title="rejection", format=".3~g"),
+        alt.Tooltip("low:Q", title="95% from", format=".3~g"),
+        alt.Tooltip("high:Q", title="to", format=".3~g"),
+        alt.Tooltip("n:Q", title="seeds"),
+    ]
+    base, half = alt.Chart(own).encode(x=x, color=colour), alt.Chart(at_half).encode(x=x, color=colour)
+    rule = alt.Chart(pa.table({"efficiency": [HALF]})).mark_rule(strokeDash=[3, 3], color=MUTED[ground]).encode(x=x)
+    words = [
+        half.transform_filter(alt.datum.side == side)
+        .mark_text(fontSize=12, fontWeight="bold", **place)
+        .encode(y=y, text="text:N", color=alt.value(INK[ground]))
+        for side, place in _WORDS.items()
+    ]
+    layers = [
+        rule,
+        base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q"),
+        base.mark_line(strokeWidth=2.5).encode(y=y),
+        half.mark_rule(strokeWidth=2.5, opacity=0.55).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q"),
+        half.mark_point(filled=True, size=80, opacity=1).encode(y=y, tooltip=tooltip),
+        *words,
+        base.mark_point(filled=True, size=60, opacity=0).encode(y=y, tooltip=tooltip),
+    ]
+    title = alt.TitleParams(CLASS_WORDS[name], anchor="start", fontSize=13)
+    return alt.layer(*layers).properties(height=HEIGHT, title=title, usermeta={"embedOptions": {"renderer": "svg"}})
+
+
+_COMMON = [("side", pa.string()), ("class", pa.string()), ("efficiency", pa.float64()), ("mean", pa.float64()),
+           ("low", pa.float64()), ("high", pa.float64()), ("n", pa.int64())]  # fmt: skip
+_CURVES = pa.schema(_COMMON)
+_MARKS = pa.schema([*_COMMON, ("text", pa.string())])

@@ -1,0 +1,31 @@
+"""Charts as a page draws them: each is remembered by a name, so that the page can hand all of them out as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from jsc_explore.charts.figure import Figure, figure_of
+from jsc_explore.charts.style import Drawing
+
+_SHOWN = "_shown charts"
+Make = Callable[[str], Drawing]
+
+
+def begin() -> None:
+    """Forget what another page, or this one before, has drawn."""
+    st.session_state[_SHOWN] = {}
+
+
+def draw(name: str, make: Make, words: str, key: str) -> None:
+    """Draw the chart that ``make`` returns for the ground of the page, light or dark; ``words`` say what it shows."""
+    st.session_state.setdefault(_SHOWN, {})[name] = (make, words)
+    figure = figure_of(make(st.context.theme.type or "light"), words)
+    st.vega_lite_chart(figure.for_page(), key=key, alt=figure.words)
+
+
+def figures() -> dict[str, Figure]:
+    """Return what the page has drawn, by file name, for white paper."""
+    found = st.session_state.get(_SHOWN, {})
+    return {name: figure_of(make("light"), words) for name, (make, words) in found.items()}
