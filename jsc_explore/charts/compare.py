@@ -203,7 +203,7 @@ def auc_chart(rows: Sequence[Mapping[str, Any]], ground: str = "light") -> Drawi
     )
     classes = list(CLASS_WORDS.values())
     y = alt.Y("class:N", sort=classes, title=None, scale=alt.Scale(domain=classes), axis=alt.Axis(ticks=False))
-    apart = alt.YOffset("side:N", sort=list(SIDES), scale=alt.Scale(domain=list(SIDES), paddingOuter=1))
+    apart = alt.YOffset("side:N", sort=list(SIDES), scale=alt.Scale(domain=list(SIDES), paddingOuter=0.8))
     scale = alt.Scale(zero=False)
     x = alt.X("mean:Q", title="area under the ROC curve", scale=scale, axis=alt.Axis(tickCount=5, format=".2f"))
     tooltip = [alt.Tooltip("side:N", title="config"), alt.Tooltip("class:N"),

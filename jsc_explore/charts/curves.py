@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jsc_explore.analysis.intervals import half_width
+from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.analysis.smoothing import smooth
 from jsc_explore.charts.figure import Figure, letters, named, skeleton
+from jsc_explore.charts.predicted import predicted_words
 from jsc_explore.charts.style import (
     FAINT,
     INK,
@@ -30,7 +32,7 @@ HEIGHT = 420
 # Accuracies are drawn on one range, so that a growing curve does not move the axis under the reader.
 SHARE_RANGE = (0.0, 0.8)
 ZOOM, LEGEND = "zoom", "groups"
-MEANS, SEEDS, MARKS = "means", "seeds", "marks"
+MEANS, SEEDS, MARKS, EXPECTED = "means", "seeds", "marks", "expected"
 _DASHES = ([1, 0], [7, 4], [2, 2], [10, 3, 2, 3], [4, 4], [12, 4])
 _PARTS = {"val": "validation", "train": "training"}
 
@@ -49,7 +51,8 @@ class Line:
 class Look:
     """How curves are drawn; everything that changes the drawing and not the data.
 
-    ``y_range`` None: fixed by kind; ``ordered``: colours stand for a number; ``titles`` are those of the legends.
+    ``y_range`` None: fixed by kind; ``ordered``: colours stand for a number; ``titles`` are those of the legends;
+    ``expected``: predictions are drawn, too.
     """
 
     x: str = "epoch"
@@ -65,6 +68,7 @@ class Look:
     size: float = 1.0
     ordered: bool = False
     titles: tuple[str, str] = ("", "")
+    expected: bool = False
 
 
 def quantities_of(shown: str) -> tuple[str, ...]:
@@ -91,6 +95,24 @@ def curve_tables(means: pa.Table, seeds: pa.Table, lines: Mapping[str, Line], lo
     marks = _dead_marks(each, brief=len({line.group for line in lines.values() if line.chosen}) > 3)
     each = each.select(["run_id", "seed", "x", "value", "group", "dash"]) if look.each else each.slice(0, 0)
     return {MEANS: table, SEEDS: each, MARKS: marks}
+
+
+def expected_table(
+    means: pa.Table, lines: Mapping[str, Line], predicted: Mapping[str, Prediction], score: str, end: float | None
+) -> pa.Table:
+    """Return what chosen configs were expected to score, by config id, at the ``end`` of their curves.
+
+    Without one that is their last point of ``means``, the table that ``curve_figure`` draws. A row holds ``x``,
+    ``mean``, ``low``, ``high``, ``group`` and ``words``.
+    """
+    last = dict(zip(means["config_id"].to_pylist(), means["x"].to_pylist(), strict=True))
+    rows = [
+        {"x": last[key] if end is None else end, "mean": guess.mean, "low": guess.low, "high": guess.high,
+         "group": line.group, "words": f"{line.name}: {predicted_words(score, guess)}"}
+        for key, line in lines.items()
+        if line.chosen and key in last and (guess := predicted.get(key))
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=_EXPECTED)
 
 
 def share_below_zero(points: pa.Table, look: Look) -> int:
@@ -196,6 +218,9 @@ def _dead_marks(each: pa.Table, brief: bool) -> pa.Table:
     return pa.Table.from_pylist(marks, schema=_MARKS)
 
 
+_EXPECTED = pa.schema(
+    [(name, pa.float64()) for name in ("x", "mean", "low", "high")] + [("group", pa.string()), ("words", pa.string())]
+)
 _MARKS = pa.schema(
     [("x", pa.float64()), ("value", pa.float64())] + [(name, pa.string()) for name in ("group", "mark", "name")]
 )
@@ -250,6 +275,7 @@ def _spec(groups: tuple[str, ...], dashes: tuple[str, ...], look: Look, height: 
     )
     layers = [
         behind,
+        *(_predicted(x, y, colour, seen, look) if look.expected else []),
         band,
         each,
         *([ghost] if look.smoothing else []),
@@ -259,6 +285,14 @@ def _spec(groups: tuple[str, ...], dashes: tuple[str, ...], look: Look, height: 
     ]
     chart = alt.layer(*layers).properties(height=height * look.size, usermeta={"embedOptions": {"renderer": "svg"}})
     return skeleton(chart) | {"config": letters(look.size)}
+
+
+def _predicted(x: alt.X, y: alt.Y, colour: alt.Color, seen: Callable[[float], Any], look: Look) -> list[alt.Chart]:
+    """Return the bands of what was expected, at the end of the curves and under them, and their middles."""
+    base = named(EXPECTED).encode(x=x, color=colour, tooltip=[alt.Tooltip("words:N", title=" ")])
+    band = base.mark_rule(strokeWidth=10 * look.size, clip=True).encode(y="low:Q", y2="high:Q", opacity=seen(0.3))
+    middle = base.mark_point(shape="diamond", filled=True, size=70 * look.size, clip=True)
+    return [band, middle.encode(y=y, opacity=seen(0.7))]
 
 
 def _hover(x: alt.X, y: alt.Y, look: Look) -> alt.Chart:

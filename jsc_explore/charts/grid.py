@@ -13,6 +13,7 @@ from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.figure import Figure, letters, named, skeleton
+from jsc_explore.charts.predicted import MARK, predicted_words
 from jsc_explore.charts.style import (
     FAINT,
     INK,
@@ -61,13 +62,14 @@ def grid_table(
                 "state": cell.state,
                 # Vega leaves out marks without a number; an empty cell must still be seen and clicked.
                 "score": low if cell.mean is None else cell.mean,
-                "first": f"≈{format_score(score, guess.mean)}" if guess else _first_line(cell, score),
+                "first": f"{MARK}{format_score(score, guess.mean)}" if guess else _first_line(cell, score),
                 "second": "predicted" if guess else _second_line(cell),
                 "alone": "+" if cell.state == "missing" and not guess else "",
                 "bright": brightness > 0.45,
                 "filled": cell.mean is not None,
                 "chosen": cell.config_id in chosen,
-                "tooltip": _tooltip(cell, score) + (f": {_expected(score, guess)}" if guess else ""),
+                "tooltip": _tooltip(cell, score)
+                + (f": {predicted_words(score, guess)}, not measured" if guess else ""),
             }
         )
     return pa.Table.from_pylist(rows, schema=_CELLS)
@@ -157,11 +159,6 @@ _CELLS = pa.schema(
     + [("score", pa.float64())]
     + [(name, pa.bool_()) for name in ("bright", "filled", "chosen")]
 )
-
-
-def _expected(score: str, guess: Prediction) -> str:
-    low, high = format_score(score, guess.low), format_score(score, guess.high)
-    return f"predicted {format_score(score, guess.mean)}, with 80% between {low} and {high}; not measured"
 
 
 def _first_line(cell: Cell, score: str) -> str:

@@ -47,7 +47,7 @@ def roc_chart(
     scale = alt.Scale(type="log", domain=list(span), nice=False, clamp=True)
     y = alt.Y(
         "mean:Q", title="background rejection" if name == "g" else None, scale=scale,
-        axis=alt.Axis(values=[1, 10, 100, 1000, 10_000, 100_000], labelExpr=POWER_LABEL),
+        axis=alt.Axis(values=[10.0**power for power in range(10) if 10.0**power <= span[1]], labelExpr=POWER_LABEL),
     )  # fmt: skip
     colour = colour_of(ground)
     tooltip = [

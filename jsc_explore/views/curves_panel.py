@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -11,11 +11,14 @@ import streamlit as st
 
 from jsc_explore.analysis.cells import Cell, in_order
 from jsc_explore.charts.curves import (
+    EXPECTED,
     HEIGHT,
+    MEANS,
     ZOOM,
     Look,
     curve_figure,
     curve_tables,
+    expected_table,
     quantities_of,
     share_below_zero,
     value_range,
@@ -24,7 +27,7 @@ from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.style import BANDS, COLOUR_BY, HALL_SIZE, PROGRESS, SHOWN, TOGETHER
 from jsc_explore.config import FIELDS, format_number, format_value
 from jsc_explore.store.slices import Points
-from jsc_explore.views import grid_panel, lines, url
+from jsc_explore.views import forecast, grid_panel, lines, url
 from jsc_explore.views.slicing import Slice
 
 # From here on a linear axis hides the first epoch, in which most of the learning happens.
@@ -102,7 +105,10 @@ def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> N
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.session_state["zoom"]:
             st.button("Zoom out", icon=":material/zoom_out_map:", key="zoom_out", on_click=_unzoom)
-        st.caption(_legend(view) + "".join(f" {note}." for note in drawn.notes))
+        st.caption(
+            _legend(view, any(one.tables[EXPECTED].num_rows for _, one in drawn.figures))
+            + "".join(f" {note}." for note in drawn.notes)
+        )
 
 
 def _why_empty(cells: Sequence[Cell]) -> str:
@@ -137,7 +143,10 @@ def panels(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]], gr
             (f"{FIELDS[field].label}: {format_value(field, value)}", owners[value]) for value in in_order(field, shown)
         ]
     tables = [_tables(picked, behind, drawn, look, only) for _, only in titled]
-    fixed = Look(**{**look.__dict__, "y_range": value_range(tables, look)})
+    for part in tables:
+        part[EXPECTED] = _expected(view, part[MEANS], drawn)
+    expected = any(part[EXPECTED].num_rows for part in tables)
+    fixed = replace(look, y_range=value_range(tables, look), expected=expected)
     height = HEIGHT if len(titled) == 1 else HEIGHT * 0.7
     figures = [
         (title, curve_figure(part, drawn.groups, drawn.dashes, fixed, height))
@@ -152,6 +161,15 @@ def _tables(
     own = {key: line for key, line in drawn.lines.items() if only is None or key in only}
     means = pa.concat_tables([picked.means, behind.means])
     return curve_tables(means, picked.seeds, own, look)
+
+
+def _expected(view: Slice, means: pa.Table, drawn: lines.Chosen) -> pa.Table:
+    """Return what the drawn configs were expected to score, where the curves are those of the score."""
+    fits = view.score in quantities_of(st.session_state["show"])
+    end = (
+        float(view.base.max_epochs) if st.session_state["along"] == "epoch" and "max_epochs" not in view.axes else None
+    )
+    return expected_table(means, drawn.lines, forecast.kept(view.score) if fits else {}, view.score, end)
 
 
 def _look(view: Slice, drawn: lines.Chosen, ground: str) -> Look:
@@ -187,13 +205,15 @@ def _ordinal(number: int) -> str:
     return f"{number}{ending}"
 
 
-def _legend(view: Slice) -> str:
+def _legend(view: Slice, expected: bool) -> str:
     state = st.session_state
     parts = ["Line: mean over seeds"]
     if state["band"] != "none":
         parts.append(f"band: {BANDS[state['band']]}")
     if state["each"]:
         parts.append("faint: every seed")
+    if expected:
+        parts.append("diamond and bar: predicted before it was trained, with its 80% band")
     parts += ["†: never predicts that class", "grey: the other cells"]
     times = f" {grid_panel.TIMES}" if state["along"] == "time_s" else ""
     zoom = ""

@@ -12,6 +12,7 @@ import streamlit as st
 from jsc_explore.analysis.cells import Cell, axis_values, build_cells, with_seeds
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.grid import BOX, SELECTION, TOGGLED, grid_figure, grid_table, score_domain
+from jsc_explore.charts.predicted import MARK
 from jsc_explore.charts.style import HALL_SIZE, is_time, ordinal_label
 from jsc_explore.config import FIELDS, format_value
 from jsc_explore.jobs import Job
@@ -131,7 +132,7 @@ def draw(view: Slice, cells: Sequence[Cell]) -> None:
 
 def _signs(view: Slice, cells: Sequence[Cell]) -> str:
     """Say what the signs in the grid mean, those that occur."""
-    states = {cell.state for cell in cells}
+    states, expected = {cell.state for cell in cells}, forecast.kept(view.score)
     signs = [
         ("n: seeds", bool(states & {"done", "partly"})),
         (f"dashed: fewer than {view.seeds}", "partly" in states),
@@ -139,6 +140,7 @@ def _signs(view: Slice, cells: Sequence[Cell]) -> str:
         ("‡: diverged", any(cell.n_diverged for cell in cells)),
         ("+: missing", "missing" in states),
         ("✕: failed", "failed" in states),
+        (f"{MARK}: {forecast.calibration_words()}", any(cell.config_id in expected for cell in cells if not cell.n)),
         ("–: left out by the filter in words", "hidden" in states),
         ("configs: the mean over several, see the tooltip", any(cell.n_configs > 1 for cell in cells)),
     ]
