@@ -86,13 +86,14 @@ def predict(
     predictions: list[Prediction | None] = [None] * len(asked)
     if len(known) < MIN_CELLS:
         return Forecast(predictions, reason=f"{len(known)} measured cells; a prediction needs {MIN_CELLS}")
-    trial = _held_out(encoding, known, score)
+    x = encoding.matrix(known)
+    scale = _Scale(np.array([row["mean"] for row in known], float), score.endswith("_acc"))
+    surface = _Surface(x, known, scale)
+    trial = _held_out(x, known, surface)
     if within:
-        mean, sd = trial.surface(encoding.matrix(known), known).at(
-            encoding.matrix([asked[index] for index in within]), np.full(len(within), float(seeds))
-        )
+        mean, sd = surface.at(encoding.matrix([asked[index] for index in within]), np.full(len(within), float(seeds)))
         reach = _reach(trial.deviation, LEVEL) * sd
-        ends = (trial.scale.back(mean), trial.scale.back(mean - reach), trial.scale.back(mean + reach))
+        ends = (scale.back(mean), scale.back(mean - reach), scale.back(mean + reach))
         for index, *figures in zip(within, *ends, strict=True):
             predictions[index] = Prediction(*map(float, figures))
     return Forecast(predictions, _calibration(trial))
@@ -122,21 +123,27 @@ class _Scale:
 
 
 class _Surface:
-    """Two Gaussian processes over the same axes: the score's mean, and the logarithm of the variance of a seed."""
+    """Two Gaussian processes over the same axes: the score's mean, and the logarithm of the variance of a seed.
 
-    def __init__(self, x: Numbers, rows: Sequence[Mapping[str, Any]], scale: _Scale) -> None:
+    They begin where those of ``near``, a surface of nearly the same cells, ended: there a third of the steps is left.
+    """
+
+    def __init__(
+        self, x: Numbers, rows: Sequence[Mapping[str, Any]], scale: _Scale, near: _Surface | None = None
+    ) -> None:
+        self.scale = scale
         means = np.array([row["mean"] for row in rows], float)
         self.count = np.array([row["n"] for row in rows], float)
         variances = np.array([np.nan if row["sd"] is None else row["sd"] ** 2 for row in rows], float)
-        self._fit_noise(x, scale.variance(means, variances))
-        self._mean = _process(x, scale.to(means), self._noise_at(x) / self.count)
+        self._fit_noise(x, scale.variance(means, variances), near._log_noise if near else None)
+        self._mean = _process(x, scale.to(means), self._noise_at(x) / self.count, near._mean if near else None)
 
     def at(self, x: Numbers, seeds: Numbers) -> tuple[Numbers, Numbers]:
         """Return mean and standard deviation of the mean over this many seeds, on the scale of the process."""
         mean, sd = self._mean.predict(x, return_std=True)
         return mean, np.sqrt(sd**2 + self._noise_at(x) / seeds)
 
-    def _fit_noise(self, x: Numbers, variances: Numbers) -> None:
+    def _fit_noise(self, x: Numbers, variances: Numbers, near: Any) -> None:
         freedom = self.count - 1
         usable = (freedom >= 1) & (np.nan_to_num(variances) > 0)
         self._log_noise, self._noise = None, 1e-4
@@ -148,7 +155,7 @@ class _Surface:
         self._noise = float(np.exp(np.average(logs, weights=half)))
         if usable.sum() >= MIN_CELLS:
             self._noise_centre = float(np.average(logs, weights=half))
-            self._log_noise = _process(x[usable], logs - self._noise_centre, special.polygamma(1, half))
+            self._log_noise = _process(x[usable], logs - self._noise_centre, special.polygamma(1, half), near)
 
     def _noise_at(self, x: Numbers) -> Numbers:
         if self._log_noise is None:
@@ -156,7 +163,7 @@ class _Surface:
         return np.asarray(np.exp(self._log_noise.predict(x) + self._noise_centre))
 
 
-def _process(x: Numbers, y: Numbers, noise: Numbers) -> Any:
+def _process(x: Numbers, y: Numbers, noise: Numbers, near: Any) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -164,6 +171,8 @@ def _process(x: Numbers, y: Numbers, noise: Numbers) -> Any:
     # The white part is what cells differ by although their neighbours do not tell it.
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(np.full(x.shape[1], 0.5), (0.1, 10.0), nu=2.5)
     kernel += WhiteKernel(1e-2, (1e-5, 1.0))
+    if near is not None:
+        kernel = kernel.clone_with_theta(near.kernel_.theta)
     process = GaussianProcessRegressor(kernel, alpha=np.maximum(noise, 1e-8))
     with warnings.catch_warnings():
         # A length at its bound means an axis without effect; that is an answer, not a failure.
@@ -196,21 +205,16 @@ class _Trial:
     def deviation(self) -> Numbers:
         return np.asarray(np.abs(self.measured - self.mean) / self.sd)
 
-    def surface(self, x: Numbers, rows: Sequence[Mapping[str, Any]]) -> _Surface:
-        return _Surface(x, rows, self.scale)
 
-
-def _held_out(encoding: Encoding, rows: Sequence[Mapping[str, Any]], score: str) -> _Trial:
-    x = encoding.matrix(rows)
+def _held_out(x: Numbers, rows: Sequence[Mapping[str, Any]], whole: _Surface) -> _Trial:
+    scale, count = whole.scale, whole.count
     values = np.array([row["mean"] for row in rows], float)
-    count = np.array([row["n"] for row in rows], float)
-    scale = _Scale(values, score.endswith("_acc"))
     fold = np.random.default_rng(0).permutation(len(rows)) % min(FOLDS, len(rows))
     mean, sd = np.zeros(len(rows)), np.zeros(len(rows))
     for one in range(fold.max() + 1):
         out = fold == one
         # A held-out cell has the seeds it has, and is judged by them.
-        surface = _Surface(x[~out], [row for row, held in zip(rows, out, strict=True) if not held], scale)
+        surface = _Surface(x[~out], [row for row, held in zip(rows, out, strict=True) if not held], scale, whole)
         mean[out], sd[out] = surface.at(x[out], count[out])
     return _Trial(scale, scale.to(values), mean, sd, fold)
 

@@ -64,7 +64,7 @@ def spread_chart(spread: pa.Table, points: pa.Table, field: str, score: str, gro
     middle = alt.Chart(spread).mark_rule(strokeWidth=16, opacity=0.3, color=ACCENT[ground], strokeCap="round")
     line = alt.Chart(spread).mark_line(strokeWidth=2.5, color=ACCENT[ground], point={"size": 60, "filled": True})
     tooltip = [
-        alt.Tooltip("value", title=spec.label),
+        alt.Tooltip(f"value:{'Q' if number else 'N'}", title=spec.label),
         *(alt.Tooltip(f"{name}:Q", title=words, format=".1%" if is_share(score) else ".4~g")
           for name, words in (("high", "best"), ("q3", "upper quarter"), ("median", "median"), ("q1", "lower quarter"),
                               ("low", "worst"))),

@@ -21,14 +21,14 @@ _N = len(CLASSES)
 _LOST = "len(dead_classes) > 0 OR " + " OR ".join(f"confusion[{1 + place * (_N + 1)}] = 0" for place in range(_N))
 
 
-def cell_table(store: Store, score: str, filters: Filters | None = None) -> pa.Table:
+def cell_table(store: Store, score: str, filters: Filters | None = None, text: str = "") -> pa.Table:
     """Return one row a config: ``config_id``, its hyperparameters, ``parameters``, and over its seeds:
 
     ``mean`` and ``sd`` of the score (null for one seed), counts ``n``, ``n_diverged`` and ``n_lost`` (seeds that
     recognise no test jet of some class), and ``seconds`` of training a run: a stack's time divided by its replicas.
     Configs without a finite score are left out; rows stand in the order of their means.
 
-    Raises FieldError for a score that is none of ``SCORES``, or an unknown filter.
+    ``text`` is a filter in words. Raises FieldError for a score that is none of ``SCORES``, or an unknown filter.
     """
     if score not in SCORES:
         raise FieldError("score", score, "must be one of " + ", ".join(SCORES), f"try {next(iter(SCORES))}")
@@ -43,10 +43,11 @@ def cell_table(store: Store, score: str, filters: Filters | None = None) -> pa.T
         FROM chosen GROUP BY config_id HAVING isfinite(avg({score})) ORDER BY mean, config_id
         """,
         filters,
+        text,
     )
 
 
-def spread_table(store: Store, field: str, score: str, filters: Filters | None = None) -> pa.Table:
+def spread_table(store: Store, field: str, score: str, filters: Filters | None = None, text: str = "") -> pa.Table:
     """Return how the configs' mean scores are spread at each value of one hyperparameter, the others varying.
 
     Columns ``value``, ``low``, ``q1``, ``median``, ``q3``, ``high``, ``n`` (configs), ordered by value.
@@ -63,6 +64,7 @@ def spread_table(store: Store, field: str, score: str, filters: Filters | None =
         GROUP BY value ORDER BY value
         """,
         filters,
+        text,
     )
 
 

@@ -103,9 +103,9 @@ class Store:
             values,
         )
 
-    def select(self, text: str, filters: Filters | None = None) -> pa.Table:
-        """Run a SELECT of this room over ``chosen``, the scalars of the runs whose fields have one of these values."""
-        where, values = condition(filters or {})
+    def select(self, text: str, filters: Filters | None = None, words: str = "") -> pa.Table:
+        """Run a SELECT of this room over ``chosen``, the scalars of the runs that pass the filters, also in words."""
+        where, values = condition(filters or {}, words)
         return self.query(f"WITH chosen AS (SELECT * FROM runs WHERE {where}) {text}", values)
 
     def curves(self, run_ids: Sequence[str], quantities: Sequence[str] = tuple(POINT_FIELDS)) -> pa.Table:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import streamlit as st
 
-from jsc_explore import data
 from jsc_explore.analysis.importance import Ranking, importance
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import MAX_CELLS, MIN_CELLS, Calibration, predict
 from jsc_explore.charts import overview as charts
 from jsc_explore.charts.parallel import axis_fields, curve_rows, evenly, parallel_chart, parallel_tables
 from jsc_explore.charts.style import QUANTITIES, difference_unit, format_score, is_share, is_time
-from jsc_explore.config import FIELDS, format_value
+from jsc_explore.config import FIELDS, RunConfig, format_value
 from jsc_explore.errors import JscError
-from jsc_explore.store.cells import cell_table, spread_table
+from jsc_explore.store.cells import CONFIG_FIELDS, cell_table, spread_table
 from jsc_explore.store.schema import SCORES
-from jsc_explore.views import resources
+from jsc_explore.store.slices import run_ids, seeds_of
+from jsc_explore.views import panels, resources, scope, shown, takeaway
 from jsc_explore.views.choice import choose
+from jsc_explore.views.scope import Scope
 
-Filters = dict[str, list[Any]]
 # Two charts side by side only where both can be read.
 _STYLE = """<style>
 [data-testid=stColumn]:has([class*=st-key-half]) {min-width: min(100%, 420px);}
@@ -38,32 +39,19 @@ def page() -> None:
     try:
         store = resources.store()
         store.refresh()
-        filters, score = _scope()
-        table = _cells(store.version, filters, score)
-        _draw(store.version, filters, score, table)
+        chosen = scope.draw(store)
+        shown.begin(f"overview of {chosen}, version {store.version}")
+        _draw(store.version, chosen, _cells(store.version, chosen))
     except JscError as error:
         st.error(str(error))
 
 
-def _scope() -> tuple[Filters, str]:
-    """Draw the sidebar: scores of other data, or of another protocol, are not to be mixed."""
-    side = st.sidebar
-    score = choose(side, "Score", "score", list(SCORES), lambda name: SCORES[name].capitalize())
-    filters: Filters = {}
-    for name in ("dataset", "protocol"):
-        spec = FIELDS[name]
-        words = spec.help[0].upper() + spec.help[1:]
-        # The default is the first choice of both, as everywhere.
-        filters[name] = [choose(side, spec.label, name, spec.choices, str, words)]
-    # Runs on other jets of the same name are other runs.
-    return {**filters, "data_digest": [data.digest(filters["dataset"][0])]}, score
-
-
-def _draw(version: int, filters: Filters, score: str, table: pa.Table) -> None:
+def _draw(version: int, chosen: Scope, table: pa.Table) -> None:
+    score = chosen.score
     if table.num_rows < 2:
         st.info(
-            "Fewer than two configurations are finished for these data and this protocol: train some on the Explore "
-            "page, or choose others at the left.",
+            "Fewer than two configurations are finished for these data, this protocol and these filters: train some on "
+            "the Explore page, or choose others at the left.",
             icon=":material/query_stats:",
         )
         return
@@ -71,52 +59,70 @@ def _draw(version: int, filters: Filters, score: str, table: pa.Table) -> None:
     # The table is ordered by the mean; the best one stands last, whichever way is good.
     rows = table.to_pylist() if is_share(score) else table.to_pylist()[::-1]
     names = axis_fields(rows)
-    st.markdown(_sentence(rows, names, score))
-    _coordinates(version, rows, names, score)
+    line = _sentence(rows, names, chosen)
+    with st.container(horizontal=True, vertical_alignment="center", key="head"):
+        st.markdown(f"##### {line}", width="stretch")
+        taken = st.button("Take away", icon=":material/download:", help="Charts, tables and commands as files")
+    _coordinates(version, chosen, rows, names)
     left, right = st.columns(2, gap="large")
     with left, st.container(key="half-spread"):
         points = charts.point_table(rows, score, names)
         # A fragment of its own: another hyperparameter draws this chart alone anew.
-        st.fragment(_spread)(version, filters, names, score, points, len(rows))
+        st.fragment(_spread)(version, chosen, names, points, len(rows))
     with right, st.container(key="half-importance"):
         st.markdown("##### What the score hangs on")
         place = st.empty()
     _tradeoffs(rows, points, score, names)
     below = st.container()
+    if taken:
+        takeaway.drawn(f"{line}.", {"configurations": table}, _commands(rows))
     # What takes seconds the first time comes last, so that all else stands already.
     with place.container(), st.spinner("Growing forests …", show_time=True):
-        _importance(_ranking(version, filters, score), score)
+        _importance(_ranking(version, chosen), score)
     with below, st.spinner("Holding out configurations …", show_time=True):
-        _calibration(_measured(version, filters, score), score, table.num_rows)
+        _calibration(_measured(version, chosen), score, table.num_rows)
 
 
-def _sentence(rows: list[dict[str, Any]], names: list[str], score: str) -> str:
+def _commands(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the command lines of the configurations, the best ones first."""
+    best = rows[: -takeaway.MAX_COMMANDS - 1 : -1]
+    seeds = seeds_of(resources.store(), [row["config_id"] for row in best])
+    return [
+        panels.command(RunConfig(**{name: row[name] for name in CONFIG_FIELDS}), seeds[row["config_id"]])
+        for row in best
+    ]
+
+
+def _sentence(rows: list[dict[str, Any]], names: list[str], chosen: Scope) -> str:
+    score = chosen.score
     best, worst = rows[-1], rows[0]
     runs = sum(row["n"] for row in rows)
     spread = None if is_time(score) else half_width(best["sd"], best["n"])
     return (
-        f"##### {runs:,} runs of {len(rows):,} configurations: {SCORES[score]}, from "
-        f"{format_score(score, worst['mean'])} to {format_score(score, best['mean'], spread)} "
-        f"({charts.describe(best, names)})"
+        f"{runs:,} runs of {len(rows):,} configurations{chosen.words}: {SCORES[score]}, from "
+        f"{format_score(score, worst['mean'])} to {format_score(score, best['mean'], spread)}"
+        + (f" ({charts.describe(best, names)})" if names else "")
     )
 
 
-def _coordinates(version: int, rows: list[dict[str, Any]], names: list[str], score: str) -> None:
-    drawn = evenly(rows)
+def _coordinates(version: int, chosen: Scope, rows: list[dict[str, Any]], names: list[str]) -> None:
+    score, drawn = chosen.score, evenly(rows)
     quantity = _curve_of(score)
-    curves = _curves(version, drawn, quantity)
+    curves = _curves(version, drawn, chosen.text, quantity)
     lines, ticks = parallel_tables(drawn, score)
     titles = [*(FIELDS[name].label for name in names), SCORES[score].split(",")[0].capitalize()]
-    chart = parallel_chart(lines, ticks, curves, titles, score, quantity, _ground())
+    words = (
+        f"Parallel coordinates: {', '.join(titles)}; below, the learning curves. The filters in the sidebar keep the "
+    )
+    words += "same ranges as a drag along an axis does, by keyboard."
     with st.container(key="parallel"):
-        st.altair_chart(
-            chart, key="parallel-chart", alt=f"Parallel coordinates: {', '.join(titles)}; below, the learning curves"
-        )
+        make = partial(parallel_chart, lines, ticks, curves, titles, score, quantity)
+        shown.draw("coordinates", make, words, "parallel-chart")
     thinned = f"{_thinned(len(drawn), len(rows))} " if len(drawn) < len(rows) else ""
     st.caption(
         f"{thinned}A line is a configuration, its colour the score; below, its curve ({QUANTITIES[quantity]}, mean "
         "over seeds). Drag along an axis to keep what passes there, along several to keep what passes all; a double "
-        "click takes it back."
+        "click takes it back. By keyboard, and for all charts of the page: the filters in the sidebar."
     )
 
 
@@ -129,11 +135,12 @@ def _curve_of(score: str) -> str:
     return "val_loss" if score.endswith("loss") else "val_acc"
 
 
-def _spread(version: int, filters: Filters, names: list[str], score: str, points: pa.Table, count: int) -> None:
+def _spread(version: int, chosen: Scope, names: list[str], points: pa.Table, count: int) -> None:
+    score = chosen.score
     field = choose(st, "Score against", "against", names or ["batch_size"], lambda name: FIELDS[name].label)
-    spread = _spreads(version, filters, field, score)
-    chart = charts.spread_chart(spread, points, field, score, _ground())
-    st.altair_chart(chart, key="spread", alt=f"{SCORES[score]} against {FIELDS[field].label}")
+    spread = _spreads(version, chosen, field)
+    make = partial(charts.spread_chart, spread, points, field, score)
+    shown.draw("score_against", make, f"{SCORES[score]} against {FIELDS[field].label}", "spread")
     best = max(spread.to_pylist(), key=lambda row: row["median"] if is_share(score) else -row["median"])
     st.caption(
         f"Best median at {format_value(field, best['value'])}: {format_score(score, best['median'])}. Line: median "
@@ -153,9 +160,9 @@ def _tradeoffs(rows: list[dict[str, Any]], points: pa.Table, score: str, names: 
                         icon=":material/hub:")  # fmt: skip
                 continue
             best = charts.front_table(rows, cost, score, names)
-            chart = charts.tradeoff_chart(points, best, cost, score, _ground())
             words = f"{SCORES[score]} against {charts.COSTS[cost]}, with the Pareto front"
-            st.altair_chart(chart, key=f"cost-{cost}", alt=words)
+            make = partial(charts.tradeoff_chart, points, best, cost, score)
+            shown.draw(f"cost_{cost}", make, words, f"cost-{cost}")
     thinned = f" {_thinned(points.num_rows, len(rows))}" if points.num_rows < len(rows) else ""
     st.caption(f"Ringed: the Pareto front, which nothing beats in score at the same cost or less.{thinned} {_TIMES}")
 
@@ -165,8 +172,8 @@ def _importance(ranking: Ranking, score: str) -> None:
         st.info(f"{ranking.reason}.", icon=":material/bar_chart:")
         return
     factor, unit = difference_unit(score)
-    st.altair_chart(charts.importance_chart(ranking, score, _ground()), key="importance",
-                    alt="Importance of the hyperparameters with 95% intervals")  # fmt: skip
+    make = partial(charts.importance_chart, ranking, score)
+    shown.draw("importance", make, "Importance of the hyperparameters with 95% intervals", "importance")
     error, plain = ((factor * value) for value in (ranking.error or 0.0, ranking.plain or 0.0))
     noise = "" if ranking.noise is None else f"; the seeds alone leave {factor * ranking.noise:.2g}{unit}"
     known = (
@@ -192,8 +199,8 @@ def _calibration(found: Calibration | None, score: str, count: int) -> None:
     factor, unit = difference_unit(score)
     left, right = st.columns(2, gap="large")
     with left, st.container(key="half-calibration"):
-        st.altair_chart(charts.calibration_chart(found, _ground()), key="calibration",
-                        alt="Share of held-out configurations inside their band against its level")  # fmt: skip
+        words = "Share of held-out configurations inside their band against its level"
+        shown.draw("calibration", partial(charts.calibration_chart, found), words, "calibration")
     with right, st.container(key="half-words"):
         st.markdown(
             f"**{found.inside} of {found.held_out} held-out configurations ({100 * found.share:.0f}%) lay inside their "
@@ -210,32 +217,28 @@ def _calibration(found: Calibration | None, score: str, count: int) -> None:
         )
 
 
-def _ground() -> str:
-    return st.context.theme.type or "light"
+@st.cache_data(show_spinner=False, max_entries=16, hash_funcs={Scope: repr})
+def _cells(version: int, chosen: Scope) -> pa.Table:
+    return cell_table(resources.store(), chosen.score, chosen.filters, chosen.text)
+
+
+@st.cache_data(show_spinner=False, max_entries=64, hash_funcs={Scope: repr})
+def _spreads(version: int, chosen: Scope, field: str) -> pa.Table:
+    return spread_table(resources.store(), field, chosen.score, chosen.filters, chosen.text)
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
-def _cells(version: int, filters: Filters, score: str) -> pa.Table:
-    return cell_table(resources.store(), score, filters)
-
-
-@st.cache_data(show_spinner=False, max_entries=64)
-def _spreads(version: int, filters: Filters, field: str, score: str) -> pa.Table:
-    return spread_table(resources.store(), field, score, filters)
-
-
-@st.cache_data(show_spinner=False, max_entries=16)
-def _curves(version: int, drawn: list[dict[str, Any]], quantity: str) -> pa.Table:
+def _curves(version: int, drawn: list[dict[str, Any]], text: str, quantity: str) -> pa.Table:
     store = resources.store()
-    run_ids = store.runs({"config_id": [row["config_id"] for row in drawn]}, ["run_id"])["run_id"].to_pylist()
-    return curve_rows(store.mean_curves(run_ids, quantity), drawn)
+    runs = run_ids(store, {"config_id": [row["config_id"] for row in drawn]}, text)
+    return curve_rows(store.mean_curves(runs, quantity), drawn)
 
 
-@st.cache_data(show_spinner=False, max_entries=16)
-def _ranking(version: int, filters: Filters, score: str) -> Ranking:
-    return importance(_cells(version, filters, score).to_pylist())
+@st.cache_data(show_spinner=False, max_entries=16, hash_funcs={Scope: repr})
+def _ranking(version: int, chosen: Scope) -> Ranking:
+    return importance(_cells(version, chosen).to_pylist())
 
 
-@st.cache_data(show_spinner=False, max_entries=16)
-def _measured(version: int, filters: Filters, score: str) -> Calibration | None:
-    return predict(_cells(version, filters, score).to_pylist(), [], score).calibration
+@st.cache_data(show_spinner=False, max_entries=16, hash_funcs={Scope: repr})
+def _measured(version: int, chosen: Scope) -> Calibration | None:
+    return predict(_cells(version, chosen).to_pylist(), [], chosen.score).calibration

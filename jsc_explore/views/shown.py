@@ -9,13 +9,14 @@ import streamlit as st
 from jsc_explore.charts.figure import Figure, figure_of
 from jsc_explore.charts.style import Drawing
 
-_SHOWN = "_shown charts"
+_SHOWN, _VIEW = "_shown charts", "_shown view"
 Make = Callable[[str], Drawing]
 
 
-def begin() -> None:
-    """Forget what another page, or this one before, has drawn."""
-    st.session_state[_SHOWN] = {}
+def begin(view: str) -> None:
+    """Begin to draw; what was drawn for another ``view``, a page and its choices in words, is forgotten."""
+    if st.session_state.get(_VIEW) != view:
+        st.session_state[_VIEW], st.session_state[_SHOWN] = view, {}
 
 
 def draw(name: str, make: Make, words: str, key: str) -> None:
