@@ -136,7 +136,7 @@ class _Surface:
         self.count = np.array([row["n"] for row in rows], float)
         variances = np.array([np.nan if row["sd"] is None else row["sd"] ** 2 for row in rows], float)
         self._fit_noise(x, scale.variance(means, variances), near._log_noise if near else None)
-        self._mean = _process(x, scale.to(means), self._noise_at(x) / self.count, near._mean if near else None)
+        self._mean: Any = _process(x, scale.to(means), self._noise_at(x) / self.count, near._mean if near else None)
 
     def at(self, x: Numbers, seeds: Numbers) -> tuple[Numbers, Numbers]:
         """Return mean and standard deviation of the mean over this many seeds, on the scale of the process."""

@@ -98,16 +98,20 @@ def curve_tables(means: pa.Table, seeds: pa.Table, lines: Mapping[str, Line], lo
 
 
 def expected_table(
-    means: pa.Table, lines: Mapping[str, Line], predicted: Mapping[str, Prediction], score: str, end: float | None
+    means: pa.Table,
+    lines: Mapping[str, Line],
+    predicted: Mapping[str, Prediction],
+    score: str,
+    ends: Mapping[str, float],
 ) -> pa.Table:
-    """Return what chosen configs were expected to score, by config id, at the ``end`` of their curves.
+    """Return what chosen configs were expected to score, by config id, at the ``ends`` of their curves.
 
     Without one that is their last point of ``means``, the table that ``curve_figure`` draws. A row holds ``x``,
     ``mean``, ``low``, ``high``, ``group`` and ``words``.
     """
     last = dict(zip(means["config_id"].to_pylist(), means["x"].to_pylist(), strict=True))
     rows = [
-        {"x": last[key] if end is None else end, "mean": guess.mean, "low": guess.low, "high": guess.high,
+        {"x": ends.get(key, last[key]), "mean": guess.mean, "low": guess.low, "high": guess.high,
          "group": line.group, "words": f"{line.name}: {predicted_words(score, guess)}"}
         for key, line in lines.items()
         if line.chosen and key in last and (guess := predicted.get(key))
@@ -290,8 +294,8 @@ def _spec(groups: tuple[str, ...], dashes: tuple[str, ...], look: Look, height: 
 def _predicted(x: alt.X, y: alt.Y, colour: alt.Color, seen: Callable[[float], Any], look: Look) -> list[alt.Chart]:
     """Return the bands of what was expected, at the end of the curves and under them, and their middles."""
     base = named(EXPECTED).encode(x=x, color=colour, tooltip=[alt.Tooltip("words:N", title=" ")])
-    band = base.mark_rule(strokeWidth=10 * look.size, clip=True).encode(y="low:Q", y2="high:Q", opacity=seen(0.3))
-    middle = base.mark_point(shape="diamond", filled=True, size=70 * look.size, clip=True)
+    band = base.mark_rule(strokeWidth=10 * look.size).encode(y="low:Q", y2="high:Q", opacity=seen(0.3))
+    middle = base.mark_point(shape="diamond", filled=True, size=70 * look.size)
     return [band, middle.encode(y=y, opacity=seen(0.7))]
 
 

@@ -165,11 +165,16 @@ def _tables(
 
 def _expected(view: Slice, means: pa.Table, drawn: lines.Chosen) -> pa.Table:
     """Return what the drawn configs were expected to score, where the curves are those of the score."""
-    fits = view.score in quantities_of(st.session_state["show"])
-    end = (
-        float(view.base.max_epochs) if st.session_state["along"] == "epoch" and "max_epochs" not in view.axes else None
+    state = st.session_state
+    fits = view.score in quantities_of(state["show"]) and not state["zoom"]
+    ends = {config.config_id: float(config.fields["max_epochs"]) for config in drawn.configs}
+    return expected_table(
+        means,
+        drawn.lines,
+        forecast.kept(view.score) if fits else {},
+        view.score,
+        ends if state["along"] == "epoch" else {},
     )
-    return expected_table(means, drawn.lines, forecast.kept(view.score) if fits else {}, view.score, end)
 
 
 def _look(view: Slice, drawn: lines.Chosen, ground: str) -> Look:

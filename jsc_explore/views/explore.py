@@ -13,6 +13,7 @@ from jsc_explore.jobs.queue import ACTIVE
 from jsc_explore.record import Point
 from jsc_explore.views import (
     curves_panel,
+    forecast,
     grid_panel,
     live,
     pair,
@@ -26,7 +27,7 @@ from jsc_explore.views import (
 from jsc_explore.views.slicing import Slice
 
 # Curves grow five times a second and more; the grid's figures and the rows of what is under way are read more slowly.
-CURVES_S, GRID_S = 0.15, 1.0
+CURVES_S, GRID_S, AWAIT_S = 0.15, 1.0, 0.4
 _DRAWN = "_drawn cells"
 # Side by side only where both charts are readable; a click on a chart focuses the page, which needs no frame.
 _STYLE = """<style>
@@ -70,6 +71,7 @@ def page() -> None:
     if view is None:
         return
     active = bool(queue.jobs(ACTIVE))
+    forecast.begin()
     st.session_state[_DRAWN] = list(url.chosen_cells())
     _fragment(_head, GRID_S if active else None)(view, active)
     # Grids side by side need the width of the page; the curves then stand below them.
@@ -78,6 +80,8 @@ def page() -> None:
         _fragment(_left, GRID_S if active else None)(view, active)
     with right, st.container(key="curves_panel"):
         _fragment(_right, CURVES_S if active else None)(view, active)
+    if forecast.awaited():
+        st.fragment(_await, run_every=AWAIT_S)()
 
 
 def _fragment(panel: Callable[[Slice, bool], None], every: float | None) -> Callable[[Slice, bool], None]:
@@ -93,6 +97,12 @@ def _fragment(panel: Callable[[Slice, bool], None], every: float | None) -> Call
     drawn.__qualname__ = panel.__qualname__
     result: Callable[[Slice, bool], None] = st.fragment(drawn, run_every=every)
     return result
+
+
+def _await() -> None:
+    """Draw the page anew as soon as the predictions that it lacks are found."""
+    if forecast.is_due():
+        st.rerun()
 
 
 def _now(active: bool) -> tuple[list[Job], dict[str, list[Point]]]:

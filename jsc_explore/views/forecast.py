@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import streamlit as st
@@ -12,33 +13,56 @@ from jsc_explore import data
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.prediction import Calibration, Forecast, Prediction, predict
 from jsc_explore.config import RunConfig
+from jsc_explore.store import Store
 from jsc_explore.store.cells import cell_table
 from jsc_explore.views import resources
 from jsc_explore.views.slicing import Slice
 
-_SHOWN, _CALIBRATION = "shown predictions", "calibration of predictions"
+_SHOWN, _CALIBRATION, _AWAITED = "shown predictions", "calibration of predictions", "awaited predictions"
 
 
 def forecast(runs: Sequence[RunConfig], score: str) -> Forecast:
     """Return what is expected of these runs, from those of the same data and protocol as the first."""
-    return _forecast(resources.store().version, json.dumps([run.to_dict() for run in runs], sort_keys=True), score)
+    return _later(resources.store().version, _written(runs), score).result()
 
 
 def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
-    """Return what cells without a run are expected to score, by config id; nothing where nothing can be said.
+    """Return what missing cells are expected to score, by config id; nothing where nothing can be said.
 
-    While something trains, what was expected before stays, under the real scores as they come.
+    Finding it takes seconds after every change of the store, which nobody who clicks a cell shall wait for: meanwhile,
+    and while something trains, what was expected before stays, under the real scores as they come. ``is_due`` tells
+    when the page, which began with ``begin``, is to be drawn anew.
     """
-    missing = [cell for cell in cells if not cell.n]
-    if any(cell.active for cell in cells):
+    missing = [cell for cell in cells if cell.state == "missing"]
+    if any(cell.active for cell in cells) or not missing:
         return kept(view.score)
-    if not missing:
-        return {}
-    found = forecast([cell.config for cell in missing], view.score)
+    runs = [cell.config for cell in missing]
+    future = _later(resources.store().version, _written(runs), view.score)
+    if not future.done():
+        st.session_state.setdefault(_AWAITED, []).append(future)
+        return kept(view.score)
+    found = future.result()
     shown = {cell.config_id: guess for cell, guess in zip(missing, found.predictions, strict=True) if guess is not None}
     st.session_state.setdefault(_SHOWN, {}).setdefault(view.score, {}).update(shown)
     st.session_state[_CALIBRATION] = found.calibration
     return shown
+
+
+def begin() -> None:
+    """Begin to draw a page, which lacks nothing yet."""
+    st.session_state.pop(_AWAITED, None)
+
+
+def awaited() -> bool:
+    """Whether the page, as it was drawn last, lacks predictions that are being found."""
+    return bool(st.session_state.get(_AWAITED))
+
+
+def is_due() -> bool:
+    """Whether what the page lacked has been found since."""
+    if any(not future.done() for future in st.session_state.get(_AWAITED, [])):
+        return False
+    return bool(st.session_state.pop(_AWAITED, []))
 
 
 def kept(score: str) -> Mapping[str, Prediction]:
@@ -55,10 +79,24 @@ def calibration_words() -> str:
     return f"predicted; {found.inside} of {found.held_out} measured cells, held out, lay inside their 80% band"
 
 
-@st.cache_data(show_spinner=False, max_entries=64)
-def _forecast(version: int, configs: str, score: str) -> Forecast:
+def _written(runs: Sequence[RunConfig]) -> str:
+    return json.dumps([run.to_dict() for run in runs], sort_keys=True)
+
+
+@st.cache_resource(show_spinner=False)
+def _worker() -> ThreadPoolExecutor:
+    # One: what is found in turn is found as soon, and clicks are answered meanwhile.
+    return ThreadPoolExecutor(1, thread_name_prefix="forecast")
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _later(version: int, configs: str, score: str) -> Future[Forecast]:
+    return _worker().submit(_forecast, resources.store(), configs, score)
+
+
+def _forecast(store: Store, configs: str, score: str) -> Forecast:
     rows: list[dict[str, Any]] = json.loads(configs)
     runs = [RunConfig.from_dict(row) for row in rows]
     first = runs[0]
     scope = {"dataset": [first.dataset], "protocol": [first.protocol], "data_digest": [data.digest(first.dataset)]}
-    return predict(cell_table(resources.store(), score, scope).to_pylist(), runs, score)
+    return predict(cell_table(store, score, scope).to_pylist(), runs, score)
