@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -34,6 +34,7 @@ SHARE_RANGE = (0.0, 0.8)
 ZOOM, LEGEND = "zoom", "groups"
 MEANS, SEEDS, MARKS, EXPECTED = "means", "seeds", "marks", "expected"
 _DASHES = ([1, 0], [7, 4], [2, 2], [10, 3, 2, 3], [4, 4], [12, 4])
+_ANY_RANGE = (0.25, 0.75)
 _PARTS = {"val": "validation", "train": "training"}
 
 
@@ -146,7 +147,7 @@ def curve_figure(
     tables: Mapping[str, pa.Table], groups: Sequence[str], dashes: Sequence[str], look: Look, height: float = HEIGHT
 ) -> Figure:
     """Draw the tables of ``curve_tables``; ``groups`` are in the order of their colours, ``dashes`` of their dashes."""
-    spec = _spec(tuple(groups), tuple(dashes), look, height)
+    spec = _spec(groups, dashes, look, height)
     words = f"{SHOWN[look.shown]} along {PROGRESS[look.x]}: {', '.join(groups)}"
     return Figure(spec, dict(tables), words[0].upper() + words[1:], width=720)
 
@@ -230,22 +231,43 @@ _MARKS = pa.schema(
 )
 
 
+def _spec(groups: Sequence[str], dashes: Sequence[str], look: Look, height: float) -> dict[str, Any]:
+    """Put names, colours, title and range into the spec: they change with each click, and all else seldom does."""
+    # Labels beside each other as far as they fit over the chart.
+    columns = max(1, min(6, int(60 / look.size) // (4 + max(map(len, groups), default=40))))
+    general = replace(look, titles=("", look.titles[1]), ordered=False, y_range=look.y_range and _ANY_RANGE)
+    spec = _general_spec(columns, len(groups) > 3, tuple(dashes), general, height)
+    scale = {"domain": list(groups), "range": colours(len(groups), look.ordered, look.ground)}
+
+    def own(channel: str, drawn: dict[str, Any]) -> dict[str, Any]:
+        if channel == "color" and "scale" in drawn:
+            return {**drawn, "scale": scale, "legend": {**drawn["legend"], "title": look.titles[0] or None}}
+        if channel == "y" and look.y_range and "scale" in drawn:
+            return {**drawn, "scale": {**drawn["scale"], "domain": list(look.y_range)}}
+        return drawn
+
+    layers = [
+        {**layer, "encoding": {channel: own(channel, drawn) for channel, drawn in layer["encoding"].items()}}
+        for layer in spec["layer"]
+    ]
+    return {**spec, "layer": layers}
+
+
 @lru_cache(maxsize=256)
-def _spec(groups: tuple[str, ...], dashes: tuple[str, ...], look: Look, height: float) -> dict[str, Any]:
+def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Look, height: float) -> dict[str, Any]:
     x, y = _axes(look)
     # Only what has colours of its own may be picked in the legend; all else takes part in it.
     picked = alt.selection_point(name=LEGEND, fields=["group"], bind="legend")
     zoom = alt.selection_interval(
         name=ZOOM, encodings=["x"], mark=alt.BrushConfig(fill=INK[look.ground], fillOpacity=0.1)
     )
-    colour = _colours(groups, look)
+    colour = _colours(columns)
     dash = _dash(dashes, look)
 
     def seen(opacity: float) -> Any:
         return alt.condition(picked, alt.value(opacity), alt.value(0.0))
 
     chosen = named(MEANS).transform_filter("datum.chosen")
-    crowded = len(groups) > 3
     behind = (
         named(MEANS).transform_filter("!datum.chosen")
         .mark_line(color=FAINT[look.ground], strokeWidth=look.size, opacity=0.8, clip=True)
@@ -346,14 +368,12 @@ def _progress_axis(look: Look) -> alt.Axis:
     return number_axis(look.x, grid=False, tickCount=8, **({"tickMinStep": 1} if whole else {}))
 
 
-def _colours(groups: tuple[str, ...], look: Look) -> alt.Color:
-    # Labels beside each other as far as they fit over the chart.
-    columns = max(1, min(6, int(60 / look.size) // (4 + max(map(len, groups), default=40))))
+def _colours(columns: int) -> alt.Color:
     return alt.Color(
         "group:N",
-        scale=alt.Scale(domain=list(groups), range=colours(len(groups), look.ordered, look.ground)),
+        scale=alt.Scale(domain=["each group"]),
         legend=alt.Legend(
-            title=look.titles[0] or None,
+            title=None,
             titleOrient="left" if columns > 3 else "top",
             orient="top",
             columns=columns,

@@ -51,8 +51,13 @@ def controls() -> None:
         st.selectbox(
             "Along", list(PROGRESS), key="along", format_func=lambda p: PROGRESS[p].capitalize(), on_change=_unzoom
         )
-        with st.popover("How", icon=":material/tune:", help="Axes, band, colours, smoothing"):
-            _how()
+        # Behind a closed door nothing is made: the panel is drawn several times a second while something grows.
+        door = st.popover(
+            "How", icon=":material/tune:", help="Axes, band, colours, smoothing", key="how_door", on_change="rerun"
+        )
+        if door.open:
+            with door:
+                _how()
 
 
 def _how() -> None:

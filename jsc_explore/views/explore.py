@@ -88,6 +88,8 @@ def _fragment(panel: Callable[[Slice, bool], None], every: float | None) -> Call
     """Return a panel that is drawn anew by itself, and says what is wrong in its own place."""
 
     def drawn(view: Slice, active: bool) -> None:
+        # A box behind a door that was closed has taken its state along; the address has it still.
+        url.restore_filters()
         try:
             panel(view, active)
         except JscError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -49,6 +49,16 @@ def draw(name: str, axis: bool, stored: Mapping[Any, int]) -> None:
         _range(name, axis, stored)
     else:
         _names(name, axis, stored)
+
+
+def draw_more(stored: Mapping[str, Mapping[Any, int]], axes: Collection[str], narrowed: int) -> None:
+    """Draw the door to the filters that are rarely wanted; behind it nothing is made until it is open."""
+    label = "More filters" + (f" ({narrowed} set)" if narrowed else "")
+    door = st.expander(label, key="more_filters", on_change="rerun")
+    if door.open:
+        with door:
+            for name, counts in stored.items():
+                draw(name, name in axes, counts)
 
 
 def _words(name: str, stored: Mapping[Any, int]) -> Any:

@@ -69,9 +69,7 @@ def choose(store: Store) -> Slice | None:
             filters.draw(name, False, counts[name])
         rest = [name for name in others if name not in _FIRST or name in axes]
         narrowed = sum(filters.is_narrowed(name, name in axes) for name in rest)
-        with st.expander("More filters" + (f" ({narrowed} set)" if narrowed else ""), key="more_filters"):
-            for name in rest:
-                filters.draw(name, name in axes, counts[name])
+        filters.draw_more({name: counts[name] for name in rest}, axes, narrowed)
         filters.draw_text()
         st.divider()
         seeds = st.select_slider("Seeds of a cell", filters.with_current(_SEED_COUNTS, "seeds"), key="seeds")
