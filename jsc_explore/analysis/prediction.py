@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import optimize, special, stats
+from threadpoolctl import threadpool_limits
 
 from jsc_explore.analysis.encoding import Encoding, Numbers
 from jsc_explore.config import DEFAULT_SEEDS, RunConfig
@@ -21,6 +22,7 @@ MIN_CELLS = 8
 # A Gaussian process costs the cube of its cells: of more than these, the nearest to what is asked for are taken.
 MAX_CELLS = 150
 FOLDS = 8
+FEW_STEPS = 5
 _LEVELS = tuple(step / 20 for step in range(2, 20))
 
 
@@ -88,8 +90,10 @@ def predict(
         return Forecast(predictions, reason=f"{len(known)} measured cells; a prediction needs {MIN_CELLS}")
     x = encoding.matrix(known)
     scale = _Scale(np.array([row["mean"] for row in known], float), score.endswith("_acc"))
-    surface = _Surface(x, known, scale)
-    trial = _held_out(x, known, surface)
+    # Matrices this small gain nothing from a second thread, and wait for it.
+    with threadpool_limits(1):
+        surface = _Surface(x, known, scale)
+        trial = _held_out(x, known, surface)
     if within:
         mean, sd = surface.at(encoding.matrix([asked[index] for index in within]), np.full(len(within), float(seeds)))
         reach = _reach(trial.deviation, LEVEL) * sd
@@ -171,13 +175,20 @@ def _process(x: Numbers, y: Numbers, noise: Numbers, near: Any) -> Any:
     # The white part is what cells differ by although their neighbours do not tell it.
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(np.full(x.shape[1], 0.5), (0.1, 10.0), nu=2.5)
     kernel += WhiteKernel(1e-2, (1e-5, 1.0))
+    optimizer: Any = "fmin_l_bfgs_b"
     if near is not None:
-        kernel = kernel.clone_with_theta(near.kernel_.theta)
-    process = GaussianProcessRegressor(kernel, alpha=np.maximum(noise, 1e-8))
+        kernel, optimizer = kernel.clone_with_theta(near.kernel_.theta), _few_steps
+    process = GaussianProcessRegressor(kernel, alpha=np.maximum(noise, 1e-8), optimizer=optimizer)
     with warnings.catch_warnings():
         # A length at its bound means an axis without effect; that is an answer, not a failure.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return process.fit(x, y)
+
+
+def _few_steps(loss: Callable[..., Any], start: Numbers, bounds: Any) -> tuple[Numbers, float]:
+    """Follow the gradient for a few steps: from an optimum next door more change nothing that is seen."""
+    found = optimize.minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": FEW_STEPS})
+    return found.x, found.fun
 
 
 def _nearest(encoding: Encoding, cells: Sequence[Mapping[str, Any]], centres: Sequence[Mapping[str, Any]]) -> list[int]:
