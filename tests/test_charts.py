@@ -143,7 +143,7 @@ def test_a_cell_shows_what_is_partly_there_what_is_filtered_and_what_is_predicte
     assert "from 50.0% to 90.0%" in rows["16", "1e-2"]["tooltip"]
     assert "±" not in rows["16", "1e-2"]["tooltip"], "over several configs an interval of seeds would claim too much"
     assert rows["256", "1e-2"]["first"] == "≈65.0%"
-    assert "80% between 60.0% and 70.0%; not measured" in rows["256", "1e-2"]["tooltip"]
+    assert "predicted ≈65.0%, 80% band 60.0–70.0%, not measured" in rows["256", "1e-2"]["tooltip"]
 
 
 def test_a_third_axis_gives_every_cell_its_facet():

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jsc_explore.analysis.intervals import half_width
+from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.analysis.smoothing import smooth
 from jsc_explore.charts.curves import (
+    EXPECTED,
     MARKS,
     MEANS,
     SEEDS,
@@ -21,6 +23,7 @@ from jsc_explore.charts.curves import (
     Look,
     curve_figure,
     curve_tables,
+    expected_table,
     quantities_of,
     share_below_zero,
     value_range,
@@ -148,6 +151,35 @@ def test_panels_share_one_range_that_holds_all_of_them():
     assert high > 5.0
     assert value_range([tables()], Look(shown="val_acc")) is None
     assert value_range([tables(look, means_table({}), seeds_table("a", ()))], look) is None
+
+
+def test_what_was_expected_lies_under_the_curve_at_its_end():
+    guess = {"c1": Prediction(0.6, 0.5, 0.7), "elsewhere": Prediction(0.1, 0.0, 0.2)}
+    means = pa.table({"config_id": ["c1", "c1", "c2"], "x": [1.0, 2.0, 2.0]})
+    lines = {"c1": Line("16", "16 (n=1)"), "c2": Line("64", "64 (n=1)"), "elsewhere": Line("1", "1 (n=1)")}
+    for ends, x in (({}, 2.0), ({"c1": 10.0}, 10.0)):
+        (row,) = expected_table(means, lines, guess, "val_acc", ends).to_pylist()
+        assert (row["x"], row["low"], row["high"], row["group"]) == (x, 0.5, 0.7, "16 (n=1)")
+        assert row["words"] == "16: predicted ≈60.0%, 80% band 50.0–70.0%"
+    drawn = tables(Look()) | {EXPECTED: expected_table(means, lines, guess, "val_acc", {})}
+    for expected in (True, False):
+        spec = curve_figure(drawn, ["16 (n=1)"], [], Look(expected=expected)).spec
+        names = [layer["data"]["name"] for layer in spec["layer"]]
+        assert (EXPECTED in names) is expected
+        # Under the curves: before them.
+        assert not expected or names.index(EXPECTED) < names.index(SEEDS)
+
+
+def test_colours_titles_and_ranges_of_one_spec_never_enter_another():
+    first = curve_figure(
+        tables(Look()), ["16"], [], Look(shown="val_loss", y_range=(0.5, 2.0), titles=("Batch size", ""))
+    )
+    second = curve_figure(tables(Look()), ["a", "b"], [], Look(shown="val_loss", y_range=(1.0, 3.0)))
+    colours = [figure.spec["layer"][1]["encoding"]["color"] for figure in (first, second)]
+    assert [colour["scale"]["domain"] for colour in colours] == [["16"], ["a", "b"]]
+    assert [colour["legend"]["title"] for colour in colours] == ["Batch size", None]
+    ranges = [figure.spec["layer"][0]["encoding"]["y"]["scale"]["domain"] for figure in (first, second)]
+    assert ranges == [[0.5, 2.0], [1.0, 3.0]]
 
 
 def test_a_recall_is_drawn_from_zero_to_one():

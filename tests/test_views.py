@@ -59,7 +59,10 @@ def widget_keys(app):
     return {str(box.key) for box in (*app.multiselect, *app.select_slider)}
 
 
-def test_every_field_has_a_filter_made_from_its_kind(app):
+def test_every_field_has_a_filter_made_from_its_kind_the_rare_ones_behind_a_door(app):
+    app.run()
+    assert "range learning_rate@axis" not in widget_keys(app)
+    app.session_state["more_filters"] = True
     app.run()
     for name, spec in FIELDS.items():
         if name != "seed":
@@ -70,6 +73,7 @@ def test_every_field_has_a_filter_made_from_its_kind(app):
 
 def test_other_axes_turn_the_fields_they_replace_into_filters(app):
     app.query_params["x"] = "Final ReLU"
+    app.session_state["more_filters"] = True
     app.run()
     assert not app.exception
     assert {"range batch_size", "names final_relu@axis"} <= widget_keys(app)
@@ -79,6 +83,7 @@ def test_other_axes_turn_the_fields_they_replace_into_filters(app):
 def test_a_filter_narrows_what_is_seen_stands_in_the_address_and_counts_its_choices(app):
     app.query_params["where"] = "not dead"
     app.query_params["final_relu"] = "any"
+    app.session_state["more_filters"] = True
     app.run()
     assert not app.exception
     assert "where not dead: 244 runs" in texts(app.markdown)

@@ -9,17 +9,22 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from jsc_explore import data
+from jsc_explore.analysis.classes import roc_means
 from jsc_explore.analysis.importance import Importance, Ranking
 from jsc_explore.analysis.paired import compare
 from jsc_explore.analysis.prediction import Calibration, Prediction
 from jsc_explore.charts import compare as compare_charts
 from jsc_explore.charts import overview as overview_charts
+from jsc_explore.charts import roc
+from jsc_explore.charts.figure import figure_of
+from jsc_explore.charts.files import picture
 from jsc_explore.charts.parallel import axis_fields, curve_rows, evenly, parallel_chart, parallel_tables
-from jsc_explore.charts.predicted import predicted_band, predicted_tooltip, predicted_words
+from jsc_explore.charts.predicted import predicted_words
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.supervise import Supervisor
+from jsc_explore.record import SIGNAL_EFFICIENCIES
 from jsc_explore.store import Store
 from jsc_explore.store.cells import CONFIG_FIELDS, cell_table, seed_table, spread_table
 from jsc_explore.views import pair, resources
@@ -220,6 +225,37 @@ def test_overview_takes_every_kind_of_score(app, score):
     assert "Best median at" in texts(page.caption)
 
 
+def test_overview_takes_explores_filters_from_the_address_and_says_them_in_its_line(app):
+    page = app("overview", model="jsc-tiny", batch_size="16..64", where="val_acc > 0.6")
+    assert not page.exception
+    said = texts(page.markdown)
+    assert "where network jsc-tiny and batch size 16 to 64 and val_acc > 0.6" in said
+    all_of_them = page.select_slider(key="range batch_size@axis")
+    all_of_them.set_value((16, 16)).run()
+    assert page.query_params["batch_size"] == ["16"]
+    assert page.query_params["model"] == ["jsc-tiny"]
+    assert "batch size 16 and val_acc > 0.6" in texts(page.markdown)
+    page.multiselect(key="names model@axis").set_value([]).run()
+    assert "model" not in page.query_params
+    page.text_input(key="where typed").set_value("val_acc >").run()
+    assert "The filter before is in force" in texts(page.error)
+    assert "and val_acc > 0.6" in texts(page.markdown)
+
+
+def test_overview_says_which_words_of_its_address_it_cannot_read(app):
+    page = app("overview", batch_size="64..16", where="ded")
+    assert not page.exception
+    assert "batch_size = '64..16': must begin with its lower end" in texts(page.warning)
+    assert "is no column of a run" in texts(page.warning)
+    assert ", where" not in texts(page.markdown)
+
+
+def test_compare_says_which_runs_have_no_roc_curve_and_marks_what_is_known(app):
+    page = app("compare", a="default", b="batch_size:64")
+    assert not page.exception
+    assert "No ROC curve is stored for runs of before it was recorded (5 of A; 5 of B)" in texts(page.caption)
+
+
 # ---- the charts
 
 
@@ -312,18 +348,46 @@ def test_the_charts_of_a_comparison_are_valid_and_name_what_is_lost(ground):
     for difference in (True, False):
         compare_charts.confusion_chart(np.eye(5), "A", ground, difference=difference).to_dict()
     rows = [{"side": "A", "class": "g", "mean": 0.9, "low": 0.8, "high": 1.0, "n": 3}]
-    for figure in ("auc", "rejection"):
-        compare_charts.class_chart(rows, figure, ground).to_dict()
+    compare_charts.auc_chart(rows, ground).to_dict()
 
 
 def test_a_prediction_is_never_taken_for_a_measurement():
     found = Prediction(0.701, 0.6804, 0.7212)
-    assert predicted_words("val_acc", found) == ("≈ 70.1%", "68.0–72.1%")
-    assert predicted_words("val_loss", Prediction(1.1, 1.0, 1.2)) == ("≈ 1.100", "1.000–1.200")
-    assert predicted_words("train_time_s", Prediction(80.0, 70.0, 90.0)) == ("≈ 80 s", "70–90 s")
-    assert predicted_tooltip("val_acc", found) == "not trained; predicted ≈ 70.1%, 80% band 68.0–72.1%"
-    spec = predicted_band("val_acc", found, 10.0).to_dict()
-    assert next(iter(spec["datasets"].values()))[0]["words"] == "≈ 70.1%, 80% band 68.0–72.1%"
+    assert predicted_words("val_acc", found) == "predicted ≈70.1%, 80% band 68.0–72.1%"
+    assert predicted_words("val_loss", Prediction(1.1, 1.0, 1.2)) == "predicted ≈1.100, 80% band 1.000–1.200"
+    assert predicted_words("train_time_s", Prediction(80.0, 70.0, 90.0)) == "predicted ≈80 s, 80% band 70–90 s"
+
+
+def roc_of(shares):
+    return [share for share in shares for _ in SIGNAL_EFFICIENCIES]
+
+
+def test_roc_curves_are_averaged_as_factors_and_leave_out_what_is_not_known():
+    curves = [roc_of([0.1, 0.5, 0.0, None, 0.2]), roc_of([0.001, 0.5, 0.1, 0.1, 0.2])]
+    rows = roc_means(curves)
+    assert {row["class"] for row in rows} == {"g", "q", "t"}
+    gluon = next(row for row in rows if row["class"] == "g" and row["efficiency"] == 0.5)
+    assert gluon["mean"] == pytest.approx(100)
+    assert gluon["high"] / 100 == pytest.approx(100 / gluon["low"])
+    quark = next(row for row in rows if row["class"] == "q")
+    assert (quark["low"], quark["mean"], quark["high"], quark["n"]) == (2.0, 2.0, 2.0, 2)
+    assert roc_means([]) == []
+    with pytest.raises(FieldError, match="must hold 250"):
+        roc_means([[0.1]])
+
+
+@pytest.mark.parametrize("ground", ["light", "dark"])
+def test_roc_curves_mark_the_rejection_at_half_also_where_no_curve_is_stored(ground):
+    half = {"class": "g", "mean": 35.0, "low": 30.0, "high": 40.0, "n": 5, "side": "A"}
+    for means in ([], [{**row, "side": "B"} for row in roc_means([roc_of([0.1] * 5)])]):
+        curves, marks = roc.roc_tables(means, [half, {**half, "mean": None}])
+        assert marks["text"].to_pylist() == ["35"]
+        assert roc.rejection_range(curves, marks) == (1.0, 40.0)
+        figure = figure_of(roc.roc_chart(curves, marks, "g", (1.0, 40.0), ground), "rejection of gluons")
+        assert figure.words == "Rejection of gluons"
+        drawn = {row["text"] for table in figure.tables.values() for row in table.to_pylist() if "text" in row}
+        assert drawn == {"35"}
+        assert picture(figure, "svg").startswith(b"<svg")
 
 
 def test_a_config_compared_with_itself_is_drawn_twice():

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.analysis.smoothing import smooth
+from jsc_explore.charts.dead import dead_marks
 from jsc_explore.charts.figure import Figure, letters, named, skeleton
 from jsc_explore.charts.predicted import predicted_words
 from jsc_explore.charts.style import (
@@ -93,7 +94,7 @@ def curve_tables(means: pa.Table, seeds: pa.Table, lines: Mapping[str, Line], lo
     each = _with_lines(seeds, lines, look)
     each = each.filter(each["chosen"])
     # Many marks at the end of their lines hide each other's letters: there the tooltip names the classes.
-    marks = _dead_marks(each, brief=len({line.group for line in lines.values() if line.chosen}) > 3)
+    marks = dead_marks(each, brief=len({line.group for line in lines.values() if line.chosen}) > 3)
     each = each.select(["run_id", "seed", "x", "value", "group", "dash"]) if look.each else each.slice(0, 0)
     return {MEANS: table, SEEDS: each, MARKS: marks}
 
@@ -208,26 +209,8 @@ def _smoothed(means: pa.Table, weight: float) -> list[float]:
     return smoothed
 
 
-def _dead_marks(each: pa.Table, brief: bool) -> pa.Table:
-    dead = each.filter(pc.not_equal(each["dead"], ""))
-    last: dict[str, dict[str, Any]] = {}
-    rows = dead.select(["run_id", "x", "value", "group", "dash", "dead", "name", "seed"]).to_pylist()
-    for row in rows:
-        last[row["run_id"]] = row
-    marks = [
-        {"x": row["x"], "value": row["value"], "group": row["group"],
-         "mark": "†" + ("" if brief else row["dead"].replace(" ", "")),
-         "name": f"{row['name']}, seed {row['seed']}: never predicts {', '.join(row['dead'].split())}"}
-        for row in last.values()
-    ]  # fmt: skip
-    return pa.Table.from_pylist(marks, schema=_MARKS)
-
-
 _EXPECTED = pa.schema(
     [(name, pa.float64()) for name in ("x", "mean", "low", "high")] + [("group", pa.string()), ("words", pa.string())]
-)
-_MARKS = pa.schema(
-    [("x", pa.float64()), ("value", pa.float64())] + [(name, pa.string()) for name in ("group", "mark", "name")]
 )
 
 

@@ -16,6 +16,7 @@ from jsc_explore.charts.style import (
     ACCENT,
     INK,
     MUTED,
+    POWER_LABEL,
     WARNING,
     Drawing,
     difference_unit,
@@ -89,7 +90,7 @@ def front_table(rows: Sequence[Mapping[str, Any]], cost: str, score: str, names:
 
 def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, score: str, ground: str = "light") -> Drawing:
     """Draw the score against a cost on a logarithmic axis; ``best`` is the front, that of ``front_table``."""
-    axis = alt.Axis(grid=False, labelExpr="format(datum.value, datum.value >= 10000 ? '~s' : '~g')", tickCount=5)
+    axis = alt.Axis(grid=False, labelExpr=POWER_LABEL, tickCount=5)
     x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=18), axis=axis)
     y = _score_axis(score, "mean")
     steps = alt.Chart(best).mark_line(interpolate="step-after", strokeWidth=2, color=INK[ground], opacity=0.8)

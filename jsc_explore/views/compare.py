@@ -23,7 +23,7 @@ from jsc_explore.jobs.estimate import expected_seconds, format_seconds
 from jsc_explore.store.cells import CONFIG_FIELDS, seed_table
 from jsc_explore.store.schema import SCORES
 from jsc_explore.store.slices import seeds_of
-from jsc_explore.views import compare_classes, pair, panels, resources, shown, takeaway
+from jsc_explore.views import compare_classes, hall, pair, panels, resources, shown, takeaway
 from jsc_explore.views.choice import choose
 from jsc_explore.views.compare_classes import Runs
 from jsc_explore.views.forecast import forecast
@@ -95,7 +95,7 @@ def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_ac
     }
     table = seed_table(store, list(ids.values()), score).to_pylist()
     runs: Runs = {side: [row for row in table if row["config_id"] == config_id] for side, config_id in ids.items()}
-    st.html(_STYLE)
+    st.html(_STYLE + (hall.STYLE if hall.size() > 1 else ""))
     shown.begin(f"comparison of {chosen}, {score}, {quantity}")
     _verdict(chosen, runs, score)
     for side, config in zip(charts.SIDES, chosen, strict=True):

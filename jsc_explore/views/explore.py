@@ -15,6 +15,7 @@ from jsc_explore.views import (
     curves_panel,
     forecast,
     grid_panel,
+    hall,
     live,
     pair,
     panels,
@@ -48,8 +49,6 @@ _DARK = """<style>
 [data-testid=stMultiSelect] span[title], [data-testid=stMultiSelect] span[title] ~ *,
 [data-testid=stBaseButton-primary], [data-testid=stBaseButton-primary] p {color: #101418;}
 </style>"""
-# Everything on the page is measured in the letters of its root.
-_HALL = "<style>html {font-size: 135%;} [data-testid=stSidebar] {font-size: 1rem;}</style>"
 
 
 def page() -> None:
@@ -67,7 +66,7 @@ def page() -> None:
     store.refresh()
     view = slicing.choose(store)
     dark = st.context.theme.type == "dark"
-    st.html(_STYLE + (_DARK if dark else "") + (_HALL if st.session_state["hall"] else ""))
+    st.html(_STYLE + (_DARK if dark else "") + (hall.STYLE if hall.size() > 1 else ""))
     if view is None:
         return
     active = bool(queue.jobs(ACTIVE))

@@ -19,7 +19,7 @@ from jsc_explore.errors import JscError
 from jsc_explore.store.cells import CONFIG_FIELDS, cell_table, spread_table
 from jsc_explore.store.schema import SCORES
 from jsc_explore.store.slices import run_ids, seeds_of
-from jsc_explore.views import panels, resources, scope, shown, takeaway
+from jsc_explore.views import hall, panels, resources, scope, shown, takeaway
 from jsc_explore.views.choice import choose
 from jsc_explore.views.scope import Scope
 
@@ -55,7 +55,7 @@ def _draw(version: int, chosen: Scope, table: pa.Table) -> None:
             icon=":material/query_stats:",
         )
         return
-    st.html(_STYLE)
+    st.html(_STYLE + (hall.STYLE if hall.size() > 1 else ""))
     # The table is ordered by the mean; the best one stands last, whichever way is good.
     rows = table.to_pylist() if is_share(score) else table.to_pylist()[::-1]
     names = axis_fields(rows)

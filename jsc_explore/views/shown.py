@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from jsc_explore.charts.figure import Figure, figure_of
+from jsc_explore.charts.figure import Figure, figure_of, letters
 from jsc_explore.charts.style import Drawing
+from jsc_explore.views import hall
 
 _SHOWN, _VIEW = "_shown charts", "_shown view"
 Make = Callable[[str], Drawing]
@@ -23,7 +24,7 @@ def draw(name: str, make: Make, words: str, key: str) -> None:
     """Draw the chart that ``make`` returns for the ground of the page, light or dark; ``words`` say what it shows."""
     st.session_state.setdefault(_SHOWN, {})[name] = (make, words)
     figure = figure_of(make(st.context.theme.type or "light"), words)
-    st.vega_lite_chart(figure.for_page(), key=key, alt=figure.words)
+    st.vega_lite_chart(figure.for_page() | {"config": letters(hall.size())}, key=key, alt=figure.words)
 
 
 def figures() -> dict[str, Figure]:
