@@ -377,6 +377,22 @@ def test_a_box_takes_many_cells_a_zoom_shows_a_part_and_a_legend_name_alone(page
     assert visible_errors(page) == []
 
 
+def test_a_prediction_says_how_far_it_is_to_be_trusted_and_stays_under_the_curve_that_comes(page, server):
+    address, _ = server
+    open_page(page, address, "final_relu=no")
+    expect(page.locator(".st-key-grid").get_by_text("predicted").first).to_be_visible()
+    expect(
+        page.get_by_text(re.compile(r"≈: predicted; \d+ of \d+ measured cells, held out, lay inside"))
+    ).to_be_visible()
+    click_cell(page, "1024", "1e-2")
+    expect(page.locator(".st-key-curves_panel").get_by_text("predicted before it was trained")).to_be_visible()
+    expect(page.locator(".st-key-grid").get_by_text("training").first).to_have_count(0)
+    expect(page.locator(".st-key-curves_panel").get_by_text("predicted before it was trained")).to_be_visible()
+    expect(legend(page)).to_contain_text("1024, 1e-2 (n=5)")
+    shoot(page, "predicted-and-real")
+    assert visible_errors(page) == []
+
+
 def test_any_configuration_is_typed_counted_drawn_and_trained(page, server):
     address, store_directory = server
     open_page(page, address, "max_epochs=1&batch_size=256..16384")

@@ -1,6 +1,8 @@
 """Journeys through Compare and Overview in a real browser; screenshots go to ``screenshots/``."""
 
 import re
+import zipfile
+from pathlib import Path
 
 import pytest
 import test_journeys as journeys
@@ -101,6 +103,32 @@ def test_a_brush_on_an_axis_keeps_the_curves_that_pass_and_a_second_one_fewer(pa
     assert journeys.visible_errors(page) == []
 
 
+def test_the_overview_is_narrowed_by_keyboard_and_its_address_brings_the_same_view(page, browser, server):
+    address, _ = server
+    page.goto(f"{address}/overview?model=jsc-tiny")
+    expect(page.get_by_text(re.compile(r"^\d+ runs of \d+ configurations, where network jsc-tiny:"))).to_be_visible()
+    page.get_by_role("slider").first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page).to_have_url(re.compile(r"batch_size=32\.\."))
+    expect(page.get_by_text(re.compile("where network jsc-tiny and batch size 32 to"))).to_be_visible()
+    words = page.get_by_role("textbox", name="Filter in words")
+    words.fill("val_acc > 0.6")
+    words.press("Enter")
+    narrowed = page.get_by_text(re.compile(r"batch size 32 to \d+ and val_acc > 0\.6:"))
+    expect(narrowed).to_be_visible()
+    journeys.shoot(page, "overview-narrowed")
+    second = browser.new_context().new_page()
+    second.goto(page.url)
+    expect(second.get_by_text(narrowed.text_content())).to_be_visible()
+    second.context.close()
+    page.get_by_role("button", name="Take away").click()
+    dialog = page.get_by_role("dialog")
+    with page.expect_download() as download:
+        dialog.locator(".st-key-take-coordinates-svg").get_by_role("button").click()
+    assert Path(download.value.path()).read_bytes().startswith(b"<svg")
+    assert journeys.visible_errors(page) == []
+
+
 @pytest.mark.parametrize(
     ("scheme", "width", "height"), [("dark", 1440, 900), ("light", 420, 900), ("light", 1920, 1080)]
 )
@@ -117,6 +145,7 @@ def test_both_are_readable_dark_narrow_and_projected(browser, server, name, char
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert page.locator(chart).bounding_box()["width"] <= width
     page.wait_for_timeout(500)
+    journeys.assert_accessible(page)
     journeys.shoot(page, f"{name}-{scheme}-{width}")
     context.close()
 
@@ -132,4 +161,25 @@ def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
     done = page.get_by_text(re.compile(r"A \d+\.\d ± \d+\.\d% \(n=5\); B .* paired by seed"))
     expect(done).to_be_visible(timeout=3 * journeys.PATIENCE_MS)
     expect(page.get_by_text("A is being trained")).to_have_count(0)
+    # What was trained just now has its ROC curves; of what was published before them the mark at one half is known.
+    expect(page.get_by_text("No ROC curve is stored for runs of before it was recorded (5 of B)")).to_be_visible()
+    for name in "gqwzt":
+        drawn = page.locator(f".st-key-fifth-roc-{name} svg.marks")
+        expect(drawn.locator(".mark-line path")).to_have_count(1)
+        expect(drawn.locator(".mark-text text")).to_have_count(2)
+    settled(page)
+    journeys.assert_accessible(page)
+    journeys.shoot(page, "compare-roc")
+    page.get_by_role("button", name="Take away").click()
+    dialog = page.get_by_role("dialog")
+    with page.expect_download() as download:
+        dialog.locator(".st-key-take-roc_w-pdf").get_by_role("button").click()
+    assert Path(download.value.path()).read_bytes().startswith(b"%PDF")
+    with page.expect_download() as download:
+        dialog.get_by_role("button", name="Everything in one ZIP").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        names = {name.split("/")[1] for name in archive.namelist()}
+        commands = archive.read("jsc-explore-view/commands.sh").decode()
+    assert {"curves.svg", "recall_g.png", "confusion_difference.pdf", "auc.svg", "seeds.csv"} <= names
+    assert "jsc-explore train --batch-size 512 --seeds 5\n" in commands
     assert journeys.visible_errors(page) == []

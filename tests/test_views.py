@@ -277,6 +277,7 @@ def test_a_sample_of_ones_own_is_offered_and_a_missing_one_is_named_with_its_com
     jets = data.load("simulated")
     canonical.write(tmp_path, "simulated-mine", Release(jets.features[:500], jets.labels[:500], "", "MIT", ""))
     app.query_params["dataset"] = "simulated-elsewhere"
+    app.session_state["more_filters"] = True
     app.run()
     assert not app.exception
     assert "jsc-explore data simulate --name elsewhere" in texts(app.info)

@@ -232,8 +232,8 @@ def test_overview_takes_explores_filters_from_the_address_and_says_them_in_its_l
     assert "where network jsc-tiny and batch size 16 to 64 and val_acc > 0.6" in said
     all_of_them = page.select_slider(key="range batch_size@axis")
     all_of_them.set_value((16, 16)).run()
-    assert page.query_params["batch_size"] == ["16"]
-    assert page.query_params["model"] == ["jsc-tiny"]
+    assert page.query_params["batch_size"] == "16"
+    assert page.query_params["model"] == "jsc-tiny"
     assert "batch size 16 and val_acc > 0.6" in texts(page.markdown)
     page.multiselect(key="names model@axis").set_value([]).run()
     assert "model" not in page.query_params

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -168,27 +167,25 @@ class _Surface:
 
 
 def _process(x: Numbers, y: Numbers, noise: Numbers, near: Any) -> Any:
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
     # The white part is what cells differ by although their neighbours do not tell it.
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(np.full(x.shape[1], 0.5), (0.1, 10.0), nu=2.5)
     kernel += WhiteKernel(1e-2, (1e-5, 1.0))
-    optimizer: Any = "fmin_l_bfgs_b"
-    if near is not None:
-        kernel, optimizer = kernel.clone_with_theta(near.kernel_.theta), _few_steps
-    process = GaussianProcessRegressor(kernel, alpha=np.maximum(noise, 1e-8), optimizer=optimizer)
-    with warnings.catch_warnings():
-        # A length at its bound means an axis without effect; that is an answer, not a failure.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return process.fit(x, y)
+    start = kernel.theta if near is None else near.kernel_.theta
+    alpha = np.maximum(noise, 1e-8)
+    process = GaussianProcessRegressor(kernel, alpha=alpha, optimizer=None).fit(x, y)
 
+    def loss(theta: Numbers) -> tuple[float, Numbers]:
+        value, slope = process.log_marginal_likelihood(theta, eval_gradient=True, clone_kernel=False)
+        return -value, -slope
 
-def _few_steps(loss: Callable[..., Any], start: Numbers, bounds: Any) -> tuple[Numbers, float]:
-    """Follow the gradient for a few steps: from an optimum next door more change nothing that is seen."""
-    found = optimize.minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": FEW_STEPS})
-    return found.x, found.fun
+    # Without scikit-learn's optimizer, which warns of a length at its bound: that means an axis without effect, and
+    # warnings cannot be silenced in one thread alone. From an optimum next door more than few steps change nothing.
+    steps = {} if near is None else {"maxiter": FEW_STEPS}
+    found = optimize.minimize(loss, start, method="L-BFGS-B", jac=True, bounds=kernel.bounds, options=steps)
+    return GaussianProcessRegressor(kernel.clone_with_theta(found.x), alpha=alpha, optimizer=None).fit(x, y)
 
 
 def _nearest(encoding: Encoding, cells: Sequence[Mapping[str, Any]], centres: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -12,10 +12,10 @@ APART = 0.05
 
 
 def dead_marks(each: pa.Table, brief: bool) -> pa.Table:
-    """Return a row a mark: its place, ``group``, the ``mark`` and, for a tooltip, ``name``; ``brief`` leaves out classes.
+    """Return a row a mark: its place, ``group``, the ``mark`` and, for a tooltip, ``name``.
 
-    ``each`` has a row a point of every seed, ``dead`` naming its dead classes. Marks of one group that would lie over each
-    other are one.
+    ``each`` has a row a point of every seed, ``dead`` naming its dead classes, which a ``brief`` mark leaves out. Marks
+    of one group that would lie over each other are one.
     """
     dead = each.filter(pc.not_equal(each["dead"], ""))
     last: dict[str, dict[str, Any]] = {}

@@ -146,4 +146,6 @@ def _numbered(name: str, place: int, count: int) -> str:
 
 
 def _button(label: str, name: str, make: Callable[[], bytes]) -> None:
-    st.download_button(label, make, name, on_click="ignore", key=f"take {name}", help=f"Download {name}")
+    st.download_button(
+        label, make, name, on_click="ignore", key=f"take-{name.replace('.', '-')}", help=f"Download {name}"
+    )
