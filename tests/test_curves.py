@@ -161,6 +161,8 @@ def test_what_was_expected_lies_under_the_curve_at_its_end():
         (row,) = expected_table(means, lines, guess, "val_acc", ends).to_pylist()
         assert (row["x"], row["low"], row["high"], row["group"]) == (x, 0.5, 0.7, "16 (n=1)")
         assert row["words"] == "16: predicted ≈60.0%, 80% band 50.0–70.0%"
+    (row,) = expected_table(means.slice(0, 0), lines, guess, "val_acc", {"c1": 10.0}).to_pylist()
+    assert row["x"] == 10.0, "before the first point the band stands already"
     drawn = tables(Look()) | {EXPECTED: expected_table(means, lines, guess, "val_acc", {})}
     for expected in (True, False):
         spec = curve_figure(drawn, ["16 (n=1)"], [], Look(expected=expected)).spec

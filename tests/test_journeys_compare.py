@@ -165,8 +165,8 @@ def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
     expect(page.get_by_text("No ROC curve is stored for runs of before it was recorded (5 of B)")).to_be_visible()
     for name in "gqwzt":
         drawn = page.locator(f".st-key-fifth-roc-{name} svg.marks")
-        expect(drawn.locator(".mark-line path")).to_have_count(1)
-        expect(drawn.locator(".mark-text text")).to_have_count(2)
+        expect(drawn.locator(".mark-line.role-mark path")).to_have_count(1)
+        expect(drawn.locator(".mark-text.role-mark text")).to_have_count(2)
     settled(page)
     journeys.assert_accessible(page)
     journeys.shoot(page, "compare-roc")

@@ -1,6 +1,7 @@
 """Compare and Overview without a browser: what they say, what their address holds, what they draw."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -383,7 +384,8 @@ def test_roc_curves_mark_the_rejection_at_half_also_where_no_curve_is_stored(gro
         curves, marks = roc.roc_tables(means, [half, {**half, "mean": None}])
         assert marks["text"].to_pylist() == ["35"]
         assert roc.rejection_range(curves, marks) == (1.0, 40.0)
-        figure = figure_of(roc.roc_chart(curves, marks, "g", (1.0, 40.0), ground), "rejection of gluons")
+        figure = figure_of(partial(roc.roc_chart, curves, marks, "g", (1.0, 40.0)), ground, "rejection of gluons")
+        roc.roc_chart(curves, marks, "g", (1.0, 40.0), ground).to_dict()
         assert figure.words == "Rejection of gluons"
         drawn = {row["text"] for table in figure.tables.values() for row in table.to_pylist() if "text" in row}
         assert drawn == {"35"}

@@ -108,15 +108,15 @@ def expected_table(
 ) -> pa.Table:
     """Return what chosen configs were expected to score, by config id, at the ``ends`` of their curves.
 
-    Without one that is their last point of ``means``, the table that ``curve_figure`` draws. A row holds ``x``,
-    ``mean``, ``low``, ``high``, ``group`` and ``words``.
+    Without one that is their last point of ``means``, the table that ``curve_figure`` draws, if there is any. A row
+    holds ``x``, ``mean``, ``low``, ``high``, ``group`` and ``words``.
     """
     last = dict(zip(means["config_id"].to_pylist(), means["x"].to_pylist(), strict=True))
     rows = [
-        {"x": ends.get(key, last[key]), "mean": guess.mean, "low": guess.low, "high": guess.high,
+        {"x": ends.get(key, last.get(key)), "mean": guess.mean, "low": guess.low, "high": guess.high,
          "group": line.group, "words": f"{line.name}: {predicted_words(score, guess)}"}
         for key, line in lines.items()
-        if line.chosen and key in last and (guess := predicted.get(key))
+        if line.chosen and (key in last or key in ends) and (guess := predicted.get(key))
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=_EXPECTED)
 

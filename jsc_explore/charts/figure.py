@@ -5,12 +5,13 @@ Building a layered chart in Altair and checking it takes some 90 ms, more than a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import altair as alt
 import pyarrow as pa
+from altair.utils.schemapi import debug_mode
 
 from jsc_explore.charts.style import Drawing
 
@@ -44,15 +45,19 @@ def named(name: str) -> alt.Chart:
     return alt.Chart(alt.NamedData(name=name))
 
 
-def skeleton(chart: Drawing) -> dict[str, Any]:
-    """Return the checked spec of a chart over named tables; how it looks is left to the page's theme."""
+def skeleton(chart: Drawing, validate: bool = True) -> dict[str, Any]:
+    """Return the spec of a chart over named tables, checked; how it looks is left to the page's theme."""
     with alt.theme.enable("none"):
-        spec: dict[str, Any] = chart.to_dict()
+        spec: dict[str, Any] = chart.to_dict(validate=validate)
     return spec
 
 
-def figure_of(chart: Drawing, words: str, width: int = 640) -> Figure:
-    """Return the figure of a chart over tables; they take names, and what it shows in ``words`` begins large."""
+def figure_of(make: Callable[[str], Drawing], ground: str, words: str) -> Figure:
+    """Return the figure of the chart over tables that ``make`` draws on a ground, light or dark.
+
+    The tables take names, and what it shows in ``words`` begins large. Nothing is checked against Vega-Lite's schema,
+    which takes most of the time; the tests check every chart.
+    """
     tables: dict[str, pa.Table] = {}
 
     def name_of(table: pa.Table) -> alt.NamedData:
@@ -71,9 +76,11 @@ def figure_of(chart: Drawing, words: str, width: int = 640) -> Figure:
             take(one)
 
     # Altair copies a chart, and leaves its tables where they are.
-    own = chart.copy()
-    take(own)
-    return Figure(skeleton(own), tables, words[0].upper() + words[1:], width)
+    with debug_mode(False):
+        own = make(ground).copy()
+        take(own)
+        spec = skeleton(own, validate=False)
+    return Figure(spec, tables, words[0].upper() + words[1:])
 
 
 def letters(size: float) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def confusions(runs: Runs) -> None:
                 continue
             name = f"confusion_{'difference' if difference else title}"
             make = partial(charts.confusion_chart, values, title, difference=difference)
-            shown.draw(name, make, f"Confusion matrix, {title}", name)
+            shown.draw(name, make, f"Confusion matrix, {title}, {words.get(picked, ALL_SEEDS)}", name)
 
 
 def separation(runs: Runs) -> None:

@@ -21,13 +21,19 @@ def begin(view: str) -> None:
 
 
 def draw(name: str, make: Make, words: str, key: str) -> None:
-    """Draw the chart that ``make`` returns for the ground of the page, light or dark; ``words`` say what it shows."""
-    st.session_state.setdefault(_SHOWN, {})[name] = (make, words)
-    figure = figure_of(make(st.context.theme.type or "light"), words)
+    """Draw the chart that ``make`` returns for the ground of the page, light or dark; ``words`` say what it shows.
+
+    Within one view and with the same words it is made once: the page is drawn anew every second while something trains.
+    """
+    ground = st.context.theme.type or "light"
+    known = st.session_state.setdefault(_SHOWN, {})
+    if name not in known or known[name][1:3] != (words, ground):
+        known[name] = (make, words, ground, figure_of(make, ground, words))
+    figure = known[name][3]
     st.vega_lite_chart(figure.for_page() | {"config": letters(hall.size())}, key=key, alt=figure.words)
 
 
 def figures() -> dict[str, Figure]:
     """Return what the page has drawn, by file name, for white paper."""
     found = st.session_state.get(_SHOWN, {})
-    return {name: figure_of(make("light"), words) for name, (make, words) in found.items()}
+    return {name: figure_of(make, "light", words) for name, (make, words, *_) in found.items()}
