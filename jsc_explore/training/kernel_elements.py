@@ -131,7 +131,7 @@ def drop_backward(a, factors, at, width, count, x, d, stride, floor):
         store(a, x + i, load(a, x + i) * load(a, d + i))
 
 
-@inner
+@inline
 def entropy(a, z, labels, stride, blocks, count, tail, floor):
     """Softmax and cross-entropy: write the gradient of the mean loss in place of the logits, which a ReLU may have cut
     off at the floor; return the mean loss and the number of hits.
@@ -167,7 +167,7 @@ def entropy(a, z, labels, stride, blocks, count, tail, floor):
     return total(losses) / np.float32(count), total(hits)
 
 
-@inner
+@inline
 def update(a, places, kind, rate, scale, correction, momentum, decay):
     """Take one optimizer step; ``scale`` is Adam's corrected rate, ``correction`` 1/sqrt(1 - beta2**t)."""
     w0, g0, m0, v0 = item(places, WEIGHTS), item(places, GRADIENT), item(places, FIRST), item(places, SECOND)

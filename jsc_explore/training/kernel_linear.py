@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from jsc_explore.training.kernel_inner import ZERO, inline, inner
+from jsc_explore.training.kernel_inner import ZERO, inline
 from jsc_explore.training.simd import WIDTH, fill, load, put, total
 from jsc_explore.training.simd_tiles import ACROSS, dotting, mixing
 
@@ -25,7 +25,7 @@ def _rows_of_tile(left, most):
     return 8 if most == 8 and left >= 8 and left != 9 else 4
 
 
-@inner
+@inline
 def linear_forward(a, at, inputs, outputs, x, y, stride, blocks, floor):
     """Write ``y[o] = max(floor, bias[o] + Σ_f weight[o, f] x[f])``."""
     bias, o, wide = at + inputs * outputs, 0, blocks // ACROSS * ACROSS * WIDTH
@@ -54,7 +54,7 @@ def linear_forward(a, at, inputs, outputs, x, y, stride, blocks, floor):
             o += take
 
 
-@inner
+@inline
 def linear_input(a, at, inputs, outputs, x, d, stride, blocks, floor):
     """Write ``Σ_o weight[o, f] d[o]`` in place of ``x[f]``, zero where a ReLU had cut that off at the floor."""
     f, wide = 0, blocks // ACROSS * ACROSS * WIDTH
@@ -77,7 +77,7 @@ def linear_input(a, at, inputs, outputs, x, d, stride, blocks, floor):
             f += take
 
 
-@inner
+@inline
 def linear_weights(a, grad, inputs, outputs, x, d, stride, blocks, has_bias):
     """Write ``grad[o, f] = Σ_i d[o, i] x[f, i]`` and, where it has one, the bias's ``Σ_i d[o, i]``."""
     if has_bias:

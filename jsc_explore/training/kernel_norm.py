@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jsc_explore.training.kernel_inner import ONE, ZERO, clip, gated, inline, inner, padded_width
+from jsc_explore.training.kernel_inner import ONE, ZERO, clip, gated, inline, padded_width
 from jsc_explore.training.simd import WIDTH, choose, fill, fused, item, lanes, load, put, root, splat, store
 from jsc_explore.training.simd_tiles import lane_sums
 
@@ -24,7 +24,7 @@ def _keep(a, to, s0, s1, s2, s3):
     store(a, to + 3 * WIDTH, s3)
 
 
-@inner
+@inline
 def norm_forward(a, at, width, running, saved, sums, x, y, stride, blocks, count, tail, training, floor):
     """Batch norm: with the batch's own mean and variance in training, with the running ones otherwise.
 
@@ -62,7 +62,7 @@ def norm_forward(a, at, width, running, saved, sums, x, y, stride, blocks, count
             store(a, y0 + i, clip(fused(load(a, x0 + i), rise, level), floor))
 
 
-@inner
+@inline
 def _moments(a, width, x, stride, last, tail, sums, squares, first):
     """Add up each feature's distances from its value in the batch's first jet, kept in ``first``, and their squares.
 
@@ -90,7 +90,7 @@ def _moments(a, width, x, stride, last, tail, sums, squares, first):
         put(a, first + f + 3, item(a, x3))
 
 
-@inner
+@inline
 def norm_backward(a, at, grad, width, saved, sums, x, d, stride, blocks, count, tail, floor, deep):
     """Write the gradients of scale and shift and, below other weights, of the inputs, in their place."""
     size, zero, share = padded_width(width), fill(ZERO), fill(ONE / np.float32(count))

@@ -89,8 +89,9 @@ class KernelReplicas(Replicas):
         rates = self.rates[chunk.start : chunk.stop, row].astype(np.float32)
         # Bias corrections in float64: 1 - 0.999**t loses four digits in float32 at small t.
         t = float(optimizer.t[row]) + np.arange(1, len(rates) + 1)
-        scales = (rates.astype(np.float64) / (1 - BETA1**t)).astype(np.float32)
-        corrections = (1 / np.sqrt(1 - BETA2**t)).astype(np.float32)
+        # Powers that no longer change the difference are cut off: their underflow took as long as half the training.
+        scales = (rates.astype(np.float64) / (1 - BETA1 ** np.minimum(t, 400))).astype(np.float32)
+        corrections = (1 / np.sqrt(1 - BETA2 ** np.minimum(t, 40_000))).astype(np.float32)
         for start, stop, factors in self._pieces(row, chunk):
             piece = slice(start - chunk.start, stop - chunk.start)
             self._kernel.train(

@@ -97,7 +97,7 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
         )
         blocks.append(
             [
-                _shuffled(builder, *pair, [q + i + lane for q in four for i in (0, 1, WIDTH, WIDTH + 1)])
+                _shuffled(builder, pair[0], pair[1], [q + i + lane for q in four for i in (0, 1, WIDTH, WIDTH + 1)])
                 for pair in (low, high)
                 for lane in (0, 2)
             ]
