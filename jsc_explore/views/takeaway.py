@@ -11,17 +11,13 @@ import pyarrow as pa
 import streamlit as st
 
 from jsc_explore import __version__
-from jsc_explore.analysis.cells import Cell
 from jsc_explore.charts.curves import MEANS, SEEDS
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.files import PICTURES, bundle, picture, table_file
-from jsc_explore.config import FIELDS, RunConfig
-from jsc_explore.store.slices import configs, seeds_of
-from jsc_explore.views import curves_panel, grid_panel, panels, resources, saved, url
+from jsc_explore.seen.files import cells_table, commands
+from jsc_explore.views import curves_panel, grid_panel, resources, saved, url
 from jsc_explore.views.slicing import Slice
 
-# Every run of a larger slice is one command of `jsc-explore list` away; a file of more lines is read by nobody.
-MAX_COMMANDS = 2000
 FOLDER = "jsc-explore-view"
 
 
@@ -40,7 +36,7 @@ def dialog(view: Slice) -> None:
             st.markdown(f"**Table of {name.replace('_', ' ')}**, {table.num_rows:,} rows", width="stretch")
             _button("CSV", f"{name}.csv", partial(table_file, table, "csv"))
             _button("Parquet", f"{name}.parquet", partial(table_file, table, "parquet"))
-    lines = commands(view)
+    lines = commands(resources.store(), view)
     with st.expander(f"Command lines that reproduce {len(lines):,} configurations"):
         st.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
     st.download_button(
@@ -69,30 +65,6 @@ def contents(view: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
         if parts and sum(part.num_rows for part in parts):
             tables[name] = pa.concat_tables(parts)
     return figures, tables
-
-
-def cells_table(view: Slice, cells: Sequence[Cell]) -> pa.Table:
-    """Return the grid as a table: a row a cell, the axes by their names, figures as numbers."""
-    figures = ("mean", "sd", "low", "high", "n", "n_configs", "n_dead", "n_diverged")
-    rows = [
-        {**dict(zip(view.axes, cell.place, strict=True)), "score": view.score, "state": cell.state,
-         **{name: getattr(cell, name) for name in figures}, "config_id": cell.config_id}
-        for cell in cells
-    ]  # fmt: skip
-    return pa.Table.from_pylist(rows)
-
-
-def commands(view: Slice) -> list[str]:
-    """Return the command lines that train every run of the slice, or answer it from the store."""
-    table, total = configs(resources.store(), view.filters, view.text, limit=MAX_COMMANDS)
-    seeds = seeds_of(resources.store(), table["config_id"].to_pylist())
-    lines = [
-        panels.command(RunConfig(**{name: row[name] for name in FIELDS if name != "seed"}), seeds[row["config_id"]])
-        for row in table.to_pylist()
-    ]
-    if total > len(lines):
-        lines.append(f"# {total - len(lines):,} more configurations: jsc-explore list shows them")
-    return lines
 
 
 def _texts(view: Slice, lines: Sequence[str]) -> dict[str, str]:
