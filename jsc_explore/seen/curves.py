@@ -22,7 +22,7 @@ from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.style import BANDS, HALL_SIZE, TOGETHER
 from jsc_explore.config import FIELDS, format_number, format_value
 from jsc_explore.seen import lines
-from jsc_explore.seen.grid import chosen_of
+from jsc_explore.seen.grid import TIMES, chosen_of
 from jsc_explore.seen.reading import Reader
 from jsc_explore.seen.slice import Slice
 from jsc_explore.seen.words import CELLS, NONE
@@ -30,7 +30,6 @@ from jsc_explore.store.slices import Points
 
 # From here on a linear axis hides the first epoch, in which most of the learning happens.
 LOG_FROM_EPOCHS = 20
-TIMES = "Times are those of a whole stack of replicas, on the machine that trained it: compare like with like."
 
 
 @dataclass(frozen=True)

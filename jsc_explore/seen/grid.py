@@ -10,13 +10,17 @@ from jsc_explore.analysis.cells import Cell, Place, axis_values, build_cells, wi
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.grid import grid_figure, grid_table, score_domain
-from jsc_explore.charts.style import ordinal_label
+from jsc_explore.charts.style import is_time, ordinal_label
 from jsc_explore.config import FIELDS, format_value
 from jsc_explore.jobs import Job
 from jsc_explore.seen.reading import Reader
 from jsc_explore.seen.slice import Slice
 from jsc_explore.store.schema import SCORES
 from jsc_explore.store.slices import Between
+
+# A grid of more cells than this is no longer read, and would cost every click.
+MAX_CELLS = 1500
+TIMES = "Times are those of a whole stack of replicas, on the machine that trained it: compare like with like."
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,23 @@ def parts(
         )
         for value, own in groups.items()
     ]  # fmt: skip
+
+
+def signs(view: Slice, cells: Sequence[Cell]) -> str:
+    """Say what the signs in the grid mean, those that occur."""
+    states = {cell.state for cell in cells}
+    meanings = [
+        ("n: seeds", bool(states & {"done", "partly"})),
+        (f"dashed: fewer than {view.seeds}", "partly" in states),
+        ("†: with a dead class", any(cell.n_dead for cell in cells)),
+        ("‡: diverged", any(cell.n_diverged for cell in cells)),
+        ("+: missing", "missing" in states),
+        ("✕: failed", "failed" in states),
+        ("–: left out by the filter in words", "hidden" in states),
+        ("configs: the mean over several, see the tooltip", any(cell.n_configs > 1 for cell in cells)),
+    ]
+    line = ", ".join(text for text, shown in meanings if shown)
+    return line + (f". {TIMES}" if is_time(view.score) else "")
 
 
 def sentence(view: Slice, cells: Sequence[Cell]) -> str:

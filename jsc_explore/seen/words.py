@@ -150,7 +150,12 @@ def key_of(name: str, axis: bool) -> str:
 
 def faults(query: Mapping[str, str]) -> list[str]:
     """Return one line for each parameter of an address that is unknown or holds no valid value."""
-    lines = []
+    return [f"In the address: {fault} ({instead})" for fault, instead in bad_words(query)]
+
+
+def bad_words(query: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what is wrong with an address, and for each what a page shows instead."""
+    found = []
     axes = axes_of(query)
     for name, text in query.items():
         if name.startswith("embed"):
@@ -164,11 +169,10 @@ def faults(query: Mapping[str, str]) -> list[str]:
                 check_field(name)
                 filter_param(name, name in axes).read(text)
         except FieldError as error:
-            shown = "left out" if name == CELLS else "the default is shown"
-            lines.append(f"In the address: {error} ({shown})")
+            found.append((str(error), "left out" if name == CELLS else "the default is shown"))
     if len(axes) > len(set(axes)):
-        lines.append("In the address: two axes hold the same field (one of them is left out)")
-    return lines
+        found.append(("two axes hold the same field", "one of them is left out"))
+    return found
 
 
 def axes_of(query: Mapping[str, str]) -> tuple[str, ...]:

@@ -10,19 +10,16 @@ import streamlit as st
 
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.charts.grid import BOX, SELECTION, TOGGLED
-from jsc_explore.charts.style import HALL_SIZE, is_time, ordinal_label
+from jsc_explore.charts.style import HALL_SIZE, ordinal_label
 from jsc_explore.jobs import Job
 from jsc_explore.seen import grid
-from jsc_explore.seen.curves import TIMES
-from jsc_explore.seen.grid import Part, sentence
+from jsc_explore.seen.grid import MAX_CELLS, Part, sentence
 from jsc_explore.views import forecast, panels, url
 from jsc_explore.views.reading import KeptReader
 from jsc_explore.views.slicing import Slice
 
 __all__ = ["cells_of", "chosen_of", "draw", "parts", "sentence"]
 GRID_KEY = "grid"
-# A grid of more cells than this is no longer read, and would cost every click.
-MAX_CELLS = 1500
 
 
 def cells_of(view: Slice, jobs: Sequence[Job]) -> list[Cell]:
@@ -66,25 +63,8 @@ def draw(view: Slice, cells: Sequence[Cell]) -> None:
                 selection_mode=[SELECTION, TOGGLED, BOX],
                 alt=f"{part.figure.words} {part.title}".strip(),
             )
-    if signs := _signs(view, cells):
+    if signs := grid.signs(view, cells):
         st.caption(signs)
-
-
-def _signs(view: Slice, cells: Sequence[Cell]) -> str:
-    """Say what the signs in the grid mean, those that occur."""
-    states = {cell.state for cell in cells}
-    signs = [
-        ("n: seeds", bool(states & {"done", "partly"})),
-        (f"dashed: fewer than {view.seeds}", "partly" in states),
-        ("†: with a dead class", any(cell.n_dead for cell in cells)),
-        ("‡: diverged", any(cell.n_diverged for cell in cells)),
-        ("+: missing", "missing" in states),
-        ("✕: failed", "failed" in states),
-        ("–: left out by the filter in words", "hidden" in states),
-        ("configs: the mean over several, see the tooltip", any(cell.n_configs > 1 for cell in cells)),
-    ]
-    line = ", ".join(text for text, shown in signs if shown)
-    return line + (f". {TIMES}" if is_time(view.score) else "")
 
 
 def _clicked(view: Slice, key: str, own: Sequence[Cell], cells: Sequence[Cell]) -> None:
