@@ -29,7 +29,7 @@
     const steps = low ? [{ calculate: "datum.low > 0 ? datum.low : datum.mean / 10", as: "low" }] : [];
     layer.transform = [...steps, ...(layer.transform ?? []), { filter: `datum['${encoding.field}'] > 0` }];
     if (encoding.scale) encoding.scale = { type: "log", nice: false };
-    if (encoding.axis && channel === "x") encoding.axis = { ...encoding.axis, values: powers };
+    if (encoding.axis && channel === "x") encoding.axis = { ...encoding.axis, values: powers, labelExpr: document.body.dataset.power };
   };
 
   const narrowed = (layer, width) => {
@@ -50,7 +50,9 @@
       }
       if (width < 600) narrowed(layer, width);
     }
-    const options = { renderer: "svg", config: theme(), actions: { export: true, source: false, compiled: false, editor: false } };
+    const options = { renderer: "svg", config: theme(), actions: false };
+    // The menu of pictures takes a margin of its own, which a phone has not got.
+    if (width >= 600) options.actions = { export: true, source: false, compiled: false, editor: false };
     const drawn = { ...spec, width: "container", autosize: { type: "fit-x", contains: "padding" }, datasets: chart.content.datasets };
     const earlier = chart.view;
     chart.view = await vegaEmbed(chart.place, drawn, options);

@@ -19,9 +19,11 @@ import pyarrow as pa
 
 from jsc_explore import __version__
 from jsc_explore.analysis.cells import Cell
+from jsc_explore.analysis.intervals import half_width
+from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.files import picture
-from jsc_explore.charts.style import FAINT, GROUND, INK, MUTED, format_score, is_time
+from jsc_explore.charts.style import FAINT, GROUND, INK, MUTED, POWER_LABEL, format_score, is_time
 from jsc_explore.config import FIELDS, RECIPE_VERSION, format_value
 from jsc_explore.errors import FieldError, JscError
 from jsc_explore.seen import curves, files, grid, words
@@ -72,7 +74,8 @@ def handout(store: Store, query: Mapping[str, str], title: str = "") -> str:
     reader, state = Reader(store), words.state_of(query)
     view = slice_of(state)
     cells = grid.cells_of(reader, view, [], state[words.CELLS])
-    grids = _grids(reader, state, view, cells)
+    guesses = _predictions(reader, view, cells)
+    grids = _grids(state, view, cells, guesses)
     drawn = {ground: curves.panels(reader, state, view, cells, {}, ground) for ground in GROUNDS}
     lines = [
         Drawn(name, (light, dark))
@@ -92,9 +95,10 @@ def handout(store: Store, query: Mapping[str, str], title: str = "") -> str:
         curves=[_shown(f"curves-{i}", one) for i, one in enumerate(lines)],
         legend=" ".join([curves.legend(state), *(f"{note}." for note in drawn["light"].notes)]),
         heads=[*(FIELDS[name].label for name in view.axes), *_FIGURES],
-        rows=[_row(view, cell) for cell in cells],
+        rows=[_row(view, cell, guesses.get(cell.config_id)) for cell in cells],
         score=SCORES[view.score],
         commands="\n".join(files.commands(store, view)),
+        power=POWER_LABEL,
         provenance=_provenance(store, view, query),
         library=_library(),
         program=(_HERE / "page.js").read_text(encoding="utf-8"),
@@ -125,12 +129,19 @@ def write_handout(text: str, path: Path, *, force: bool = False) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _grids(reader: Reader, state: Mapping[str, Any], view: Slice, cells: Sequence[Cell]) -> list[Drawn]:
+def _predictions(reader: Reader, view: Slice, cells: Sequence[Cell]) -> dict[str, Prediction]:
+    missing = [cell for cell in cells if cell.state == "missing"]
+    if not missing or len(cells) > grid.MAX_CELLS:
+        return {}
+    found = reader.forecast([cell.config for cell in missing], view.score).predictions
+    return {cell.config_id: guess for cell, guess in zip(missing, found, strict=True) if guess is not None}
+
+
+def _grids(
+    state: Mapping[str, Any], view: Slice, cells: Sequence[Cell], guesses: Mapping[str, Prediction]
+) -> list[Drawn]:
     if len(cells) > grid.MAX_CELLS:
         return []
-    missing = [cell for cell in cells if not cell.n]
-    found = reader.forecast([cell.config for cell in missing], view.score).predictions if missing else []
-    guesses = {cell.config_id: guess for cell, guess in zip(missing, found, strict=True) if guess is not None}
     light, dark = (grid.parts(view, cells, state[words.CELLS], lambda _: guesses, ground, 1.0) for ground in GROUNDS)
     return [Drawn(one.title, (one.figure, other.figure)) for one, other in zip(light, dark, strict=True)]
 
@@ -142,7 +153,11 @@ def _shown(key: str, drawn: Drawn) -> dict[str, Any]:
     tables = {name: _rows(table) for name, table in light.tables.items()}
     image = base64.b64encode(picture(light, "svg")).decode("ascii")
     content = {"light": specs[0], "dark": specs[1], "datasets": tables}
-    return {"key": key, "title": drawn.title, "words": light.words, "json": _json(content), "image": image}
+    return {
+        "key": key, "title": drawn.title, "words": light.words, "json": _json(content), "image": image,
+        # Narrower than this, letters would overlap: a phone scrolls the chart. Its height is kept free: nothing jumps.
+        "least": round(0.72 * light.width) if key.startswith("grid") else 0, "height": round(light.spec["height"]),
+    }  # fmt: skip
 
 
 def _still(figure: Figure) -> dict[str, Any]:
@@ -176,7 +191,7 @@ def _library() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script, as vl-convert ships them."""
     import vl_convert
 
-    bundle = str(vl_convert.javascript_bundle())
+    bundle = str(vl_convert.javascript_bundle(None))
     if "</script" in bundle or "<!--" in bundle:
         raise JscError("handout: this version of vl-convert-python ships a script that cannot stand in a page; "
                        "install the one in requirements.txt")  # fmt: skip
@@ -186,10 +201,11 @@ def _library() -> str:
 _FIGURES = ("mean", "±", "seeds", "least", "greatest", "note")
 
 
-def _row(view: Slice, cell: Cell) -> list[str]:
-    from jsc_explore.analysis.intervals import half_width
-
+def _row(view: Slice, cell: Cell, guess: Prediction | None) -> list[str]:
     place = [format_value(name, value) for name, value in zip(view.axes, cell.place, strict=True)]
+    if guess is not None:
+        low, middle, high = (format_score(view.score, value) for value in (guess.low, guess.mean, guess.high))
+        return [*place, f"≈{middle}", "", "0", "", "", f"predicted, with 80% between {low} and {high}; not measured"]
     if not cell.n:
         return [*place, "", "", "0", "", "", cell.state]
     spread = None if is_time(view.score) or cell.n_configs > 1 else half_width(cell.sd, cell.n)

@@ -14,6 +14,7 @@ from jsc_explore import __version__
 from jsc_explore.charts.curves import MEANS, SEEDS
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.files import PICTURES, bundle, picture, table_file
+from jsc_explore.handout import handout
 from jsc_explore.seen.files import cells_table, commands
 from jsc_explore.views import curves_panel, grid_panel, resources, saved, url
 from jsc_explore.views.slicing import Slice
@@ -39,6 +40,16 @@ def dialog(view: Slice) -> None:
     lines = commands(resources.store(), view)
     with st.expander(f"Command lines that reproduce {len(lines):,} configurations"):
         st.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
+    st.download_button(
+        "One page, interactive and offline",
+        partial(handout, resources.store(), url.query()),
+        "view.html",
+        mime="text/html",
+        icon=":material/description:",
+        on_click="ignore",
+        key="handout",
+        help="Charts, table and commands in one file that opens in any browser, on paper too",
+    )
     st.download_button(
         "Everything in one ZIP",
         # Made outside the page's run: everything it needs is handed over.
