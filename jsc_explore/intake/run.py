@@ -17,7 +17,7 @@ MAX_NAME, MAX_TEXT, MAX_OTHER = 120, 500, 200
 # Points of one run; more than a person can wait for, less than fills a memory.
 MAX_POINTS = 1_000_000
 EPOCH = "epoch"
-# What the lab's harness, and Lightning's loggers in general, call what is recorded here; the first that is there counts.
+# What the lab's harness, and Lightning's loggers, call what is recorded here; the first that is there counts.
 TAGS: Mapping[str, tuple[str, ...]] = {
     "train_acc": ("train_acc_step", "train_acc", "train_acc_epoch"),
     "train_loss": ("train_loss_step", "train_loss", "train_loss_epoch"),

@@ -218,8 +218,8 @@ def _lightning(path: Path, columns: Sequence[str], rows: Iterator[Row], digest: 
         _refuse("file", path.name, "holds no row with a step and a value", "give a file with at least one point")
     name = (path.resolve().parent.name if path.stem == "metrics" else path.stem)[:MAX_NAME]
     return ImportedRun(
-        name, "csv", path.name, digest.hexdigest(), fields, other, points, **tests_of(series),
-        notes=[*([note] if note else []), *notes],
+        name, "csv", path.name, digest.hexdigest(), fields, other, points, *tests_of(series),
+        [*([note] if note else []), *notes],
     )  # fmt: skip
 
 
