@@ -9,6 +9,7 @@ from typing import Any
 
 from jsc_explore import paths
 from jsc_explore.store import Store
+from jsc_explore.store.imported import Imported
 from jsc_explore.store.saved import SavedViews
 
 
@@ -28,7 +29,7 @@ def write(options: argparse.Namespace) -> int:
 
     store = Store(options.store, paths.snapshot())
     query = read_view(options.view, SavedViews(options.store).all() if options.view else {})
-    text = handout(store, query, options.title)
+    text = handout(store, query, options.title, Imported(options.store).all())
     write_handout(text, options.file, force=options.force)
     print(f"{options.file} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0

@@ -26,7 +26,9 @@ from jsc_explore.charts.files import picture
 from jsc_explore.charts.style import FAINT, GROUND, INK, MUTED, POWER_LABEL, format_score, is_time
 from jsc_explore.config import FIELDS, RECIPE_VERSION, format_value
 from jsc_explore.errors import FieldError, JscError
+from jsc_explore.intake.run import ImportedRun
 from jsc_explore.seen import curves, files, grid, words
+from jsc_explore.seen.imported import drawn_of, listed
 from jsc_explore.seen.reading import Reader
 from jsc_explore.seen.slice import Slice, slice_of
 from jsc_explore.store import Store
@@ -67,8 +69,11 @@ def read_view(text: str, saved: Mapping[str, str] | None = None) -> dict[str, st
     return query
 
 
-def handout(store: Store, query: Mapping[str, str], title: str = "") -> str:
-    """Return the page of a view as HTML text; ``title`` stands over the line that says what is seen."""
+def handout(store: Store, query: Mapping[str, str], title: str = "", imported: Sequence[ImportedRun] = ()) -> str:
+    """Return the page of a view as HTML text; ``title`` stands over the line that says what is seen.
+
+    ``imported`` runs are drawn over the curves where the view shows them, and listed.
+    """
     import jinja2
 
     reader, state = Reader(store), words.state_of(query)
@@ -76,7 +81,8 @@ def handout(store: Store, query: Mapping[str, str], title: str = "") -> str:
     cells = grid.cells_of(reader, view, [], state[words.CELLS])
     guesses = _predictions(reader, view, cells)
     grids = _grids(state, view, cells, guesses)
-    drawn = {ground: curves.panels(reader, state, view, cells, {}, ground) for ground in GROUNDS}
+    drawn = {ground: curves.panels(reader, state, view, cells, {}, ground, imported) for ground in GROUNDS}
+    shown, _ = drawn_of(imported, state["imported"])
     lines = [
         Drawn(name, (light, dark))
         for (name, light), (_, dark) in zip(drawn["light"].figures, drawn["dark"].figures, strict=True)
@@ -93,9 +99,10 @@ def handout(store: Store, query: Mapping[str, str], title: str = "") -> str:
         grids=[_shown(f"grid-{i}", one) for i, one in enumerate(grids)],
         signs=grid.signs(view, cells) if grids else f"{len(cells):,} cells: too many to be drawn, the table has them",
         curves=[_shown(f"curves-{i}", one) for i, one in enumerate(lines)],
-        legend=" ".join([curves.legend(state), *(f"{note}." for note in drawn["light"].notes)]),
+        legend=" ".join([curves.legend(state, bool(shown)), *(f"{note}." for note in drawn["light"].notes)]),
         heads=[*(FIELDS[name].label for name in view.axes), *_FIGURES],
         rows=[_row(view, cell, guesses.get(cell.config_id)) for cell in cells],
+        imported=_listed(shown),
         score=SCORES[view.score],
         commands="\n".join(files.commands(store, view)),
         power=POWER_LABEL,
@@ -217,6 +224,19 @@ def _row(view: Slice, cell: Cell, guess: Prediction | None) -> list[str]:
     notes += [f"‡ {cell.n_diverged} diverged"] if cell.n_diverged else []
     low, middle, high = (format_score(view.score, value) for value in (cell.low, cell.mean, cell.high))
     return [*place, middle, half, str(cell.n), low, high, ", ".join(notes)]
+
+
+def _listed(runs: Sequence[ImportedRun]) -> dict[str, list[Any]]:
+    """Return heads and rows of the table of imported runs."""
+    rows = listed(runs).to_pylist()
+    heads = list(rows[0]) if rows else []
+
+    def text(name: str, value: Any) -> str:
+        if isinstance(value, float):
+            return format_score(name, value)
+        return "" if value is None else str(value)
+
+    return {"heads": heads, "rows": [[text(name, row[name]) for name in heads] for row in rows]}
 
 
 def _provenance(store: Store, view: Slice, query: Mapping[str, str]) -> list[tuple[str, str]]:

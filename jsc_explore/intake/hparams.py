@@ -11,7 +11,7 @@ import yaml
 MAX_BYTES, MAX_DEPTH, MAX_VALUES = 1_000_000, 4, 400
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
     """A safe loader that shows what it does not know as text instead of refusing the whole file."""
 
 

@@ -19,10 +19,13 @@ from jsc_explore.charts.curves import (
     value_range,
 )  # fmt: skip
 from jsc_explore.charts.figure import Figure
+from jsc_explore.charts.imported import with_imported
 from jsc_explore.charts.style import BANDS, HALL_SIZE, TOGETHER
 from jsc_explore.config import FIELDS, format_number, format_value
+from jsc_explore.intake.run import ImportedRun
 from jsc_explore.seen import lines
 from jsc_explore.seen.grid import TIMES, chosen_of
+from jsc_explore.seen.imported import drawn_of, last_epoch, readings
 from jsc_explore.seen.reading import Reader
 from jsc_explore.seen.slice import Slice
 from jsc_explore.seen.words import CELLS, NONE
@@ -34,11 +37,15 @@ LOG_FROM_EPOCHS = 20
 
 @dataclass(frozen=True)
 class Panels:
-    """The drawn charts with their titles (one, without a title, where there are no panels), and what must be said."""
+    """The drawn charts with their titles (one, without a title, where there are no panels), and what must be said.
+
+    ``configs`` are the ids of those in colour; ``cells`` counts the chosen cells.
+    """
 
     figures: list[tuple[str, Figure]]
     notes: list[str]
     cells: int
+    configs: tuple[str, ...] = ()
 
 
 def panels(
@@ -48,8 +55,12 @@ def panels(
     cells: Sequence[Cell],
     live: Mapping[str, list[Any]],
     ground: str,
+    imported: Sequence[ImportedRun] = (),
 ) -> Panels:
-    """Return the charts that a state asks for: one, or one for each value of the field chosen under Panels by."""
+    """Return the charts that a state asks for: one, or one for each value of the field chosen under Panels by.
+
+    ``imported`` runs are drawn over each of them; they enter nothing else.
+    """
     chosen = chosen_of(cells, state[CELLS])
     drawn = lines.choose(
         reader, view, cells, chosen, state["colour"], state["dash"] if state["show"] not in TOGETHER else NONE
@@ -57,9 +68,13 @@ def panels(
     table = lines.live_points(cells, live)
     quantities = quantities_of(state["show"])
     picked, behind = lines.points(reader, view, drawn, state["along"], quantities, state["zoom"], table)
-    if not picked.means.num_rows and not behind.means.num_rows:
+    others, unknown = drawn_of(imported, state["imported"])
+    if not picked.means.num_rows and not behind.means.num_rows and not others:
         return Panels([], [], 0)
-    look = _look(state, view, drawn, ground)
+    look = _look(state, view, drawn, ground, last_epoch(others))
+    foreign, more = readings(
+        others, look.x, look.shown, span=state["zoom"], log=(look.log_x, look.log_y), smoothing=look.smoothing
+    )
     titled: list[tuple[str, set[str] | None]] = [("", None)]
     if state["panels"] != NONE:
         field = state["panels"]
@@ -74,10 +89,15 @@ def panels(
     fixed = Look(**{**look.__dict__, "y_range": value_range(tables, look)})
     height = HEIGHT if len(titled) == 1 else HEIGHT * 0.7
     figures = [
-        (title, curve_figure(part, drawn.groups, drawn.dashes, fixed, height))
+        (title, with_imported(curve_figure(part, drawn.groups, drawn.dashes, fixed, height), foreign, fixed))
         for (title, _), part in zip(titled, tables, strict=True)
     ]
-    return Panels(figures, _notes(picked, drawn, look), len(chosen))
+    return Panels(
+        figures,
+        [*_notes(picked, drawn, look), *unknown, *more],
+        len(chosen),
+        tuple(one.config_id for one in drawn.configs),
+    )
 
 
 def _tables(
@@ -88,11 +108,11 @@ def _tables(
     return curve_tables(means, picked.seeds, own, look)
 
 
-def _look(state: Mapping[Any, Any], view: Slice, drawn: lines.Chosen, ground: str) -> Look:
+def _look(state: Mapping[Any, Any], view: Slice, drawn: lines.Chosen, ground: str, least: float) -> Look:
     epochs = max((config.fields["max_epochs"] for config in drawn.configs), default=view.base.max_epochs)
     log_x = state["scale"] == "log" or (state["scale"] == "auto" and epochs >= LOG_FROM_EPOCHS)
     # Fixed where curves grow: the axis stands still under the reader.
-    end = (0.0, float(epochs)) if state["along"] == "epoch" and not log_x else None
+    end = (0.0, max(float(epochs), least)) if state["along"] == "epoch" and not log_x else None
     return Look(
         x=state["along"], shown=state["show"], band=state["band"], log_x=log_x, log_y=state["log_y"],
         each=state["each"],
@@ -120,7 +140,7 @@ def _ordinal(number: int) -> str:
     return f"{number}{ending}"
 
 
-def legend(state: Mapping[Any, Any]) -> str:
+def legend(state: Mapping[Any, Any], imported: bool = False) -> str:
     """Say what the lines, bands and signs of the curves mean."""
     parts = ["Line: mean over seeds"]
     if state["band"] != "none":
@@ -128,6 +148,7 @@ def legend(state: Mapping[Any, Any]) -> str:
     if state["each"]:
         parts.append("faint: every seed")
     parts += ["†: never predicts that class", "grey: the other cells"]
+    parts += ["dashed, with a name: imported, in no mean"] if imported else []
     times = f" {TIMES}" if state["along"] == "time_s" else ""
     zoom = ""
     if state["zoom"]:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value
+from jsc_explore.intake.table import RATE, RUN
 from jsc_explore.seen.slice import Slice
 from jsc_explore.store import Store
 from jsc_explore.store.slices import configs, seeds_of
@@ -25,6 +26,19 @@ def cells_table(view: Slice, cells: Sequence[Cell]) -> pa.Table:
         for cell in cells
     ]  # fmt: skip
     return pa.Table.from_pylist(rows)
+
+
+def points_table(store: Store, run_ids: Sequence[str]) -> pa.Table:
+    """Return the curves of runs as ``jsc-explore import csv`` reads them: one row a point, hyperparameters in each.
+
+    ``curve_learning_rate`` is the rate at a point, ``learning_rate`` the hyperparameter.
+    """
+    points = store.curves(run_ids).drop_columns(["config_id", "seed", "dead"])
+    runs = store.runs({"run_id": list(run_ids)}, ("run_id", *FIELDS, "test_acc", "test_loss"))
+    names = [RATE if name == "learning_rate" else name for name in points.column_names]
+    joined = points.rename_columns(names).join(runs, "run_id", join_type="inner")
+    ordered = joined.sort_by([("run_id", "ascending"), ("step", "ascending")])
+    return ordered.rename_columns([RUN if name == "run_id" else name for name in ordered.column_names])
 
 
 def commands(store: Store, view: Slice) -> list[str]:

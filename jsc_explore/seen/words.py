@@ -87,6 +87,10 @@ def _read_span(text: str) -> tuple[float, float] | None:
     return span
 
 
+def _read_names(text: str) -> list[str]:
+    return [] if text == NONE else text.split("~")
+
+
 _LABELS = {name: FIELDS[name].label for name in AXIS_FIELDS}
 _SPREAD = (NONE, *(name for name in AXIS_FIELDS))
 PARAMS: dict[str, Param] = {
@@ -106,6 +110,8 @@ PARAMS: dict[str, Param] = {
     "panels": _choice("panels", NONE, _SPREAD, _LABELS),
     "smooth": _number("smooth", 0.0, 0.0, 0.99),
     "zoom": Param(None, _read_span, lambda span: f"{span[0]:.6g}..{span[1]:.6g}"),
+    # None: the first few, whatever they are called.
+    "imported": Param(None, _read_names, lambda names: "~".join(names) or NONE),
     "seeds": _number("seeds", DEFAULT_SEEDS, 1, MAX_SEEDS, whole=True),
     "hall": _switch("hall", False),
 }

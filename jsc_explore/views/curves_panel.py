@@ -13,7 +13,7 @@ from jsc_explore.charts.style import BANDS, COLOUR_BY, PROGRESS, SHOWN, TOGETHER
 from jsc_explore.config import FIELDS
 from jsc_explore.seen import curves
 from jsc_explore.seen.curves import LOG_FROM_EPOCHS, Panels
-from jsc_explore.views import grid_panel, url
+from jsc_explore.views import grid_panel, imported_door, resources, url
 from jsc_explore.views.reading import KeptReader
 from jsc_explore.views.slicing import Slice
 
@@ -29,6 +29,7 @@ def controls() -> None:
         )
         with st.popover("How", icon=":material/tune:", help="Axes, band, colours, smoothing"):
             _how()
+        imported_door.draw()
 
 
 def _how() -> None:
@@ -81,7 +82,9 @@ def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> N
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.session_state["zoom"]:
             st.button("Zoom out", icon=":material/zoom_out_map:", key="zoom_out", on_click=_unzoom)
-        st.caption(curves.legend(st.session_state) + "".join(f" {note}." for note in drawn.notes))
+        st.caption(
+            curves.legend(st.session_state, imported_door.any_drawn()) + "".join(f" {note}." for note in drawn.notes)
+        )
 
 
 def _why_empty(cells: Sequence[Cell]) -> str:
@@ -94,7 +97,7 @@ def _why_empty(cells: Sequence[Cell]) -> str:
 
 def panels(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]], ground: str) -> Panels:
     """Return the charts to draw: one, or one for each value of the field chosen under Panels by."""
-    return curves.panels(KeptReader(), st.session_state, view, cells, live, ground)
+    return curves.panels(KeptReader(), st.session_state, view, cells, live, ground, resources.imported().all())
 
 
 def _zoom(key: str) -> None:

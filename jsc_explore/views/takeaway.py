@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -14,9 +14,13 @@ from jsc_explore import __version__
 from jsc_explore.charts.curves import MEANS, SEEDS
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.files import PICTURES, bundle, picture, table_file
+from jsc_explore.charts.imported import LINES
 from jsc_explore.handout import handout
-from jsc_explore.seen.files import cells_table, commands
+from jsc_explore.seen.files import cells_table, commands, points_table
+from jsc_explore.store import Store
+from jsc_explore.store.imported import Imported
 from jsc_explore.views import curves_panel, grid_panel, resources, saved, url
+from jsc_explore.views.reading import KeptReader
 from jsc_explore.views.slicing import Slice
 
 FOLDER = "jsc-explore-view"
@@ -42,7 +46,7 @@ def dialog(view: Slice) -> None:
         st.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
     st.download_button(
         "One page, interactive and offline",
-        partial(handout, resources.store(), url.query()),
+        partial(_page, resources.store(), resources.imported(), url.query()),
         "view.html",
         mime="text/html",
         icon=":material/description:",
@@ -62,6 +66,10 @@ def dialog(view: Slice) -> None:
     )
 
 
+def _page(store: Store, imported: Imported, query: Mapping[str, str]) -> bytes:
+    return handout(store, query, imported=imported.all()).encode()
+
+
 def contents(view: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
     """Return the figures and tables of the page by file name, drawn for white paper."""
     cells = grid_panel.cells_of(view, [])
@@ -75,6 +83,10 @@ def contents(view: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
         parts = [figure.tables[source] for _, figure in curves]
         if parts and sum(part.num_rows for part in parts):
             tables[name] = pa.concat_tables(parts)
+    if drawn_curves.configs:
+        tables["curve_points"] = points_table(resources.store(), KeptReader().run_ids(view, drawn_curves.configs))
+    if curves and LINES in curves[0][1].tables:
+        tables["imported"] = curves[0][1].tables[LINES]
     return figures, tables
 
 
@@ -87,6 +99,7 @@ The same view, live: {saved.address()}
 
 grid.*          the grid; its table has a row a cell: mean, standard deviation and count over seeds
 curves.*        the learning curves; curves_means has the drawn means with their bands, curves_seeds every seed
+curve_points.*  every recorded point of the runs in colour with their hyperparameters; `jsc-explore import csv` reads it
 commands.sh     the command lines that reproduce every run
 view.json       what the page was asked to show
 

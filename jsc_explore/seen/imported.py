@@ -1,0 +1,125 @@
+"""Which imported runs are drawn over the curves, and their readings along the axis that was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from jsc_explore.analysis.smoothing import smooth
+from jsc_explore.charts.style import TOGETHER
+from jsc_explore.config import format_value
+from jsc_explore.intake.run import ImportedRun
+from jsc_explore.store.slices import LR_SUM
+
+# More dashed lines than these cannot be told apart.
+MAX_DRAWN = 6
+MAX_READINGS = 1500
+TABLE = pa.schema(
+    [(name, pa.string()) for name in ("name", "quantity", "label")]
+    + [(name, pa.float64()) for name in ("x", "value", "smooth")]
+)
+
+
+def drawn_of(runs: Sequence[ImportedRun], names: Sequence[str] | None) -> tuple[list[ImportedRun], list[str]]:
+    """Return the runs to draw, the first few where none is named, and what must be said of those that are not."""
+    known = {run.name: run for run in runs}
+    chosen = list(known) if names is None else list(names)
+    found = [known[name] for name in chosen if name in known]
+    notes = [f"{name} is not imported here" for name in chosen if name not in known]
+    if len(found) > MAX_DRAWN:
+        notes.append(f"{MAX_DRAWN} of {len(found)} imported runs are drawn: choose under Imported")
+    return found[:MAX_DRAWN], notes
+
+
+def readings(
+    runs: Sequence[ImportedRun],
+    x: str,
+    shown: str,
+    *,
+    span: tuple[float, float] | None = None,
+    log: tuple[bool, bool] = (False, False),
+    smoothing: float = 0.0,
+) -> tuple[pa.Table, list[str]]:
+    """Return the readings of runs as ``charts.imported`` draws them, and what must be said about them.
+
+    ``shown`` is one quantity, or ``acc`` or ``loss`` for those of validation and training; ``span`` keeps a range of
+    ``x``; ``log`` says which axes, along and upwards, have no place for what is not above zero.
+    """
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for run in runs:
+        found = 0
+        for quantity in TOGETHER.get(shown, (shown,)):
+            part = {"val": ", validation", "train": ", training"}[quantity.split("_")[0]] if shown in TOGETHER else ""
+            pairs = [
+                (place, float(value))
+                for place, value in zip(_along(run, x), (point[quantity] for point in run.points), strict=True)
+                if place is not None and value is not None
+            ]
+            found += len(pairs)
+            pairs = [
+                (place, value)
+                for place, value in pairs
+                if (span is None or span[0] <= place <= span[1])
+                and (place > 0 or not log[0]) and (value > 0 or not log[1])
+            ]  # fmt: skip
+            stride = max(1, -(-len(pairs) // MAX_READINGS))
+            if stride > 1:
+                notes.append(f"Of {run.name} one reading in {stride} is drawn; a zoom brings the others back")
+            smoothed = smooth([value for _, value in pairs], smoothing) if smoothing else [value for _, value in pairs]
+            rows += [
+                {"name": run.name, "quantity": quantity, "label": f"imported: {run.name}{part}", "x": place,
+                 "value": value, "smooth": level}
+                for i, ((place, value), level) in enumerate(zip(pairs, smoothed, strict=True))
+                if i % stride == 0 or i == len(pairs) - 1
+            ]  # fmt: skip
+        if not found:
+            notes.append(f"{run.name} (imported) holds nothing of this: choose another curve, or another axis along")
+    return pa.Table.from_pylist(rows, schema=TABLE), notes
+
+
+def last_epoch(runs: Sequence[ImportedRun]) -> float:
+    """Return the greatest epoch of some runs, 0 where none is known."""
+    return max((float(point["epoch"] or 0) for run in runs for point in run.points[-1:]), default=0.0)
+
+
+def listed(runs: Sequence[ImportedRun]) -> pa.Table:
+    """Return one row a run for reading: its name, its figures, its hyperparameters, what else was said of it."""
+    rows = []
+    for run in runs:
+        last = {name: _last(run, name) for name in ("val_acc", "val_loss", "train_acc")}
+        other = {**run.other, **({"notes": "; ".join(run.notes)} if run.notes else {})}
+        rows.append(
+            {"run": run.name, **last, "test_acc": run.test_acc, "test_loss": run.test_loss, **_texts(run.fields),
+             "other": ", ".join(f"{name} = {value}" for name, value in other.items()), "source": run.source,
+             "imported": run.imported_at}
+        )  # fmt: skip
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+
+def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
+    return {name: format_value(name, value) for name, value in fields.items()}
+
+
+def _last(run: ImportedRun, quantity: str) -> float | None:
+    values = [point[quantity] for point in run.points if point[quantity] is not None]
+    return float(values[-1]) if values and values[-1] is not None else None
+
+
+def _along(run: ImportedRun, x: str) -> list[float | None]:
+    if x != LR_SUM:
+        return [None if (value := point[x]) is None else float(value) for point in run.points]
+    total, before = 0.0, 0
+    sums: list[float | None] = []
+    for point in run.points:
+        step, rate = point["step"], point["learning_rate"]
+        if step is None or rate is None:
+            sums.append(None)
+            continue
+        # The rate recorded at a point is that of the steps since the point before it.
+        total, before = total + float(rate) * (int(step) - before), int(step)
+        sums.append(total)
+    return sums
