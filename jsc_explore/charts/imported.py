@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jsc_explore.charts.curves import Look
 from jsc_explore.charts.figure import Figure
@@ -14,8 +15,13 @@ from jsc_explore.charts.style import FAINT, INK, PROGRESS, is_share
 LINES, ENDS = "imported", "imported_ends"
 # One for each run, so that several can be told apart without a colour.
 _DASHES = ([8, 4], [2, 3], [10, 3, 2, 3], [5, 2], [12, 6], [3, 6])
-# Readings further apart than this deserve a point each.
+# So few readings a run deserve a point each.
 _FEW = 60
+_ENDS = pa.schema(
+    [(name, pa.string()) for name in ("name", "quantity", "label")]
+    + [(name, pa.float64()) for name in ("x", "value", "smooth")]
+    + [("side", pa.string()), ("level", pa.int32())]
+)
 
 
 def with_imported(figure: Figure, table: pa.Table, look: Look) -> Figure:
@@ -42,14 +48,17 @@ def with_imported(figure: Figure, table: pa.Table, look: Look) -> Figure:
     layers.append(
         {
             "data": {"name": ENDS},
-            "mark": {"type": "text", "align": "right", "dx": -4, "dy": -9, "fontSize": 11 * look.size,
+            "mark": {"type": "text", "align": {"expr": "datum.side"}, "dx": {"expr": "datum.side == 'right' ? -4 : 4"},
+                     "dy": {"expr": f"{-9 * look.size} - {14 * look.size} * datum.level"}, "fontSize": 11 * look.size,
                      "fontStyle": "italic", "color": ink, "limit": 260},
             "encoding": {"x": x, "y": {**y, "field": "smooth"}, "text": {"field": "label", "type": "nominal"}},
         }
     )  # fmt: skip
+    tables = [table, *(one for one in figure.tables.values() if "x" in one.column_names and one.num_rows)]
+    furthest = look.x_range[1] if look.x_range else max(pc.max(one["x"]).as_py() for one in tables)
     spec = {**figure.spec, "layer": [*figure.spec["layer"], *layers]}
     words = f"{figure.words}; imported: {', '.join(names)}"
-    return Figure(spec, {**figure.tables, LINES: table, ENDS: _ends(table)}, words, figure.width)
+    return Figure(spec, {**figure.tables, LINES: table, ENDS: _ends(table, furthest)}, words, figure.width)
 
 
 def _places(spec: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -87,7 +96,14 @@ def _points(x: dict[str, Any], y: dict[str, Any], colour: str, look: Look, seen:
     }  # fmt: skip
 
 
-def _ends(table: pa.Table) -> pa.Table:
-    """Return the last reading of every line."""
-    last = {(row["name"], row["quantity"]): row for row in table.to_pylist()}
-    return pa.Table.from_pylist(list(last.values()), schema=table.schema)
+def _ends(table: pa.Table, furthest: float) -> pa.Table:
+    """Return the last reading of every line, on which side of it its name stands, and how many stand below the name."""
+    last = list({(row["name"], row["quantity"]): row for row in table.to_pylist()}.values())
+    reach = max((abs(row["smooth"]) for row in last), default=0.0)
+    for i, row in enumerate(last):
+        close = [
+            other for other in last[:i]
+            if abs(other["x"] - row["x"]) <= 0.3 * furthest and abs(other["smooth"] - row["smooth"]) <= 0.06 * reach
+        ]  # fmt: skip
+        row |= {"side": "right" if row["x"] > 0.5 * furthest else "left", "level": len(close)}
+    return pa.Table.from_pylist(last, schema=_ENDS)

@@ -25,7 +25,7 @@ from jsc_explore.config import FIELDS, format_number, format_value
 from jsc_explore.intake.run import ImportedRun
 from jsc_explore.seen import lines
 from jsc_explore.seen.grid import TIMES, chosen_of
-from jsc_explore.seen.imported import drawn_of, last_epoch, readings
+from jsc_explore.seen.imported import drawn_of, last_epoch, reach, readings
 from jsc_explore.seen.reading import Reader
 from jsc_explore.seen.slice import Slice
 from jsc_explore.seen.words import CELLS, NONE
@@ -86,7 +86,7 @@ def panels(
             (f"{FIELDS[field].label}: {format_value(field, value)}", owners[value]) for value in in_order(field, shown)
         ]
     tables = [_tables(picked, behind, drawn, look, only) for _, only in titled]
-    fixed = Look(**{**look.__dict__, "y_range": value_range(tables, look)})
+    fixed = Look(**{**look.__dict__, "y_range": reach(value_range(tables, look), foreign, look)})
     height = HEIGHT if len(titled) == 1 else HEIGHT * 0.7
     figures = [
         (title, with_imported(curve_figure(part, drawn.groups, drawn.dashes, fixed, height), foreign, fixed))

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jsc_explore.analysis.smoothing import smooth
-from jsc_explore.charts.style import TOGETHER
+from jsc_explore.charts.curves import SHARE_RANGE, Look
+from jsc_explore.charts.style import TOGETHER, is_share
 from jsc_explore.config import format_value
 from jsc_explore.intake.run import ImportedRun
 from jsc_explore.store.slices import LR_SUM
@@ -78,6 +80,16 @@ def readings(
         if not found:
             notes.append(f"{run.name} (imported) holds nothing of this: choose another curve, or another axis along")
     return pa.Table.from_pylist(rows, schema=TABLE), notes
+
+
+def reach(y_range: tuple[float, float] | None, table: pa.Table, look: Look) -> tuple[float, float] | None:
+    """Return the range of an axis upwards, wide enough for imported readings too; None leaves it to its kind."""
+    if not table.num_rows:
+        return y_range
+    low, high = pc.min_max(table["value"]).as_py().values()
+    if is_share(look.shown) and not look.log_y:
+        return (0.0, 1.0) if high > SHARE_RANGE[1] else y_range
+    return (min(low, y_range[0]), max(high, y_range[1])) if y_range else None
 
 
 def last_epoch(runs: Sequence[ImportedRun]) -> float:

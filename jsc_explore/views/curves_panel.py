@@ -29,7 +29,6 @@ def controls() -> None:
         )
         with st.popover("How", icon=":material/tune:", help="Axes, band, colours, smoothing"):
             _how()
-        imported_door.draw()
 
 
 def _how() -> None:
@@ -64,6 +63,7 @@ def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> N
         # As high as the chart that will stand here: nothing jumps when it does.
         with st.container(height=HEIGHT + 60, border=False):
             st.info(_why_empty(cells), icon=":material/show_chart:")
+            imported_door.draw()
         return
     columns = st.columns(min(2, len(drawn.figures))) if len(drawn.figures) > 1 else [st.container()]
     for i, (title, figure) in enumerate(drawn.figures):
@@ -82,6 +82,7 @@ def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> N
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.session_state["zoom"]:
             st.button("Zoom out", icon=":material/zoom_out_map:", key="zoom_out", on_click=_unzoom)
+        imported_door.draw()
         st.caption(
             curves.legend(st.session_state, imported_door.any_drawn()) + "".join(f" {note}." for note in drawn.notes)
         )

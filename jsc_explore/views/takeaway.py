@@ -44,7 +44,8 @@ def dialog(view: Slice) -> None:
     lines = commands(resources.store(), view)
     with st.expander(f"Command lines that reproduce {len(lines):,} configurations"):
         st.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
-    st.download_button(
+    both = st.container(horizontal=True)
+    both.download_button(
         "One page, interactive and offline",
         partial(_page, resources.store(), resources.imported(), url.query()),
         "view.html",
@@ -54,7 +55,7 @@ def dialog(view: Slice) -> None:
         key="handout",
         help="Charts, table and commands in one file that opens in any browser, on paper too",
     )
-    st.download_button(
+    both.download_button(
         "Everything in one ZIP",
         # Made outside the page's run: everything it needs is handed over.
         partial(bundle, figures, tables, _texts(view, lines), FOLDER),
