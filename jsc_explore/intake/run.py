@@ -14,8 +14,8 @@ from jsc_explore.errors import FieldError
 from jsc_explore.record import POINT_FIELDS, Point
 
 MAX_NAME, MAX_TEXT, MAX_OTHER = 120, 500, 200
-# Points of one run; more than a person can wait for, less than fills a memory.
-MAX_POINTS = 1_000_000
+# Values of one run: ten times what the lab logs in ten epochs, and no more than a page can hold in memory.
+MAX_POINTS = 300_000
 EPOCH = "epoch"
 # What the lab's harness, and Lightning's loggers, call what is recorded here; the first that is there counts.
 TAGS: Mapping[str, tuple[str, ...]] = {

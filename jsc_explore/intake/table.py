@@ -34,7 +34,7 @@ from jsc_explore.intake.run import (
 from jsc_explore.record import POINT_FIELDS, WHOLE_NUMBERS, Point
 from jsc_explore.store.schema import CURVE_PREFIX
 
-MAX_FILE_MB, MAX_ROWS, MAX_COLUMNS, MAX_RUNS = 100, 1_000_000, 200, 500
+MAX_FILE_MB, MAX_ROWS, MAX_COLUMNS, MAX_RUNS = 50, 200_000, 200, 500
 RUN = "run"
 _PLACES = ("step", "epoch", "samples", "time_s")
 # The rate of a point, beside the hyperparameter of that name, is called as in results.parquet.
