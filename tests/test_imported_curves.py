@@ -16,8 +16,9 @@ MEANS = pa.schema(
     + [("n", pa.int64())]
 )
 SEEDS = pa.schema(
-    [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("dead", pa.string())]
-    + [("x", pa.float64()), ("quantity", pa.string()), ("value", pa.float64())]
+    [(name, pa.string()) for name in ("run_id", "config_id", "dead", "quantity")]
+    + [("seed", pa.int32())]
+    + [(name, pa.float64()) for name in ("x", "value")]
 )
 
 

@@ -65,6 +65,10 @@ class ImportedRun:
     notes: list[str] = field(default_factory=list)
     imported_at: str = ""
 
+    def __hash__(self) -> int:
+        # What is drawn of a run is remembered by the run.
+        return hash((self.name, self.sha256))
+
 
 def hyperparameters(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Divide what a source calls hyperparameters: those that are fields of ours, checked; the rest as text."""
