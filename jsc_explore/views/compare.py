@@ -20,10 +20,11 @@ from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
 from jsc_explore.jobs.ask import ask
 from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.seen.files import command
 from jsc_explore.store.cells import CONFIG_FIELDS, seed_table
 from jsc_explore.store.schema import SCORES
 from jsc_explore.store.slices import seeds_of
-from jsc_explore.views import compare_classes, hall, pair, panels, resources, shown, takeaway
+from jsc_explore.views import compare_classes, hall, pair, resources, shown, takeaway
 from jsc_explore.views.choice import choose
 from jsc_explore.views.compare_classes import Runs
 from jsc_explore.views.forecast import forecast
@@ -68,7 +69,7 @@ def _take_away(chosen: tuple[RunConfig, RunConfig], score: str) -> None:
     store = resources.store()
     ids = [config.config_id(data.digest(config.dataset)) for config in chosen]
     known = seeds_of(store, ids)
-    lines = [panels.command(one, known.get(i, range(DEFAULT_SEEDS))) for one, i in zip(chosen, ids, strict=True)]
+    lines = [command(one, known.get(i, range(DEFAULT_SEEDS))) for one, i in zip(chosen, ids, strict=True)]
     a, b = (pair.written(config) for config in chosen)
     takeaway.drawn(
         f"{SCORES[score].capitalize()}: A is {a}, B is {b}.", {"seeds": seed_table(store, ids, score)}, lines

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import streamlit as st
 
-from jsc_explore import data
 from jsc_explore.analysis.cells import Cell
-from jsc_explore.analysis.prediction import Calibration, Forecast, Prediction, predict
+from jsc_explore.analysis.prediction import Calibration, Forecast, Prediction
 from jsc_explore.config import RunConfig
+from jsc_explore.seen.reading import Reader
 from jsc_explore.store import Store
-from jsc_explore.store.cells import cell_table
 from jsc_explore.views import resources
 from jsc_explore.views.slicing import Slice
 
@@ -71,8 +69,10 @@ def kept(score: str) -> Mapping[str, Prediction]:
     return known
 
 
-def calibration_words() -> str:
-    """Say how far the predictions shown can be trusted, as measured on cells that were held out."""
+def words(view: Slice, cells: Sequence[Cell]) -> str:
+    """Say how far the predictions in a grid can be trusted, as measured on cells held out; empty if there are none."""
+    if not any(cell.config_id in kept(view.score) for cell in cells if cell.state == "missing"):
+        return ""
     found: Calibration | None = st.session_state.get(_CALIBRATION)
     if found is None:
         return "predicted from the cells around"
@@ -95,8 +95,4 @@ def _later(version: int, configs: str, score: str) -> Future[Forecast]:
 
 
 def _forecast(store: Store, configs: str, score: str) -> Forecast:
-    rows: list[dict[str, Any]] = json.loads(configs)
-    runs = [RunConfig.from_dict(row) for row in rows]
-    first = runs[0]
-    scope = {"dataset": [first.dataset], "protocol": [first.protocol], "data_digest": [data.digest(first.dataset)]}
-    return predict(cell_table(store, score, scope).to_pylist(), runs, score)
+    return Reader(store).forecast([RunConfig.from_dict(row) for row in json.loads(configs)], score)

@@ -16,10 +16,11 @@ from jsc_explore.charts.parallel import axis_fields, curve_rows, evenly, paralle
 from jsc_explore.charts.style import QUANTITIES, difference_unit, format_score, is_share, is_time
 from jsc_explore.config import FIELDS, RunConfig, format_value
 from jsc_explore.errors import JscError
+from jsc_explore.seen.files import MAX_COMMANDS, command
 from jsc_explore.store.cells import CONFIG_FIELDS, cell_table, spread_table
 from jsc_explore.store.schema import SCORES
 from jsc_explore.store.slices import run_ids, seeds_of
-from jsc_explore.views import hall, panels, resources, scope, shown, takeaway
+from jsc_explore.views import hall, resources, scope, shown, takeaway
 from jsc_explore.views.choice import choose
 from jsc_explore.views.scope import Scope
 
@@ -85,12 +86,9 @@ def _draw(version: int, chosen: Scope, table: pa.Table) -> None:
 
 def _commands(rows: list[dict[str, Any]]) -> list[str]:
     """Return the command lines of the configurations, the best ones first."""
-    best = rows[: -takeaway.MAX_COMMANDS - 1 : -1]
+    best = rows[: -MAX_COMMANDS - 1 : -1]
     seeds = seeds_of(resources.store(), [row["config_id"] for row in best])
-    return [
-        panels.command(RunConfig(**{name: row[name] for name in CONFIG_FIELDS}), seeds[row["config_id"]])
-        for row in best
-    ]
+    return [command(RunConfig(**{name: row[name] for name in CONFIG_FIELDS}), seeds[row["config_id"]]) for row in best]
 
 
 def _sentence(rows: list[dict[str, Any]], names: list[str], chosen: Scope) -> str:

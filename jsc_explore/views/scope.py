@@ -11,11 +11,12 @@ import streamlit as st
 from jsc_explore import data
 from jsc_explore.config import FIELDS, check_field, format_value
 from jsc_explore.errors import FieldError
+from jsc_explore.seen import words
 from jsc_explore.store import Store
 from jsc_explore.store.schema import SCORES
 from jsc_explore.store.slices import Between, Filters
 from jsc_explore.store.where import read_filter
-from jsc_explore.views import filters, url
+from jsc_explore.views import filters
 from jsc_explore.views.choice import choose
 
 # Scores of other data, or of another protocol, are not to be mixed: one of each is chosen.
@@ -82,7 +83,7 @@ def _text() -> str:
 def _chosen() -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for name in NARROWED:
-        if value := st.session_state[url.key_of(name, True)]:
+        if value := st.session_state[words.key_of(name, True)]:
             chosen[name] = Between(*value) if isinstance(value, tuple) else value
     return chosen
 
@@ -97,12 +98,14 @@ def _restore() -> None:
     st.session_state.setdefault(_FAULTS, [])
     st.session_state.setdefault("where", "")
     for name in NARROWED:
-        st.session_state.setdefault(url.key_of(name, True), url.filter_param(name, True).default)
+        st.session_state.setdefault(words.key_of(name, True), words.filter_param(name, True).default)
 
 
 def _read(name: str, query: Mapping[str, str]) -> None:
     text = query.get(name)
-    key, default = ("where", "") if name == "where" else (url.key_of(name, True), url.filter_param(name, True).default)
+    key, default = (
+        ("where", "") if name == "where" else (words.key_of(name, True), words.filter_param(name, True).default)
+    )
     try:
         if text is None:
             value = default
@@ -111,7 +114,7 @@ def _read(name: str, query: Mapping[str, str]) -> None:
             value = text
         else:
             check_field(name)
-            value = url.filter_param(name, True).read(text)
+            value = words.filter_param(name, True).read(text)
     except FieldError as error:
         st.session_state[_FAULTS].append(f"In the address: {error} (the default is shown)")
         value = default
@@ -122,7 +125,7 @@ def _write() -> None:
     """Write what narrows into the address, and take out of it what does not any more."""
     query = {}
     for name in NARROWED:
-        param, value = url.filter_param(name, True), st.session_state[url.key_of(name, True)]
+        param, value = words.filter_param(name, True), st.session_state[words.key_of(name, True)]
         if value and value != param.default:
             query[name] = param.write(value)
     if _text():
