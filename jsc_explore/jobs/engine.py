@@ -23,6 +23,7 @@ from jsc_explore.config import DEFAULTS, RECIPE_VERSION, RunConfig
 from jsc_explore.errors import JscError, StoreError
 from jsc_explore.jobs import worker
 from jsc_explore.jobs.cluster import Cluster
+from jsc_explore.jobs.gpu import gpu_bytes
 from jsc_explore.jobs.pack import StackPlan, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Job, Queue
 from jsc_explore.record import Outcome, Point, RunRecord
@@ -266,7 +267,8 @@ class Engine:
         if not waiting:
             return
         resumable = {job.run_id: self._checkpoint_epoch(job) for job in waiting if job.attempt > 1}
-        for plan in pack(waiting, free, resumable):
+        memory = gpu_bytes(self.device) if self.cluster.scheduler is None else None
+        for plan in pack(waiting, free, resumable, memory and memory // self.cluster.slots):
             if free < 1:
                 break
             if plan.priority == BULK:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from jsc_explore.config import RunConfig
 
 # What the kernel can say, in the words of the layer language.
@@ -15,7 +17,7 @@ _REPAYS_S = 2.5
 
 
 def why_not_kernel(run: RunConfig) -> str | None:
-    """Return why the kernel cannot train this run on a CPU, in a few words; None if it can."""
+    """Return why neither kernel, the CPU's or the GPU's, can train this run, in a few words; None if one can."""
     if run.precision != "32-true":
         return f"precision {run.precision}"
     unknown = [layer.kind for layer in run.network.layers if layer.kind not in _KERNEL_LAYERS]
@@ -34,3 +36,23 @@ def compiled_from(run: RunConfig, steps_per_epoch: int, device: str) -> int | No
     convolves = any(layer.kind in ("conv1d", "residual") for layer in run.network.layers)
     a_step_s = _SAVED_A_STEP_S + _SAVED_A_JET_S * run.batch_size * convolves
     return 1 if (run.max_epochs - 1) * steps_per_epoch * a_step_s >= _REPAYS_S else None
+
+
+# Replicas that one GPU trains at once: three blocks of 256 threads on each of an H200's 132 multiprocessors, rounded up;
+# more would wait for their turn, and the first point of a curve with them.
+_MOST_ON_GPU = 512
+# What stands on a GPU beside the replicas: CUDA itself, a million jets, ten orders of them, an evaluation under way.
+_GPU_RESERVE_BYTES = 3 << 30
+# Copies of a replica's parameters: weights, gradient, two moments, the best epoch's, and as many on their way.
+_COPIES = 16
+# What torch keeps of each activation for the way back, and makes on the way, where the kernel keeps one value.
+_TORCH_COPIES = 6
+
+
+def gpu_replicas(run: RunConfig, memory_bytes: int) -> int:
+    """Return how many replicas of ``run`` shall train at once on a GPU that has ``memory_bytes`` for them."""
+    sizes = [run.network.layers[0].shape_in, *(layer.shape_out for layer in run.network.layers)]
+    values = sum(map(prod, sizes)) + 2 * max(map(prod, sizes))
+    copies = _TORCH_COPIES if why_not_kernel(run) else 1
+    each = 4 * (_COPIES * run.network.parameters + copies * values * (run.batch_size + 1))
+    return max(1, min(_MOST_ON_GPU, (memory_bytes - _GPU_RESERVE_BYTES) // each))

@@ -72,6 +72,12 @@ def put(a, i, value):
 
 
 @device
+def lesser(a, b):
+    """Return the smaller of two whole numbers."""
+    return a if a < b else b
+
+
+@device
 def padded(count):
     """Round up to whole vectors of the CPU's kernel, whose table of layers this is."""
     return (count + WIDTH - 1) // WIDTH * WIDTH

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numba import cuda, float32, float64, int8, int32, int64, types, void
 
-from jsc_explore.training.cuda_inner import ONE, ZERO, device, folded, item, put, sync
+from jsc_explore.training.cuda_inner import ONE, ZERO, device, folded, item, lesser, put, sync
 from jsc_explore.training.cuda_layers import (
     activate,
     activate_backward,
@@ -150,7 +150,7 @@ def _entropy(a, z0, d, d0, labels, scratch, stride, count, thread, size):
     put(scratch, thread, losses)
     put(scratch, size + thread, hits)
     sync()
-    few = min(size, _FOLDED)
+    few = lesser(size, _FOLDED)
     if thread < few:
         losses, hits = folded(scratch, thread, few, size // few), folded(scratch, size + thread, few, size // few)
     sync()
@@ -219,7 +219,7 @@ def _steps(table, parts, x, y, order, rates, settings, factors, losses, hits, si
             drops += table[k, INPUTS]
     for step in range(start, stop):
         begin, at = step * batch, step - start
-        count = min(batch, rows - begin)
+        count = lesser(batch, rows - begin)
         _gather(a, labels, stride, x, y, order, begin, count, thread, size)
         _forward(table, parts, stride, count, True, factors, factors_at, who)
         loss, hit = _entropy(a, z0, d, d0, labels, scratch, stride, count, thread, size)
@@ -321,10 +321,10 @@ def evaluate_source(shared: tuple[bool, ...]) -> Callable[..., None]:
             _spread(run, running_at, running[k], thread, size, p[4, 1] - p[4, 0])
             sync()
             for begin in range(piece * tile, rows, pieces * tile):
-                count = min(tile, rows - begin)
+                count = lesser(tile, rows - begin)
                 _gather(a, labels, stride, x, y, rows_in_order, begin, count, thread, size)
                 _forward(table, parts, stride, count, False, spare[0], 0, who)
-                wanted = logits[k % max(logits.shape[0], 1)]
+                wanted = logits[k % logits.shape[0]]
                 loss += _judge(a, z0, labels, counts[job], wanted, stride, begin, count, thread, size)
             losses[job, thread] = loss
 
@@ -342,16 +342,21 @@ EVALUATE_TYPES = void(
 )  # fmt: skip
 
 
+# Left to itself the compiler takes 140 registers a thread, and a multiprocessor holds one block of 256 threads; with 80,
+# for a few dozen bytes kept elsewhere, it holds three.
+_REGISTERS = 80
+
+
 @lru_cache(maxsize=32)
 def train_kernel(shared: tuple[bool, ...]) -> Any:
     """Return the training kernel, compiled for the device, whose parts lie in shared memory where ``shared`` says so.
 
     Raises what Numba raises where it has no device, or no compiler for it.
     """
-    return cuda.jit(TRAIN_TYPES)(train_source(shared))
+    return cuda.jit(TRAIN_TYPES, max_registers=_REGISTERS)(train_source(shared))
 
 
 @lru_cache(maxsize=32)
 def evaluate_kernel(shared: tuple[bool, ...]) -> Any:
     """Return the evaluation kernel, compiled likewise."""
-    return cuda.jit(EVALUATE_TYPES)(evaluate_source(shared))
+    return cuda.jit(EVALUATE_TYPES, max_registers=_REGISTERS)(evaluate_source(shared))

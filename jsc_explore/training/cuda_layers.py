@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from jsc_explore.training.cuda_inner import HALF, ONE, TILE, ZERO, clip, device, folded, item, padded, parts_of, put, sync
+from jsc_explore.training.cuda_inner import HALF, ONE, TILE, ZERO, clip, device, folded, item, lesser, padded, parts_of, put, sync
 from jsc_explore.training.program import LEAKY, RELU, SILU, TANH
 
 # torch's defaults.
@@ -37,7 +37,7 @@ def linear_forward(w, at, inputs, outputs, a, x, y, stride, count, relu, who):
     else:
         for o in range(group * TILE, outputs, groups * TILE):
             # Beyond the last output it is taken again, and written again, the same.
-            o1, o2, o3 = min(o + 1, last), min(o + 2, last), min(o + 3, last)
+            o1, o2, o3 = lesser(o + 1, last), lesser(o + 2, last), lesser(o + 3, last)
             r0, r1, r2, r3 = at + o * inputs, at + o1 * inputs, at + o2 * inputs, at + o3 * inputs
             for j in range(lane, count, span):
                 s0, s1, s2, s3 = item(w, bias + o), item(w, bias + o1), item(w, bias + o2), item(w, bias + o3)
@@ -115,7 +115,7 @@ def _many_weights(g, at, inputs, outputs, a, x, d, dy, stride, count, thread, si
     last = outputs - 1
     for k in range(thread, (outputs + TILE - 1) // TILE * inputs, size):
         i, o = k % inputs, k // inputs * TILE
-        o1, o2, o3 = min(o + 1, last), min(o + 2, last), min(o + 3, last)
+        o1, o2, o3 = lesser(o + 1, last), lesser(o + 2, last), lesser(o + 3, last)
         r0, r1, r2, r3 = dy + o * stride, dy + o1 * stride, dy + o2 * stride, dy + o3 * stride
         s0, s1, s2, s3, column = ZERO, ZERO, ZERO, ZERO, x + i * stride
         for j in range(count):
@@ -136,7 +136,7 @@ def linear_input(w, at, inputs, outputs, d, dy, dx, stride, count, who):
     _, _, lane, span, group, groups = who
     last = inputs - 1
     for i in range(group * TILE, inputs, groups * TILE):
-        i1, i2, i3 = min(i + 1, last), min(i + 2, last), min(i + 3, last)
+        i1, i2, i3 = lesser(i + 1, last), lesser(i + 2, last), lesser(i + 3, last)
         for j in range(lane, count, span):
             s0, s1, s2, s3 = ZERO, ZERO, ZERO, ZERO
             for o in range(outputs):
@@ -172,7 +172,7 @@ def norm_statistics(saved, s, width, running, r, scratch, a, x, stride, count, w
             total += u * u
         put(scratch, k, total)
     sync()
-    unbias = jets / np.float32(max(count - 1, 1))
+    unbias = jets / np.float32(count - 1 if count > 1 else 1)
     for f in range(thread, width, size):
         variance = folded(scratch, f, width, parts) / jets
         put(saved, s + wide + f, ONE / math.sqrt(variance + NORM_EPS))

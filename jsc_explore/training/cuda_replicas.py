@@ -26,9 +26,9 @@ _KINDS = {"adam": parts.ADAM, "adamw": parts.ADAMW, "sgd": parts.SGD}
 _LEAST_THREADS, _MOST_THREADS = 128, 256
 # Factors of dropout drawn ahead for one launch, all seeds together: 256 MB.
 _MOST_FACTORS = 64_000_000
-# Evaluation goes through the rows in tiles; a replica's tiles are dealt to so many pieces, each added up by itself, and
-# the pieces of all replicas to so many blocks at most. Pieces must not follow the number of replicas: sums would.
-_TILE, _PIECES, _MOST_BLOCKS = 64, 64, 2048
+# Evaluation goes through the rows in tiles; a replica's tiles are dealt to so many pieces at most, each added up by
+# itself, and the pieces of all replicas to so many blocks. Pieces must not follow the number of replicas: sums would.
+_TILE, _MOST_PIECES, _MOST_BLOCKS = 64, 64, 2048
 
 
 class CudaReplicas(Replicas):
@@ -114,7 +114,8 @@ class CudaReplicas(Replicas):
 
     def _measure(self, flat: Tensor, running: Tensor, x: Tensor, y: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         """Return sums of losses ``(K,) float64`` and counts ``(K, 5, 5) int64``; write outputs if there is room."""
-        chosen, jobs = self._for_scores, len(flat) * _PIECES
+        chosen, pieces = self._for_scores, min(-(-len(x) // _TILE), _MOST_PIECES)
+        jobs = len(flat) * pieces
         blocks = min(jobs, _MOST_BLOCKS)
         losses = torch.zeros(jobs, self.threads, dtype=torch.float64, device=self.device)
         counts = torch.zeros(jobs, 25, dtype=torch.int32, device=self.device)
@@ -124,8 +125,8 @@ class CudaReplicas(Replicas):
             x.view(-1), y, order, losses, counts, out,
         )  # fmt: skip
         launch = self._evaluate[blocks, self.threads, 0, 4 * chosen.fast]
-        launch(*map(shown, tensors), len(x), chosen.stride, _TILE, _PIECES, self._span(_TILE))
-        return losses.view(len(flat), -1).sum(1), counts.view(len(flat), _PIECES, 5, 5).sum(1)
+        launch(*map(shown, tensors), len(x), chosen.stride, _TILE, pieces, self._span(_TILE))
+        return losses.view(len(flat), -1).sum(1), counts.view(len(flat), pieces, 5, 5).sum(1)
 
     def _rates(self, chunk: Chunk) -> Tensor:
         """Return rates, Adam's corrected rates and its other correction of each step, ``(K, 3, steps)``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import platform
 import resource
@@ -35,6 +36,7 @@ from jsc_explore.training.plan import CHUNK_SECONDS, FIRST_CHUNK_STEPS, Chunk, E
 from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken
 from jsc_explore.training.stack import Stack
 
+log = logging.getLogger("jsc_explore.training")
 # A crash loses at most this much work and the epoch under way; writing fifty replicas of jsc-s takes 0.05 s.
 CHECKPOINT_EVERY_S = 5.0
 # A class is dead if less than this share of its jets has an output above zero, and less is recognised.
@@ -309,12 +311,30 @@ class _Test:
 
 
 def replicas_for(runs: Sequence[RunConfig], data: DeviceSplit) -> Replicas:
-    """Return the replicas in the hands of the fastest engine that can train them."""
-    if data.train_x.device.type != "cpu":
-        return Stack(list(runs), data)
-    if reason := why_not_kernel(runs[0]):
-        return Stack(list(runs), data, reason)
-    return KernelReplicas(list(runs), data)
+    """Return the replicas in the hands of the fastest engine that can train them; a slower one says why."""
+    device, reason = data.train_x.device.type, why_not_kernel(runs[0])
+    if reason is None and device == "cpu":
+        return KernelReplicas(list(runs), data)
+    if reason is None and device == "cuda":
+        twin = cuda_replicas(list(runs), data)
+        if isinstance(twin, Replicas):
+            return twin
+        reason = twin
+    return Stack(list(runs), data, reason or f"device {device}")
+
+
+def cuda_replicas(runs: list[RunConfig], data: DeviceSplit) -> Replicas | str:
+    """Return the replicas in the hands of the GPU's kernel, or in a few words why it cannot take them."""
+    if importlib.util.find_spec("numba_cuda") is None:
+        return "numba-cuda is not installed"
+    try:
+        # Imported where there is a GPU: it costs a worker without one a tenth of its start.
+        from jsc_explore.training.cuda_replicas import CudaReplicas
+
+        return CudaReplicas(runs, data)
+    except Exception as error:  # Driver, compiler and package each raise their own; the record of the run says which.
+        log.warning("the kernel for GPUs: %s", error)
+        return f"{type(error).__name__} of numba-cuda"
 
 
 @lru_cache(maxsize=8)
