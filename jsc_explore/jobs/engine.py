@@ -267,8 +267,7 @@ class Engine:
         if not waiting:
             return
         resumable = {job.run_id: self._checkpoint_epoch(job) for job in waiting if job.attempt > 1}
-        memory = gpu_bytes(self.device) if self.cluster.scheduler is None else None
-        for plan in pack(waiting, free, resumable, memory and memory // self.cluster.slots):
+        for plan in pack(waiting, free, resumable, self._gpu_bytes()):
             if free < 1:
                 break
             if plan.priority == BULK:
@@ -277,6 +276,11 @@ class Engine:
                 free_bulk -= 1
             free -= 1
             self._submit(plan)
+
+    def _gpu_bytes(self) -> int | None:
+        """Return the memory of a GPU for each stack; None where workers have none or, far away, one not known here."""
+        memory = gpu_bytes(self.device) if self.cluster.scheduler is None else None
+        return memory and memory // ((self.cluster.workers or os.cpu_count() or 1) + self.cluster.keep_free)
 
     def _submit(self, plan: StackPlan) -> None:
         jobs = {job.run_id: job for job in plan.jobs}

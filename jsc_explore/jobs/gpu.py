@@ -1,4 +1,4 @@
-"""What the engine knows of a GPU without importing torch, which its workers have: its memory, from the driver's tool."""
+"""What the engine knows of a GPU without importing torch: its memory, from the driver's own tool."""
 
 from __future__ import annotations
 

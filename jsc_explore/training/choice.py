@@ -38,11 +38,11 @@ def compiled_from(run: RunConfig, steps_per_epoch: int, device: str) -> int | No
     return 1 if (run.max_epochs - 1) * steps_per_epoch * a_step_s >= _REPAYS_S else None
 
 
-# Replicas that one GPU trains at once: three blocks of 256 threads on each of an H200's 132 multiprocessors, rounded up;
-# more would wait for their turn, and the first point of a curve with them.
+# Replicas that one GPU trains at once: three blocks of 256 threads on each of an H200's 132 multiprocessors, rounded
+# up; more would wait for their turn, and the first point of a curve with them.
 _MOST_ON_GPU = 512
-# What stands on a GPU beside the replicas: CUDA itself, a million jets, ten orders of them, an evaluation under way.
-_GPU_RESERVE_BYTES = 3 << 30
+# What a process has on a GPU beside its replicas: CUDA itself, a million jets, ten orders of them, an evaluation.
+_GPU_RESERVE_BYTES = 1 << 30
 # Copies of a replica's parameters: weights, gradient, two moments, the best epoch's, and as many on their way.
 _COPIES = 16
 # What torch keeps of each activation for the way back, and makes on the way, where the kernel keeps one value.

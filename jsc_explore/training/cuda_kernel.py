@@ -1,4 +1,4 @@
-"""The kernel's twin for GPUs: one thread block trains one replica, many steps in one launch, hundreds of them in a grid.
+"""The kernel's twin for GPUs: a thread block trains a replica, many steps in one launch, hundreds of them in a grid.
 
 It reads the same table of layers as ``jsc_explore.training.kernel`` and does the same arithmetic. What a replica owns
 (``jsc_explore.training.cuda_layout``) lies in shared memory as far as it fits; jets, their order and the factors of
@@ -68,9 +68,7 @@ def _forward(table, parts, stride, count, training, factors, factors_at, who):
             linear_forward(w, at, inputs, outputs, a, x, y, stride, count, relu != 0, who)
         elif kind == NORM:
             r, s = table[k, RUNNING_AT], table[k, SAVED_AT]
-            norm_forward(
-                w, at, inputs, running, r, saved, s, scratch, a, x, y, stride, count, training, relu != 0, who
-            )
+            norm_forward(w, at, inputs, running, r, saved, s, scratch, a, x, y, stride, count, training, relu != 0, who)
         elif kind != DROPOUT:
             activate(kind, a, x, y, inputs, stride, count, who)
         elif training:
@@ -101,9 +99,7 @@ def _backward(table, parts, wide, stride, count, factors, factors_end, who):
             sync()
         elif kind == NORM:
             s = table[k, SAVED_AT]
-            norm_backward(
-                w, g, at, inputs, saved, s, scratch, a, x, y, d, dy, dx, stride, count, relu != 0, deep, who
-            )
+            norm_backward(w, g, at, inputs, saved, s, scratch, a, x, y, d, dy, dx, stride, count, relu != 0, deep, who)
         elif kind == DROPOUT:
             factors_end -= count * inputs
             drop(factors, factors_end, d, dy, dx, inputs, stride, count, who)
@@ -227,9 +223,7 @@ def _steps(table, parts, x, y, order, rates, settings, factors, losses, hits, si
             losses[at], hits[at] = loss, hit
         factors_at += drops * count
         _backward(table, parts, wide, stride, count, factors, factors_at, who)
-        _update(
-            parts, kind, rates[0, at], rates[1, at], rates[2, at], settings[0], settings[1], weights, thread, size
-        )
+        _update(parts, kind, rates[0, at], rates[1, at], rates[2, at], settings[0], settings[1], weights, thread, size)
 
 
 @device
@@ -300,7 +294,7 @@ def train_source(shared: tuple[bool, ...]) -> Callable[..., None]:
 
 
 def evaluate_source(shared: tuple[bool, ...]) -> Callable[..., None]:
-    """Return the kernel that measures; a replica's rows are cut into pieces, and blocks take one piece after another."""
+    """Return the kernel that measures; a replica's rows are cut into pieces, which the blocks take in turn."""
     s0, s4, s5, s6, s8, s9 = (shared[part] for part in (0, 4, 5, 6, 8, 9))
 
     def evaluate(
@@ -342,8 +336,8 @@ EVALUATE_TYPES = void(
 )  # fmt: skip
 
 
-# Left to itself the compiler takes 140 registers a thread, and a multiprocessor holds one block of 256 threads; with 80,
-# for a few dozen bytes kept elsewhere, it holds three.
+# Left to itself the compiler takes 140 registers a thread, and a multiprocessor holds one block of 256 threads; with
+# 80, and a few dozen bytes a thread kept elsewhere, it holds three.
 _REGISTERS = 80
 
 

@@ -1,7 +1,7 @@
 """The GPU kernel's layers: linear, batch norm, activations, dropout. One thread block works on one replica.
 
-Activations ``a`` and gradients ``d`` lie feature-major: feature ``f`` of jet ``j`` at ``f * stride + j``. ``x`` and ``y``
-are where a layer's inputs and outputs begin in ``a``, ``dy`` and ``dx`` where their gradients begin in ``d``.
+Activations ``a`` and gradients ``d`` lie feature-major: feature ``f`` of jet ``j`` at ``f * stride + j``. A layer's
+inputs and outputs begin at ``x`` and ``y`` in ``a``, their gradients at ``dx`` and ``dy`` in ``d``.
 """
 
 # What Numba compiles is typed by the kernel's signature, not by annotations.
@@ -13,7 +13,21 @@ import math
 
 import numpy as np
 
-from jsc_explore.training.cuda_inner import HALF, ONE, TILE, ZERO, clip, device, folded, item, lesser, padded, parts_of, put, sync
+from jsc_explore.training.cuda_inner import (
+    HALF,
+    ONE,
+    TILE,
+    ZERO,
+    clip,
+    device,
+    folded,
+    item,
+    lesser,
+    padded,
+    parts_of,
+    put,
+    sync,
+)
 from jsc_explore.training.program import LEAKY, RELU, SILU, TANH
 
 # torch's defaults.
