@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numba import cuda, float32, float64, int8, int32, int64, types, void
 
-from jsc_explore.training.cuda_inner import ONE, ZERO, device, folded, item, lesser, put, sync
+from jsc_explore.training.cuda_inner import KERNEL_OPTIONS, ONE, ZERO, device, folded, item, lesser, put, sync
 from jsc_explore.training.cuda_layers import (
     activate,
     activate_backward,
@@ -336,21 +336,16 @@ EVALUATE_TYPES = void(
 )  # fmt: skip
 
 
-# Left to itself the compiler takes 140 registers a thread, and a multiprocessor holds one block of 256 threads; with
-# 80, and a few dozen bytes a thread kept elsewhere, it holds three.
-_REGISTERS = 80
-
-
 @lru_cache(maxsize=32)
 def train_kernel(shared: tuple[bool, ...]) -> Any:
     """Return the training kernel, compiled for the device, whose parts lie in shared memory where ``shared`` says so.
 
     Raises what Numba raises where it has no device, or no compiler for it.
     """
-    return cuda.jit(TRAIN_TYPES, max_registers=_REGISTERS)(train_source(shared))
+    return cuda.jit(TRAIN_TYPES, **KERNEL_OPTIONS)(train_source(shared))
 
 
 @lru_cache(maxsize=32)
 def evaluate_kernel(shared: tuple[bool, ...]) -> Any:
     """Return the evaluation kernel, compiled likewise."""
-    return cuda.jit(EVALUATE_TYPES, max_registers=_REGISTERS)(evaluate_source(shared))
+    return cuda.jit(EVALUATE_TYPES, **KERNEL_OPTIONS)(evaluate_source(shared))
