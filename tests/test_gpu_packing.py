@@ -37,7 +37,7 @@ def test_a_grid_of_three_thousand_runs_is_a_few_stacks_of_hundreds():
     assert len(pack(jobs, 3)) > 300
 
 
-@pytest.mark.parametrize("model", ["jsc-tiny", "jsc-s", "jsc-conv", "16-4096-4096-5"])
+@pytest.mark.parametrize("model", ["jsc-tiny", "jsc-s", "jsc-conv", "16-1024-2048-5"])
 @pytest.mark.parametrize("batch_size", [16, 256, 8192])
 def test_a_stack_fits_its_share_of_memory(model, batch_size):
     run = RunConfig(model=model, batch_size=batch_size)
