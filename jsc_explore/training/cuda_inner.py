@@ -45,6 +45,8 @@ if SIMULATED:
         threading.current_thread().syncthreads()
 
 else:
+    # Five replicas are five blocks; that a GPU could do more at once is known.
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
     device: Callable[..., Any] = cuda.jit(device=True)
 
     @device
