@@ -220,7 +220,7 @@ class Watch:
 @pytest.mark.parametrize("shared_bytes", [0, 48 * 1024])
 @pytest.mark.parametrize(
     ("model", "threads", "batch"),
-    [("jsc-toy", 4, BATCH), (EVERY_ACTIVATION, 4, 3), ("16-6bd0.5-9-5", 8, BATCH), ("16b-2-5", 32, 2)],
+    [("jsc-toy", 4, BATCH), (EVERY_ACTIVATION, 8, 3), ("16-6bd0.5-9-5", 8, BATCH), ("16b-2-5", 32, 2)],
 )
 def test_no_thread_touches_what_another_writes_before_all_have_waited(
     data, monkeypatch, model, threads, batch, shared_bytes

@@ -29,7 +29,7 @@ TILE = 4
 _MOST_PARTS = 32
 
 SIMULATED: bool = bool(config.ENABLE_CUDASIM)
-# Left to itself the compiler takes 140 registers a thread, and a multiprocessor holds one block of 256 threads; with
+# Left to itself the compiler takes 168 registers a thread, and a multiprocessor holds one block of 256 threads; with
 # 80, and a few dozen bytes a thread kept elsewhere, it holds three.
 KERNEL_OPTIONS: dict[str, Any] = {} if SIMULATED else {"max_registers": 80}
 

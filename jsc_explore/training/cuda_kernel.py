@@ -110,11 +110,15 @@ def _backward(table, parts, wide, stride, count, factors, factors_end, who):
 @device
 def _gather(a, labels, stride, x, y, order, begin, count, thread, size):
     """Bring ``count`` jets from ``order[begin]`` on, feature-major, and their labels."""
-    for k in range(thread, count * ROW, size):
+    k = thread
+    while k < count * ROW:
         j, f = k // ROW, k % ROW
         put(a, f * stride + j, item(x, int64(item(order, begin + j)) * ROW + f))
-    for j in range(thread, count, size):
+        k += size
+    j = thread
+    while j < count:
         put(labels, j, np.float32(item(y, item(order, begin + j))))
+        j += size
     sync()
 
 
@@ -164,19 +168,20 @@ def _entropy(a, z0, d, d0, labels, scratch, stride, count, thread, size):
 @device
 def _update(parts, kind, rate, scale, correction, momentum, decay, weights, thread, size):
     """Take one optimizer step; ``scale`` is Adam's corrected rate, ``correction`` 1/sqrt(1 - beta2**t)."""
-    w, gradient, first, second = parts[0], parts[1], parts[2], parts[3]
+    w, gradient, first, second, i = parts[0], parts[1], parts[2], parts[3], thread
     if kind == SGD:
-        for i in range(thread, weights, size):
+        while i < weights:
             u = item(w, i)
             g = u * decay + item(gradient, i)
             kept = item(first, i) * momentum + g
             put(first, i, kept)
             put(w, i, u - rate * (momentum * kept + g))
+            i += size
     else:
         shrink, fade = ONE, decay
         if kind == ADAMW:
             shrink, fade = ONE - rate * decay, ZERO
-        for i in range(thread, weights, size):
+        while i < weights:
             u = item(w, i) * shrink
             g = u * fade + item(gradient, i)
             old = item(first, i)
@@ -184,6 +189,7 @@ def _update(parts, kind, rate, scale, correction, momentum, decay, weights, thre
             put(first, i, m)
             put(second, i, v)
             put(w, i, u - scale * (m / (math.sqrt(v) * correction + ADAM_EPS)))
+            i += size
     sync()
 
 
@@ -264,7 +270,7 @@ def train_source(shared: tuple[bool, ...]) -> Callable[..., None]:
         table, weights_at, running_at, places, flat, first, second, running, spare, x, y, orders, order_of, rates,
         settings, factors, losses, hits, sizes, span,
     ):  # fmt: skip
-        k, thread, size = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
+        k, thread, size = int64(cuda.blockIdx.x), int64(cuda.threadIdx.x), int64(cuda.blockDim.x)
         who = thread, size, thread % span, span, thread // span, size // span
         fast, slow, p = cuda.shared.array(0, float32), spare[k], places
         # Constants choose: the compiler then knows which memory it is, and needs no generic address.
@@ -301,7 +307,7 @@ def evaluate_source(shared: tuple[bool, ...]) -> Callable[..., None]:
         table, weights_at, running_at, places, flat, running, spare, x, y, rows_in_order, losses, counts, logits,
         rows, stride, tile, pieces, span,
     ):  # fmt: skip
-        thread, size = cuda.threadIdx.x, cuda.blockDim.x
+        thread, size = int64(cuda.threadIdx.x), int64(cuda.blockDim.x)
         who = thread, size, thread % span, span, thread // span, size // span
         fast, slow, p = cuda.shared.array(0, float32), spare[cuda.blockIdx.x], places
         w, run = (fast if s0 else slow)[p[0, 0] : p[0, 1]], (fast if s4 else slow)[p[4, 0] : p[4, 1]]

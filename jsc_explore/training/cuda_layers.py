@@ -2,6 +2,9 @@
 
 Activations ``a`` and gradients ``d`` lie feature-major: feature ``f`` of jet ``j`` at ``f * stride + j``. A layer's
 inputs and outputs begin at ``x`` and ``y`` in ``a``, their gradients at ``dx`` and ``dy`` in ``d``.
+
+Loops are written with ``while`` where they matter: of Numba's ``range`` the GPU's compiler does not see that it counts,
+and multiplies anew for each access.
 """
 
 # What Numba compiles is typed by the kernel's signature, not by annotations.
@@ -42,29 +45,37 @@ def linear_forward(w, at, inputs, outputs, a, x, y, stride, count, relu, who):
     bias, last = at + inputs * outputs, outputs - 1
     if outputs < TILE * groups:
         for o in range(group, outputs, groups):
-            row = at + o * inputs
-            for j in range(lane, count, span):
-                s = item(w, bias + o)
-                for i in range(inputs):
-                    s += item(a, x + i * stride + j) * item(w, row + i)
+            row, j = at + o * inputs, lane
+            while j < count:
+                s, u, i = item(w, bias + o), x + j, 0
+                while i < inputs:
+                    s += item(a, u) * item(w, row + i)
+                    u += stride
+                    i += 1
                 put(a, y + o * stride + j, clip(s, relu))
+                j += span
     else:
         for o in range(group * TILE, outputs, groups * TILE):
             # Beyond the last output it is taken again, and written again, the same.
             o1, o2, o3 = lesser(o + 1, last), lesser(o + 2, last), lesser(o + 3, last)
             r0, r1, r2, r3 = at + o * inputs, at + o1 * inputs, at + o2 * inputs, at + o3 * inputs
-            for j in range(lane, count, span):
+            j = lane
+            while j < count:
                 s0, s1, s2, s3 = item(w, bias + o), item(w, bias + o1), item(w, bias + o2), item(w, bias + o3)
-                for i in range(inputs):
-                    u = item(a, x + i * stride + j)
+                i, at_u = 0, x + j
+                while i < inputs:
+                    u = item(a, at_u)
                     s0 += u * item(w, r0 + i)
                     s1 += u * item(w, r1 + i)
                     s2 += u * item(w, r2 + i)
                     s3 += u * item(w, r3 + i)
+                    at_u += stride
+                    i += 1
                 put(a, y + o * stride + j, clip(s0, relu))
                 put(a, y + o1 * stride + j, clip(s1, relu))
                 put(a, y + o2 * stride + j, clip(s2, relu))
                 put(a, y + o3 * stride + j, clip(s3, relu))
+                j += span
     sync()
 
 
@@ -73,9 +84,11 @@ def masked(a, y, d, dy, width, stride, count, who):
     """Make zero the gradients of outputs that a ReLU made zero."""
     _, _, lane, span, group, groups = who
     for o in range(group, width, groups):
-        for j in range(lane, count, span):
-            if not item(a, y + o * stride + j) > ZERO:
-                put(d, dy + o * stride + j, ZERO)
+        j, end = o * stride + lane, o * stride + count
+        while j < end:
+            if not item(a, y + j) > ZERO:
+                put(d, dy + j, ZERO)
+            j += span
     sync()
 
 
@@ -91,14 +104,15 @@ def linear_weights(g, at, inputs, outputs, a, x, d, dy, scratch, stride, count, 
         parts = parts_of(terms, size)
         for k in range(thread, terms * parts, size):
             o, i, s = k % terms // columns, k % columns, ZERO
-            row = dy + o * stride
+            row, column, j = dy + o * stride, x + i * stride, k // terms
             if i == inputs:
-                for j in range(k // terms, count, parts):
+                while j < count:
                     s += item(d, row + j)
+                    j += parts
             else:
-                column = x + i * stride
-                for j in range(k // terms, count, parts):
+                while j < count:
                     s += item(d, row + j) * item(a, column + j)
+                    j += parts
             if parts > 1:
                 put(scratch, k, s)
             else:
@@ -112,9 +126,10 @@ def linear_weights(g, at, inputs, outputs, a, x, d, dy, scratch, stride, count, 
         _many_weights(g, at, inputs, outputs, a, x, d, dy, stride, count, thread, size)
         if has_bias:
             for o in range(thread, outputs, size):
-                s, row = ZERO, dy + o * stride
-                for j in range(count):
+                s, row, j = ZERO, dy + o * stride, 0
+                while j < count:
                     s += item(d, row + j)
+                    j += 1
                 put(g, at + sums + o, s)
 
 
@@ -131,13 +146,14 @@ def _many_weights(g, at, inputs, outputs, a, x, d, dy, stride, count, thread, si
         i, o = k % inputs, k // inputs * TILE
         o1, o2, o3 = lesser(o + 1, last), lesser(o + 2, last), lesser(o + 3, last)
         r0, r1, r2, r3 = dy + o * stride, dy + o1 * stride, dy + o2 * stride, dy + o3 * stride
-        s0, s1, s2, s3, column = ZERO, ZERO, ZERO, ZERO, x + i * stride
-        for j in range(count):
+        s0, s1, s2, s3, column, j = ZERO, ZERO, ZERO, ZERO, x + i * stride, 0
+        while j < count:
             u = item(a, column + j)
             s0 += u * item(d, r0 + j)
             s1 += u * item(d, r1 + j)
             s2 += u * item(d, r2 + j)
             s3 += u * item(d, r3 + j)
+            j += 1
         put(g, at + o * inputs + i, s0)
         put(g, at + o1 * inputs + i, s1)
         put(g, at + o2 * inputs + i, s2)
@@ -151,18 +167,23 @@ def linear_input(w, at, inputs, outputs, d, dy, dx, stride, count, who):
     last = inputs - 1
     for i in range(group * TILE, inputs, groups * TILE):
         i1, i2, i3 = lesser(i + 1, last), lesser(i + 2, last), lesser(i + 3, last)
-        for j in range(lane, count, span):
-            s0, s1, s2, s3 = ZERO, ZERO, ZERO, ZERO
-            for o in range(outputs):
-                u, row = item(d, dy + o * stride + j), at + o * inputs
+        j = lane
+        while j < count:
+            s0, s1, s2, s3, o, at_u, row = ZERO, ZERO, ZERO, ZERO, 0, dy + j, at
+            while o < outputs:
+                u = item(d, at_u)
                 s0 += u * item(w, row + i)
                 s1 += u * item(w, row + i1)
                 s2 += u * item(w, row + i2)
                 s3 += u * item(w, row + i3)
+                at_u += stride
+                row += inputs
+                o += 1
             put(d, dx + i * stride + j, s0)
             put(d, dx + i1 * stride + j, s1)
             put(d, dx + i2 * stride + j, s2)
             put(d, dx + i3 * stride + j, s3)
+            j += span
 
 
 @device
@@ -171,19 +192,21 @@ def norm_statistics(saved, s, width, running, r, scratch, a, x, stride, count, w
     thread, size = who[0], who[1]
     wide, jets, parts = padded(width), np.float32(count), parts_of(width, size)
     for k in range(thread, width * parts, size):
-        total, row = ZERO, x + k % width * stride
-        for j in range(k // width, count, parts):
+        total, row, j = ZERO, x + k % width * stride, k // width
+        while j < count:
             total += item(a, row + j)
+            j += parts
         put(scratch, k, total)
     sync()
     for f in range(thread, width, size):
         put(saved, s + f, folded(scratch, f, width, parts) / jets)
     sync()
     for k in range(thread, width * parts, size):
-        total, row, mean = ZERO, x + k % width * stride, item(saved, s + k % width)
-        for j in range(k // width, count, parts):
+        total, row, mean, j = ZERO, x + k % width * stride, item(saved, s + k % width), k // width
+        while j < count:
             u = item(a, row + j) - mean
             total += u * u
+            j += parts
         put(scratch, k, total)
     sync()
     unbias = jets / np.float32(count - 1 if count > 1 else 1)
@@ -221,8 +244,10 @@ def norm_forward(w, at, width, running, r, saved, s, scratch, a, x, y, stride, c
     sync()
     for f in range(group, width, groups):
         rise, level = item(saved, s + 2 * wide + f), item(saved, s + 3 * wide + f)
-        for j in range(lane, count, span):
-            put(a, y + f * stride + j, clip(item(a, x + f * stride + j) * rise + level, relu))
+        j, end = f * stride + lane, f * stride + count
+        while j < end:
+            put(a, y + j, clip(item(a, x + j) * rise + level, relu))
+            j += span
     sync()
 
 
@@ -235,13 +260,15 @@ def norm_backward(w, g, at, width, saved, s, scratch, a, x, y, d, dy, dx, stride
     for k in range(thread, terms, size):
         f = k % width
         mean, lean, lift = item(saved, s + f), ZERO, ZERO
-        for j in range(f * stride + k // width, f * stride + count, parts):
+        j, end = f * stride + k // width, f * stride + count
+        while j < end:
             u = item(d, dy + j)
             if relu and not item(a, y + j) > ZERO:
                 u = ZERO
                 put(d, dy + j, u)
             lean += u * (item(a, x + j) - mean)
             lift += u
+            j += parts
         put(scratch, k, lean)
         put(scratch, terms + k, lift)
     sync()
@@ -261,8 +288,10 @@ def norm_backward(w, g, at, width, saved, s, scratch, a, x, y, d, dy, dx, stride
         for f in range(group, width, groups):
             lean, level = item(saved, s + 2 * wide + f), item(saved, s + 3 * wide + f)
             scale = item(saved, s + 4 * wide + f)
-            for j in range(f * stride + lane, f * stride + count, span):
+            j, end = f * stride + lane, f * stride + count
+            while j < end:
                 put(d, dx + j, item(d, dy + j) * scale + (item(a, x + j) * lean + level))
+                j += span
         sync()
 
 
@@ -271,7 +300,8 @@ def activate(kind, a, x, y, width, stride, count, who):
     """Apply an activation."""
     _, _, lane, span, group, groups = who
     for f in range(group, width, groups):
-        for j in range(f * stride + lane, f * stride + count, span):
+        j, end = f * stride + lane, f * stride + count
+        while j < end:
             u = item(a, x + j)
             if kind == RELU:
                 v = clip(u, True)
@@ -285,6 +315,7 @@ def activate(kind, a, x, y, width, stride, count, who):
                 # The complementary error function is right, relatively, also far out, where 1 + erf is not.
                 v = u * HALF * math.erfc(-u * _ROOT_HALF)
             put(a, y + j, v)
+            j += span
     sync()
 
 
@@ -293,7 +324,8 @@ def activate_backward(kind, a, x, y, d, dy, dx, width, stride, count, who):
     """Write the gradient of an activation's inputs from that of its outputs."""
     _, _, lane, span, group, groups = who
     for f in range(group, width, groups):
-        for j in range(f * stride + lane, f * stride + count, span):
+        j, end = f * stride + lane, f * stride + count
+        while j < end:
             u, slope = item(a, x + j), ONE
             if kind == RELU:
                 slope = ONE if item(a, y + j) > ZERO else ZERO
@@ -308,6 +340,7 @@ def activate_backward(kind, a, x, y, d, dy, dx, width, stride, count, who):
             else:
                 slope = HALF * math.erfc(-u * _ROOT_HALF) + u * _GAUSS_PEAK * math.exp(-HALF * u * u)
             put(d, dx + j, item(d, dy + j) * slope)
+            j += span
     sync()
 
 
@@ -316,6 +349,9 @@ def drop(factors, at, a, x, y, width, stride, count, who):
     """Multiply by the factors of dropout, ``(count, width)`` from ``at``."""
     _, _, lane, span, group, groups = who
     for f in range(group, width, groups):
-        for j in range(lane, count, span):
-            put(a, y + f * stride + j, item(a, x + f * stride + j) * item(factors, at + j * width + f))
+        j, factor = lane, at + lane * width + f
+        while j < count:
+            put(a, y + f * stride + j, item(a, x + f * stride + j) * item(factors, factor))
+            j += span
+            factor += span * width
     sync()
