@@ -142,7 +142,8 @@ def _epoch(engine: Replicas, size: Size) -> Timing:
     steps = max(1, min(engine.steps_per_epoch, round(size.budget_s / step_s)))
     timing = measure(lambda: engine.advance(Chunk(0, 0, steps, False, False)), size.n, warm_ups=0)
     whole = engine.steps_per_epoch / steps
-    return Timing(*(prepared_s + whole * s for s in (timing.median_s, timing.low_s, timing.high_s)), timing.n)
+    median_s, low_s, high_s = (prepared_s + whole * s for s in (timing.median_s, timing.low_s, timing.high_s))
+    return Timing(median_s, low_s, high_s, timing.n)
 
 
 def _difference(job: RunConfig, data: DeviceSplit) -> float:

@@ -11,7 +11,7 @@ from jsc_explore.jobs.cluster import Cluster
 from jsc_explore.jobs.engine import Engine
 from jsc_explore.jobs.gpu import gpu_bytes
 from jsc_explore.jobs.pack import pack
-from jsc_explore.training.choice import gpu_replicas
+from jsc_explore.training.choice import gpu_replicas, why_not_gpu_kernel
 
 GIB = 1 << 30
 
@@ -53,6 +53,14 @@ def test_a_stack_fits_its_share_of_memory(model, batch_size):
 def test_what_torch_keeps_for_the_way_back_counts():
     run = RunConfig(model="jsc-s", batch_size=2048)
     assert gpu_replicas(run.with_(precision="16-mixed"), 2 * GIB) < gpu_replicas(run, 2 * GIB)
+
+
+def test_a_network_too_wide_for_a_thread_block_is_torchs():
+    assert why_not_gpu_kernel(RunConfig(model="jsc-s", batch_size=1024)) is None
+    wide = why_not_gpu_kernel(RunConfig(model="16-256-256-5", batch_size=512))
+    assert wide == "71,429 parameters at batch 512 are much for a thread block"
+    assert why_not_gpu_kernel(RunConfig(precision="bf16-mixed")) == "precision bf16-mixed"
+    assert why_not_gpu_kernel(RunConfig(model="jsc-conv")) == "layer conv1d"
 
 
 def test_stacks_for_processors_are_what_they_were():

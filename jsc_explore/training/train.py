@@ -30,7 +30,7 @@ from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
 from jsc_explore.record import Outcome, Point
 from jsc_explore.training.checkpoint import Best, Resume, load_checkpoint, restore, save_checkpoint
-from jsc_explore.training.choice import why_not_kernel
+from jsc_explore.training.choice import why_not_gpu_kernel, why_not_kernel
 from jsc_explore.training.kernel_replicas import KernelReplicas
 from jsc_explore.training.ledger import Ledger
 from jsc_explore.training.metrics import Scores, roc_summary
@@ -314,7 +314,8 @@ class _Test:
 
 def replicas_for(runs: Sequence[RunConfig], data: DeviceSplit) -> Replicas:
     """Return the replicas in the hands of the fastest engine that can train them; a slower one says why."""
-    device, reason = data.train_x.device.type, why_not_kernel(runs[0])
+    device = data.train_x.device.type
+    reason = why_not_kernel(runs[0]) if device == "cpu" else why_not_gpu_kernel(runs[0])
     if reason is None and device == "cpu":
         return KernelReplicas(list(runs), data)
     if reason is None and device == "cuda":
