@@ -14,9 +14,9 @@ import torch
 from bench import gpu
 from jsc_explore import layers
 from jsc_explore.config import RunConfig
-from jsc_explore.training import program as parts
+from jsc_explore.training import cuda_layout as parts
 from jsc_explore.training import train as training
-from jsc_explore.training.cuda_layout import PARTS, SHARED_BYTES, layout
+from jsc_explore.training.cuda_layout import SHARED_BYTES, layout
 from jsc_explore.training.program import program
 from jsc_explore.training.replicas import DeviceSplit
 
@@ -72,7 +72,7 @@ def test_parts_lie_apart_and_in_shared_memory_while_there_is_room(model, batch, 
     chosen = layout(network, batch, 256, trains=trains)
     for shared, end in ((True, chosen.fast), (False, chosen.slow)):
         used = np.zeros(end, int)
-        for part in range(PARTS):
+        for part in range(parts.PARTS):
             if chosen.shared[part] == shared:
                 used[slice(*chosen.places[part])] += 1
         assert (used == 1).all()

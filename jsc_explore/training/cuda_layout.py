@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jsc_explore.training import program as parts
 from jsc_explore.training.program import Program
 
-# A part that the program does not have: where threads meet to add up.
-SCRATCH, PARTS = parts.END, parts.END + 1
+# Parts of a replica's memory. In the last one threads meet to add up.
+WEIGHTS, GRADIENT, FIRST, SECOND, RUNNING, SAVED, ACTIVATIONS, DELTAS, LABELS, SCRATCH = range(10)
+PARTS = 10
 # What a block gets on every GPU without asking for more; an H200 then holds four such blocks on each multiprocessor.
 SHARED_BYTES = 48 * 1024
 # What is read and written most, per value, comes first. Moments are touched once a step.
 _FIRST_COME = (
-    SCRATCH, parts.LABELS, parts.SAVED, parts.RUNNING, parts.WEIGHTS, parts.GRADIENT, parts.DELTAS, parts.ACTIVATIONS,
-    parts.FIRST, parts.SECOND,
+    SCRATCH, LABELS, SAVED, RUNNING, WEIGHTS, GRADIENT, DELTAS, ACTIVATIONS,
+    FIRST, SECOND,
 )  # fmt: skip
 
 
@@ -41,12 +41,12 @@ def layout(program: Program, batch: int, threads: int, *, trains: bool, shared_b
     # An odd distance of rows: threads that each read a row of their own meet in no bank of the memory.
     stride = batch | 1
     sizes = dict.fromkeys(range(PARTS), 0)
-    sizes |= {parts.WEIGHTS: program.weights, parts.RUNNING: program.running, parts.SAVED: program.saved}
-    sizes |= {parts.ACTIVATIONS: program.rows * stride, parts.LABELS: stride}
+    sizes |= {WEIGHTS: program.weights, RUNNING: program.running, SAVED: program.saved}
+    sizes |= {ACTIVATIONS: program.rows * stride, LABELS: stride}
     sizes[SCRATCH] = 2 * max(threads, program.widest)
     if trains:
-        sizes |= dict.fromkeys((parts.GRADIENT, parts.FIRST, parts.SECOND), program.weights)
-        sizes[parts.DELTAS] = 2 * program.widest * stride
+        sizes |= dict.fromkeys((GRADIENT, FIRST, SECOND), program.weights)
+        sizes[DELTAS] = 2 * program.widest * stride
     shared, places = [False] * PARTS, np.zeros((PARTS, 2), np.int32)
     ends = {True: 0, False: 0}
     for part in _FIRST_COME:

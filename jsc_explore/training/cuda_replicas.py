@@ -134,7 +134,9 @@ class CudaReplicas(Replicas):
         # Bias corrections in float64: 1 - 0.999**t loses four digits in float32 at small t.
         t = self.optimizer.t.cpu().double().numpy() + np.arange(1, rates.shape[1] + 1)
         rates = rates.astype(np.float32)
-        scales, corrections = rates / (1 - BETA1**t), 1 / np.sqrt(1 - BETA2**t)
+        # Powers that no longer change the difference are cut off: their underflow is slow.
+        scales = rates / (1 - BETA1 ** np.minimum(t, 400))
+        corrections = 1 / np.sqrt(1 - BETA2 ** np.minimum(t, 40_000))
         return torch.from_numpy(np.stack([rates, scales, corrections], 1).astype(np.float32)).to(self.device)
 
     def _pieces(self, chunk: Chunk) -> Iterator[tuple[int, int, Tensor]]:

@@ -330,6 +330,9 @@ def cuda_replicas(runs: list[RunConfig], data: DeviceSplit) -> Replicas | str:
     """Return the replicas in the hands of the GPU's kernel, or in a few words why it cannot take them."""
     if importlib.util.find_spec("numba_cuda") is None:
         return "numba-cuda is not installed"
+    if data.train_x.device.index:
+        # Numba stays with the context that it met first in a thread, and torch goes between devices.
+        return f"device {data.train_x.device}; the kernel takes the first one"
     try:
         # Imported only where there is a GPU: numba.cuda takes a worker 0.16 s.
         from jsc_explore.training.cuda_replicas import CudaReplicas
