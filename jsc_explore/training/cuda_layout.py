@@ -12,7 +12,7 @@ from jsc_explore.training.program import Program
 # Parts of a replica's memory. In the last one threads meet to add up.
 WEIGHTS, GRADIENT, FIRST, SECOND, RUNNING, SAVED, ACTIVATIONS, DELTAS, LABELS, SCRATCH = range(10)
 PARTS = 10
-# What a block gets on every GPU without asking for more; an H200 then holds four such blocks on each multiprocessor.
+# What a block gets on every GPU without asking for more; an H200 has room for four such on each multiprocessor.
 SHARED_BYTES = 48 * 1024
 # What is read and written most, per value, comes first. Moments are touched once a step.
 _FIRST_COME = (
