@@ -152,9 +152,8 @@ def _entropy(a, z0, d, d0, labels, scratch, stride, count, thread, size):
     sync()
     few = lesser(size, _FOLDED)
     if thread < few:
+        # What a thread reads here nobody else does, and it writes over some of that.
         losses, hits = folded(scratch, thread, few, size // few), folded(scratch, size + thread, few, size // few)
-    sync()
-    if thread < few:
         put(scratch, thread, losses)
         put(scratch, size + thread, hits)
     sync()
