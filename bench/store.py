@@ -63,7 +63,7 @@ def _questions(store: Store) -> dict[str, Timing]:
     fifty, ten_configs = ids[:: len(ids) // 50][:50], ids[1000 : 1000 + 10 * SEEDS]
     return {
         "list": measure(lambda: store.runs(one_config)),
-        "grid": measure(lambda: store.grid("batch_size", "learning_rate", "val_acc", {"optimizer": ["adam"]})),
+        "grid": measure(lambda: grid_cells(store, ["batch_size", "learning_rate"], "val_acc", {"optimizer": ["adam"]})),
         "curves_50": measure(lambda: store.curves(fifty, ["step", "epoch", "val_acc"])),
         "aggregate_10": measure(lambda: store.mean_curves(ten_configs, "val_acc")),
     }

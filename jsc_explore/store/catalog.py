@@ -215,7 +215,7 @@ class Catalog:
         return {run_id for run_id, name in found if name not in broken and (self.parts_directory / name).exists()}
 
     def enter(self, db: sqlite3.Connection, file: Written, rows: Sequence[tuple[Any, ...]]) -> Part:
-        """Enter a file and its runs, as ``run_rows`` has them, within a transaction. Runs move here from other parts."""
+        """Enter a file and its runs, as of ``run_rows``, within a transaction; runs of other parts move here."""
         cursor = db.execute(
             "INSERT INTO parts (name, rows, sha256) VALUES (?, ?, ?)", (file.path.name, file.rows, file.sha256)
         )

@@ -58,7 +58,9 @@ def provenance(store: Store) -> dict[str, object]:
     """
     counts = store.query("SELECT count(*) AS runs, count(DISTINCT config_id) AS configs FROM runs", []).to_pylist()[0]
     groups = {
-        name: store.query(f"SELECT {name} AS key, count(*) AS n FROM runs GROUP BY 1 ORDER BY n DESC, 1", []).to_pylist()
+        name: store.query(
+            f"SELECT {name} AS key, count(*) AS n FROM runs GROUP BY 1 ORDER BY n DESC, 1", []
+        ).to_pylist()
         for name in ("recipe", "versions")
     }
     data = store.query("SELECT dataset, data_digest, count(*) AS n FROM runs GROUP BY 1, 2 ORDER BY 1, 2", [])

@@ -303,6 +303,7 @@ class Store:
         """
         return self.query(f"WITH source AS ({source}) {select}", more, live, read=self.rows(run_ids, names))
 
+
 def _known(columns: Sequence[str]) -> list[str]:
     for name in columns:
         if name not in SCALARS:

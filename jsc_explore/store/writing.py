@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 
 # A reader of fifty curves decodes fifty row groups: the fewer runs in one, the less it decodes for nothing.
 ROWS_PER_GROUP = 128
+# Checksums of the pages let `verify --repair` save the sound row groups of a part with a bad sector.
+_WITH_CHECKSUMS = {b"jsc_explore.page_checksums": b"crc32"}
 _LOOK_AGAIN_S = 0.02
 
 
@@ -35,8 +37,8 @@ def write_part(directory: Path, table: pa.Table) -> Written:
     OSError if any of these fails; nothing is left then.
     """
     sink = pa.BufferOutputStream()
-    # Checksums of the pages let `verify --repair` save the sound row groups of a part with a bad sector.
-    pq.write_table(table, sink, compression="zstd", row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
+    marked = table.replace_schema_metadata({**(table.schema.metadata or {}), **_WITH_CHECKSUMS})
+    pq.write_table(marked, sink, compression="zstd", row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
     content = sink.getvalue()
     name = f"{uuid.uuid4().hex}.parquet"
     final, partial = directory / name, directory / f"{name}.tmp"
@@ -52,6 +54,11 @@ def write_part(directory: Path, table: pa.Table) -> Written:
             leftover.unlink(missing_ok=True)
         raise
     return Written(final, table.num_rows, hashlib.sha256(content).hexdigest())
+
+
+def has_page_checksums(path: Path) -> bool:
+    """Whether a damaged page of this Parquet file would be noticed. OSError if it cannot be read."""
+    return _WITH_CHECKSUMS.items() <= (pq.read_schema(path).metadata or {}).items()
 
 
 def sync_directory(directory: Path) -> None:
