@@ -17,6 +17,7 @@ from jsc_explore.record import POINT_FIELDS
 from jsc_explore.store import Store
 from jsc_explore.store.publish import publish
 from jsc_explore.store.schema import COLUMNS, CURVE_PREFIX, part_schema
+from jsc_explore.store.slices import grid_cells
 
 POINTS = 60
 SEEDS = 5

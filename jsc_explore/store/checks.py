@@ -158,7 +158,7 @@ def _are_weights(content: pa.Buffer | None) -> bool:
     if content.size > MAX_WEIGHTS_BYTES:
         return False
     try:
-        deserialize(content.to_pybytes())
+        deserialize(content.to_pybytes())  # type: ignore[no-untyped-call]
     except SafetensorError:
         return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -213,10 +214,8 @@ class Background:
             self._thread.join()
 
     def _run(self) -> None:
-        if hasattr(os, "setpriority"):
-            # Of this thread alone, on Linux; elsewhere the call would concern the whole process.
-            if os.uname().sysname == "Linux":
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        if sys.platform == "linux":  # Of this thread alone; elsewhere it would concern the whole process.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         try:
             done = compact(self.directory, stop=self._stop)
             self.message = "; ".join(done.problems) if done else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from jsc_explore.store.checks import file_problem, first_line
 from jsc_explore.store.compaction import Background, due
 from jsc_explore.store.loaded import Loaded
 from jsc_explore.store.reading import CurveFiles, GoneError
-from jsc_explore.store.recovery import Recovered, recover
+from jsc_explore.store.recovery import Recovered, drop_retired, recover
 from jsc_explore.store.schema import COLUMNS, CURVE_PREFIX, CURVES, SCALARS, WEIGHTS, from_row, to_table
 from jsc_explore.store.slices import Filters, condition
 
 log = logging.getLogger("jsc_explore.store")
 # How often a reader begins anew when files go while it looks: each time means that a whole generation has passed.
 _TRIES = 5
+# How often files of older generations are looked through.
+_DROP_EVERY_S = 60.0
 _AXES = ("step", "epoch", "samples", "time_s")
 
 
@@ -34,7 +37,7 @@ class Store:
 
     Contract, beside that of ``Catalog``: a run that ``add`` has returned from is there for every reader that refreshes,
     whatever crashes; a reader sees each run once and misses none, also while parts are put together, and after
-    ``refresh`` nothing else than before and what was added; queries never refresh by themselves, unless a file has gone.
+    ``refresh`` what was there before and what was added; queries refresh by themselves only when a file has gone.
 
     The scalars of all runs lie in memory; curves are read from the files that hold them. Each method may be called from
     any thread. ``version`` changes whenever runs come or go. ``problems`` lists, one line each, files that were passed
@@ -52,6 +55,7 @@ class Store:
         self._parts: dict[str, str] = {}
         self._fingerprint = (0, 0)
         self._looked_at = (0, 0)
+        self._dropped_at = time.monotonic()
         self._background = Background(self.directory)
         self._curves = CurveFiles()
         self._lock = threading.RLock()
@@ -153,7 +157,10 @@ class Store:
         Cheap enough to be called every second; it neither waits nor raises.
         """
         with self._lock:
-            if self._looked_at == self._fingerprint or self.read_only is not None:
+            if self.read_only is not None:
+                return False
+            self._drop_retired()
+            if self._looked_at == self._fingerprint:
                 return False
             self._looked_at = self._fingerprint
             if len(self._parts) < 2 or not due(self.catalog.parts()):
@@ -161,6 +168,15 @@ class Store:
         if self._background.message:
             log.warning("%s", self._background.message)
         return self._background.start()
+
+    def _drop_retired(self) -> None:
+        now = time.monotonic()
+        if now - self._dropped_at > _DROP_EVERY_S:
+            self._dropped_at = now
+            try:
+                drop_retired(self.catalog)
+            except StoreError as error:
+                log.warning("%s", error)
 
     def existing(self, run_ids: Iterable[str]) -> set[str]:
         """Return which of these runs are stored."""

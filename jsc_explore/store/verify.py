@@ -20,7 +20,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Fault:
-    """Something wrong with one file of the store, or with an entry: ``part`` is None where no part is to be repaired."""
+    """Something wrong with a file of the store or an entry; ``part`` is None where there is no part to repair."""
 
     path: Path
     what: str
