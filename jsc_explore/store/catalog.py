@@ -154,16 +154,12 @@ class Catalog:
             with closing(sqlite3.connect(":memory:")) as nothing:
                 nothing.executescript(_SCHEMA)
                 return nothing.execute(text, values).fetchall()
-        uri = f"{self.path.absolute().as_uri()}?mode=ro"
-        try:
-            with closing(sqlite3.connect(uri, uri=True, timeout=30)) as db:
-                return db.execute(text, values).fetchall()
-        except sqlite3.OperationalError:
-            # A write-ahead log needs a file beside it even to be read. Where there is none, nobody is writing.
-            if self.path.with_name(f"{self.path.name}-wal").exists():
-                raise
-            with closing(sqlite3.connect(f"{uri}&immutable=1", uri=True)) as db:
-                return db.execute(text, values).fetchall()
+        # A write-ahead log needs a file beside it even to be read, which may not be made here. Where there is no log,
+        # nobody is writing, and the database is read as it lies.
+        log = self.path.with_name(f"{self.path.name}-wal")
+        mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
+        with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, timeout=30)) as db:
+            return db.execute(text, values).fetchall()
 
     # ---- writing
 
