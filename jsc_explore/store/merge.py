@@ -128,11 +128,14 @@ def _merge_rows(store: Store, table: pa.Table, source: str, path: Path, done: Me
 
 
 def _compare(store: Store, table: pa.Table, source: str, done: Merged) -> None:
-    names = [name for name in FIGURES if name != "run_id"]
-    ours = {row["run_id"]: row for row in store.rows(table["run_id"].to_pylist(), names).to_pylist()}
+    ours = store.rows(table["run_id"].to_pylist(), [name for name in FIGURES if name != "run_id"])
+    if _are_the_same(ours, table):
+        done.same += table.num_rows
+        return
+    mine = {row["run_id"]: row for row in ours.to_pylist()}
     conflicts, places = [], []
     for place, theirs in enumerate(table.select(FIGURES).to_pylist()):
-        if differs := _differences(ours[theirs["run_id"]], theirs):
+        if differs := _differences(mine[theirs["run_id"]], theirs):
             conflicts.append((Conflict(theirs["run_id"], source, differs), _digest(theirs)))
             places.append(place)
         else:
@@ -140,6 +143,12 @@ def _compare(store: Store, table: pa.Table, source: str, done: Merged) -> None:
     if conflicts:
         _keep(store.catalog, table.take(pa.array(places)), conflicts)
         done.conflicts += [conflict for conflict, _ in conflicts]
+
+
+def _are_the_same(ours: pa.Table, theirs: pa.Table) -> bool:
+    """Whether two tables of the same runs agree in every figure: mostly they do, and Python need not look at rows."""
+    order = [("run_id", "ascending")]
+    return bool(ours.select(FIGURES).sort_by(order).equals(theirs.select(FIGURES).sort_by(order)))
 
 
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

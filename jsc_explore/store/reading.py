@@ -46,7 +46,7 @@ class CurveFiles:
             if groups.size and groups[-1] >= len(footer.starts) - 1:
                 raise GoneError(f"{name}: has fewer rows than it had")
             try:
-                with pq.ParquetFile(name, metadata=footer.metadata) as file:
+                with pq.ParquetFile(name, metadata=footer.metadata, pre_buffer=False) as file:
                     for group in np.unique(groups):
                         inside = rows[groups == group] - footer.starts[group]
                         table = file.read_row_group(int(group), columns=names, use_threads=False)

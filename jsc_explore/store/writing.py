@@ -15,6 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jsc_explore.store.schema import CURVE_PREFIX
+
 # A reader of fifty curves decodes fifty row groups: the fewer runs in one, the less it decodes for nothing.
 ROWS_PER_GROUP = 128
 # Checksums of the pages let `verify --repair` save the sound row groups of a part with a bad sector.
@@ -38,7 +40,16 @@ def write_part(directory: Path, table: pa.Table) -> Written:
     """
     sink = pa.BufferOutputStream()
     marked = table.replace_schema_metadata({**(table.schema.metadata or {}), **_WITH_CHECKSUMS})
-    pq.write_table(marked, sink, compression="zstd", row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
+    # Curves hold few numbers twice: without dictionaries they are a tenth smaller and read faster; LZ4 is decoded twice
+    # as fast as Zstandard, for a tenth more room.
+    pq.write_table(
+        marked,
+        sink,
+        compression="lz4",
+        use_dictionary=[name for name in marked.column_names if not name.startswith(CURVE_PREFIX)],
+        row_group_size=ROWS_PER_GROUP,
+        write_page_checksum=True,
+    )
     content = sink.getvalue()
     name = f"{uuid.uuid4().hex}.parquet"
     final, partial = directory / name, directory / f"{name}.tmp"
