@@ -183,6 +183,14 @@ def test_a_quarantined_run_that_the_snapshot_holds_stays_visible(store, tmp_path
     above.close()
 
 
+def test_a_part_that_is_being_written_is_no_fault(store, monkeypatch):
+    monkeypatch.setattr("jsc_explore.store.verify._WAIT_S", 0.1)
+    (store.catalog.parts_directory / "half.parquet.tmp").write_bytes(b"x")
+    with store.catalog.writing("nothing"):
+        assert said(store) == []
+    assert said(store) == ["is entered nowhere, left by a writer that died"]
+
+
 def test_verify_during_a_compaction_finds_nothing(store):
     compact(store.directory, choose=lambda parts: parts)
     assert said(store) == []

@@ -119,8 +119,9 @@ def drop_retired(catalog: Catalog, retention_s: float = RETENTION_S) -> list[Pat
                 path = catalog.parts_directory / name
                 path.unlink(missing_ok=True)
                 gone.append(path)
-        with catalog.transaction() as db:
-            db.executemany("DELETE FROM retired WHERE name = ?", [(path.name,) for path in gone])
+        if gone:
+            with catalog.transaction() as db:
+                db.executemany("DELETE FROM retired WHERE name = ?", [(path.name,) for path in gone])
     except (OSError, sqlite3.Error) as error:
         raise catalog.refused("old generations cannot be removed", error) from error
     return gone

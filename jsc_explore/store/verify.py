@@ -12,10 +12,11 @@ import pyarrow as pa
 from jsc_explore.store.catalog import Catalog, Entry, Part, run_rows
 from jsc_explore.store.checks import Faults, file_problem, first_line, ids_of, row_faults, sound_tables
 from jsc_explore.store.recovery import Recovered, orphans, quarantine, recover
-from jsc_explore.store.writing import digest_of, has_page_checksums, write_part
+from jsc_explore.store.writing import digest_of, has_page_checksums, held, write_part
 
 # Of a part with thousands of runs a few lines say enough.
 _SHOWN = 3
+_WAIT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,19 @@ def verify(catalog: Catalog, snapshot: Path | None = None) -> list[Fault]:
     astray = [entry for entry in catalog.entries() if entry.part not in seqs]
     if astray and seqs == {part.seq for part in catalog.parts()}:
         faults += [Fault(catalog.path, f"run {entry.run_id} is entered, but its part is not") for entry in astray]
-    faults += [Fault(path, "is entered nowhere, left by a writer that died or still being written")
-               for path in orphans(catalog)]  # fmt: skip
+    faults += [Fault(path, "is entered nowhere, left by a writer that died") for path in _left_behind(catalog)]
     faults += [Fault(path, what) for path, what in _conflict_faults(catalog)]
     if snapshot is not None and snapshot.exists():
         faults += [Fault(snapshot, what) for what in _content_faults(snapshot, None)]
     return faults
+
+
+def _left_behind(catalog: Catalog) -> list[Path]:
+    """Return what no row names; nothing while somebody is writing, for then it may be theirs."""
+    if catalog.read_only is not None:
+        return orphans(catalog)
+    with held(catalog.writers_lock, alone=True, wait_s=_WAIT_S) as got:
+        return orphans(catalog) if got else []
 
 
 def _part_faults(catalog: Catalog, part: Part) -> list[str]:
