@@ -105,7 +105,7 @@ def _fill(directory: Path, nested: Path) -> None:
     names = ", ".join(part_schema().names[:-1])
     with duckdb.connect() as db:
         db.execute(f"CREATE VIEW sorted AS SELECT {names} FROM '{nested}' ORDER BY config_id, seed, run_id")
-        reader = db.execute("FROM sorted").to_arrow_reader(ROWS_PER_PART)
+        reader = db.sql("FROM sorted").to_arrow_reader(ROWS_PER_PART)
         assert reader is not None
         for batch in reader:
             catalog.add(pa.Table.from_batches([batch]).cast(_schema()))

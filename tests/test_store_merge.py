@@ -1,5 +1,6 @@
 """Merge: another machine's runs join, once; other figures are kept beside; rows that break a rule are refused."""
 
+import contextlib
 import dataclasses
 import pickle
 
@@ -227,6 +228,22 @@ def test_a_file_of_a_torn_store_is_left_out_and_the_rest_joins(store, other):
     done = merge(store, other.directory)
     assert done.added == 1
     assert "cannot be read as Parquet" in done.refused[0]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_file_with_wrong_bytes_in_it_is_merged_or_refused_and_never_a_traceback(store, tmp_path, seed):
+    path, rng = tmp_path / "theirs.parquet", np.random.default_rng(seed)
+    pq.write_table(pa.concat_tables([to_table(run(2)), to_table(run(3))]), path)
+    content = bytearray(path.read_bytes())
+    for _ in range(20):
+        bad = content.copy()
+        # Half of them in the footer, where everything is decided.
+        for at in rng.integers(len(bad) - 9000 if rng.random() < 0.5 else 0, len(bad), rng.integers(1, 4)):
+            bad[at] = rng.integers(256)
+        path.write_bytes(bad)
+        with contextlib.suppress(StoreError):
+            merge(store, path)
+    assert [fault for fault in verify(store.catalog) if fault.part is not None] == []
 
 
 def test_row_groups_beyond_the_limit_are_not_read(store, tmp_path, monkeypatch):

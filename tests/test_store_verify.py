@@ -172,6 +172,27 @@ def test_wherever_a_byte_goes_wrong_nothing_wrong_is_kept(tmp_path, seed):
     store.close()
 
 
+def test_a_bad_sector_in_one_part_hides_neither_the_others_nor_itself(store):
+    path = path_of(store, 1)
+    column = pq.read_metadata(path).row_group(0).column(0)
+    content = bytearray(path.read_bytes())
+    content[4 : column.total_compressed_size] = b"\xff" * (column.total_compressed_size - 4)
+    path.write_bytes(content)
+    reader = Store(store.directory)
+    assert sorted(reader.runs(columns=["seed"])["seed"].to_pylist()) == [0, 2]
+    (problem,) = reader.problems
+    assert problem.startswith(f"{path}: cannot be read (")
+    # Trained again, it is stored again.
+    reader.add(record_of(RunConfig(seed=1)))
+    assert reader.runs().num_rows == 3
+    assert reader.record(RunConfig(seed=1).run_id(DIGEST)) is not None
+    repair(reader.catalog, verify(reader.catalog))
+    reader.refresh()
+    assert reader.problems == []
+    assert reader.runs().num_rows == 3
+    reader.close()
+
+
 def test_a_quarantined_run_that_the_snapshot_holds_stays_visible(store, tmp_path):
     snapshot = tmp_path / "results.parquet"
     publish(store, snapshot)

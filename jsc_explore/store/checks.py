@@ -176,7 +176,7 @@ def file_problem(path: Path, rows: int | None = None, *, group_bytes: int | None
             sizes = [meta.row_group(group).total_byte_size for group in range(meta.num_row_groups)]
             if group_bytes is not None and (meta.num_rows > MAX_ROWS or max(sizes, default=0) > group_bytes):
                 return f"is too large: at most {MAX_ROWS:,} runs and {group_bytes >> 20} MiB a row group"
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         return f"cannot be read as Parquet ({first_line(error)})"
     return None
 
@@ -192,9 +192,13 @@ def sound_tables(path: Path, *, with_weights: bool = True) -> Iterator[tuple[int
             known.append(WEIGHTS.name)
         for group in range(file.num_row_groups):
             try:
-                yield group, file.read_row_group(group, columns=known).select(known), ""
+                table = file.read_row_group(group, columns=known).select(known)
+                # Texts may be no UTF-8, lists may point beyond their values: better known before anybody looks.
+                table.validate(full=True)
             except (OSError, pa.ArrowException) as error:
                 yield group, None, first_line(error)
+            else:
+                yield group, table, ""
 
 
 def first_line(error: BaseException) -> str:

@@ -62,6 +62,15 @@ class Loaded:
             raise
         return added + lost
 
+    def fault(self, path: str) -> str | None:
+        """Say why a file cannot be taken in; None if it can."""
+        columns = ", ".join(f"any_value({name})" for name in SCALARS)
+        try:
+            self.query(f"SELECT {columns} FROM read_parquet(?, hive_partitioning = false)", [[path]])
+        except duckdb.Error as error:
+            return first_line(error)
+        return None
+
     def _insert(self, paths: Sequence[str]) -> int:
         columns = ", ".join(SCALARS)
         # The same run may lie in the snapshot and in a part: identical by identity, so either will do.

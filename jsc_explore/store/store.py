@@ -105,7 +105,15 @@ class Store:
             went += [str(self.snapshot)] if self._snapshot_state else []
             came += [str(self.snapshot)] if state else []
         readable = [path for path in came if self._is_readable(path)]
-        self.version += self._loaded.switch(readable, went, str(self.snapshot) if state else "")
+        snapshot = str(self.snapshot) if state else ""
+        try:
+            self.version += self._loaded.switch(readable, went, snapshot)
+        except StoreError:
+            # A bad sector in one file must not hide the others.
+            sound = [path for path in readable if self._can_take_in(path)]
+            if len(sound) == len(readable):
+                raise
+            self.version += self._loaded.switch(sound, went, snapshot if snapshot not in self._problems else "")
         for path in went:
             self._problems.pop(path, None)
         self._curves.forget(went)
@@ -117,8 +125,17 @@ class Store:
             return True
         if path != str(self.snapshot) and not Path(path).exists() and self._is_gone(Path(path).name):
             raise GoneError(path)
-        self._problems[path] = f"{path}: {problem}; it is left out, run `jsc-explore verify`"
+        self._pass_over(path, problem)
         return False
+
+    def _can_take_in(self, path: str) -> bool:
+        problem = self._loaded.fault(path)
+        if problem is not None:
+            self._pass_over(path, f"cannot be read ({problem})")
+        return problem is None
+
+    def _pass_over(self, path: str, problem: str) -> None:
+        self._problems[path] = f"{path}: {problem}; it is left out, run `jsc-explore verify`"
 
     def _is_gone(self, name: str) -> bool:
         return all(part.name != name for part in self.catalog.parts())
