@@ -23,6 +23,7 @@ from jsc_explore.config import DEFAULTS, RECIPE_VERSION, RunConfig
 from jsc_explore.errors import JscError, StoreError
 from jsc_explore.jobs import worker
 from jsc_explore.jobs.cluster import Cluster
+from jsc_explore.jobs.gpu import gpu_bytes
 from jsc_explore.jobs.pack import StackPlan, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Job, Queue
 from jsc_explore.record import Outcome, Point, RunRecord
@@ -131,8 +132,8 @@ class Engine:
 
     def _recover(self) -> None:
         """Take over from an engine that died: sweep half files, finish what is stored, queue the rest again."""
-        for path in self.store.catalog.sweep():
-            log.warning("removed %s, left by a writer that died", path.name)
+        for line in self.store.recover().lines():
+            log.warning("%s", line)
         running = [job.run_id for job in self.queue.jobs(("running",))]
         self._finish_stored(running)
         self.queue.requeue(running)
@@ -266,7 +267,7 @@ class Engine:
         if not waiting:
             return
         resumable = {job.run_id: self._checkpoint_epoch(job) for job in waiting if job.attempt > 1}
-        for plan in pack(waiting, free, resumable):
+        for plan in pack(waiting, free, resumable, self._gpu_bytes()):
             if free < 1:
                 break
             if plan.priority == BULK:
@@ -275,6 +276,11 @@ class Engine:
                 free_bulk -= 1
             free -= 1
             self._submit(plan)
+
+    def _gpu_bytes(self) -> int | None:
+        """Return the memory of a GPU for each stack; None where workers have none or, far away, one not known here."""
+        memory = gpu_bytes(self.device) if self.cluster.scheduler is None else None
+        return memory and memory // ((self.cluster.workers or os.cpu_count() or 1) + self.cluster.keep_free)
 
     def _submit(self, plan: StackPlan) -> None:
         jobs = {job.run_id: job for job in plan.jobs}
@@ -307,6 +313,7 @@ class Engine:
         if time.monotonic() - self._beaten > BEAT_S:
             self._beaten = time.monotonic()
             self.queue.beat(os.getpid(), self._message)
+            self.store.compact_if_due()
 
 
 def run_engine(

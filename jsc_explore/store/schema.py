@@ -119,6 +119,13 @@ def part_schema() -> pa.Schema:
     )
 
 
+def with_roc(table: pa.Table) -> pa.Table:
+    """Return a table that has the column ``roc``: nothing is known where its file lacks it."""
+    if ROC.name in table.column_names:
+        return table
+    return table.append_column(ROC.name, pa.nulls(table.num_rows, ROC.type))
+
+
 def to_table(record: RunRecord) -> pa.Table:
     """Return the one-row table of a run."""
     outcome = asdict(record.outcome)
