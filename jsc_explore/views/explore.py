@@ -126,8 +126,10 @@ def _head(view: Slice, active: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
         st.markdown(f"##### {grid_panel.sentence(view, _cells(view, jobs))}", width="stretch")
         if st.button("Train…", icon=":material/model_training:", help="Train any configuration"):
+            forecast.hold()
             train_form.dialog(view)
         if st.button("Take away", icon=":material/download:", help="Charts, tables and commands as files"):
+            forecast.hold()
             takeaway.dialog(view)
     if message := st.session_state.pop("flash", None):
         st.error(message)

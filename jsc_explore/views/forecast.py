@@ -17,6 +17,7 @@ from jsc_explore.views import resources
 from jsc_explore.views.slicing import Slice
 
 _SHOWN, _CALIBRATION, _AWAITED = "shown predictions", "calibration of predictions", "awaited predictions"
+_HELD = "a dialog is open"
 
 
 def forecast(runs: Sequence[RunConfig], score: str) -> Forecast:
@@ -49,6 +50,17 @@ def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
 def begin() -> None:
     """Begin to draw a page, which lacks nothing yet."""
     st.session_state.pop(_AWAITED, None)
+    release()
+
+
+def hold() -> None:
+    """Put off drawing the page anew: it would close the dialog that opens."""
+    st.session_state[_HELD] = True
+
+
+def release() -> None:
+    """Let the page be drawn anew again: the dialog is closed."""
+    st.session_state.pop(_HELD, None)
 
 
 def awaited() -> bool:
@@ -58,7 +70,7 @@ def awaited() -> bool:
 
 def is_due() -> bool:
     """Whether what the page lacked has been found since."""
-    if any(not future.done() for future in st.session_state.get(_AWAITED, [])):
+    if _HELD in st.session_state or any(not future.done() for future in st.session_state.get(_AWAITED, [])):
         return False
     return bool(st.session_state.pop(_AWAITED, []))
 
