@@ -72,8 +72,25 @@ def _take_away(chosen: tuple[RunConfig, RunConfig], score: str) -> None:
     lines = [command(one, known.get(i, range(DEFAULT_SEEDS))) for one, i in zip(chosen, ids, strict=True)]
     a, b = (pair.written(config) for config in chosen)
     takeaway.drawn(
-        f"{SCORES[score].capitalize()}: A is {a}, B is {b}.", {"seeds": seed_table(store, ids, score)}, lines
+        f"{SCORES[score].capitalize()}: A is {a}, B is {b}.", {"seeds": _flat(seed_table(store, ids, score))}, lines
     )
+
+
+def _flat(seeds: pa.Table) -> pa.Table:
+    """Return a row a run with a column for each class instead of lists, which no CSV can hold."""
+    rows = [
+        {
+            **{name: row[name] for name in ("run_id", "config_id", "seed", "status", "score")},
+            "dead_classes": " ".join(row["dead_classes"] or ()),
+            **{
+                f"{figure}_{name}": row[figure][place] if row[figure] else None
+                for figure in ("auc", "rejection")
+                for place, name in enumerate(CLASSES)
+            },
+        }
+        for row in seeds.to_pylist()
+    ]
+    return pa.Table.from_pylist(rows)
 
 
 def _body(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_active: bool) -> None:

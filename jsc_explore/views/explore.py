@@ -29,7 +29,7 @@ from jsc_explore.views.slicing import Slice
 
 # Curves grow five times a second and more; the grid's figures and the rows of what is under way are read more slowly.
 CURVES_S, GRID_S, AWAIT_S = 0.15, 1.0, 0.4
-_DRAWN = "_drawn cells"
+_DRAWN, _DOOR = "_drawn cells", "_open door"
 # Side by side only where both charts are readable; a click on a chart focuses the page, which needs no frame.
 _STYLE = """<style>
 [data-testid=stColumn]:has(.st-key-grid, .st-key-curves_panel) {min-width: min(100%, 440px);}
@@ -70,7 +70,9 @@ def page() -> None:
     if view is None:
         return
     active = bool(queue.jobs(ACTIVE))
-    forecast.begin()
+    door = st.session_state.pop(_DOOR, None)
+    # A page that draws itself anew takes away the dialog over it, and the files that it has just made.
+    forecast.begin(wait=door is not None)
     st.session_state[_DRAWN] = list(url.chosen_cells())
     _fragment(_head, GRID_S if active else None)(view, active)
     # Grids side by side need the width of the page; the curves then stand below them.
@@ -81,6 +83,10 @@ def page() -> None:
         _fragment(_right, CURVES_S if active else None)(view, active)
     if forecast.awaited():
         st.fragment(_await, run_every=AWAIT_S)()
+    if door == "train":
+        train_form.dialog(view)
+    elif door == "files":
+        takeaway.dialog(view)
 
 
 def _fragment(panel: Callable[[Slice, bool], None], every: float | None) -> Callable[[Slice, bool], None]:
@@ -98,6 +104,11 @@ def _fragment(panel: Callable[[Slice, bool], None], every: float | None) -> Call
     drawn.__qualname__ = panel.__qualname__
     result: Callable[[Slice, bool], None] = st.fragment(drawn, run_every=every)
     return result
+
+
+def _open(door: str) -> None:
+    st.session_state[_DOOR] = door
+    st.rerun()
 
 
 def _await() -> None:
@@ -126,11 +137,9 @@ def _head(view: Slice, active: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
         st.markdown(f"##### {grid_panel.sentence(view, _cells(view, jobs))}", width="stretch")
         if st.button("Train…", icon=":material/model_training:", help="Train any configuration"):
-            forecast.hold()
-            train_form.dialog(view)
+            _open("train")
         if st.button("Take away", icon=":material/download:", help="Charts, tables and commands as files"):
-            forecast.hold()
-            takeaway.dialog(view)
+            _open("files")
     if message := st.session_state.pop("flash", None):
         st.error(message)
 

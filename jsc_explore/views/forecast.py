@@ -17,7 +17,7 @@ from jsc_explore.views import resources
 from jsc_explore.views.slicing import Slice
 
 _SHOWN, _CALIBRATION, _AWAITED = "shown predictions", "calibration of predictions", "awaited predictions"
-_HELD = "a dialog is open"
+_WAITS = "waits for predictions"
 
 
 def forecast(runs: Sequence[RunConfig], score: str) -> Forecast:
@@ -37,7 +37,7 @@ def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
         return kept(view.score)
     runs = [cell.config for cell in missing]
     future = _later(resources.store().version, _written(runs), view.score)
-    if not future.done():
+    if not future.done() and not st.session_state.get(_WAITS):
         st.session_state.setdefault(_AWAITED, []).append(future)
         return kept(view.score)
     found = future.result()
@@ -47,20 +47,10 @@ def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
     return shown
 
 
-def begin() -> None:
-    """Begin to draw a page, which lacks nothing yet."""
+def begin(wait: bool) -> None:
+    """Begin to draw a page, which lacks nothing yet; with ``wait`` it waits for what it asks for and never will."""
     st.session_state.pop(_AWAITED, None)
-    release()
-
-
-def hold() -> None:
-    """Put off drawing the page anew: it would close the dialog that opens."""
-    st.session_state[_HELD] = True
-
-
-def release() -> None:
-    """Let the page be drawn anew again: the dialog is closed."""
-    st.session_state.pop(_HELD, None)
+    st.session_state[_WAITS] = wait
 
 
 def awaited() -> bool:
@@ -70,7 +60,7 @@ def awaited() -> bool:
 
 def is_due() -> bool:
     """Whether what the page lacked has been found since."""
-    if _HELD in st.session_state or any(not future.done() for future in st.session_state.get(_AWAITED, [])):
+    if any(not future.done() for future in st.session_state.get(_AWAITED, [])):
         return False
     return bool(st.session_state.pop(_AWAITED, []))
 

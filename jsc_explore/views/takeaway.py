@@ -20,7 +20,7 @@ from jsc_explore.handout import handout
 from jsc_explore.seen.files import cells_table, commands, points_table
 from jsc_explore.store import Store
 from jsc_explore.store.imported import Imported
-from jsc_explore.views import curves_panel, forecast, grid_panel, resources, saved, shown, url
+from jsc_explore.views import curves_panel, grid_panel, resources, saved, shown, url
 from jsc_explore.views.reading import KeptReader
 from jsc_explore.views.slicing import Slice
 
@@ -38,7 +38,7 @@ view.json       what the page was asked to show
 """
 
 
-@st.dialog("Take away", width="large", on_dismiss=forecast.release)
+@st.dialog("Take away", width="large")
 def dialog(view: Slice) -> None:
     """Offer what the Explore page shows as files; each is made when it is asked for."""
     figures, tables = contents(view)

@@ -13,13 +13,13 @@ from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value, parse_
 from jsc_explore.errors import DataError, FieldError
 from jsc_explore.seen.files import command
 from jsc_explore.store.slices import seeds_of
-from jsc_explore.views import forecast, panels, resources, url
+from jsc_explore.views import panels, resources, url
 from jsc_explore.views.slicing import Slice
 
 _FIRST = ("batch_size", "learning_rate", "max_epochs", "optimizer", "final_relu", "protocol")
 
 
-@st.dialog("Train a configuration", width="large", on_dismiss=forecast.release)
+@st.dialog("Train a configuration", width="large")
 def dialog(view: Slice, start: RunConfig | None = None) -> None:
     """Draw the form; ``start`` fills it, by default what the page shows."""
     values: dict[str, Any] = {}
