@@ -246,6 +246,29 @@ class RunConfig:
         )
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What may wait or be under way at once, of one session and of all, and what has to be confirmed; None: no limit.
+
+    Epochs are counted over all runs: ten runs of ten epochs are a hundred. ``confirm_s`` is an expected time in seconds.
+    """
+
+    session_runs: int | None = 500
+    session_epochs: int | None = 20_000
+    total_runs: int | None = 5_000
+    total_epochs: int | None = 100_000
+    confirm_s: float | None = 1_800.0
+
+    @property
+    def any_on_queue(self) -> bool:
+        """Whether anything but the time is limited."""
+        return (self.session_runs, self.session_epochs, self.total_runs, self.total_epochs) != (None,) * 4
+
+
+# What people at a page may ask for, and what commands may: whoever has a shell has the machine.
+LIMITS = Limits()
+UNLIMITED = Limits(None, None, None, None, None)
+
 FIELDS: dict[str, Spec] = {f.name: f.metadata["spec"] for f in fields(RunConfig)}
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(RunConfig) if f.default is not MISSING}
 

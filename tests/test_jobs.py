@@ -83,9 +83,9 @@ def test_urgent_requests_come_first_then_the_oldest(queue):
     queue.request(wanted("slow", "lifted"), BULK)
     queue.request(wanted("first", "second"), INTERACTIVE)
     queue.request(wanted("lifted"), INTERACTIVE)
-    assert [job.run_id for job in queue.waiting()] == ["lifted", "first", "second", "slow"]
-    assert [job.run_id for job in queue.waiting(INTERACTIVE)] == ["lifted", "first", "second"]
-    assert [job.run_id for job in queue.waiting(limit=1)] == ["lifted"]
+    assert [job.run_id for job in queue.waiting()] == ["first", "second", "lifted", "slow"]
+    assert [job.run_id for job in queue.waiting(INTERACTIVE)] == ["first", "second", "lifted"]
+    assert [job.run_id for job in queue.waiting(limit=1)] == ["first"]
     queue.request(wanted("first"), BULK)
     assert job(queue, "first").priority == INTERACTIVE, "a bulk request does not push an urgent one back"
 
