@@ -250,7 +250,7 @@ class RunConfig:
 class Limits:
     """What may wait or be under way at once, of one session and of all, and what has to be confirmed; None: no limit.
 
-    Epochs are counted over all runs: ten runs of ten epochs are a hundred. ``confirm_s`` is an expected time in seconds.
+    Epochs are counted over all runs: ten runs of ten epochs are a hundred. ``confirm_s`` is a time in seconds.
     """
 
     session_runs: int | None = 500

@@ -95,8 +95,8 @@ def _within(what: str, more: int, has: int, most: int | None, whose: str) -> Non
 def place(db: sqlite3.Connection, priority: int, session: str) -> tuple[int, int]:
     """Return the last position given to any run, and the turn before the next of this session.
 
-    Turns are start-time fair queueing (Goyal et al., 1996) with a run as the unit: a session's next turn follows its own
-    last, and never lies before the turn that is now due, so nobody saves up turns by being silent.
+    Turns are start-time fair queueing (Goyal et al., 1996) with a run as the unit: a session's next turn follows its
+    own last, and never lies before the turn that is now due, so nobody saves up turns by being silent.
     """
     (position,) = db.execute("SELECT coalesce(max(position), 0) FROM requests").fetchone()
     (due,) = db.execute("SELECT min(turn) FROM requests WHERE state = 'queued' AND priority = ?", [priority]).fetchone()

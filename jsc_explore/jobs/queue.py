@@ -92,8 +92,8 @@ class Queue:
     Contract, held by ``tests/test_queue_contract.py``:
 
     - A run is requested once however often and by whomever it is asked for; whoever asks again joins it.
-    - States move forward only: queued, running, then done, failed, cancelled or diverged. Back to ``queued`` leads a new
-      request for a run that ended, or the loss of the training of a running one; the attempt number counts both.
+    - States move forward only: queued, running, then done, failed, cancelled or diverged. Back to ``queued`` leads a
+      new request for a run that ended, or the loss of a running one's training; the attempt number counts both.
     - Every move is recorded with its time and cause (``history``), in the transaction that makes it.
     - A request is admitted whole or not at all: its limits are checked in the transaction that enters it.
     - Urgent runs come before others. Within a priority sessions take turns, a run each; within a session the oldest
@@ -178,6 +178,14 @@ class Queue:
             [json.dumps(list(run_ids))],
         )
         return {str(run_id): str(state) for run_id, state in rows}
+
+    def find(self, prefix: str) -> list[str]:
+        """Return the runs with a history whose id begins with these characters, at most ten."""
+        rows = self._read(
+            "SELECT DISTINCT run_id FROM moves WHERE substr(run_id, 1, ?) = ? ORDER BY run_id LIMIT 10",
+            [len(prefix), prefix],
+        )
+        return [str(run_id) for (run_id,) in rows]
 
     def history(self, run_id: str) -> list[Move]:
         """Return what happened to a run, oldest first: every move between states that is still kept."""

@@ -1,4 +1,4 @@
-"""The tables of the queue: how they are made, how those of earlier versions are brought up to date, and what they hold to.
+"""The tables of the queue: how they are made and brought up to date, and what they hold to by themselves.
 
 Triggers, not callers, record every move of a run and refuse one backwards: whoever writes, with whatever program.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from datetime import datetime
 
 # What happened to runs is kept this long and no longer than this many moves, the oldest go first.
 MOVES_KEPT_S, MOVES_KEPT = 30 * 86_400.0, 500_000
@@ -81,6 +82,10 @@ class Move:
     after: str
     at: float
     cause: str
+
+    def __str__(self) -> str:
+        when = datetime.fromtimestamp(self.at).astimezone().isoformat(sep=" ", timespec="seconds")
+        return f"{when}  attempt {self.attempt}: {self.before or 'new'} → {self.after}, {self.cause}"
 
 
 def prepare(db: sqlite3.Connection) -> None:

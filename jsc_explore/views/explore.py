@@ -12,6 +12,7 @@ from jsc_explore.jobs import Job
 from jsc_explore.jobs.queue import ACTIVE
 from jsc_explore.record import Point
 from jsc_explore.views import (
+    admission,
     curves_panel,
     grid_panel,
     live,
@@ -60,7 +61,7 @@ def page() -> None:
     except JscError as error:
         st.error(str(error))
         return
-    resources.supervisor()
+    resources.serve()
     for problem in store.problems:
         st.warning(problem, icon=":material/broken_image:")
     store.refresh()
@@ -69,6 +70,7 @@ def page() -> None:
     st.html(_STYLE + (_DARK if dark else "") + (_HALL if st.session_state["hall"] else ""))
     if view is None:
         return
+    admission.door()
     active = bool(queue.jobs(ACTIVE))
     st.session_state[_DRAWN] = list(url.chosen_cells())
     _fragment(_head, GRID_S if active else None)(view, active)
@@ -118,14 +120,13 @@ def _head(view: Slice, active: bool) -> None:
             train_form.dialog(view)
         if st.button("Take away", icon=":material/download:", help="Charts, tables and commands as files"):
             takeaway.dialog(view)
-    if message := st.session_state.pop("flash", None):
-        st.error(message)
+    admission.told()
 
 
 def _left(view: Slice, active: bool) -> None:
     """The grid, what is under way, and the chosen cells."""
-    if st.session_state[url.CELLS] != st.session_state.get(_DRAWN):
-        # A click on the grid concerns the curves, too, which are another fragment.
+    if st.session_state[url.CELLS] != st.session_state.get(_DRAWN) or admission.untold():
+        # A click on the grid concerns the curves, and what a request came to the head: both are other fragments.
         st.rerun()
     jobs, _ = _now(active)
     cells = _cells(view, jobs)
