@@ -34,11 +34,13 @@ def app(options: argparse.Namespace) -> NoReturn:
         start_engine(store, paths.snapshot())
     os.chdir(page.parent)
     inherited = {name: text for name, text in os.environ.items() if name not in access.VARIABLES}
-    os.execve(sys.executable, command, {**inherited, "JSC_EXPLORE_STORE": str(store), **rights.environment()})
+    # One thread for linear algebra: beside a worker on every core two wait for each other (a forecast: 35 s, not 3).
+    environment = {"OMP_NUM_THREADS": "1", **inherited, "JSC_EXPLORE_STORE": str(store), **rights.environment()}
+    os.execve(sys.executable, command, environment)
 
 
 def access_of(options: argparse.Namespace) -> Access:
-    """Return who may train at the page, by the options and $JSC_EXPLORE_LAUNCH_PASSWORD. FieldError for a bad option."""
+    """Return who may train at the page, by options and $JSC_EXPLORE_LAUNCH_PASSWORD. FieldError for a bad one."""
     held = os.environ.get(access.PASSWORD, "")
     password, file = "", ""
     if options.launch_password:

@@ -148,6 +148,11 @@ def test_joining_is_no_move(queue):
     assert moves(queue, "a") == [(1, None, "queued")]
 
 
+def test_what_is_asked_for_together_has_one_time_of_asking(queue):
+    queue.request(wanted("a", "b", "c"))
+    assert len({job.requested_at for job in queue.jobs()}) == 1
+
+
 def test_what_is_forgotten_keeps_its_history(queue):
     bring_to(queue, "a", "failed")
     queue.forget(["a"])

@@ -36,6 +36,8 @@ def enter(
         [(priority, run_id) for run_id in runs if run_id in active and run_id not in lifted],
     )
     position, turn = place(db, priority, session)
+    # One moment for all: what was asked for together is shown together.
+    now = time.time()
     for i, run_id in enumerate(added, start=1):
         order = (priority, position + i, turn + i, session)
         if run_id in lifted:
@@ -44,12 +46,12 @@ def enter(
                 [*order, run_id],
             )
         else:
-            _queue(db, run_id, *runs[run_id], order)
+            _queue(db, run_id, *runs[run_id], now, order)
     return [run_id for run_id in added if run_id not in lifted]
 
 
 def _queue(
-    db: sqlite3.Connection, run_id: str, config_id: str, run: RunConfig, order: tuple[int, int, int, str]
+    db: sqlite3.Connection, run_id: str, config_id: str, run: RunConfig, now: float, order: tuple[int, int, int, str]
 ) -> None:
     db.execute("DELETE FROM points WHERE run_id = ?", [run_id])
     db.execute(
@@ -62,7 +64,7 @@ def _queue(
           requested_at = excluded.requested_at, attempt = attempt + 1, cause = 'asked for again',
           cancel = 0, step = 0, started_at = NULL, finished_at = NULL, error = NULL
         """,
-        [run_id, config_id, json.dumps(run.to_dict()), time.time(), run.max_epochs, *order],
+        [run_id, config_id, json.dumps(run.to_dict()), now, run.max_epochs, *order],
     )
 
 

@@ -114,8 +114,9 @@ def _guess() -> None:
     guess = st.session_state["launch password"]
     # A password stays in no session: what was typed is taken out again at once.
     st.session_state["launch password"] = ""
+    address: object = st.context.ip_address  # None for this very machine
     try:
-        fault = _DOORMAN.hear(Access.from_environment(), guess, st.context.ip_address or "")
+        fault = _DOORMAN.hear(Access.from_environment(), guess, address if isinstance(address, str) else "")
     except JscError as error:
         fault = str(error)
     st.session_state["_wrong"] = fault
