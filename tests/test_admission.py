@@ -384,6 +384,22 @@ def test_the_name_in_the_queue_is_not_the_sessions_own(app):
     assert "test session" not in name
 
 
+def test_live_panels_slow_down_as_a_room_fills(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(resources, "_SEEN", {})
+    monkeypatch.setattr(resources.time, "monotonic", lambda: clock[0])
+    assert resources.pace(0.15, "me") == 0.15
+    for i in range(59):
+        resources.pace(0.15, f"other {i}")
+    assert resources.pace(0.15, "me") == pytest.approx(1.5)
+    clock[0] += 31
+    assert resources.pace(0.15, "me") == 0.15
+    for i in range(300):
+        resources.pace(0.15, f"short visit {i}")
+        clock[0] += 1
+    assert len(resources._SEEN) < 200
+
+
 # ---- a real server and a client that sends what it likes
 
 

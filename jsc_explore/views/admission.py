@@ -25,12 +25,12 @@ _SALT = secrets.token_bytes(16)
 
 def refusal() -> str:
     """Say in one line why this visitor may not train; empty if they may."""
-    return Access.from_environment().refusal(unlocked=_session() in _UNLOCKED, email=_email())
+    return Access.from_environment().refusal(unlocked=session() in _UNLOCKED, email=_email())
 
 
 def asker() -> Asker:
     """Return this visitor as the queue knows them: a name that cannot be traced back, limits, and their right."""
-    name = hashlib.sha256(_SALT + _session().encode()).hexdigest()[:12]
+    name = hashlib.sha256(_SALT + session().encode()).hexdigest()[:12]
     return Asker(f"page {name}", Access.from_environment().limits, refusal())
 
 
@@ -121,14 +121,15 @@ def _guess() -> None:
         fault = str(error)
     st.session_state["_wrong"] = fault
     if not fault:
-        _UNLOCKED.add(_session())
+        _UNLOCKED.add(session())
 
 
 def _leave() -> None:
     st.session_state.pop(_LONG, None)
 
 
-def _session() -> str:
+def session() -> str:
+    """Return the name of this session within the server; a secret between it and its browser."""
     context = get_script_run_ctx()
     return context.session_id if context is not None else ""
 

@@ -73,13 +73,14 @@ def page() -> None:
     admission.door()
     active = bool(queue.jobs(ACTIVE))
     st.session_state[_DRAWN] = list(url.chosen_cells())
-    _fragment(_head, GRID_S if active else None)(view, active)
+    curves_s, grid_s = (resources.pace(every, admission.session()) if active else None for every in (CURVES_S, GRID_S))
+    _fragment(_head, grid_s)(view, active)
     # Grids side by side need the width of the page; the curves then stand below them.
     left, right = st.columns(2, gap="medium") if not view.facet else (st.container(), st.container())
     with left:
-        _fragment(_left, GRID_S if active else None)(view, active)
+        _fragment(_left, grid_s)(view, active)
     with right, st.container(key="curves_panel"):
-        _fragment(_right, CURVES_S if active else None)(view, active)
+        _fragment(_right, curves_s)(view, active)
 
 
 def _fragment(panel: Callable[[Slice, bool], None], every: float | None) -> Callable[[Slice, bool], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -71,6 +72,25 @@ def serve() -> None:
     """See to it that an engine serves the store, where this page may train at all."""
     if not Access.from_environment().read_only:
         supervisor()
+
+
+# Sessions that were served within this time share the server; up to so many live pages it serves at their full pace.
+_PRESENT_S, AT_FULL_PACE = 30.0, 6
+_SEEN: dict[str, float] = {}
+
+
+def pace(every_s: float, session: str) -> float:
+    """Return how often a live panel of this session is to be drawn, in seconds: the more look on, the more slowly.
+
+    Drawn five times a second each, a hundred pages would ask for more than two cores can draw, and clicks would wait.
+    """
+    now = time.monotonic()
+    _SEEN[session] = now
+    present = sum(now - seen < _PRESENT_S for seen in list(_SEEN.values()))
+    if len(_SEEN) > 2 * present + 100:
+        for gone in [name for name, seen in list(_SEEN.items()) if now - seen >= _PRESENT_S]:
+            _SEEN.pop(gone, None)
+    return every_s * max(1.0, present / AT_FULL_PACE)
 
 
 def saved_views() -> SavedViews:
