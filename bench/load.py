@@ -53,8 +53,8 @@ def run(quick: bool) -> Report:
         "cell_runs_done": Bound(DEFAULT_SEEDS, at_least=True),
     }
     notes = [
-        f"{sessions} websocket sessions, a slice every {EVERY_S:g} s each for {seconds:g} s; what the page draws anew by "
-        "itself is asked for as a browser would",
+        f"{sessions} websocket sessions, a slice every {EVERY_S:g} s each for {seconds:g} s; what the page "
+        "draws anew by itself is asked for as a browser would",
         f"{askers} sessions clicked one missing cell within a second",
         *sorted(set(errors))[:5],
     ]

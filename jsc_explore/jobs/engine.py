@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from jsc_explore import data
 from jsc_explore.config import DEFAULTS, RECIPE_VERSION, RunConfig
 from jsc_explore.errors import JscError, StoreError
-from jsc_explore.jobs import worker
+from jsc_explore.jobs import calibrate, worker
 from jsc_explore.jobs.cluster import Cluster
 from jsc_explore.jobs.gpu import gpu_bytes
 from jsc_explore.jobs.pack import StackPlan, pack
@@ -326,6 +326,8 @@ def run_engine(
 ) -> None:
     """Serve a store in this process; SIGTERM and SIGINT end it in order."""
     engine = Engine(directory, snapshot, cluster, device)
+    if not until_idle:
+        calibrate.begin(directory)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())
     engine.serve(until_idle=until_idle, parent=parent)

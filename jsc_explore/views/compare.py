@@ -17,7 +17,7 @@ from jsc_explore.charts.style import QUANTITIES, difference_unit, format_score, 
 from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, format_value
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
-from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.jobs.estimate import expected
 from jsc_explore.store.cells import CONFIG_FIELDS, seed_table
 from jsc_explore.store.schema import SCORES
 from jsc_explore.views import admission, pair, resources
@@ -176,7 +176,7 @@ def _missing(side: str, config: RunConfig, score: str) -> None:
     why = admission.refusal()
     button.button(
         f"Train {DEFAULT_SEEDS} seeds", key=f"train-{side}", type="primary", on_click=admission.train, args=(wanted,),
-        help=why or f"Expected: {format_seconds(expected_seconds(resources.store(), wanted))}", disabled=bool(why),
+        help=why or f"Expected: {expected(resources.store(), wanted) or 'time not known yet'}", disabled=bool(why),
         width="stretch",
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.charts.style import format_score, is_time
 from jsc_explore.config import FIELDS, RunConfig, format_value
-from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.jobs.estimate import expected, expected_seconds, format_seconds
 from jsc_explore.seen.files import command
 from jsc_explore.views import admission, resources
 from jsc_explore.views.slicing import Slice
@@ -47,6 +47,12 @@ def offer(runs: Sequence[RunConfig]) -> str:
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {time}"
 
 
+def estimate(runs: Sequence[RunConfig]) -> str:
+    """Return how long runs take and how far that can be trusted: about 9 s, usually within 20%."""
+    found = expected(resources.store(), runs)
+    return "time not known yet" if found is None else str(found)
+
+
 def _together(view: Slice, chosen: Sequence[Cell]) -> None:
     lacking = [run for cell in chosen for run in cell.lacking()]
     more = [cell.config.with_(seed=seed) for cell in chosen for seed in cell.next_seeds(EXTRA_SEEDS)]
@@ -60,7 +66,7 @@ def _together(view: Slice, chosen: Sequence[Cell]) -> None:
             disabled=not lacking or bool(why),
             on_click=admission.train,
             args=(lacking,),
-            help=why or f"Every chosen cell up to {view.seeds} seeds",
+            help=why or f"Every chosen cell up to {view.seeds} seeds: {estimate(lacking)}",
         )
         st.button(
             f"Add {EXTRA_SEEDS} seeds to each: {offer(more)}",
@@ -97,7 +103,7 @@ def _detail(view: Slice, cell: Cell) -> None:
                 args=(runs,),
                 disabled=bool(why),
                 type="secondary" if cell.n else "primary",
-                help=why or "Further seeds of this configuration, with the time they are expected to take",
+                help=why or f"Further seeds of this configuration: {estimate(runs)}",
             )
         with st.popover("Command", type="tertiary", help="The command line that reproduces these runs"):
             st.code(command(cell.config, cell.seeds or range(view.seeds)), language="shell", wrap_lines=True)

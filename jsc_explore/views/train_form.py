@@ -84,7 +84,11 @@ def _offer(config: RunConfig, runs: list[RunConfig]) -> None:
     stored = set(seeds_of(store, [config_id]).get(config_id, []))
     missing = [run for run in runs if run.seed not in stored]
     known = f"{len(runs) - len(missing)} of {len(runs)} seeds are in the store. " if len(missing) < len(runs) else ""
-    st.caption(f"{known}To train: {panels.offer(missing)}." if missing else f"{known}Nothing is left to train.")
+    st.caption(
+        f"{known}To train: {len(missing)} run{'s' if len(missing) != 1 else ''}, {panels.estimate(missing)}."
+        if missing
+        else f"{known}Nothing is left to train."
+    )
     st.code(command(config, [run.seed for run in runs]), language="shell", wrap_lines=True)
     verb = f"Train {len(missing)} seed{'s' if len(missing) != 1 else ''}" if missing else "Show"
     why = admission.refusal() if missing else ""
