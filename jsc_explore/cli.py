@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -87,11 +86,10 @@ def train(options: argparse.Namespace) -> int:
 def fill(options: argparse.Namespace) -> int:
     """Train every run of a grid file that is not stored yet."""
     try:
-        grid = tomllib.loads(options.grid.read_text(encoding="utf-8"))
+        content = options.grid.read_bytes()
     except OSError as error:
         raise JscError(f"{options.grid}: cannot be read ({error.strerror}); give the path of a grid file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise JscError(f"{options.grid}: is not valid TOML ({error}); see the example in README.md") from error
+    grid = cli_ask.grid_of(content, str(options.grid))
     _, answer, errors = _obtain(options, expand_grid(grid), BULK)
     there = len(answer.run_ids) - len(errors)
     print(f"{there} runs in the store, {there - len(answer.stored)} of them trained now, {len(errors)} failed")

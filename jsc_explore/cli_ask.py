@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tomllib
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jsc_explore.config import LIMITS, UNLIMITED, RunConfig
 from jsc_explore.errors import FieldError, JscError, UnconfirmedError
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.ask import Answer, Asker, ask
 from jsc_explore.store import Store
+
+MAX_GRID_FILE = 1_000_000
 
 
 def request(store: Store, queue: Queue, runs: Sequence[RunConfig], priority: int, *, yes: bool) -> Answer:
@@ -33,6 +37,17 @@ def agreed(error: UnconfirmedError, terminal: bool, read: Callable[[], str] = in
         raise JscError(f"{error}: add --yes") from error
     print(f"{error.runs:,} runs would take {error.words}. Train them? [y/N] ", end="", file=sys.stderr, flush=True)
     return read().strip().lower() in ("y", "yes")
+
+
+def grid_of(content: bytes, name: str) -> dict[str, Any]:
+    """Return what a grid file says. JscError if it is no TOML, or more than any grid needs."""
+    if len(content) > MAX_GRID_FILE:
+        raise JscError(f"{name}: is larger than {MAX_GRID_FILE:,} bytes; split it into several files")
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    # The parser calls itself for what is nested.
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise JscError(f"{name}: is not valid TOML ({error}); see the example in README.md") from error
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,8 @@ RECIPE_VERSION = 1
 # Replicates that a click or a command trains unless told otherwise: enough for a spread, few enough to wait for.
 DEFAULT_SEEDS = 5
 MAX_GRID = 100_000
+# Activations of a batch: with their gradients, 4 bytes each, some 2 GB a replica.
+MAX_BATCH_ACTIVATIONS = 200_000_000
 # A simulated sample of one's own. The name stands in file names and addresses, hence so plain; `recipe` is a file's.
 OWN_SAMPLE = r"simulated-(?!recipe$)[A-Za-z0-9_]{1,32}"
 
@@ -178,7 +180,11 @@ class RunConfig:
         for name, spec in FIELDS.items():
             # A frozen dataclass is written once, here, so that 1 and 1.0, or a name and its layers, are one value.
             object.__setattr__(self, name, _checked(name, spec, getattr(self, name)))
-        layers.parse(self.model, self.final_relu)
+        network = layers.parse(self.model, self.final_relu)
+        if (size := self.batch_size * layers.activations(network)) > MAX_BATCH_ACTIVATIONS:
+            fits = MAX_BATCH_ACTIVATIONS // layers.activations(network)
+            rule = f"makes {size:,} activations a step, {MAX_BATCH_ACTIVATIONS:,} fit into a worker's memory"
+            raise FieldError("batch_size", self.batch_size, rule, f"use at most {fits:,}, or a smaller network")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:

@@ -15,6 +15,7 @@ from jsc_explore.config import FIELDS, check_field
 from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.record import POINT_FIELDS, RunRecord
 from jsc_explore.store.catalog import Catalog
+from jsc_explore.store.locked import connect, limited
 from jsc_explore.store.schema import COLUMNS, CURVE_PREFIX, SCALARS, WEIGHTS, from_row, schema_problem, to_table
 from jsc_explore.store.slices import Filters, condition
 
@@ -34,7 +35,7 @@ class Store:
         self.version = 0
         self._seen = 0
         self._lock = threading.RLock()
-        self._db = duckdb.connect(":memory:")
+        self._db = connect([self.directory], [Path(snapshot)] if snapshot is not None else [])
         columns = ", ".join(f"{name} {_duck_type(name)}" for name in SCALARS)
         self._db.execute(f"CREATE TABLE runs ({columns}, file VARCHAR)")
         if snapshot is not None and Path(snapshot).exists():
@@ -171,14 +172,24 @@ class Store:
             return
         columns = ", ".join(SCALARS)
         # The same run may lie in the snapshot and in a part: identical by identity, so either will do.
-        added = self._db.execute(
-            f"""
-            INSERT INTO runs SELECT {columns}, filename FROM read_parquet(?, filename = true) AS new
-            WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = new.run_id)
-            QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY filename) = 1
-            """,
-            [readable],
-        ).fetchone()
+        try:
+            added = self._db.execute(
+                f"""
+                INSERT INTO runs SELECT {columns}, filename FROM read_parquet(?, filename = true) AS new
+                WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = new.run_id)
+                QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY filename) = 1
+                """,
+                [readable],
+            ).fetchone()
+        except duckdb.Error as error:
+            if len(readable) > 1:
+                # One of them is to blame; the others are read without it.
+                for path in readable:
+                    self._ingest([Path(path)])
+                return
+            what = str(error).splitlines()[0][:80]
+            self.problems.append(f"{readable[0]}: is damaged ({what}); it is left out, run `jsc-explore verify`")
+            return
         self.version += int(added[0]) if added else 0
 
     def _is_readable(self, path: Path) -> bool:
@@ -228,10 +239,15 @@ class Store:
         try:
             if live is not None:
                 cursor.register("live", live)
-            return cursor.sql(text, params=list(values)).to_arrow_table()
-        except duckdb.IOException as error:
+            with limited(cursor):
+                return cursor.sql(text, params=list(values)).to_arrow_table()
+        except duckdb.Error as error:
+            # A damaged file shows itself in many ways; what is wrong with the question itself is a fault of this room.
+            if isinstance(error, duckdb.ProgrammingError) and not isinstance(error, duckdb.InvalidInputException):
+                raise
+            what = str(error).splitlines()[0]
             raise StoreError(
-                f"store {self.directory}: a part cannot be read ({error}); run `jsc-explore verify`"
+                f"store {self.directory}: a part cannot be read ({what}); run `jsc-explore verify`"
             ) from error
         finally:
             cursor.close()
