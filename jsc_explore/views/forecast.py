@@ -25,7 +25,8 @@ def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
 
     While something trains, what was expected before stays, under the real scores as they come.
     """
-    missing = [cell for cell in cells if not cell.n]
+    # What a filter in words leaves out is known; asking for it would fit the process anew for every filter.
+    missing = [cell for cell in cells if cell.state == "missing"]
     if any(cell.active for cell in cells):
         kept: dict[str, Prediction] = st.session_state.get(_SHOWN, {})
         return kept
