@@ -36,14 +36,6 @@ def pack(
     The most urgent stacks come first; of equally urgent ones each session's first, then each one's second. Only runs
     of one network, batch size, priority and session share a stack: among another's hundreds one would wait for all of
     them. ``resumable`` gives the epoch at which a run's checkpoint stands; runs in one stack stand at the same epoch.
-def pack(
-    jobs: Iterable[Job], slots: int, resumable: Mapping[str, int] | None = None, gpu_bytes: int | None = None
-) -> list[StackPlan]:
-    """Group waiting jobs, in the order of their turns, into stacks for ``slots`` free workers.
-
-    The most urgent stacks come first; of equally urgent ones each session's first, then each one's second. Only runs
-    of one network, batch size, priority and session share a stack: among another's hundreds one would wait for all of
-    them. ``resumable`` gives the epoch at which a run's checkpoint stands; runs in one stack stand at the same epoch.
     ``gpu_bytes`` is the memory that each stack has on a GPU, None where workers train on CPUs.
     """
     groups: dict[tuple[object, ...], list[Job]] = {}

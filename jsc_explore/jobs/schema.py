@@ -9,6 +9,8 @@ import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
 
+# Of these tables; raise it when they change.
+_VERSION = 1
 # What happened to runs is kept this long and no longer than this many moves, the oldest go first.
 MOVES_KEPT_S, MOVES_KEPT = 30 * 86_400.0, 500_000
 
@@ -90,15 +92,17 @@ class Move:
 
 def prepare(db: sqlite3.Connection) -> None:
     """Make the tables that are missing and bring those of an earlier version up to date; nothing in them is lost."""
-    db.executescript(_TABLES)
-    if _lacking(db):
-        # Several may open an old file at once: the lock first, then another look.
-        db.execute("BEGIN IMMEDIATE")
-        for name in _lacking(db):
+    if db.execute("PRAGMA user_version").fetchone()[0] == _VERSION:
+        return
+    # Several may open a file at once: the lock first, or a look that turns into a write would find it taken.
+    db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+    db.execute("BEGIN IMMEDIATE")
+    if lacking := _lacking(db):
+        for name in lacking:
             db.execute(f"ALTER TABLE requests ADD COLUMN {name} {_LATER[name]}")
         db.execute("UPDATE requests SET epochs = json_extract(config, '$.max_epochs') WHERE epochs = 0")
-        db.execute("COMMIT")
-    db.executescript(_MOVES)
+    db.execute("COMMIT")
+    db.executescript(f"BEGIN IMMEDIATE; {_MOVES} PRAGMA user_version = {_VERSION}; COMMIT;")
 
 
 def trim(db: sqlite3.Connection) -> None:
