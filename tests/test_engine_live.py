@@ -1,6 +1,5 @@
 """The engine over real workers: trained once, and nothing lost when a worker or the engine itself is killed."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -10,29 +9,19 @@ import time
 
 import psutil
 import pytest
-import torch
+from engines import eventually, result_of, train_undisturbed
 
 from jsc_explore.config import RunConfig
-from jsc_explore.data import load, split
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.ask import ask
 from jsc_explore.jobs.queue import INTERACTIVE
 from jsc_explore.store import Store
-from jsc_explore.training.train import train_stack
 
 SMALL = {"batch_size": 65536, "max_epochs": 2}
 # Networks wide enough that a training is still under way when it is looked at.
 LONG = {"model": "16-512-512-5", "batch_size": 8192, "max_epochs": 1000}
 MEDIUM = {"model": "16-128-128-5", "batch_size": 8192}
 PYTHON = [sys.executable, "-m", "jsc_explore"]
-
-
-def eventually(condition, seconds=180.0):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return value
 
 
 class Served:
@@ -96,39 +85,6 @@ def served(tmp_path_factory, jets_cache):
         served.stop()
     served.queue.close()
     served.store.close()
-
-
-def result_of(outcome):
-    """Everything in an outcome that is not a time or a size of this machine."""
-    measured = {"train_time_s", "wall_time_s", "peak_memory_mb"}
-    values = {name: value for name, value in dataclasses.asdict(outcome).items() if name not in measured}
-    return values | {"points": [{**point, "time_s": None} for point in outcome.points]}
-
-
-class Keeper:
-    """An observer that keeps the outcome."""
-
-    def point(self, key, point):
-        pass
-
-    def progress(self, keys, step, total_steps):
-        pass
-
-    def cancelled(self):
-        return set()
-
-    def finished(self, key, outcome):
-        self.outcome = outcome
-
-
-def train_undisturbed(run, cache):
-    keeper, threads = Keeper(), torch.get_num_threads()
-    torch.set_num_threads(1)  # as on a worker
-    try:
-        train_stack({"a": run}, split(load("simulated", cache=cache), run.protocol), keeper, device="cpu")
-    finally:
-        torch.set_num_threads(threads)
-    return keeper.outcome
 
 
 def test_the_command_trains_once_and_then_answers_from_the_store(served):

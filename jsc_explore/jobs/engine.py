@@ -6,6 +6,8 @@ import logging
 import os
 import queue as queues
 import signal
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -334,10 +336,22 @@ def run_engine(
     parent: int | None = None,
 ) -> None:
     """Serve a store in this process; SIGTERM and SIGINT end it in order."""
+    if cluster.scheduler is None and device in ("auto", "cpu"):
+        _begin_compiling()
     engine = Engine(directory, snapshot, cluster, device)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())
     engine.serve(until_idle=until_idle, parent=parent)
+
+
+def _begin_compiling() -> None:
+    """Compile the kernel, where it never was: ten seconds of a core, while Dask starts and the workers import torch.
+
+    A process of its own, which imports no torch; the workers wait for its lock, and find all of it on the disk.
+    """
+    code = "from jsc_explore.training.kernel import kernel; kernel()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    threading.Thread(target=process.wait, name="kernel", daemon=True).start()
 
 
 def _record(job: Job, outcome: Outcome) -> RunRecord:

@@ -1,0 +1,217 @@
+"""The engine on a Dask cluster whose machines share no file with it: scheduler and workers are processes of their own,
+each worker in a folder of its own, with an empty cache. Only the compiled kernel is lent to them, to spare ten seconds.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from engines import eventually, result_of, train_undisturbed
+
+from jsc_explore import data
+from jsc_explore.config import RunConfig
+from jsc_explore.data import canonical
+from jsc_explore.data.sources import Release
+from jsc_explore.errors import FieldError
+from jsc_explore.jobs import Queue
+from jsc_explore.jobs.ask import ask
+from jsc_explore.jobs.cluster import Cluster
+from jsc_explore.jobs.identity import Identity
+from jsc_explore.store import Store
+
+ROOT = Path(__file__).parent.parent
+SAMPLE, JETS = "simulated-few", 6000
+# Long enough to be hit in the middle.
+LONG = {"dataset": SAMPLE, "model": "16-64-64-5", "batch_size": 256, "max_epochs": 300, "final_relu": False}
+SHORT = {"dataset": SAMPLE, "batch_size": 1024, "max_epochs": 2}
+# The real command and the real worker, only less patient.
+ENGINE = "from jsc_explore.jobs import members; members.SILENT_AFTER_S = 4.0; from jsc_explore.cli import main; main()"
+WORKER = (
+    "import jsc_explore.training.train as train; train.CHECKPOINT_EVERY_S = 0.2; "
+    "from distributed.cli.dask_worker import main; main()"
+)
+
+
+class Room:
+    """A scheduler's port, an engine with a store, and workers by name."""
+
+    def __init__(self, home, kernel):
+        self.home, self.kernel, self.processes = home, kernel, {}
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        self.cache = home / "cache"
+        self.cache.mkdir()
+        _lend(kernel, self.cache)
+        _write_sample(self.cache)
+        self.queue, self.store = Queue(home / "store"), Store(home / "store")
+
+    def start(self, name, *command, cache, **environment):
+        folder = self.home / name
+        folder.mkdir(exist_ok=True)
+        variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "JSC_EXPLORE_CACHE": str(cache), **environment}
+        with (folder / "log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, *command], cwd=folder, env={**os.environ, **variables}, stdout=log, stderr=log
+            )
+        return self.processes[name]
+
+    def start_engine(self):
+        snapshot = str(self.home / "none.parquet")
+        command = ["-c", ENGINE, "engine", "--scheduler", self.address, "--store", str(self.home / "store")]
+        return self.start("engine", *command, cache=self.cache, JSC_EXPLORE_SNAPSHOT=snapshot)
+
+    def start_scheduler(self):
+        host, port = self.address.removeprefix("tcp://").split(":")
+        command = ["-m", "distributed.cli.dask_scheduler", "--host", host, "--port", port, "--no-dashboard"]
+        return self.start("scheduler", *command, cache=self.home / "no-cache")
+
+    def start_worker(self, name, **environment):
+        cache = self.home / name / "cache"
+        if not cache.exists():
+            cache.mkdir(parents=True)
+            _lend(self.kernel, cache)
+        command = ["-c", WORKER, self.address, "--name", name, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+        return self.start(name, *command, cache=cache, **environment)
+
+    def ask(self, *runs):
+        return ask(self.store, self.queue, runs).run_ids
+
+    def said(self):
+        state = self.queue.engine()
+        return state.message if state else ""
+
+    def steps(self):
+        return {job.run_id: job.step for job in self.queue.jobs(("running",))}
+
+    def ended(self, run_ids):
+        states = self.queue.states(run_ids)
+        assert "failed" not in states.values(), [job.error for job in self.queue.jobs(("failed",))]
+        return set(states.values()) == {"done"}
+
+    def worker_of(self, run_id):
+        """Return the worker process that trains a run now, by its processor time."""
+        workers = {name: psutil.Process(p.pid) for name, p in self.processes.items() if name.startswith("worker")}
+        used = {name: sum(process.cpu_times()[:2]) for name, process in workers.items()}
+        step = self.steps()[run_id]
+        eventually(lambda: self.steps().get(run_id, 0) > step)
+        return max(used, key=lambda name: sum(workers[name].cpu_times()[:2]) - used[name])
+
+    def close(self):
+        for process in reversed(self.processes.values()):
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(timeout=30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        self.queue.close()
+        self.store.close()
+
+
+def _lend(kernel, cache):
+    (cache / "kernel").symlink_to(kernel, target_is_directory=True)
+
+
+def _write_sample(cache):
+    jets = data.load("simulated")
+    release = Release(np.ascontiguousarray(jets.features[:JETS]), jets.labels[:JETS], "", "MIT", "")
+    canonical.write(cache, SAMPLE, release)
+
+
+@pytest.fixture
+def room(tmp_path, jets_cache, monkeypatch):
+    kernel = jets_cache / "kernel"
+    kernel.mkdir(exist_ok=True)
+    room = Room(tmp_path, kernel)
+    monkeypatch.setenv("JSC_EXPLORE_CACHE", str(room.cache))
+    yield room
+    room.close()
+
+
+@pytest.mark.timeout(900)
+def test_a_cluster_that_shares_nothing_loses_nothing(room, monkeypatch):
+    """One worker is killed, one is stopped for longer than its word is waited for, one comes late, the scheduler dies."""
+    runs = [RunConfig(**LONG, seed=seed) for seed in range(3)] + [RunConfig(**SHORT, seed=seed) for seed in range(4)]
+    room.start_engine()
+    eventually(lambda: room.said() == f"waiting for the scheduler at {room.address}")
+    ids = room.ask(*runs)
+    room.start_scheduler()
+    eventually(lambda: room.said() == f"waiting for workers of the scheduler at {room.address}")
+    for name in ("worker-a", "worker-b"):
+        room.start_worker(name)
+    eventually(lambda: len(room.steps()) >= 2 and min(room.steps().values()) > 0)
+    assert room.said() == ""
+
+    room.processes["worker-a"].kill()
+    room.start_worker("worker-late")
+    eventually(lambda: room.processes["worker-a"].poll() is not None)
+    eventually(lambda: any(job.attempt > 1 for job in room.queue.jobs(("running", "done"))))
+    room.processes["worker-b"].send_signal(signal.SIGSTOP)
+    eventually(lambda: "worker-b: silent for 4 s and more" in room.said())
+    room.processes["worker-b"].send_signal(signal.SIGCONT)
+    eventually(lambda: room.said() == "")
+
+    again = room.ask(RunConfig(**LONG, seed=9), RunConfig(**LONG, seed=10))
+    eventually(lambda: room.ended(ids))
+    eventually(lambda: any(room.steps().get(run_id) for run_id in again))
+    room.processes["scheduler"].kill()
+    eventually(lambda: room.said() == f"waiting for the scheduler at {room.address}")
+    assert set(room.queue.states(again).values()) == {"queued"}
+    room.start_scheduler()
+    room.start_worker("worker-new")
+    eventually(lambda: room.ended(again))
+
+    assert room.store.refresh()
+    assert [part.rows for part in room.store.catalog.parts()] == [1] * len({*ids, *again}), "each was stored once"
+    for run in (runs[0], runs[1], runs[-1], RunConfig(**LONG, seed=9)):
+        record = room.store.record(run.run_id(data.digest(SAMPLE)), weights=True)
+        assert result_of(record.outcome) | {"stack_size": 1} == result_of(train_undisturbed(run, room.cache))
+    sent = (room.home / "engine" / "log").read_text().count(f"sent the jets of {SAMPLE}")
+    assert sent == 4, "once to each worker"
+    assert list((room.home / "store" / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.timeout(600)
+def test_a_worker_with_other_code_is_refused_in_one_line(room):
+    other = room.home / "other"
+    shutil.copytree(ROOT / "jsc_explore", other / "jsc_explore")
+    with (other / "jsc_explore" / "training" / "plan.py").open("a") as file:
+        file.write("# trained otherwise\n")
+    room.start_scheduler()
+    room.start_engine()
+    (run_id,) = room.ask(RunConfig(**SHORT))
+    room.start_worker("worker-other", PYTHONPATH=str(other))
+    said = eventually(lambda: "refused" in room.said() and room.said())
+    assert said.startswith(f"worker worker-other on {socket.gethostname()} is refused: it has other files")
+    assert said.count("\n") == 0
+    assert room.queue.states([run_id]) == {run_id: "queued"}
+    log = (room.home / "engine" / "log").read_text()
+    assert "is refused" in log
+    assert "Traceback" not in log
+    room.start_worker("worker-same")
+    eventually(lambda: room.ended([run_id]))
+
+
+def test_other_versions_and_recipes_are_other_projects():
+    own = Identity("1.0", 3, "a" * 64)
+    assert own.difference(own) == ""
+    assert own.difference(Identity("0.9", 2, "b" * 64)) == "has jsc-explore 0.9, the engine 1.0"
+    assert own.difference(Identity("1.0", 2, "b" * 64)) == "trains by recipe 2, the engine by 3"
+    assert "bbbbbbbb" in own.difference(Identity("1.0", 3, "b" * 64))
+    assert Identity.own() == Identity.own()
+
+
+def test_an_address_that_is_none_is_refused_at_once():
+    for address in ("nonsense://", "localhost", "tcp://host"):
+        with pytest.raises(FieldError, match="scheduler = .*is no address of a Dask scheduler; try 'tcp://host:8786'"):
+            Cluster(scheduler=address)
