@@ -1,4 +1,4 @@
-"""What tests of the engine share: waiting, and a training of the same run without any engine to hold results against."""
+"""What tests of the engine share: waiting, and a training without any engine to hold results against."""
 
 import dataclasses
 import time

@@ -139,8 +139,8 @@ def room(tmp_path, jets_cache, monkeypatch):
 
 
 @pytest.mark.timeout(900)
-def test_a_cluster_that_shares_nothing_loses_nothing(room, monkeypatch):
-    """One worker is killed, one is stopped for longer than its word is waited for, one comes late, the scheduler dies."""
+def test_a_cluster_that_shares_nothing_loses_nothing(room):
+    """One worker is killed, one stopped for longer than is waited for it, one comes late, the scheduler dies."""
     runs = [RunConfig(**LONG, seed=seed) for seed in range(3)] + [RunConfig(**SHORT, seed=seed) for seed in range(4)]
     room.start_engine()
     eventually(lambda: room.said() == f"waiting for the scheduler at {room.address}")
@@ -157,7 +157,7 @@ def test_a_cluster_that_shares_nothing_loses_nothing(room, monkeypatch):
     eventually(lambda: room.processes["worker-a"].poll() is not None)
     eventually(lambda: any(job.attempt > 1 for job in room.queue.jobs(("running", "done"))))
     room.processes["worker-b"].send_signal(signal.SIGSTOP)
-    eventually(lambda: "worker-b: silent for 4 s and more" in room.said())
+    eventually(lambda: "worker worker-b: silent for over 4 s" in room.said())
     room.processes["worker-b"].send_signal(signal.SIGCONT)
     eventually(lambda: room.said() == "")
 
@@ -213,5 +213,5 @@ def test_other_versions_and_recipes_are_other_projects():
 
 def test_an_address_that_is_none_is_refused_at_once():
     for address in ("nonsense://", "localhost", "tcp://host"):
-        with pytest.raises(FieldError, match="scheduler = .*is no address of a Dask scheduler; try 'tcp://host:8786'"):
+        with pytest.raises(FieldError, match="is no address of a Dask scheduler; try 'tcp://host:8786'"):
             Cluster(scheduler=address)
