@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from engines import eventually, result_of, train_undisturbed
 
@@ -29,7 +28,7 @@ from jsc_explore.store import Store
 ROOT = Path(__file__).parent.parent
 SAMPLE, JETS = "simulated-few", 6000
 # Long enough to be hit in the middle.
-LONG = {"dataset": SAMPLE, "model": "16-64-64-5", "batch_size": 256, "max_epochs": 300, "final_relu": False}
+LONG = {"dataset": SAMPLE, "model": "16-64-64-5", "batch_size": 256, "max_epochs": 800, "final_relu": False}
 SHORT = {"dataset": SAMPLE, "batch_size": 1024, "max_epochs": 2}
 # The real command and the real worker, only less patient.
 ENGINE = "from jsc_explore.jobs import members; members.SILENT_AFTER_S = 4.0; from jsc_explore.cli import main; main()"
@@ -96,24 +95,13 @@ class Room:
         assert "failed" not in states.values(), [job.error for job in self.queue.jobs(("failed",))]
         return set(states.values()) == {"done"}
 
-    def worker_of(self, run_id):
-        """Return the worker process that trains a run now, by its processor time."""
-        workers = {name: psutil.Process(p.pid) for name, p in self.processes.items() if name.startswith("worker")}
-        used = {name: sum(process.cpu_times()[:2]) for name, process in workers.items()}
-        step = self.steps()[run_id]
-        eventually(lambda: self.steps().get(run_id, 0) > step)
-        return max(used, key=lambda name: sum(workers[name].cpu_times()[:2]) - used[name])
-
     def close(self):
-        for process in reversed(self.processes.values()):
-            if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(timeout=30)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+        engine = self.processes.pop("engine")
+        engine.send_signal(signal.SIGTERM)
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        engine.wait(timeout=60)
         self.queue.close()
         self.store.close()
 

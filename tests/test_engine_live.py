@@ -16,12 +16,15 @@ from jsc_explore.jobs import Queue
 from jsc_explore.jobs.ask import ask
 from jsc_explore.jobs.queue import INTERACTIVE
 from jsc_explore.store import Store
+from jsc_explore.training.header import metadata
 
 SMALL = {"batch_size": 65536, "max_epochs": 2}
 # Networks wide enough that a training is still under way when it is looked at.
 LONG = {"model": "16-512-512-5", "batch_size": 8192, "max_epochs": 1000}
 MEDIUM = {"model": "16-128-128-5", "batch_size": 8192}
 PYTHON = [sys.executable, "-m", "jsc_explore"]
+# The workers' own setting is five seconds, longer than a test should take.
+SAVES_OFTEN = "import jsc_explore.training.train as train; train.CHECKPOINT_EVERY_S = 0.2"
 
 
 class Served:
@@ -31,7 +34,7 @@ class Served:
         self.directory, self.cache = directory, cache
         self.environment = {
             **os.environ, "JSC_EXPLORE_STORE": str(directory), "JSC_EXPLORE_CACHE": str(cache), "OMP_NUM_THREADS": "1",
-            "JSC_EXPLORE_SNAPSHOT": str(directory / "none.parquet"),
+            "JSC_EXPLORE_SNAPSHOT": str(directory / "none.parquet"), "DASK_DISTRIBUTED__WORKER__PRELOAD": SAVES_OFTEN,
         }  # fmt: skip
         self.queue = Queue(directory)
         self.store = Store(directory)
@@ -154,16 +157,28 @@ def test_a_second_engine_process_leaves_the_store_to_the_first(served):
 
 
 def test_a_killed_engine_leaves_no_worker_and_the_next_one_gets_the_same_result(served):
-    """An undisturbed training elsewhere ends with the same bits."""
-    run = RunConfig(**MEDIUM, max_epochs=15, seed=3)
+    """An undisturbed training elsewhere ends with the same bits; its checkpoint was whole, half written, torn."""
+    run = RunConfig(**MEDIUM, max_epochs=25, seed=3)
     (run_id,) = served.ask(run)
-    eventually(lambda: served.queue.live()[1].get(run_id))
+    checkpoint = served.directory / "checkpoints" / f"{run_id}.safetensors"
+    eventually(checkpoint.exists)
     assert served.stop(signal.SIGKILL) == []
     assert served.state(run_id) == "running", "nobody was left to say otherwise"
+    whole = checkpoint.read_bytes()
+    checkpoint.with_suffix(".tmp").write_bytes(whole[: len(whole) // 2])
+    began = int(metadata(whole)["epoch"])
+    served.start()
+    eventually(lambda: checkpoint.exists() and checkpoint.read_bytes() != whole)
+    assert served.stop(signal.SIGKILL) == []
+    resumed = eventually(lambda: served.queue.live()[1].get(run_id))
+    assert [point["epoch"] for point in resumed] == sorted({point["epoch"] for point in resumed})
+    assert int(metadata(checkpoint.read_bytes())["epoch"]) > began > 0, "it went on where it was"
+    checkpoint.write_bytes(whole[: len(whole) // 2])
     served.start()
     record = served.record(run_id)
-    assert [job.attempt for job in served.queue.jobs(("done",)) if job.run_id == run_id] == [2]
+    assert [job.attempt for job in served.queue.jobs(("done",)) if job.run_id == run_id] == [3]
     assert result_of(record.outcome) == result_of(train_undisturbed(run, served.cache))
+    assert list((served.directory / "checkpoints").iterdir()) == []
 
 
 def test_an_engine_told_to_end_takes_its_workers_along_and_gives_its_work_back(served):

@@ -135,6 +135,12 @@ class Engine:
                         f"store {self.directory}: is served by another engine already; use that one"
                     ) from error
                 time.sleep(TICK_S)
+            except (OSError, NotImplementedError) as error:
+                self.queue.close()
+                self.store.close()
+                raise StoreError(
+                    f"store {self.directory}: its file system has no locks ({error}); choose a local disk with --store"
+                ) from error
 
     def _recover(self) -> None:
         """Take over from an engine that died: sweep half files, finish what is stored, queue the rest again."""
