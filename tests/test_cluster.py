@@ -31,7 +31,7 @@ SAMPLE, JETS = "simulated-few", 6000
 LONG = {"dataset": SAMPLE, "model": "16-64-64-5", "batch_size": 256, "max_epochs": 800, "final_relu": False}
 SHORT = {"dataset": SAMPLE, "batch_size": 1024, "max_epochs": 2}
 # The real command and the real worker, only less patient.
-ENGINE = "from jsc_explore.jobs import members; members.SILENT_AFTER_S = 4.0; from jsc_explore.cli import main; main()"
+ENGINE = "from jsc_explore.jobs import members; members.SILENT_AFTER_S = 10.0; from jsc_explore.cli import main; main()"
 WORKER = (
     "import jsc_explore.training.train as train; train.CHECKPOINT_EVERY_S = 0.2; "
     "from distributed.cli.dask_worker import main; main()"
@@ -145,7 +145,7 @@ def test_a_cluster_that_shares_nothing_loses_nothing(room):
     eventually(lambda: room.processes["worker-a"].poll() is not None)
     eventually(lambda: any(job.attempt > 1 for job in room.queue.jobs(("running", "done"))))
     room.processes["worker-b"].send_signal(signal.SIGSTOP)
-    eventually(lambda: "worker worker-b: silent for over 4 s" in room.said())
+    eventually(lambda: "worker worker-b: silent for over 10 s" in room.said())
     room.processes["worker-b"].send_signal(signal.SIGCONT)
     eventually(lambda: room.said() == "")
 

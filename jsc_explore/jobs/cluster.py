@@ -224,7 +224,9 @@ class Cluster:
 
         async def ask() -> None:
             try:
-                self._seen = (await client.scheduler.identity(n_workers=-1))["workers"]
+                seen = (await client.scheduler.identity(n_workers=-1))["workers"]
+                if client is self._client:
+                    self._seen = seen
             except Exception as error:
                 log.debug("scheduler %s: %s", self.scheduler, error)
             finally:
