@@ -13,6 +13,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from jsc_explore.jobs.checkpoints import Checkpoints
 from jsc_explore.jobs.cluster import Cluster
 from jsc_explore.jobs.pack import StackPlan, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Job, Queue
+from jsc_explore.jobs.reserve import Reserve
 from jsc_explore.record import Outcome, Point, RunRecord
 from jsc_explore.store import Store
 
@@ -60,6 +62,10 @@ class Engine:
 
     def __init__(self, directory: Path, snapshot: Path | None, cluster: Cluster, device: str = "auto") -> None:
         self.directory, self.cluster, self.device = Path(directory), cluster, device
+        self.reserve = Reserve(self.directory / "reserve")
+        if self.directory.exists():
+            # One that died may have left the disk full: there must be room to open the databases.
+            self.reserve.give_up_if_full()
         self.store = Store(self.directory, snapshot)
         self.queue = Queue(self.directory)
         self._lock = FileLock(self.directory / "engine.lock", thread_local=False)
@@ -102,7 +108,9 @@ class Engine:
     def _tick(self) -> bool:
         """Do what is due; return whether anything is waiting or under way."""
         try:
-            self._take_events()
+            self._hear()
+            self._check_room()
+            self._advance()
             self._look()
             self._collect()
             self._save()
@@ -112,8 +120,12 @@ class Engine:
             return bool(self._stacks or self._unsaved or self.queue.has_waiting())
         except JscError as error:
             # A full disk or a locked database passes; what was not written is still in memory.
+            if str(error) != self._message:
+                log.error("%s", error)
             self._message = str(error)
-            log.error("%s", error)
+            self.reserve.give_up_if_full()
+            with suppress(JscError):
+                self._beat()
             self._stop.wait(RETRY_S)
             return True
 
@@ -160,7 +172,9 @@ class Engine:
 
     def _shut_down(self) -> None:
         try:
-            self._take_events()
+            self._hear()
+            self.reserve.give_up()
+            self._advance()
             self._save(force=True)
             under_way = [run_id for stack in self._stacks.values() for run_id in stack.jobs]
             self.queue.requeue([*under_way, *self._unsaved])
@@ -177,8 +191,14 @@ class Engine:
 
     # ---- what comes back
 
-    def _take_events(self) -> None:
-        """Enter what the workers sent; whatever cannot be written now stays and is tried again."""
+    def _check_room(self) -> None:
+        if not self.reserve.hold():
+            raise StoreError(
+                f"store {self.directory}: its disk is full; make room: what is trained waits in memory, nothing is lost"
+            )
+
+    def _hear(self) -> None:
+        """Take in what the workers sent."""
         while True:
             try:
                 event = self._events.get_nowait()
@@ -199,6 +219,9 @@ class Engine:
             self._steps |= dict.fromkeys(event["totals"], event["step"])
             for run_id in stack.told & set(stack.jobs) - set(event["totals"]):
                 self._drop(stack, run_id)
+
+    def _advance(self) -> None:
+        """Enter points and progress; what cannot be written now stays and is tried again."""
         self.queue.advance(self._points, self._progress)
         self._points, self._progress = [], {}
 
