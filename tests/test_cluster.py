@@ -27,15 +27,25 @@ from jsc_explore.store import Store
 
 ROOT = Path(__file__).parent.parent
 SAMPLE, JETS = "simulated-few", 6000
-# Long enough to be hit in the middle.
-LONG = {"dataset": SAMPLE, "model": "16-64-64-5", "batch_size": 256, "max_epochs": 800, "final_relu": False}
+# Trainings stand still at this epoch for as long as the brake is on: what is to hit them in the middle does.
+BRAKED_AT = 20
+LONG = {"dataset": SAMPLE, "model": "16-64-64-5", "batch_size": 256, "max_epochs": 40, "final_relu": False}
 SHORT = {"dataset": SAMPLE, "batch_size": 1024, "max_epochs": 2}
-# The real command and the real worker, only less patient.
+# The real command and the real worker, only less patient, and the worker with a brake.
 ENGINE = "from jsc_explore.jobs import members; members.SILENT_AFTER_S = 10.0; from jsc_explore.cli import main; main()"
-WORKER = (
-    "import jsc_explore.training.train as train; train.CHECKPOINT_EVERY_S = 0.2; "
-    "from distributed.cli.dask_worker import main; main()"
-)
+WORKER = f"""
+import pathlib, time
+import jsc_explore.training.train as train
+train.CHECKPOINT_EVERY_S = 0.0
+begin = train.StackTraining.on_train_epoch_start
+def braked(self):
+    while self.start_epoch + self.current_epoch == {BRAKED_AT} and pathlib.Path("../brake").exists():
+        time.sleep(0.02)
+    begin(self)
+train.StackTraining.on_train_epoch_start = braked
+from distributed.cli.dask_worker import main
+main()
+"""
 
 
 class Room:
@@ -86,6 +96,15 @@ class Room:
     def ask(self, *runs):
         return ask(self.store, self.queue, runs).run_ids
 
+    def brake(self, on):
+        (self.home / "brake").touch() if on else (self.home / "brake").unlink()
+
+    def stand(self, run_ids):
+        """Say whether these runs stand at the brake, their checkpoints saved."""
+        steps = self.steps()
+        saved = {path.stem for path in (self.home / "store" / "checkpoints").glob("*.safetensors")}
+        return set(run_ids) <= saved and all(steps.get(run_id, 0) >= 19 * BRAKED_AT for run_id in run_ids)
+
     def said(self):
         state = self.queue.engine()
         return state.message if state else ""
@@ -129,42 +148,48 @@ def room(tmp_path, jets_cache, monkeypatch):
     room.close()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_cluster_that_shares_nothing_loses_nothing(room):
     """One worker is killed, one stopped for longer than is waited for it, one comes late, the scheduler dies."""
-    runs = [RunConfig(**LONG, seed=seed) for seed in range(3)] + [RunConfig(**SHORT, seed=seed) for seed in range(4)]
+    long, short = [RunConfig(**LONG, seed=seed) for seed in range(2)], [RunConfig(**SHORT, seed=7)]
+    room.brake(on=True)
     room.start_engine()
     eventually(lambda: room.said() == f"waiting for the scheduler at {room.address}")
-    ids = room.ask(*runs)
+    ids, others = room.ask(*long), room.ask(*short)
     room.start_scheduler()
     eventually(lambda: room.said() == f"waiting for workers of the scheduler at {room.address}")
     for name in ("worker-a", "worker-b"):
         room.start_worker(name)
-    eventually(lambda: len(room.steps()) >= 2 and min(room.steps().values()) > 0)
-    assert room.said() == ""
+    eventually(lambda: room.stand(ids))
+    assert room.queue.states(others) in ({others[0]: "queued"}, {others[0]: "done"})
 
     room.processes["worker-a"].kill()
+    eventually(lambda: [job.attempt for job in room.queue.jobs() if job.run_id in ids].count(2) == 1)
     room.start_worker("worker-late")
-    eventually(lambda: room.processes["worker-a"].poll() is not None)
-    eventually(lambda: any(job.attempt > 1 for job in room.queue.jobs(("running", "done"))))
+    eventually(lambda: room.stand(ids))
     room.processes["worker-b"].send_signal(signal.SIGSTOP)
     eventually(lambda: "worker worker-b: silent for over 10 s" in room.said())
+    eventually(lambda: [job.attempt for job in room.queue.jobs() if job.run_id in ids] == [2, 2])
     room.processes["worker-b"].send_signal(signal.SIGCONT)
     eventually(lambda: room.said() == "")
+    room.brake(on=False)
+    eventually(lambda: room.ended(ids + others))
 
-    again = room.ask(RunConfig(**LONG, seed=9), RunConfig(**LONG, seed=10))
-    eventually(lambda: room.ended(ids))
-    eventually(lambda: any(room.steps().get(run_id) for run_id in again))
+    room.brake(on=True)
+    long.append(RunConfig(**LONG, seed=9))
+    ids += room.ask(long[-1])
+    eventually(lambda: room.stand(ids[-1:]))
     room.processes["scheduler"].kill()
     eventually(lambda: room.said() == f"waiting for the scheduler at {room.address}")
-    assert set(room.queue.states(again).values()) == {"queued"}
+    eventually(lambda: room.queue.states(ids[-1:]) == {ids[-1]: "queued"})
+    room.brake(on=False)
     room.start_scheduler()
     room.start_worker("worker-new")
-    eventually(lambda: room.ended(again))
+    eventually(lambda: room.ended(ids))
 
     assert room.store.refresh()
-    assert [part.rows for part in room.store.catalog.parts()] == [1] * len({*ids, *again}), "each was stored once"
-    for run in (runs[0], runs[1], runs[-1], RunConfig(**LONG, seed=9)):
+    assert [part.rows for part in room.store.catalog.parts()] == [1] * 4, "each was stored once"
+    for run in (*long, *short):
         record = room.store.record(run.run_id(data.digest(SAMPLE)), weights=True)
         assert result_of(record.outcome) | {"stack_size": 1} == result_of(train_undisturbed(run, room.cache))
     log = (room.home / "engine" / "log").read_text().splitlines()
@@ -249,22 +274,24 @@ def hosts():
     hosts.close()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_three_hosts_and_a_cut_wire(room, hosts):
     room.address = "tcp://10.77.0.1:8786"
     for host, names in enumerate((("scheduler", "engine"), ("worker-a",), ("worker-b",))):
         room.hosts |= dict.fromkeys(names, hosts.on(host))
     runs = [RunConfig(**LONG, seed=seed) for seed in range(2)]
+    room.brake(on=True)
     ids = room.ask(*runs)
     room.start_scheduler()
     room.start_engine()
     for name in ("worker-a", "worker-b"):
         room.start_worker(name)
-    eventually(lambda: len(room.steps()) == 2 and min(room.steps().values()) > 0)
+    eventually(lambda: room.stand(ids))
     hosts.run(0, "ip link set v1 down")
     eventually(lambda: "worker worker-a: silent" in room.said())
     eventually(lambda: any(job.attempt > 1 for job in room.queue.jobs(("queued", "running", "done"))))
     hosts.run(0, "ip link set v1 up")
+    room.brake(on=False)
     eventually(lambda: room.ended(ids))
     assert room.store.refresh()
     assert [part.rows for part in room.store.catalog.parts()] == [1, 1]

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from jsc_explore.training.header import metadata
@@ -112,7 +113,8 @@ class Checkpoints:
                 os.fsync(file.fileno())
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             reason = (error.strerror or str(error)).lower()
             return f"store {path.parent.parent}: checkpoints cannot be written ({reason}); make room"
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger("jsc_explore.engine")
@@ -43,7 +44,8 @@ class Reserve:
     def give_up(self) -> None:
         """Free the room."""
         self._held = False
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
     def _is_whole(self) -> bool:
         return self.path.exists() and self.path.stat().st_size == RESERVE_BYTES

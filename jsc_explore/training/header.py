@@ -14,8 +14,12 @@ def metadata(data: bytes) -> dict[str, str]:
         raise ValueError(f"{len(data)} bytes hold no header")
     begin = _LENGTH.size + _LENGTH.unpack_from(data)[0]
     header = json.loads(data[_LENGTH.size : begin])
-    said = header.pop("__metadata__", {})
-    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    try:
+        said = header.pop("__metadata__", {})
+        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+        told = {str(name): str(value) for name, value in said.items()}
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"a header that is none ({type(error).__name__})") from error
     if len(data) != begin + end:
         raise ValueError(f"{len(data)} bytes where the header says {begin + end}")
-    return {str(name): str(value) for name, value in said.items()}
+    return told
