@@ -182,6 +182,7 @@ def test_a_cluster_that_shares_nothing_loses_nothing(room):
     ids += room.ask(long[-1])
     eventually(lambda: room.stand(ids[-1:]))
     room.processes["scheduler"].kill()
+    room.processes["scheduler"].wait()
     eventually(lambda: room.said() == f"waiting for the scheduler at {room.address}")
     eventually(lambda: room.queue.states(ids[-1:]) == {ids[-1]: "queued"})
     room.brake(on=False)
@@ -289,7 +290,7 @@ def test_three_hosts_and_a_cut_wire(room, hosts):
     for run, name in zip(runs, ("worker-a", "worker-b"), strict=True):
         ids += room.ask(run)
         room.start_worker(name)
-        eventually(lambda: room.stand(ids))
+        eventually(lambda ids=ids: room.stand(ids))
     hosts.run(0, "ip link set v1 down")
     eventually(lambda: "worker worker-a: silent" in room.said())
     eventually(lambda: any(job.attempt > 1 for job in room.queue.jobs(("queued", "running", "done"))))

@@ -87,6 +87,8 @@ class Cluster:
 
         dask.config.set(_DASK)
         logging.getLogger("distributed").setLevel(logging.ERROR)
+        # That a scheduler has gone is said in one line below.
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         self._on_event = on_event
         if self.scheduler is None:
             self._local = _local_cluster(self.workers or os.cpu_count() or 1, self.keep_free)
