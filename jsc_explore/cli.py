@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsc_explore import __version__, cli_data, layers, paths
+from jsc_explore import __version__, cli_data, cli_handout, cli_import, layers, paths
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, expand_grid, format_value, parse_value
 from jsc_explore.errors import FieldError, JscError
 from jsc_explore.jobs import Job, Queue
@@ -345,6 +345,9 @@ def _parser() -> argparse.ArgumentParser:
     source = _command(commands, "data", None, "Fetch, simulate and check jets.")
     actions = source.add_subparsers(required=True, metavar="ACTION")
     cli_data.add_commands(actions, _command)
+
+    cli_handout.add_command(commands, _command)
+    cli_import.add_command(commands, _command)
 
     _command(commands, "verify", verify)
 

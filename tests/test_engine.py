@@ -73,6 +73,7 @@ class ScriptedCluster:
     def __init__(self, script, bulk_slots=1, keep_free=1):
         self.script, self.bulk_slots, self.keep_free = script, bulk_slots, keep_free
         self.stacks, self.tasks, self.closed, self.state = [], [], False, ""
+        self.scheduler = self.workers = None
 
     def start(self, on_event):
         self.emit = on_event

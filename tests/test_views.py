@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs import Job
 from jsc_explore.jobs.supervise import Supervisor
+from jsc_explore.seen.files import command
 from jsc_explore.store.slices import Between
 from jsc_explore.views import live, panels, resources, saved, url
 from jsc_explore.views.slicing import Slice
@@ -201,10 +202,10 @@ def test_a_filter_written_into_an_address_is_read_back(name, draw):
 
 def test_the_command_line_beside_a_cell_is_the_one_that_answers_it():
     run = RunConfig(model="16-32-5 act=tanh", learning_rate=1e-2, final_relu=False)
-    text = panels.command(run, [0, 1, 2])
+    text = command(run, [0, 1, 2])
     assert text == "jsc-explore train --model 16-32/tanh-5 --learning-rate 1e-2 --final-relu no --seeds 3"
-    assert panels.command(RunConfig(), [4, 5]) == "jsc-explore train --seed 4 --seeds 2"
-    assert panels.command(RunConfig(), [0, 7]) == "jsc-explore train --seed 0\njsc-explore train --seed 7"
+    assert command(RunConfig(), [4, 5]) == "jsc-explore train --seed 4 --seeds 2"
+    assert command(RunConfig(), [0, 7]) == "jsc-explore train --seed 0\njsc-explore train --seed 7"
 
 
 def view_of(**filters):

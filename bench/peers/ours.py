@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
+import numpy as np
 import torch
 from safetensors.torch import load
 
 from bench.peers import task
 from bench.peers.task import Task
 from jsc_explore.config import RunConfig
+from jsc_explore.data import Split
 from jsc_explore.jobs.pack import pack
 from jsc_explore.jobs.queue import BULK, Job
 from jsc_explore.record import Outcome, Point
@@ -174,9 +176,10 @@ def _serve(link: Connection, work: Task, runs: dict[str, RunConfig]) -> None:
 
 
 def _split(work: Task) -> DeviceSplit:
-    x, y = work.jets
-    few_x, few_y = x[:_EVALUATED], y[:_EVALUATED]
-    return DeviceSplit(x, y, few_x, few_y, few_x, few_y)
+    """Place the jets as a worker of the engine does."""
+    x, y = (part.numpy() for part in work.jets)
+    few = x[:_EVALUATED], y[:_EVALUATED]
+    return DeviceSplit.of(Split(x, y, *few, *few, np.zeros(16), np.ones(16), "mase", ""), torch.device("cpu"))
 
 
 def _parts(runs: Sequence[RunConfig]) -> list[dict[str, RunConfig]]:

@@ -6,8 +6,6 @@ import logging
 import os
 import queue as queues
 import signal
-import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -26,9 +24,11 @@ from jsc_explore.config import DEFAULTS, RECIPE_VERSION, RunConfig
 from jsc_explore.errors import JscError, StoreError
 from jsc_explore.jobs.checkpoints import Checkpoints
 from jsc_explore.jobs.cluster import Cluster
+from jsc_explore.jobs.gpu import gpu_bytes
 from jsc_explore.jobs.pack import StackPlan, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Job, Queue
 from jsc_explore.jobs.reserve import Reserve
+from jsc_explore.jobs.supervise import begin_compiling
 from jsc_explore.record import Outcome, Point, RunRecord
 from jsc_explore.store import Store
 
@@ -327,9 +327,14 @@ class Engine:
         if not waiting:
             return
         resumable = {job.run_id: self.checkpoints.epoch(job.run_id) for job in waiting}
-        for plan in pack(waiting, free, resumable):
+        for plan in pack(waiting, free, resumable, self._gpu_bytes()):
             if self.cluster.free(bulk=plan.priority == BULK):
                 self._submit(plan)
+
+    def _gpu_bytes(self) -> int | None:
+        """Return the memory of a GPU for each stack; None where workers have none or, far away, one not known here."""
+        memory = gpu_bytes(self.device) if self.cluster.scheduler is None else None
+        return memory and memory // ((self.cluster.workers or os.cpu_count() or 1) + self.cluster.keep_free)
 
     def _submit(self, plan: StackPlan) -> None:
         jobs = {job.run_id: job for job in plan.jobs}
@@ -366,21 +371,11 @@ def run_engine(
 ) -> None:
     """Serve a store in this process; SIGTERM and SIGINT end it in order."""
     if cluster.scheduler is None and device in ("auto", "cpu"):
-        _begin_compiling()
+        begin_compiling()
     engine = Engine(directory, snapshot, cluster, device)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())
     engine.serve(until_idle=until_idle, parent=parent)
-
-
-def _begin_compiling() -> None:
-    """Compile the kernel, where it never was: ten seconds of a core, while Dask starts and the workers import torch.
-
-    A process of its own, which imports no torch; the workers wait for its lock, and find all of it on the disk.
-    """
-    code = "from jsc_explore.training.kernel import kernel; kernel()"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    threading.Thread(target=process.wait, name="kernel", daemon=True).start()
 
 
 def _record(job: Job, outcome: Outcome) -> RunRecord:

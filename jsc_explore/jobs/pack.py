@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jsc_explore.jobs.queue import Job
-from jsc_explore.training.choice import why_not_kernel
+from jsc_explore.training.choice import gpu_replicas, why_not_kernel
 
 # Replicas that step together as one tensor share what it costs to launch a step; beyond this many their arithmetic
 # outweighs it, and a stack gains nothing more.
@@ -27,18 +27,23 @@ class StackPlan:
     priority: int
 
 
-def pack(jobs: Iterable[Job], slots: int, resumable: Mapping[str, int] | None = None) -> list[StackPlan]:
+def pack(
+    jobs: Iterable[Job], slots: int, resumable: Mapping[str, int] | None = None, gpu_bytes: int | None = None
+) -> list[StackPlan]:
     """Group waiting jobs, oldest first, into stacks for ``slots`` free workers, most urgent first.
 
     Only runs of one network, batch size and priority share a stack; ``resumable`` gives the epoch at which a run's
-    checkpoint stands, and runs in one stack stand at the same epoch.
+    checkpoint stands, and runs in one stack stand at the same epoch. ``gpu_bytes`` is the memory that each stack has on
+    a GPU, None where workers train on CPUs.
     """
     groups: dict[tuple[object, ...], list[Job]] = {}
     for job in sorted(jobs, key=lambda job: job.priority):
         key = (job.priority, *job.config.stack_key, (resumable or {}).get(job.run_id, 0))
         groups.setdefault(key, []).append(job)
     return [
-        StackPlan(tuple(part), group[0].priority) for group in groups.values() for part in _split(group, max(1, slots))
+        StackPlan(tuple(part), group[0].priority)
+        for group in groups.values()
+        for part in (_split(group, max(1, slots)) if gpu_bytes is None else _split_for_gpu(group, gpu_bytes))
     ]
 
 
@@ -56,3 +61,11 @@ def _split(group: Sequence[Job], slots: int) -> list[Sequence[Job]]:
     rows = count * group[0].config.batch_size
     parts = max(math.ceil(count / MAX_REPLICAS), min(slots, rows // SPLIT_ROWS, count), 1)
     return [ordered[part::parts] for part in range(parts)]
+
+
+def _split_for_gpu(group: Sequence[Job], gpu_bytes: int) -> list[Sequence[Job]]:
+    """Cut as little as memory allows: replicas train at once, and those that end leave their place to none idle."""
+    ordered = sorted(group, key=lambda job: (job.config.seed, -job.config.max_epochs))
+    parts = math.ceil(len(group) / gpu_replicas(group[0].config, gpu_bytes))
+    cuts = [part * len(group) // parts for part in range(parts + 1)]
+    return [ordered[start:stop] for start, stop in itertools.pairwise(cuts)]

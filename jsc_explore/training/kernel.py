@@ -25,14 +25,13 @@ import numpy as np
 from numba import __version__, config, float32, float64, int8, int32, int64, njit
 
 from jsc_explore.paths import cache_dir
-from jsc_explore.training.kernel_elements import activate, activate_backward, drop, entropy, update
-from jsc_explore.training.kernel_inner import ONE, ZERO, column, inner, masked
+from jsc_explore.training.kernel_elements import activate, activate_backward, drop, drop_backward, entropy, update
+from jsc_explore.training.kernel_inner import ONE, ZERO, column, floor_of, inner
 from jsc_explore.training.kernel_linear import linear_forward, linear_input, linear_weights
 from jsc_explore.training.kernel_norm import norm_backward, norm_forward
 from jsc_explore.training.program import (
     ACTIVATIONS,
     CLASSES,
-    DELTAS,
     DROPOUT,
     GRADIENT,
     HAS_BIAS,
@@ -50,6 +49,7 @@ from jsc_explore.training.program import (
     RUNNING_AT,
     SAVED,
     SAVED_AT,
+    SUMS,
     WEIGHTS,
     WEIGHTS_AT,
 )
@@ -78,15 +78,13 @@ def _forward(ops, layers, a, places, stride, blocks, count, tail, training, fact
     for k in range(layers):
         kind, inputs, outputs = column(ops, k, KIND), column(ops, k, INPUTS), column(ops, k, OUTPUTS)
         x, y = acts + column(ops, k, IN_AT) * stride, acts + column(ops, k, OUT_AT) * stride
-        at, relu = item(places, WEIGHTS) + column(ops, k, WEIGHTS_AT), column(ops, k, HAS_RELU) != 0
+        at, floor = item(places, WEIGHTS) + column(ops, k, WEIGHTS_AT), floor_of(column(ops, k, HAS_RELU) != 0)
         if kind == LINEAR:
-            linear_forward(a, at, inputs, outputs, x, y, stride, blocks, relu)
+            linear_forward(a, at, inputs, outputs, x, y, stride, blocks, floor)
         elif kind == NORM:
-            running, saved = (
-                item(places, RUNNING) + column(ops, k, RUNNING_AT),
-                item(places, SAVED) + column(ops, k, SAVED_AT),
-            )
-            norm_forward(a, at, inputs, running, saved, x, y, stride, blocks, count, tail, training, relu)
+            running, saved = item(places, RUNNING) + column(ops, k, RUNNING_AT), item(places, SAVED)
+            saved, sums = saved + column(ops, k, SAVED_AT), item(places, SUMS)
+            norm_forward(a, at, inputs, running, saved, sums, x, y, stride, blocks, count, tail, training, floor)
         elif kind != DROPOUT:
             activate(a, kind, x, y, inputs * stride)
         elif training:
@@ -98,35 +96,30 @@ def _forward(ops, layers, a, places, stride, blocks, count, tail, training, fact
 
 
 @inner
-def _backward(ops, layers, a, places, wide, stride, blocks, count, tail, factors, factors_end):
-    """Go back through the layers; gradients of outputs and inputs take turns in the two halves of the deltas."""
+def _backward(ops, layers, a, places, stride, blocks, count, tail, factors, factors_end):
+    """Go back through the layers.
+
+    The gradient of an activation takes its place, as soon as that has been read for the last time: a batch and its
+    gradients so fit into the nearest cache. Who writes a gradient applies the ReLU that made the activation.
+    """
     acts, step = item(places, ACTIVATIONS), item(places, GRADIENT) - item(places, WEIGHTS)
     for k in range(layers - 1, -1, -1):
-        kind, inputs, outputs, deep = (
-            column(ops, k, KIND),
-            column(ops, k, INPUTS),
-            column(ops, k, OUTPUTS),
-            column(ops, k, NEEDS_INPUT) != 0,
-        )
-        x, y = acts + column(ops, k, IN_AT) * stride, acts + column(ops, k, OUT_AT) * stride
-        at, relu = item(places, WEIGHTS) + column(ops, k, WEIGHTS_AT), column(ops, k, HAS_RELU) != 0
-        d, dx = item(places, DELTAS) + (k % 2) * wide * stride, item(places, DELTAS) + ((k + 1) % 2) * wide * stride
+        kind, inputs, outputs = column(ops, k, KIND), column(ops, k, INPUTS), column(ops, k, OUTPUTS)
+        x, d = acts + column(ops, k, IN_AT) * stride, acts + column(ops, k, OUT_AT) * stride
+        at, deep = item(places, WEIGHTS) + column(ops, k, WEIGHTS_AT), column(ops, k, NEEDS_INPUT) != 0
+        floor = floor_of(k > 0 and column(ops, max(k - 1, 0), HAS_RELU) != 0)
         if kind == LINEAR:
-            if relu:
-                for o in range(0, outputs * stride, stride):
-                    for i in range(o, o + blocks * WIDTH, WIDTH):
-                        masked(a, y + i, d + i, fill(ZERO))
             linear_weights(a, at + step, inputs, outputs, x, d, stride, blocks, column(ops, k, HAS_BIAS) != 0)
             if deep:
-                linear_input(a, at, inputs, outputs, d, dx, stride, blocks)
+                linear_input(a, at, inputs, outputs, x, d, stride, blocks, floor)
         elif kind == NORM:
-            saved = item(places, SAVED) + column(ops, k, SAVED_AT)
-            norm_backward(a, at, at + step, inputs, saved, x, y, d, dx, stride, blocks, count, tail, relu, deep)
+            saved, sums = item(places, SAVED) + column(ops, k, SAVED_AT), item(places, SUMS)
+            norm_backward(a, at, at + step, inputs, saved, sums, x, d, stride, blocks, count, tail, floor, deep)
         elif kind == DROPOUT:
             factors_end -= count * inputs
-            drop(a, factors, factors_end, inputs, count, d, dx, stride)
+            drop_backward(a, factors, factors_end, inputs, count, x, d, stride, floor)
         else:
-            activate_backward(a, kind, x, y, d, dx, inputs * stride)
+            activate_backward(a, kind, x, d, inputs * stride, floor)
 
 
 @inner
@@ -143,7 +136,7 @@ def _gather(a, to, labels, stride, x, y, order, begin, blocks, first, last):
 
 _ROWS, _FLOATS = (float32[::1], int8[::1], int32[::1]), float32[::1]
 _TRAIN = (
-    int64[:, ::1], _FLOATS, int64[::1], int64, int64, *_ROWS, int64, int64, int64, int64,
+    int64[:, ::1], _FLOATS, int64[::1], int64, *_ROWS, int64, int64, int64, int64,
     int64, _FLOATS, _FLOATS, _FLOATS, float32, float32, _FLOATS, _FLOATS, _FLOATS,
 )  # fmt: skip
 _EVALUATE = (
@@ -152,14 +145,13 @@ _EVALUATE = (
 
 
 def _train(
-    table, arena, parts, wide, stride, features, classes, rows_in_order, rows, start, stop, batch,
+    table, arena, parts, stride, features, classes, rows_in_order, rows, start, stop, batch,
     kind, rates, scales, corrections, momentum, decay, drawn, losses, hits,
 ):  # fmt: skip
     ops, layers, a, places, factors = address(table), table.shape[0], address(arena), address(parts), address(drawn)
     x, y, order = address(features), address(classes), address(rows_in_order)
     acts, labels, final = item(places, ACTIVATIONS), item(places, LABELS), layers - 1
-    z0 = acts + column(ops, final, OUT_AT) * stride
-    d0 = item(places, DELTAS) + (final % 2) * wide * stride
+    z, floor = acts + column(ops, final, OUT_AT) * stride, floor_of(column(ops, final, HAS_RELU) != 0)
     drops, factors_at = 0, 0
     for k in range(layers):
         if column(ops, k, KIND) == DROPOUT:
@@ -173,9 +165,9 @@ def _train(
         soon = begin + max(count, 64)
         _gather(a, acts, labels, stride, x, y, order, begin, blocks, soon, min(soon + count, rows))
         _forward(ops, layers, a, places, stride, blocks, count, tail, True, factors, factors_at)
-        loss, hit = entropy(a, z0, d0, labels, stride, blocks, count, tail)
+        loss, hit = entropy(a, z, labels, stride, blocks, count, tail, floor)
         factors_at += drops * count
-        _backward(ops, layers, a, places, wide, stride, blocks, count, tail, factors, factors_at)
+        _backward(ops, layers, a, places, stride, blocks, count, tail, factors, factors_at)
         at = step - start
         update(a, places, kind, rates[at], scales[at], corrections[at], momentum, decay)
         losses[at], hits[at] = loss, hit

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from jsc_explore.training.kernel_inner import HALF, ONE, TWO, ZERO, clip, inline, inner
+from jsc_explore.training.kernel_inner import HALF, ONE, TWO, ZERO, clip, gated, inline, inner
 from jsc_explore.training.program import (
     ADAMW,
-    CLASSES,
     FIRST,
     GRADIENT,
     LEAKY,
@@ -90,16 +89,17 @@ def activate(a, kind, x, y, size):
 
 
 @inner
-def activate_backward(a, kind, x, y, d, dx, size):
-    """Write the gradient of an activation's inputs from that of its outputs."""
+def activate_backward(a, kind, x, d, size, floor):
+    """Write the gradient of an activation's inputs in their place; ``d`` is that of its outputs."""
     zero, one = fill(ZERO), fill(ONE)
     for i in range(0, size, WIDTH):
-        u, v, slope = load(a, x + i), load(a, y + i), one
+        u, slope = load(a, x + i), one
         if kind == RELU:
-            slope = choose(v > zero, one, zero)
+            slope = choose(u > zero, one, zero)
         elif kind == LEAKY:
             slope = choose(u > zero, one, fill(LEAK))
         elif kind == TANH:
+            v = one - fill(TWO) / (exponential(fill(TWO) * u) + one)
             slope = one - v * v
         elif kind == SILU:
             s = _sigmoid(u)
@@ -107,7 +107,7 @@ def activate_backward(a, kind, x, y, d, dx, size):
         else:
             share, density = _gauss(u)
             slope = share + u * density
-        store(a, dx + i, load(a, d + i) * slope)
+        store(a, x + i, gated(u, floor, load(a, d + i) * slope))
 
 
 @inner
@@ -122,38 +122,52 @@ def drop(a, factors, at, width, count, x, y, stride):
 
 
 @inner
-def entropy(a, z0, d0, labels, stride, blocks, count, tail):
-    """Softmax and cross-entropy: write the gradient of the mean loss, return the mean loss and the number of hits."""
+def drop_backward(a, factors, at, width, count, x, d, stride, floor):
+    """Write the gradient of dropout's inputs in their place."""
+    for i in range(0, width * stride, WIDTH):
+        store(a, x + i, gated(load(a, x + i), floor, fill(ONE)))
+    drop(a, factors, at, width, count, x, x, stride)
+    for i in range(0, width * stride, WIDTH):
+        store(a, x + i, load(a, x + i) * load(a, d + i))
+
+
+@inline
+def entropy(a, z, labels, stride, blocks, count, tail, floor):
+    """Softmax and cross-entropy: write the gradient of the mean loss in place of the logits, which a ReLU may have cut
+    off at the floor; return the mean loss and the number of hits.
+    """
     one, zero, share = fill(ONE), fill(ZERO), fill(ONE / np.float32(count))
-    losses, hits = zero, zero
-    for block in range(blocks):
-        i = block * WIDTH
+    second, third, fourth = fill(ONE), fill(TWO), fill(np.float32(3))
+    fifth, losses, hits = fill(np.float32(4)), zero, zero
+    last, z1, z2, z3, z4 = (blocks - 1) * WIDTH, z + stride, z + 2 * stride, z + 3 * stride, z + 4 * stride
+    for i in range(0, blocks * WIDTH, WIDTH):
         label, valid = load(a, labels + i), one
-        if block == blocks - 1:
+        if i == last:
             valid = tail
-        peak, guess = load(a, z0 + i), zero
-        for c in range(1, CLASSES):
-            z = load(a, z0 + c * stride + i)
-            higher = z > peak
-            peak, guess = choose(higher, z, peak), choose(higher, fill(np.float32(c)), guess)
-        mass, own = zero, zero
-        for c in range(CLASSES):
-            z = load(a, z0 + c * stride + i) - peak
-            e = exponential(z)
-            mass, own = mass + e, choose(label == fill(np.float32(c)), z, own)
-            store(a, d0 + c * stride + i, e)
+        # Five classes, held in registers throughout.
+        u0, u1, u2, u3, u4 = load(a, z + i), load(a, z1 + i), load(a, z2 + i), load(a, z3 + i), load(a, z4 + i)
+        peak, guess = choose(u1 > u0, u1, u0), choose(u1 > u0, one, zero)
+        peak, guess = choose(u2 > peak, u2, peak), choose(u2 > peak, third, guess)
+        peak, guess = choose(u3 > peak, u3, peak), choose(u3 > peak, fourth, guess)
+        peak, guess = choose(u4 > peak, u4, peak), choose(u4 > peak, fifth, guess)
+        is0, is1, is2, is3, is4 = label == zero, label == second, label == third, label == fourth, label == fifth
+        own = choose(is1, u1, choose(is2, u2, choose(is3, u3, choose(is4, u4, u0)))) - peak
+        e0, e1, e2 = exponential(u0 - peak), exponential(u1 - peak), exponential(u2 - peak)
+        e3, e4 = exponential(u3 - peak), exponential(u4 - peak)
+        mass = e0 + e1 + e2 + e3 + e4
         weight = share * valid
         scale = weight / mass
-        for c in range(CLASSES):
-            to = d0 + c * stride + i
-            target = choose(label == fill(np.float32(c)), weight, zero)
-            store(a, to, load(a, to) * scale - target)
+        store(a, z + i, gated(u0, floor, e0 * scale - choose(is0, weight, zero)))
+        store(a, z1 + i, gated(u1, floor, e1 * scale - choose(is1, weight, zero)))
+        store(a, z2 + i, gated(u2, floor, e2 * scale - choose(is2, weight, zero)))
+        store(a, z3 + i, gated(u3, floor, e3 * scale - choose(is3, weight, zero)))
+        store(a, z4 + i, gated(u4, floor, e4 * scale - choose(is4, weight, zero)))
         losses = fused(logarithm(mass) - own, valid, losses)
         hits = fused(choose(guess == label, one, zero), valid, hits)
     return total(losses) / np.float32(count), total(hits)
 
 
-@inner
+@inline
 def update(a, places, kind, rate, scale, correction, momentum, decay):
     """Take one optimizer step; ``scale`` is Adam's corrected rate, ``correction`` 1/sqrt(1 - beta2**t)."""
     w0, g0, m0, v0 = item(places, WEIGHTS), item(places, GRADIENT), item(places, FIRST), item(places, SECOND)

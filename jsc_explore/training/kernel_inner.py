@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from jsc_explore.training.program import COLUMNS
-from jsc_explore.training.simd import WIDTH, choose, fill, item, load, store
+from jsc_explore.training.simd import WIDTH, choose, fill, item
 
 ZERO, ONE, TWO, HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)
 _LOWEST = np.float32(-np.inf)
@@ -48,8 +48,6 @@ def clip(x, floor):
 
 
 @inline
-def masked(a, y, d, floor):
-    """Return the gradient at ``d`` as far as its ReLU, if one follows, let its input pass; keep it so."""
-    u = choose(load(a, y) > floor, load(a, d), fill(ZERO))
-    store(a, d, u)
-    return u
+def gated(y, floor, d):
+    """Return the gradient as far as the ReLU that made the activation ``y`` let it pass."""
+    return choose(y > floor, d, fill(ZERO))

@@ -14,6 +14,7 @@ from torch import Tensor
 from jsc_explore.config import RunConfig
 from jsc_explore.training import program as parts
 from jsc_explore.training.kernel import kernel
+from jsc_explore.training.memory import aligned
 from jsc_explore.training.metrics import Scores
 from jsc_explore.training.optimizers import BETA1, BETA2
 from jsc_explore.training.plan import Chunk
@@ -37,9 +38,9 @@ class KernelReplicas(Replicas):
         super().__init__(runs, data)
         self._kernel, self._program = kernel(), program(runs[0].network)
         self._places = self._program.places(self.batch_size)
-        self._arena = np.zeros(self._places[parts.END], np.float32)
+        self._arena = aligned(int(self._places[parts.END]), np.float32)
         self._evaluation_places = self._program.places(EVALUATION_ROWS)
-        self._evaluation_arena = np.zeros(self._evaluation_places[parts.END], np.float32)
+        self._evaluation_arena = aligned(int(self._evaluation_places[parts.END]), np.float32)
         self._labels: dict[tuple[int, int], tuple[Tensor, NDArray[np.int8]]] = {}
         self._orders: dict[int, NDArray[np.int32]] = {}
 
@@ -88,12 +89,13 @@ class KernelReplicas(Replicas):
         rates = self.rates[chunk.start : chunk.stop, row].astype(np.float32)
         # Bias corrections in float64: 1 - 0.999**t loses four digits in float32 at small t.
         t = float(optimizer.t[row]) + np.arange(1, len(rates) + 1)
-        scales = (rates.astype(np.float64) / (1 - BETA1**t)).astype(np.float32)
-        corrections = (1 / np.sqrt(1 - BETA2**t)).astype(np.float32)
+        # Powers that no longer change the difference are cut off: their underflow took as long as half the training.
+        scales = (rates.astype(np.float64) / (1 - BETA1 ** np.minimum(t, 400))).astype(np.float32)
+        corrections = (1 / np.sqrt(1 - BETA2 ** np.minimum(t, 40_000))).astype(np.float32)
         for start, stop, factors in self._pieces(row, chunk):
             piece = slice(start - chunk.start, stop - chunk.start)
             self._kernel.train(
-                self._program.table, self._arena, self._places, self._program.widest, stride_of(self.batch_size),
+                self._program.table, self._arena, self._places, stride_of(self.batch_size),
                 self.data.train_x.numpy().reshape(-1), self._narrow(self.data.train_y), self._orders[run.seed],
                 len(self.data.train_y), start, stop, self.batch_size,
                 _KINDS[run.optimizer], rates[piece], scales[piece], corrections[piece],

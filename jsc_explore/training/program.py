@@ -16,7 +16,7 @@ LINEAR, NORM, DROPOUT, RELU, LEAKY, TANH, SILU, GELU = range(8)
 KIND, INPUTS, OUTPUTS, WEIGHTS_AT, RUNNING_AT, SAVED_AT, IN_AT, OUT_AT, HAS_RELU, NEEDS_INPUT, HAS_BIAS = range(11)
 COLUMNS = 11
 # Parts of the arena.
-WEIGHTS, GRADIENT, FIRST, SECOND, RUNNING, SAVED, ACTIVATIONS, DELTAS, LABELS, END = range(10)
+WEIGHTS, GRADIENT, FIRST, SECOND, RUNNING, SAVED, ACTIVATIONS, LABELS, SUMS, END = range(10)
 ADAM, ADAMW, SGD = range(3)
 CLASSES = 5
 
@@ -58,8 +58,8 @@ class Program:
             self.running,
             self.saved,
             self.rows * stride,
-            2 * self.widest * stride,
             stride,
+            2 * padded(self.widest) * WIDTH,
         ]
         return np.cumsum([0, *sizes], dtype=np.int64)
 
@@ -68,7 +68,7 @@ def stride_of(batch: int) -> int:
     """Return the distance of two rows of activations, in float32.
 
     A vector more than needed: rows a power of two apart fall on the same places of the cache and of the store buffer,
-    where they wait for each other (batch 256: 26 ns a jet without, XX with).
+    where they wait for each other.
     """
     return padded(batch) + WIDTH
 

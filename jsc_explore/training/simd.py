@@ -307,9 +307,3 @@ def logarithm(typing: Any, a: Any) -> Any:
         return builder.select(unordered, args[0], value)
 
     return vector(vector), build
-
-
-def _even_odd(builder: Any, a: Any, b: Any, offset: int) -> Any:
-    count = a.type.count
-    picks = [offset + 2 * lane for lane in range(count)]
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT, count), picks))

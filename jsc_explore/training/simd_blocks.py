@@ -11,71 +11,47 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from jsc_explore.training.simd import FAST, FLOAT, INT, INTEGERS, ROW, VECTOR, WIDTH, vector
+from jsc_explore.training.simd import FAST, INT, ROW, VECTOR, WIDTH
 
 
-def _shared_sums(builder: Any, parts: list[Any], count: int) -> list[Any]:
-    """Add up the lanes of ``count`` vectors, sharing the additions; the sums lie in order in the vectors returned."""
-    while len(parts) * WIDTH > max(count, WIDTH):
-        parts = [_pairs(builder, one, two) for one, two in zip(parts[::2], parts[1::2], strict=True)]
-    while parts[0].type.count * len(parts) > count:
-        half = parts[0].type.count // 2
-        none = ir.Constant(parts[0].type, ir.Undefined)
-        whole = _pairs(builder, parts[0], none)
-        lanes_ = ir.Constant(ir.VectorType(INT, half), list(range(half)))
-        parts = [builder.shuffle_vector(whole, none, lanes_)]
-    return parts
+def summed(builder: Any, parts: list[Any]) -> list[Any]:
+    """Add up the lanes of four or ``WIDTH`` vectors or more, sharing the additions; the sums come in order.
+
+    Every shuffle is one that stays within, or moves, groups of four lanes: wide machines have no cheaper ones.
+    """
+    four = range(0, WIDTH, 4)
+    parts = _added(builder, parts, [q + i for q in four for i in (0, WIDTH, 1, WIDTH + 1)], 2)
+    parts = _added(builder, parts, [q + i for q in four for i in (0, 1, WIDTH, WIDTH + 1)], 2)
+    groups = WIDTH // 4
+    while groups > 1 and len(parts) > 1:
+        parts, groups = _added(builder, parts, _even_groups(), 4), groups // 2
+    if groups == 1:
+        return parts
+    # Fewer sums than lanes: what is left of each lies in several groups of four.
+    (whole,) = parts
+    while (half := whole.type.count // 2) >= 4:
+        low, high = (_shuffled(builder, whole, whole, list(range(first, first + half))) for first in (0, half))
+        whole = builder.fadd(low, high, flags=FAST)
+    return [whole]
 
 
-def _pairs(builder: Any, a: Any, b: Any) -> Any:
-    """Return the sums of neighbouring lanes, first those of ``a``, then those of ``b``."""
-    count = a.type.count
-    even, odd = (
-        builder.shuffle_vector(
-            a, b, ir.Constant(ir.VectorType(INT, count), [first + 2 * lane for lane in range(count)])
+def _added(builder: Any, parts: list[Any], picks: list[int], step: int) -> list[Any]:
+    """Add what ``picks`` takes of each pair of vectors to what lies ``step`` lanes further."""
+    return [
+        builder.fadd(
+            _shuffled(builder, a, b, picks), _shuffled(builder, a, b, [pick + step for pick in picks]), flags=FAST
         )
-        for first in (0, 1)
-    )
-    return builder.fadd(even, odd, flags=FAST)
+        for a, b in zip(parts[::2], parts[1::2], strict=True)
+    ]
 
 
-def _store_fours(context: Any, builder: Any, signature: Any, args: Any, values: Any, stride: Any) -> Any:
-    """Write the lane sums of ``values``, four in a row, rows ``stride`` apart."""
-    sums = _shared_sums(builder, list(values), len(values))
-    data = args[0]
-    long, four, row = ir.IntType(64), ir.VectorType(FLOAT, 4), 0
-    for part in sums:
-        for first in range(0, part.type.count, 4):
-            picks = ir.Constant(ir.VectorType(INT, 4), list(range(first, first + 4)))
-            value = builder.shuffle_vector(part, ir.Constant(part.type, ir.Undefined), picks)
-            place = builder.add(args[1], builder.mul(stride, long(row)))
-            builder.store(value, builder.bitcast(builder.gep(data, [place]), four.as_pointer()), align=4)
-            row += 1
-    return context.get_dummy_value()
+def _even_groups() -> list[int]:
+    """Return the lanes of every other group of four of two vectors."""
+    return [first + lane for first in range(0, 2 * WIDTH, 8) for lane in range(4)]
 
 
-@intrinsic
-def store_four(typing: Any, array: Any, offset: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """Write the lane sums of four vectors to ``array[offset : offset + 4]``."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _store_fours(context, builder, signature, args, args[2:], ir.IntType(64)(4))
-
-    return types.void(array, types.intp, *[vector] * 4), build
-
-
-@intrinsic
-def store_sixteen(
-    typing: Any, array: Any, offset: Any, stride: Any,
-    a0: Any, a1: Any, a2: Any, a3: Any, b0: Any, b1: Any, b2: Any, b3: Any,
-    c0: Any, c1: Any, c2: Any, c3: Any, d0: Any, d1: Any, d2: Any, d3: Any,
-) -> Any:  # fmt: skip
-    """Write the lane sums of sixteen vectors, four in a row; rows lie ``stride`` apart from ``offset`` on."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _store_fours(context, builder, signature, args, args[3:], args[2])
-
-    return types.void(array, types.intp, types.intp, *[vector] * 16), build
+def _shuffled(builder: Any, a: Any, b: Any, picks: list[int]) -> Any:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT, len(picks)), picks))
 
 
 @intrinsic
@@ -107,17 +83,34 @@ def store_transposed(typing: Any, source: Any, rows: Any, start: Any, target: An
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Transpose a square of vectors: swap blocks of half the size between rows that far apart, then of a quarter, …"""
-    size, distance = len(rows), len(rows) // 2
-    while distance:
-        done = list(rows)
-        for i in range(size):
-            if i & distance:
-                continue
-            low = [lane if not lane & distance else size + lane - distance for lane in range(size)]
-            high = [lane + distance if not lane & distance else size + lane for lane in range(size)]
-            one, two = rows[i], rows[i + distance]
-            done[i] = builder.shuffle_vector(one, two, ir.Constant(INTEGERS, low))
-            done[i + distance] = builder.shuffle_vector(one, two, ir.Constant(INTEGERS, high))
-        rows, distance = done, distance // 2
-    return rows
+    """Transpose a square of vectors: first within groups of four rows and four lanes, then the groups."""
+    four, blocks = range(0, WIDTH, 4), []
+    for first in range(0, WIDTH, 4):
+        low, high = (
+            [
+                _shuffled(
+                    builder, rows[row], rows[row + 1], [q + i + lane for q in four for i in (0, WIDTH, 1, WIDTH + 1)]
+                )
+                for row in (first, first + 2)
+            ]
+            for lane in (0, 2)
+        )
+        blocks.append(
+            [
+                _shuffled(builder, pair[0], pair[1], [q + i + lane for q in four for i in (0, 1, WIDTH, WIDTH + 1)])
+                for pair in (low, high)
+                for lane in (0, 2)
+            ]
+        )
+    columns = [_groups_transposed(builder, [block[column] for block in blocks]) for column in range(4)]
+    return [columns[column % 4][column // 4] for column in range(WIDTH)]
+
+
+def _groups_transposed(builder: Any, vectors: list[Any]) -> list[Any]:
+    """Transpose a square of groups of four lanes."""
+    if len(vectors) == 1:
+        return vectors
+    pairs = list(zip(vectors[::2], vectors[1::2], strict=True))
+    even = _groups_transposed(builder, [_shuffled(builder, a, b, _even_groups()) for a, b in pairs])
+    odd = _groups_transposed(builder, [_shuffled(builder, a, b, [i + 4 for i in _even_groups()]) for a, b in pairs])
+    return [group for pair in zip(even, odd, strict=True) for group in pair]

@@ -28,6 +28,8 @@ from jsc_explore.training.step import Batch, Settings, State, Step
 # and below what the C library gives back to the system each time (40,000 rows of jsc-conv, five replicas: 0.47 s in
 # blocks of 4,096, 0.79 s in blocks of 16,384, 0.3 s of it page faults).
 _EVAL_ROWS = 4_096
+# A GPU has no such cache, and each block is a dozen launches; of jsc-conv these rows are about 0.3 GB. Not measured.
+_EVAL_ROWS_ON_GPU = 65_536
 
 
 class Stack(Replicas):
@@ -102,7 +104,8 @@ class Stack(Replicas):
         replicas = len(flat)
         loss = torch.zeros(replicas, dtype=torch.float64, device=self.device)
         confusion = torch.zeros(replicas, 5, 5, dtype=torch.int64, device=self.device)
-        for start in range(0, len(y), rows := max(1024, _EVAL_ROWS // replicas)):
+        at_once = _EVAL_ROWS if self.device.type == "cpu" else _EVAL_ROWS_ON_GPU
+        for start in range(0, len(y), rows := max(1024, at_once // replicas)):
             part = y[start : start + rows]
             logits = self.logits(x[start : start + rows], flat, running)
             each = functional.cross_entropy(logits.flatten(0, 1), part.repeat(replicas), reduction="none")

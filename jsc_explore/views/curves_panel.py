@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import streamlit as st
 
-from jsc_explore.analysis.cells import Cell, in_order
-from jsc_explore.charts.curves import (
-    HEIGHT,
-    ZOOM,
-    Look,
-    curve_figure,
-    curve_tables,
-    quantities_of,
-    share_below_zero,
-    value_range,
-)  # fmt: skip
-from jsc_explore.charts.figure import Figure
-from jsc_explore.charts.style import BANDS, COLOUR_BY, HALL_SIZE, PROGRESS, SHOWN, TOGETHER
-from jsc_explore.config import FIELDS, format_number, format_value
-from jsc_explore.store.slices import Points
-from jsc_explore.views import grid_panel, lines, url
+from jsc_explore.analysis.cells import Cell
+from jsc_explore.charts.curves import HEIGHT, ZOOM
+from jsc_explore.charts.style import BANDS, COLOUR_BY, PROGRESS, SHOWN, TOGETHER
+from jsc_explore.config import FIELDS
+from jsc_explore.seen import curves
+from jsc_explore.seen.curves import LOG_FROM_EPOCHS, Panels
+from jsc_explore.views import grid_panel, imported_door, resources, url
+from jsc_explore.views.reading import KeptReader
 from jsc_explore.views.slicing import Slice
 
-# From here on a linear axis hides the first epoch, in which most of the learning happens.
-LOG_FROM_EPOCHS = 20
 CURVES_KEY = "curves"
-
-
-@dataclass(frozen=True)
-class Panels:
-    """The drawn charts with their titles (one, without a title, where there are no panels), and what must be said."""
-
-    figures: list[tuple[str, Figure]]
-    notes: list[str]
-    cells: int
 
 
 def controls() -> None:
@@ -84,6 +63,7 @@ def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> N
         # As high as the chart that will stand here: nothing jumps when it does.
         with st.container(height=HEIGHT + 60, border=False):
             st.info(_why_empty(cells), icon=":material/show_chart:")
+            imported_door.draw()
         return
     columns = st.columns(min(2, len(drawn.figures))) if len(drawn.figures) > 1 else [st.container()]
     for i, (title, figure) in enumerate(drawn.figures):
@@ -102,7 +82,10 @@ def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> N
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.session_state["zoom"]:
             st.button("Zoom out", icon=":material/zoom_out_map:", key="zoom_out", on_click=_unzoom)
-        st.caption(_legend(view) + "".join(f" {note}." for note in drawn.notes))
+        imported_door.draw()
+        st.caption(
+            curves.legend(st.session_state, imported_door.any_drawn()) + "".join(f" {note}." for note in drawn.notes)
+        )
 
 
 def _why_empty(cells: Sequence[Cell]) -> str:
@@ -115,92 +98,7 @@ def _why_empty(cells: Sequence[Cell]) -> str:
 
 def panels(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]], ground: str) -> Panels:
     """Return the charts to draw: one, or one for each value of the field chosen under Panels by."""
-    state = st.session_state
-    chosen = grid_panel.chosen_of(cells)
-    drawn = lines.choose(
-        view, cells, chosen, state["colour"], state["dash"] if state["show"] not in TOGETHER else url.NONE
-    )
-    table = lines.live_points(cells, live)
-    quantities = quantities_of(state["show"])
-    picked, behind = lines.points(view, drawn, state["along"], quantities, state["zoom"], table)
-    if not picked.means.num_rows and not behind.means.num_rows:
-        return Panels([], [], 0)
-    look = _look(view, drawn, ground)
-    titled: list[tuple[str, set[str] | None]] = [("", None)]
-    if state["panels"] != url.NONE:
-        field = state["panels"]
-        owners: dict[Any, set[str]] = {}
-        for config in (*drawn.configs, *drawn.context):
-            owners.setdefault(config.fields[field], set()).add(config.config_id)
-        shown = {config.fields[field] for config in drawn.configs} or set(owners)
-        titled = [
-            (f"{FIELDS[field].label}: {format_value(field, value)}", owners[value]) for value in in_order(field, shown)
-        ]
-    tables = [_tables(picked, behind, drawn, look, only) for _, only in titled]
-    fixed = Look(**{**look.__dict__, "y_range": value_range(tables, look)})
-    height = HEIGHT if len(titled) == 1 else HEIGHT * 0.7
-    figures = [
-        (title, curve_figure(part, drawn.groups, drawn.dashes, fixed, height))
-        for (title, _), part in zip(titled, tables, strict=True)
-    ]
-    return Panels(figures, _notes(picked, drawn, look), len(chosen))
-
-
-def _tables(
-    picked: Points, behind: Points, drawn: lines.Chosen, look: Look, only: set[str] | None
-) -> dict[str, pa.Table]:
-    own = {key: line for key, line in drawn.lines.items() if only is None or key in only}
-    means = pa.concat_tables([picked.means, behind.means])
-    return curve_tables(means, picked.seeds, own, look)
-
-
-def _look(view: Slice, drawn: lines.Chosen, ground: str) -> Look:
-    state = st.session_state
-    epochs = max((config.fields["max_epochs"] for config in drawn.configs), default=view.base.max_epochs)
-    log_x = state["scale"] == "log" or (state["scale"] == "auto" and epochs >= LOG_FROM_EPOCHS)
-    # Fixed where curves grow: the axis stands still under the reader.
-    end = (0.0, float(epochs)) if state["along"] == "epoch" and not log_x else None
-    return Look(
-        x=state["along"], shown=state["show"], band=state["band"], log_x=log_x, log_y=state["log_y"],
-        each=state["each"],
-        smoothing=state["smooth"], x_range=state["zoom"] or end, ground=ground,
-        size=HALL_SIZE if state["hall"] else 1.0, ordered=drawn.ordered,
-        titles=drawn.titles,
-    )  # fmt: skip
-
-
-def _notes(picked: Points, drawn: lines.Chosen, look: Look) -> list[str]:
-    notes = list(drawn.notes)
-    if picked.stride > 1:
-        notes.append(
-            f"Every {_ordinal(picked.stride)} point of {picked.total:,} is drawn; drag over the chart to zoom in on all"
-        )
-    if lost := share_below_zero(picked.seeds, look):
-        notes.append(f"{lost} points are not above zero and have no place on a logarithmic axis")
-    if look.smoothing:
-        notes.append(f"Smoothed ({look.smoothing:g}); thin: the raw mean")
-    return notes
-
-
-def _ordinal(number: int) -> str:
-    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
-
-
-def _legend(view: Slice) -> str:
-    state = st.session_state
-    parts = ["Line: mean over seeds"]
-    if state["band"] != "none":
-        parts.append(f"band: {BANDS[state['band']]}")
-    if state["each"]:
-        parts.append("faint: every seed")
-    parts += ["†: never predicts that class", "grey: the other cells"]
-    times = f" {grid_panel.TIMES}" if state["along"] == "time_s" else ""
-    zoom = ""
-    if state["zoom"]:
-        low, high = (format_number(float(f"{end:.3g}")) for end in state["zoom"])
-        zoom = f" Zoomed to {low} to {high}."
-    return "; ".join(parts) + ". Click a name in the legend to see it alone." + zoom + times
+    return curves.panels(KeptReader(), st.session_state, view, cells, live, ground, resources.imported().all())
 
 
 def _zoom(key: str) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import streamlit as st
 
-from jsc_explore import data
 from jsc_explore.analysis.cells import Cell
-from jsc_explore.analysis.prediction import Forecast, Prediction, predict
+from jsc_explore.analysis.prediction import Forecast, Prediction
 from jsc_explore.config import RunConfig
-from jsc_explore.store.cells import cell_table
-from jsc_explore.views import resources
+from jsc_explore.views.reading import KeptReader
 from jsc_explore.views.slicing import Slice
 
 _SHOWN = "shown predictions"
@@ -21,7 +17,7 @@ _SHOWN = "shown predictions"
 
 def forecast(runs: Sequence[RunConfig], score: str) -> Forecast:
     """Return what is expected of these runs, from those of the same data and protocol as the first."""
-    return _forecast(resources.store().version, json.dumps([run.to_dict() for run in runs], sort_keys=True), score)
+    return KeptReader().forecast(runs, score)
 
 
 def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
@@ -39,12 +35,3 @@ def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
     shown = {cell.config_id: guess for cell, guess in zip(missing, found, strict=True) if guess is not None}
     st.session_state[_SHOWN] = shown
     return shown
-
-
-@st.cache_data(show_spinner=False, max_entries=64)
-def _forecast(version: int, configs: str, score: str) -> Forecast:
-    rows: list[dict[str, Any]] = json.loads(configs)
-    runs = [RunConfig.from_dict(row) for row in rows]
-    first = runs[0]
-    scope = {"dataset": [first.dataset], "protocol": [first.protocol], "data_digest": [data.digest(first.dataset)]}
-    return predict(cell_table(resources.store(), score, scope).to_pylist(), runs, score)

@@ -9,10 +9,11 @@ import streamlit as st
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.charts.style import format_score, is_time
-from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value
+from jsc_explore.config import FIELDS, RunConfig, format_value
 from jsc_explore.errors import JscError
 from jsc_explore.jobs.ask import ask
 from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.seen.files import command
 from jsc_explore.views import resources
 from jsc_explore.views.slicing import Slice
 
@@ -86,21 +87,6 @@ def describe(config: RunConfig, view: Slice) -> str:
     return ", ".join(f"{FIELDS[name].label.lower()} {format_value(name, getattr(config, name))}" for name in names)
 
 
-def command(config: RunConfig, seeds: Sequence[int]) -> str:
-    """Return the command line that trains these seeds, or answers them from the store, in a shell."""
-    options = [
-        f"--{name.replace('_', '-')} {_quoted(format_value(name, value))}"
-        for name, value in config.to_dict().items()
-        if value != DEFAULTS[name] and name != "seed"
-    ]
-    first, count = (min(seeds), len(seeds)) if seeds else (0, 1)
-    if list(seeds) == list(range(first, first + count)):
-        tails = [([f"--seed {first}"] if first else []) + ([f"--seeds {count}"] if count > 1 else [])]
-    else:
-        tails = [[f"--seed {seed}"] for seed in seeds]
-    return "\n".join(" ".join(["jsc-explore train", *options, *tail]) for tail in tails)
-
-
 def _detail(view: Slice, cell: Cell) -> None:
     name = describe(cell.config, view)
     with st.container(horizontal=True, vertical_alignment="center", key=f"detail-{cell.config_id}"):
@@ -146,7 +132,3 @@ def _knowledge(view: Slice, cell: Cell) -> str:
     if cell.n_hidden:
         notes.append(f"{cell.n_hidden} left out by the filter in words")
     return " · ".join(notes)
-
-
-def _quoted(text: str) -> str:
-    return f"'{text}'" if " " in text else text

@@ -10,6 +10,7 @@ from jsc_explore import paths
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.supervise import Supervisor
 from jsc_explore.store import Store
+from jsc_explore.store.imported import Imported
 from jsc_explore.store.saved import SavedViews
 
 
@@ -23,6 +24,12 @@ def store() -> Store:
 def queue() -> Queue:
     """Return the one queue of this server."""
     return Queue(paths.default_store())
+
+
+@st.cache_resource(show_spinner=False)
+def imported() -> Imported:
+    """Return the imported runs of this server's store."""
+    return Imported(paths.default_store())
 
 
 def saved_views() -> SavedViews:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -11,17 +11,18 @@ import pyarrow as pa
 import streamlit as st
 
 from jsc_explore import __version__
-from jsc_explore.analysis.cells import Cell
 from jsc_explore.charts.curves import MEANS, SEEDS
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.files import PICTURES, bundle, picture, table_file
-from jsc_explore.config import FIELDS, RunConfig
-from jsc_explore.store.slices import configs, seeds_of
-from jsc_explore.views import curves_panel, grid_panel, panels, resources, saved, url
+from jsc_explore.charts.imported import LINES
+from jsc_explore.handout import handout
+from jsc_explore.seen.files import cells_table, commands, points_table
+from jsc_explore.store import Store
+from jsc_explore.store.imported import Imported
+from jsc_explore.views import curves_panel, grid_panel, resources, saved, url
+from jsc_explore.views.reading import KeptReader
 from jsc_explore.views.slicing import Slice
 
-# Every run of a larger slice is one command of `jsc-explore list` away; a file of more lines is read by nobody.
-MAX_COMMANDS = 2000
 FOLDER = "jsc-explore-view"
 
 
@@ -40,10 +41,21 @@ def dialog(view: Slice) -> None:
             st.markdown(f"**Table of {name.replace('_', ' ')}**, {table.num_rows:,} rows", width="stretch")
             _button("CSV", f"{name}.csv", partial(table_file, table, "csv"))
             _button("Parquet", f"{name}.parquet", partial(table_file, table, "parquet"))
-    lines = commands(view)
+    lines = commands(resources.store(), view)
     with st.expander(f"Command lines that reproduce {len(lines):,} configurations"):
         st.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
-    st.download_button(
+    both = st.container(horizontal=True)
+    both.download_button(
+        "One page, interactive and offline",
+        partial(_page, resources.store(), resources.imported(), url.query()),
+        "view.html",
+        mime="text/html",
+        icon=":material/description:",
+        on_click="ignore",
+        key="handout",
+        help="Charts, table and commands in one file that opens in any browser, on paper too",
+    )
+    both.download_button(
         "Everything in one ZIP",
         # Made outside the page's run: everything it needs is handed over.
         partial(bundle, figures, tables, _texts(view, lines), FOLDER),
@@ -53,6 +65,10 @@ def dialog(view: Slice) -> None:
         on_click="ignore",
         key="zip",
     )
+
+
+def _page(store: Store, imported: Imported, query: Mapping[str, str]) -> bytes:
+    return handout(store, query, imported=imported.all()).encode()
 
 
 def contents(view: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
@@ -68,31 +84,11 @@ def contents(view: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
         parts = [figure.tables[source] for _, figure in curves]
         if parts and sum(part.num_rows for part in parts):
             tables[name] = pa.concat_tables(parts)
+    if drawn_curves.configs:
+        tables["curve_points"] = points_table(resources.store(), KeptReader().run_ids(view, drawn_curves.configs))
+    if curves and LINES in curves[0][1].tables:
+        tables["imported"] = curves[0][1].tables[LINES]
     return figures, tables
-
-
-def cells_table(view: Slice, cells: Sequence[Cell]) -> pa.Table:
-    """Return the grid as a table: a row a cell, the axes by their names, figures as numbers."""
-    figures = ("mean", "sd", "low", "high", "n", "n_configs", "n_dead", "n_diverged")
-    rows = [
-        {**dict(zip(view.axes, cell.place, strict=True)), "score": view.score, "state": cell.state,
-         **{name: getattr(cell, name) for name in figures}, "config_id": cell.config_id}
-        for cell in cells
-    ]  # fmt: skip
-    return pa.Table.from_pylist(rows)
-
-
-def commands(view: Slice) -> list[str]:
-    """Return the command lines that train every run of the slice, or answer it from the store."""
-    table, total = configs(resources.store(), view.filters, view.text, limit=MAX_COMMANDS)
-    seeds = seeds_of(resources.store(), table["config_id"].to_pylist())
-    lines = [
-        panels.command(RunConfig(**{name: row[name] for name in FIELDS if name != "seed"}), seeds[row["config_id"]])
-        for row in table.to_pylist()
-    ]
-    if total > len(lines):
-        lines.append(f"# {total - len(lines):,} more configurations: jsc-explore list shows them")
-    return lines
 
 
 def _texts(view: Slice, lines: Sequence[str]) -> dict[str, str]:
@@ -104,6 +100,7 @@ The same view, live: {saved.address()}
 
 grid.*          the grid; its table has a row a cell: mean, standard deviation and count over seeds
 curves.*        the learning curves; curves_means has the drawn means with their bands, curves_seeds every seed
+curve_points.*  every recorded point of the runs in colour with their hyperparameters; `jsc-explore import csv` reads it
 commands.sh     the command lines that reproduce every run
 view.json       what the page was asked to show
 

@@ -11,6 +11,7 @@ from jsc_explore.charts.network import network_figure
 from jsc_explore.charts.style import HALL_SIZE
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value, parse_value
 from jsc_explore.errors import DataError, FieldError
+from jsc_explore.seen.files import command
 from jsc_explore.store.slices import seeds_of
 from jsc_explore.views import panels, resources, url
 from jsc_explore.views.slicing import Slice
@@ -84,7 +85,7 @@ def _offer(config: RunConfig, runs: list[RunConfig]) -> None:
     missing = [run for run in runs if run.seed not in stored]
     known = f"{len(runs) - len(missing)} of {len(runs)} seeds are in the store. " if len(missing) < len(runs) else ""
     st.caption(f"{known}To train: {panels.offer(missing)}." if missing else f"{known}Nothing is left to train.")
-    st.code(panels.command(config, [run.seed for run in runs]), language="shell", wrap_lines=True)
+    st.code(command(config, [run.seed for run in runs]), language="shell", wrap_lines=True)
     verb = f"Train {len(missing)} seed{'s' if len(missing) != 1 else ''}" if missing else "Show"
     if st.button(verb, type="primary", key="form train"):
         panels.train_runs(missing)

@@ -1,150 +1,37 @@
-"""The address holds the view: what it may say, how it is read and written, and what is said of what it may not."""
+"""The address holds the view: the session and the address bar are kept in line with each other."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
-from jsc_explore.charts.style import BANDS, COLOUR_BY, PROGRESS, SHOWN
-from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, check_field, format_value, parse_value
-from jsc_explore.errors import FieldError
-from jsc_explore.store.schema import SCORES
-from jsc_explore.store.where import read_filter
+from jsc_explore.config import FIELDS
+from jsc_explore.seen.words import (
+    ANY,
+    AXES,
+    AXIS_FIELDS,
+    CELLS,
+    MAX_SEEDS,
+    NONE,
+    PARAMS,
+    axes_of,
+    faults,
+    fill,
+    filter_param,
+    key_of,
+    read_cells,
+    write_cells,
+)  # fmt: skip
 
-CELLS = "cells"
-NONE = "none"
-ANY = "any"
-MAX_SEEDS = 20
-AXES = ("x", "y", "facet")
-AXIS_FIELDS = tuple(name for name in FIELDS if name not in ("seed", "dataset"))
+# What the panels need of an address's words, they find here.
+__all__ = [
+    "ANY", "AXES", "AXIS_FIELDS", "CELLS", "MAX_SEEDS", "NONE", "PARAMS", "axes_of", "choose_cells", "chosen_cells",
+    "faults", "filter_param", "key_of", "query", "read_cells", "restore", "restore_filters", "take", "write",
+    "write_cells",
+]  # fmt: skip
 _MIRROR, _FAULTS = "_address", "_address_faults"
-
-
-@dataclass(frozen=True)
-class Param:
-    """One parameter of an address: its default, how it is read (FieldError if it cannot be) and written."""
-
-    default: Any
-    read: Callable[[str], Any]
-    write: Callable[[Any], str] = str
-
-
-def _choice(name: str, default: str, options: Iterable[str], labels: Mapping[str, str] | None = None) -> Param:
-    known = list(options)
-    # Addresses of earlier versions hold what a box shows; people type that, too.
-    spoken = {text.lower(): key for key, text in (labels or {}).items()}
-
-    def read(text: str) -> str:
-        value = text if text in known else spoken.get(text.lower(), text)
-        if value not in known:
-            raise FieldError(name, text, "must be one of " + ", ".join(known), f"try {default}")
-        return value
-
-    return Param(default, read)
-
-
-def _switch(name: str, default: bool) -> Param:
-    def read(text: str) -> bool:
-        if text.lower() not in ("yes", "no", "true", "false"):
-            raise FieldError(name, text, "must be yes or no", f"try {'yes' if default else 'no'}")
-        return text.lower() in ("yes", "true")
-
-    return Param(default, read, lambda value: "yes" if value else "no")
-
-
-def _number(name: str, default: float, low: float, high: float, whole: bool = False) -> Param:
-    def read(text: str) -> float:
-        try:
-            value = int(text) if whole else float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise FieldError(name, text, f"must be a number in [{low:g}, {high:g}]", f"try {default:g}")
-        return value
-
-    return Param(default, read, lambda value: f"{value:g}")
-
-
-def _read_where(text: str) -> str:
-    if text.strip():
-        read_filter(text)
-    return text
-
-
-def _read_span(text: str) -> tuple[float, float] | None:
-    low, separator, high = text.partition("..")
-    try:
-        span = (float(low), float(high))
-    except ValueError:
-        span = (0.0, 0.0)
-    if not separator or not span[0] < span[1] or not all(map(math.isfinite, span)):
-        raise FieldError("zoom", text, "must be a range of the axis", "try 0.5..3")
-    return span
-
-
-_LABELS = {name: FIELDS[name].label for name in AXIS_FIELDS}
-_SPREAD = (NONE, *(name for name in AXIS_FIELDS))
-PARAMS: dict[str, Param] = {
-    "x": _choice("x", "batch_size", AXIS_FIELDS, _LABELS),
-    "y": _choice("y", "learning_rate", AXIS_FIELDS, _LABELS),
-    "facet": _choice("facet", NONE, _SPREAD, _LABELS),
-    "score": _choice("score", next(iter(SCORES)), SCORES, SCORES),
-    "where": Param("", _read_where),
-    "show": _choice("show", next(iter(SHOWN)), SHOWN, SHOWN),
-    "along": _choice("along", "epoch", PROGRESS, PROGRESS),
-    "scale": _choice("scale", "auto", ("auto", "linear", "log")),
-    "log_y": _switch("log_y", False),
-    "band": _choice("band", "interval", BANDS),
-    "each": _switch("each", True),
-    "colour": _choice("colour", COLOUR_BY, (COLOUR_BY, *AXIS_FIELDS), _LABELS),
-    "dash": _choice("dash", NONE, _SPREAD, _LABELS),
-    "panels": _choice("panels", NONE, _SPREAD, _LABELS),
-    "smooth": _number("smooth", 0.0, 0.0, 0.99),
-    "zoom": Param(None, _read_span, lambda span: f"{span[0]:.6g}..{span[1]:.6g}"),
-    "seeds": _number("seeds", DEFAULT_SEEDS, 1, MAX_SEEDS, whole=True),
-    "hall": _switch("hall", False),
-}
-
-
-def filter_param(name: str, axis: bool) -> Param:
-    """Return how a field's filter stands in an address.
-
-    A number's is a range ``(low, high)``, written 10 or 2..10; a name's a list, written adam,sgd. None and the empty
-    list let everything pass: the default along an axis; elsewhere the default is the field's own, and they are written
-    any.
-    """
-    spec = FIELDS[name]
-    ranged = spec.kind in ("int", "float")
-    nothing: Any = None if ranged else []
-    alone: Any = (DEFAULTS[name], DEFAULTS[name]) if ranged else [DEFAULTS[name]]
-
-    def read(text: str) -> Any:
-        if text == ANY:
-            return nothing
-        if not ranged:
-            return [parse_value(name, part) for part in text.split(",")]
-        low, separator, high = text.partition("..")
-        ends = (parse_value(name, low), parse_value(name, high if separator else low))
-        if ends[0] > ends[1]:
-            raise FieldError(name, text, "must begin with its lower end", f"try {high}..{low}")
-        return ends
-
-    def write(value: Any) -> str:
-        if not value:
-            return ANY
-        texts = list(dict.fromkeys(format_value(name, one) for one in value))
-        return ("..".join if ranged else ",".join)(texts)
-
-    return Param(nothing if axis else alone, read, write)
-
-
-def key_of(name: str, axis: bool) -> str:
-    """Return where the session keeps a field's filter: along an axis it is another one, with another default."""
-    return f"{name}@axis" if axis else name
 
 
 def restore() -> list[str]:
@@ -158,13 +45,13 @@ def restore() -> list[str]:
         take(query)
     elif query != mirror:
         st.query_params.from_dict(mirror)
-    _fill(st.session_state[_MIRROR])
+    fill(st.session_state, st.session_state[_MIRROR])
     return list(st.session_state[_FAULTS])
 
 
 def restore_filters() -> None:
     """Give filters whose field has just become an axis, or is none any more, their state in that role."""
-    _fill(st.session_state[_MIRROR])
+    fill(st.session_state, st.session_state[_MIRROR])
 
 
 def take(query: Mapping[str, str]) -> None:
@@ -175,36 +62,7 @@ def take(query: Mapping[str, str]) -> None:
         del st.session_state[key]
     st.session_state[_MIRROR] = dict(query)
     st.session_state[_FAULTS] = faults(query)
-    _fill(query)
-
-
-def faults(query: Mapping[str, str]) -> list[str]:
-    """Return one line for each parameter of an address that is unknown or holds no valid value."""
-    lines = []
-    axes = axes_of(query)
-    for name, text in query.items():
-        if name.startswith("embed"):
-            continue
-        try:
-            if name == CELLS:
-                read_cells(text, axes)
-            elif name in PARAMS:
-                PARAMS[name].read(text)
-            else:
-                check_field(name)
-                filter_param(name, name in axes).read(text)
-        except FieldError as error:
-            shown = "left out" if name == CELLS else "the default is shown"
-            lines.append(f"In the address: {error} ({shown})")
-    if len(axes) > len(set(axes)):
-        lines.append("In the address: two axes hold the same field (one of them is left out)")
-    return lines
-
-
-def axes_of(query: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the fields an address puts on the axes: across, up and, if there is one, the facet."""
-    found = [_value(PARAMS[axis], query.get(axis)) for axis in AXES]
-    return tuple(name for name in found if name != NONE)
+    fill(st.session_state, query)
 
 
 def write() -> None:
@@ -235,24 +93,6 @@ def query() -> dict[str, str]:
     return dict(st.session_state.get(_MIRROR, {}))
 
 
-def read_cells(text: str, axes: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return the places an address marks as chosen, written ``16:1e-3~256:1e-3``."""
-    places = []
-    for part in filter(None, text.split("~")):
-        values = part.split(":")
-        if len(values) != len(axes):
-            raise FieldError(CELLS, part, f"must hold {len(axes)} values, one an axis", "separate them with colons")
-        places.append(tuple(parse_value(name, value) for name, value in zip(axes, values, strict=True)))
-    return places
-
-
-def write_cells(places: Sequence[tuple[Any, ...]], axes: Sequence[str]) -> str:
-    """Write chosen places as ``read_cells`` reads them."""
-    return "~".join(
-        ":".join(format_value(name, value) for name, value in zip(axes, place, strict=True)) for place in places
-    )
-
-
 def chosen_cells() -> list[tuple[Any, ...]]:
     """Return the chosen places."""
     return list(st.session_state.get(CELLS, []))
@@ -261,32 +101,3 @@ def chosen_cells() -> list[tuple[Any, ...]]:
 def choose_cells(places: Sequence[tuple[Any, ...]]) -> None:
     """Choose places of the grid."""
     st.session_state[CELLS] = list(places)
-
-
-def _fill(query: Mapping[str, str]) -> None:
-    """Give every key that the session lacks its value in the address: a new one, or a widget's that was not drawn."""
-    for name, param in PARAMS.items():
-        if name not in st.session_state:
-            st.session_state[name] = _value(param, query.get(name))
-    if st.session_state["y"] == st.session_state["x"]:
-        st.session_state["y"] = next(name for name in ("learning_rate", "batch_size") if name != st.session_state["x"])
-    if st.session_state["facet"] in (st.session_state["x"], st.session_state["y"]):
-        st.session_state["facet"] = NONE
-    axes, meant = tuple(st.session_state[axis] for axis in AXES if st.session_state[axis] != NONE), axes_of(query)
-    for name in FIELDS:
-        key = key_of(name, name in axes)
-        if key not in st.session_state:
-            text = query.get(name) if (name in axes) == (name in meant) else None
-            st.session_state[key] = _value(filter_param(name, name in axes), text)
-    if CELLS not in st.session_state:
-        st.session_state[CELLS] = _value(Param([], lambda text: read_cells(text, axes)), query.get(CELLS))
-
-
-def _value(param: Param, text: str | None) -> Any:
-    if text is None:
-        return param.default
-    try:
-        return param.read(text)
-    except FieldError:
-        # Said by `faults`.
-        return param.default

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import streamlit as st
 
 from jsc_explore.analysis.cells import Cell, in_order
 from jsc_explore.charts.curves import Line
 from jsc_explore.charts.style import COLOUR_BY
 from jsc_explore.config import FIELDS, format_value
 from jsc_explore.record import POINT_FIELDS
-from jsc_explore.store.slices import Points, configs, curve_points, run_ids
-from jsc_explore.views import resources, url
-from jsc_explore.views.slicing import Slice
+from jsc_explore.seen.reading import Reader
+from jsc_explore.seen.slice import Slice
+from jsc_explore.seen.words import NONE
+from jsc_explore.store.slices import Points, configs, curve_points
 
 # More lines than these are a carpet; what is left out is said.
 MAX_LINES, MAX_CONTEXT = 16, 60
@@ -50,13 +50,16 @@ class Chosen:
     notes: list[str] = field(default_factory=list)
 
 
-def choose(view: Slice, cells: Sequence[Cell], chosen: Sequence[Cell], colour: str, dash: str) -> Chosen:
+def choose(
+    reader: Reader, view: Slice, cells: Sequence[Cell], chosen: Sequence[Cell], colour: str, dash: str
+) -> Chosen:
     """Choose the lines: those of the chosen cells in colour, the others of the slice in grey."""
     drawn = list(chosen) or _default_cells(view, cells)
     places = {cell.place for cell in drawn}
-    stored, total = _configs(resources.store().version, view)
+    rows, total = reader.configs(view, 4 * MAX_CONTEXT)
+    stored = _as_configs(rows)
     growing = {cell.config_id: cell for cell in drawn if cell.active}
-    picked = _within(view, places) if total > len(stored) else stored
+    picked = _within(reader, view, places) if total > len(stored) else stored
     picked = [config for config in picked if tuple(config.fields[name] for name in view.axes) in places]
     known = {config.config_id for config in picked}
     picked = [_with_growing(config, growing) for config in picked]
@@ -78,13 +81,14 @@ def choose(view: Slice, cells: Sequence[Cell], chosen: Sequence[Cell], colour: s
     differing = _differing(view, picked)
     lines, groups, dashes = _named(picked, view.axes, differing, colour, dash)
     told = differing if colour == COLOUR_BY else [colour]
-    titles = (", ".join(FIELDS[name].label for name in told), FIELDS[dash].label if dash != url.NONE else "")
+    titles = (", ".join(FIELDS[name].label for name in told), FIELDS[dash].label if dash != NONE else "")
     lines |= {config.config_id: Line(_name(view, config), chosen=False) for config in others[:MAX_CONTEXT]}
     ordered = colour != COLOUR_BY and FIELDS[colour].kind in ("int", "float")
     return Chosen(picked, others[:MAX_CONTEXT], lines, groups, dashes, titles, ordered, notes)
 
 
 def points(
+    reader: Reader,
     view: Slice,
     drawn: Chosen,
     x: str,
@@ -96,16 +100,15 @@ def points(
 
     What is stored is read once for each version of the store; only what grows is read anew.
     """
-    version = resources.store().version
     grows = set(live["config_id"].to_pylist()) if live is not None else set()
     still = tuple(config.config_id for config in drawn.configs if config.config_id not in grows)
-    chosen = _points(version, view, still, x, quantities, span, MAX_ROWS, True)
+    chosen = reader.points(view, still, x, quantities, span, MAX_ROWS, True)
     moving = tuple(config.config_id for config in drawn.configs if config.config_id in grows)
     if moving and live is not None:
-        stored = _run_ids(version, view, moving)
+        stored = reader.run_ids(view, moving)
         fresh = live.filter(pa.compute.invert(pa.compute.is_in(live["run_id"], pa.array(stored, pa.string()))))
         fresh = fresh.filter(pa.compute.is_in(fresh["config_id"], pa.array(moving)))
-        growing = curve_points(resources.store(), stored, x, quantities, budget=MAX_ROWS, span=span, live=fresh)
+        growing = curve_points(reader.store, stored, x, quantities, budget=MAX_ROWS, span=span, live=fresh)
         chosen = Points(
             pa.concat_tables([chosen.seeds, growing.seeds]),
             pa.concat_tables([chosen.means, growing.means]),
@@ -113,7 +116,7 @@ def points(
             chosen.total + growing.total,
         )
     behind = tuple(config.config_id for config in drawn.context)
-    return chosen, _points(version, view, behind, x, quantities[:1], span, MAX_CONTEXT_ROWS, False)
+    return chosen, reader.points(view, behind, x, quantities[:1], span, MAX_CONTEXT_ROWS, False)
 
 
 def live_points(cells: Sequence[Cell], points: Mapping[str, Sequence[Mapping[str, Any]]]) -> pa.Table | None:
@@ -175,7 +178,7 @@ def _named(
         config.config_id: Line(
             ", ".join(words(name, config) for name in dict.fromkeys((*axes, *differing))),
             group(config),
-            format_value(dash, config.fields[dash]) if dash != url.NONE else "",
+            format_value(dash, config.fields[dash]) if dash != NONE else "",
         )
         for config in picked
     }
@@ -184,7 +187,7 @@ def _named(
         by_value = {config.fields[colour]: lines[config.config_id].group for config in picked}
         groups = [by_value[value] for value in in_order(colour, by_value)]
     dashes: list[str] = []
-    if dash != url.NONE:
+    if dash != NONE:
         by_dash = {config.fields[dash]: lines[config.config_id].dash for config in picked}
         dashes = [by_dash[value] for value in in_order(dash, by_dash)]
     return lines, groups, dashes
@@ -194,42 +197,15 @@ def _name(view: Slice, config: Config) -> str:
     return ", ".join(f"{FIELDS[name].label} {format_value(name, config.fields[name])}" for name in view.axes)
 
 
-def _as_configs(table: pa.Table) -> list[Config]:
-    return [Config(row["config_id"], row, row["n"]) for row in table.to_pylist()]
+def _as_configs(rows: Sequence[Mapping[str, Any]]) -> list[Config]:
+    return [Config(row["config_id"], row, row["n"]) for row in rows]
 
 
-@st.cache_data(show_spinner=False, max_entries=64, hash_funcs={Slice: repr})
-def _configs(version: int, view: Slice) -> tuple[list[Config], int]:
-    table, total = configs(resources.store(), view.filters, view.text, limit=4 * MAX_CONTEXT)
-    return _as_configs(table), total
-
-
-def _within(view: Slice, places: set[tuple[Any, ...]]) -> list[Config]:
+def _within(reader: Reader, view: Slice, places: set[tuple[Any, ...]]) -> list[Config]:
     """Return the configs in or near these places, in a slice too large to be taken whole."""
     narrowed = {name: sorted({place[i] for place in places}) for i, name in enumerate(view.axes)}
-    table, _ = configs(resources.store(), {**view.filters, **narrowed}, view.text, limit=2000)
-    return _as_configs(table)
-
-
-@st.cache_data(show_spinner=False, max_entries=256, hash_funcs={Slice: repr})
-def _run_ids(version: int, view: Slice, config_ids: tuple[str, ...]) -> list[str]:
-    # The config says all about its fields; of the filters only the text may pass some of its runs and not others.
-    return run_ids(resources.store(), {"config_id": list(config_ids)}, view.text)
-
-
-@st.cache_data(show_spinner=False, max_entries=128, hash_funcs={Slice: repr})
-def _points(
-    version: int,
-    view: Slice,
-    config_ids: tuple[str, ...],
-    x: str,
-    quantities: tuple[str, ...],
-    span: tuple[float, float] | None,
-    budget: int,
-    each_seed: bool,
-) -> Points:
-    runs = _run_ids(version, view, config_ids) if config_ids else []
-    return curve_points(resources.store(), runs, x, quantities, budget=budget, span=span, each_seed=each_seed)
+    table, _ = configs(reader.store, {**view.filters, **narrowed}, view.text, limit=2000)
+    return _as_configs(table.to_pylist())
 
 
 _LIVE = pa.schema(

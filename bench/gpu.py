@@ -1,0 +1,214 @@
+"""How fast a GPU trains: the kernel's twin beside the stack, per replica, and a whole grid; nothing without a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.frame import Report, Timing, measure
+from jsc_explore.config import RunConfig
+from jsc_explore.jobs.gpu import gpu_bytes
+from jsc_explore.training.choice import gpu_replicas
+from jsc_explore.training.plan import Chunk
+from jsc_explore.training.program import INPUTS, KIND, LINEAR, NEEDS_INPUT, OUTPUTS, program
+from jsc_explore.training.replicas import DeviceSplit, Replicas
+from jsc_explore.training.stack import Stack
+from jsc_explore.training.train import cuda_replicas, train_stack
+
+# Warps of multiply-adds that a load from shared memory serves: one of a jet's values and four of weights, for four.
+_LOADS_PER_MULTIPLY_ADD = 5 / 4
+_WARP = 32
+# Steps after which losses of kernel and stack are compared, from the same weights on.
+_COMPARED_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured: cells of model and batch, replicas at once, and a grid of configs × seeds × epochs."""
+
+    rows: int
+    cells: tuple[tuple[str, int], ...]
+    replicas: tuple[int, ...]
+    grid: tuple[int, int, int]
+    budget_s: float
+    n: int
+
+
+FULL = Size(
+    800_000,
+    tuple(itertools.product(("jsc-tiny", "jsc-toy", "jsc-s"), (16, 256))),
+    (1, 10, 100, 1000),
+    (300, 10, 10),
+    budget_s=0.5,
+    n=5,
+)
+QUICK = Size(100_000, (("jsc-tiny", 256),), (1, 100), (30, 10, 1), budget_s=0.1, n=3)
+
+
+def run(quick: bool) -> Report:
+    """Measure on this machine's GPU; without one, say so and report nothing."""
+    if not torch.cuda.is_available():
+        return Report("gpu", {}, notes=["Skipped: no GPU that torch can use."])
+    if importlib.util.find_spec("numba_cuda") is None:
+        return Report("gpu", {}, notes=["Skipped: numba-cuda is not installed; see README, 'On a GPU'."])
+    report = measure_gpu(QUICK if quick else FULL, torch.device("cuda"), _clock_hz())
+    report.machine["gpu"] = torch.cuda.get_device_name()
+    return report
+
+
+def measure_gpu(size: Size, device: torch.device, clock_hz: float | None) -> Report:
+    """Measure every cell with kernel and stack, then the grid as the engine would train it."""
+    data = _jets(size.rows, device)
+    rows: list[dict[str, Any]] = []
+    figures: dict[str, float] = {}
+    for model, batch in size.cells:
+        job = RunConfig(model=model, batch_size=batch)
+        key = f"{model.removeprefix('jsc-')}_b{batch}"
+        figures[f"{key}_loss_difference"] = _difference(job, data)
+        for replicas in size.replicas:
+            epochs = {}
+            for way in ("kernel", "stack"):
+                timing = _epoch(_engine(way, job, replicas, data), size)
+                epochs[way] = timing.median_s / replicas
+                rows.append(_row(job, way, replicas, timing))
+            figures[f"{key}_r{replicas}_epoch_ms"] = 1e3 * epochs["kernel"]
+            figures[f"{key}_r{replicas}_speedup_vs_stack"] = epochs["stack"] / epochs["kernel"]
+            if clock_hz is not None:
+                figures[f"{key}_r{replicas}_share_of_limit"] = _limit_s(job, size.rows, clock_hz) / epochs["kernel"]
+    configs, seeds, epochs_each = size.grid
+    figures[f"grid_{configs}x{seeds}x{epochs_each}_s"] = _grid_s(size, data, device)
+    return Report("gpu", figures, rows, notes=_notes(size, clock_hz))
+
+
+class _Silent:
+    """An observer that counts what has ended."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+
+    def point(self, key: str, point: Any) -> None:
+        """Leave a point alone."""
+
+    def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
+        """Leave progress alone."""
+
+    def finished(self, key: str, outcome: Any) -> None:
+        """Count it, if the kernel trained it."""
+        assert outcome.engine == "kernel-cuda", outcome.engine
+        self.ended += 1
+
+    def cancelled(self) -> set[str]:
+        """Cancel nothing."""
+        return set()
+
+
+def _jets(rows: int, device: torch.device) -> DeviceSplit:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(0, 5, (rows,), generator=generator)
+    x = 0.6 * torch.randn(5, 16, generator=generator)[y] + torch.randn(rows, 16, generator=generator)
+    x, y = x.to(device), y.to(device)
+    test = rows // 5
+    return DeviceSplit(x, y, x, y, x[:test], y[:test])
+
+
+def _engine(way: str, job: RunConfig, replicas: int, data: DeviceSplit) -> Replicas:
+    runs = [job.with_(seed=number % 10, learning_rate=1e-4 * (1 + number // 10)) for number in range(replicas)]
+    if way == "stack":
+        return Stack(runs, data)
+    engine = cuda_replicas(runs, data)
+    if isinstance(engine, str):
+        raise RuntimeError(engine)
+    return engine
+
+
+def _epoch(engine: Replicas, size: Size) -> Timing:
+    """Time an epoch of all replicas, or so much of one as the budget allows, scaled."""
+    began = time.perf_counter()
+    engine.begin_epoch(0)
+    prepared_s = time.perf_counter() - began
+    few = Chunk(0, 0, min(8, engine.steps_per_epoch), False, False)
+    engine.advance(few)
+    began = time.perf_counter()
+    engine.advance(few)
+    step_s = (time.perf_counter() - began) / few.stop
+    steps = max(1, min(engine.steps_per_epoch, round(size.budget_s / step_s)))
+    timing = measure(lambda: engine.advance(Chunk(0, 0, steps, False, False)), size.n, warm_ups=0)
+    whole = engine.steps_per_epoch / steps
+    median_s, low_s, high_s = (prepared_s + whole * s for s in (timing.median_s, timing.low_s, timing.high_s))
+    return Timing(median_s, low_s, high_s, timing.n)
+
+
+def _difference(job: RunConfig, data: DeviceSplit) -> float:
+    """Return the largest difference between kernel's and stack's losses over the first steps of two replicas."""
+    losses = []
+    for way in ("kernel", "stack"):
+        engine = _engine(way, job, 2, data)
+        engine.begin_epoch(0)
+        losses.append(engine.advance(Chunk(0, 0, min(_COMPARED_STEPS, engine.steps_per_epoch), False, False)).losses)
+    return float(np.abs(losses[0] - losses[1]).max())
+
+
+def _grid_s(size: Size, data: DeviceSplit, device: torch.device) -> float:
+    configs, seeds, epochs = size.grid
+    runs = [
+        RunConfig(learning_rate=1e-5 * (1 + config), seed=seed, max_epochs=epochs)
+        for seed in range(seeds)
+        for config in range(configs)
+    ]
+    memory = gpu_bytes(device.type)
+    most = gpu_replicas(runs[0], memory) if memory else len(runs)
+    began, observer = time.perf_counter(), _Silent()
+    for start in range(0, len(runs), most):
+        stack = {str(start + number): run for number, run in enumerate(runs[start : start + most])}
+        train_stack(stack, data, observer, device=device.type)
+    assert observer.ended == len(runs)
+    return time.perf_counter() - began
+
+
+def _limit_s(job: RunConfig, jets: int, clock_hz: float) -> float:
+    """Return the seconds that the linear layers' loads from shared memory take of a replica's epoch, at the least."""
+    table = program(job.network).table
+    # Forward, for the weights' gradient, and for the inputs' where there are weights below.
+    products = sum(int(row[INPUTS] * row[OUTPUTS] * (2 + row[NEEDS_INPUT])) for row in table if row[KIND] == LINEAR)
+    loads = jets * products * _LOADS_PER_MULTIPLY_ADD / _WARP
+    return loads / (torch.cuda.get_device_properties(0).multi_processor_count * clock_hz)
+
+
+def _clock_hz() -> float | None:
+    """Return the highest clock of the multiprocessors, if the driver tells."""
+    query = ("nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits", "--id=0")
+    try:
+        return 1e6 * float(subprocess.run(query, capture_output=True, text=True, timeout=10).stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+
+
+def _row(job: RunConfig, way: str, replicas: int, timing: Timing) -> dict[str, Any]:
+    return {
+        "model": job.model, "batch": job.batch_size, "way": way, "replicas": replicas,
+        "epoch_and_replica_s": timing.median_s / replicas, "low_s": timing.low_s / replicas,
+        "high_s": timing.high_s / replicas, "n": timing.n,
+    }  # fmt: skip
+
+
+def _notes(size: Size, clock_hz: float | None) -> list[str]:
+    notes = [
+        f"An epoch of {size.rows:,} jets, drawing of orders included; replicas of ten seeds at several rates.",
+        "The grid goes through Lightning, with evaluations and test figures, in stacks as the engine packs them.",
+        "loss_difference: kernel against stack, two replicas, the first steps. Stacks are eager.",
+    ]
+    if clock_hz is None:
+        return [*notes, "The driver does not tell the clock: no share of the device's limit."]
+    limit = (
+        "share_of_limit: the limit is one load of a warp from shared memory a clock and multiprocessor, five of them"
+        f" for four multiply-adds of the linear layers, at {clock_hz / 1e6:.0f} MHz."
+    )
+    return [*notes, limit]

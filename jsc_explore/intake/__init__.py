@@ -1,0 +1,1 @@
+"""Runs that others trained: read from event files and tables, without ever running what they hold."""

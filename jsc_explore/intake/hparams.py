@@ -1,0 +1,68 @@
+"""Hyperparameters from Lightning's hparams.yaml: read as plain values, whatever objects its tags ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES, MAX_DEPTH, MAX_VALUES = 1_000_000, 4, 400
+
+
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """A safe loader that shows what it does not know as text instead of refusing the whole file."""
+
+
+def _as_text(loader: Any, suffix: str, node: yaml.Node) -> str:
+    name = suffix.rsplit(":", 1)[-1]
+    if isinstance(node, yaml.ScalarNode):
+        return f"{node.value or name}"
+    return name
+
+
+_PlainLoader.add_multi_constructor("", _as_text)
+_PlainLoader.add_multi_constructor("!", _as_text)
+_PlainLoader.add_multi_constructor("tag:", _as_text)
+
+
+def read_hparams(path: Path, digest: Any = None) -> tuple[dict[str, Any], str]:
+    """Return the values of a file by name, nested ones with dots, and what must be said of it, or nothing.
+
+    Objects, functions and whatever else a tag asks for are never made: their names stand as text.
+    """
+    try:
+        content = path.read_bytes()[: MAX_BYTES + 1]
+        if digest is not None:
+            digest.update(content)
+        if len(content) > MAX_BYTES:
+            return {}, f"{path.name} is larger than 1 MB and is not read"
+        loaded = yaml.load(content.decode("utf-8"), _PlainLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        return {}, f"{path.name} cannot be read ({str(error).splitlines()[0][:80]})"
+    except OSError as error:
+        return {}, f"{path.name} cannot be read ({(error.strerror or str(error)).lower()})"
+    if loaded is None:
+        return {}, ""
+    if not isinstance(loaded, dict):
+        return {}, f"{path.name} holds no names and values"
+    found: dict[str, Any] = {}
+    for name, value in _flat(loaded, "", 0):
+        # A file of references to references would never end.
+        if len(found) == MAX_VALUES:
+            return found, f"{path.name} holds more than {MAX_VALUES} values: the rest is left out"
+        found[name] = value
+    return found, ""
+
+
+def _flat(values: dict[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        name = f"{prefix}{str(key)[:100]}"
+        if isinstance(value, dict) and depth < MAX_DEPTH:
+            yield from _flat(value, f"{name}.", depth + 1)
+        elif isinstance(value, (list, tuple, set)):
+            parts = [str(one)[:60] for one in list(value)[:20] if not isinstance(one, (list, dict, tuple, set))]
+            yield name, ", ".join(parts)
+        elif not isinstance(value, dict):
+            yield name, value

@@ -1,0 +1,299 @@
+"""What holds of the GPU's kernel. Collected by test_cuda_kernel.py in a process of its own: in Numba's simulator, or on
+a GPU where there is one. The simulator is slow, so batches are small."""
+
+import itertools
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from bench import gpu
+from jsc_explore.config import RunConfig
+from jsc_explore.models import MaskedDropout, biases_before_batch_norm, build
+from jsc_explore.training import cuda_inner, cuda_kernel, cuda_layers
+from jsc_explore.training import train as training
+from jsc_explore.training.cuda_inner import SIMULATED, clip
+from jsc_explore.training.cuda_replicas import CudaReplicas
+from jsc_explore.training.plan import Chunk, stream_seed
+from jsc_explore.training.replicas import DeviceSplit, batch_order
+from jsc_explore.training.schedules import learning_rates
+from jsc_explore.training.stack import Stack
+from jsc_explore.training.train import train_stack
+
+DEVICE = torch.device("cpu" if SIMULATED else "cuda")
+# Six whole batches of eight and a short one of four.
+ROWS, BATCH, STEPS = 52, 8, 7
+EVERY_ACTIVATION = "16-7/gelu-9b/tanh-6/silu-3/leaky-5"
+DROPOUT = "16-6d0.5-8/tanhd0.1-5"
+
+
+def jets(rows, seed=7):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(rows) % 5
+    x = 0.6 * torch.randn(5, 16, generator=generator)[labels] + torch.randn(rows, 16, generator=generator)
+    return x.to(DEVICE), labels.to(DEVICE)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return DeviceSplit(*jets(ROWS), *jets(70, 8), *jets(30, 9))
+
+
+def epoch(engine, number=0, cuts=(0, STEPS)):
+    """Train an epoch in pieces; return the losses of every step."""
+    engine.begin_epoch(number)
+    chunks = [Chunk(number, a, b, False, b == STEPS) for a, b in itertools.pairwise(cuts)]
+    return np.concatenate([engine.advance(chunk).losses for chunk in chunks])
+
+
+def state(engine):
+    tensors = engine.flat, engine.running, engine.optimizer.m, engine.optimizer.v
+    return [tensor.cpu().numpy().copy() for tensor in tensors]
+
+
+def torchs_own(run, data, epochs):
+    """Train in plain PyTorch with torch's own optimizers; return the module and the loss of every step."""
+    module, losses = build(run.network, run.seed), []
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    if run.optimizer == "sgd":
+        options = {"momentum": run.momentum, "nesterov": run.momentum > 0, "weight_decay": run.weight_decay}
+        optimizer = torch.optim.SGD(module.parameters(), lr=1.0, **options)
+    else:
+        optimizer = kinds[run.optimizer](module.parameters(), lr=1.0, weight_decay=run.weight_decay)
+    x, y = data.train_x.cpu(), data.train_y.cpu()
+    constants = [p for name, p in module.named_parameters() if name in biases_before_batch_norm(module)]
+    dropouts = [m for m in module.modules() if isinstance(m, MaskedDropout)]
+    for number in range(epochs):
+        order = batch_order(run.seed, number, len(y))
+        generator = torch.Generator().manual_seed(stream_seed("dropout", run.seed, number))
+        for step, rate in enumerate(learning_rates(run, number, STEPS)):
+            rows = order[step * run.batch_size : (step + 1) * run.batch_size]
+            for dropout in dropouts:
+                keep = 1 - dropout.rate
+                dropout.mask = (torch.rand(len(rows), *dropout.shape, generator=generator) < keep).float() / keep
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(module(x[rows]), y[rows])
+            loss.backward()
+            for parameter in constants:
+                parameter.grad.zero_()
+            optimizer.step()
+            losses.append(loss.item())
+    return module, losses
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("model", ["jsc-tiny", "jsc-toy", EVERY_ACTIVATION, DROPOUT])
+def test_training_is_torchs_own(data, model, optimizer):
+    run = RunConfig(
+        model=model, optimizer=optimizer, batch_size=BATCH, scheduler="onecycle", max_epochs=2, weight_decay=1e-2,
+        learning_rate=3e-2 if optimizer == "sgd" else 3e-3, final_relu=model == "jsc-tiny", seed=1,
+    )  # fmt: skip
+    epochs = 1 if model == EVERY_ACTIVATION else 2
+    engine = CudaReplicas([run], data, threads=4 if SIMULATED else None)
+    losses = np.concatenate([epoch(engine, number) for number in range(epochs)])[:, 0]
+    module, expected = torchs_own(run, data, epochs)
+    np.testing.assert_allclose(losses, expected, atol=1e-5)
+    theirs = module.state_dict()
+    ours = engine.state_dict(engine.flat[0], engine.running[0])
+    assert {name: tensor.dtype for name, tensor in ours.items()} == {
+        name: tensor.dtype for name, tensor in theirs.items() if not name.endswith(".mask")
+    }
+    for name, tensor in ours.items():
+        np.testing.assert_allclose(tensor, theirs[name], atol=1e-4, err_msg=name)
+
+
+# The first layouts of threads stand many along a batch, the last many along features; sums are then shared.
+@pytest.mark.parametrize(("threads", "batch"), [(1, 8), (8, 8), (32, 2)])
+def test_however_many_threads_work_on_it_the_result_is_the_same(data, threads, batch):
+    run = RunConfig(model="16-9b/tanh-2-5", batch_size=batch, weight_decay=1e-3)
+    engine = CudaReplicas([run], data, threads=threads)
+    engine.begin_epoch(0)
+    losses = engine.advance(Chunk(0, 0, 6, False, False)).losses[:, 0]
+    judge = Stack([run], data)
+    judge.begin_epoch(0)
+    expected = judge.advance(Chunk(0, 0, 6, False, False)).losses[:, 0]
+    np.testing.assert_allclose(losses, expected, atol=1e-5)
+    np.testing.assert_allclose(engine.flat.cpu(), judge.flat.cpu(), atol=2e-5)
+
+
+def test_it_is_the_same_twice_in_company_in_pieces_and_in_whatever_memory(data):
+    runs = [RunConfig(model="16b-5d0.2-5", batch_size=BATCH, seed=seed, learning_rate=10**-rate) for seed, rate in
+            ((0, 2), (1, 3), (1, 2))]  # fmt: skip
+    threads = 4 if SIMULATED else None
+
+    def trained(*chosen, cuts=(0, STEPS), **options):
+        engine = CudaReplicas([runs[i] for i in chosen], data, threads=threads, **options)
+        return [epoch(engine, 0, cuts), *(array.swapaxes(0, 1) for array in state(engine))]
+
+    whole = trained(0, 1, 2)
+    for other in (trained(0, 1, 2), trained(0, 1, 2, cuts=(0, 1, 4, STEPS)), trained(0, 1, 2, shared_bytes=0)):
+        assert all(np.array_equal(a, b) for a, b in zip(whole, other, strict=True))
+    alone = trained(2)
+    assert all(np.array_equal(a[:, 2:], b) for a, b in zip(whole, alone, strict=True))
+    assert not np.array_equal(whole[0][:, 1], whole[0][:, 2])
+
+
+def test_replicas_that_stay_go_on_as_if_the_others_had_never_been(data):
+    runs = [RunConfig(model=DROPOUT, batch_size=BATCH, seed=seed) for seed in (3, 4, 3)]
+    threads = 4 if SIMULATED else None
+    engine, alone = CudaReplicas(runs, data, threads=threads), CudaReplicas(runs[2:], data, threads=threads)
+    for one in (engine, alone):
+        one.begin_epoch(0)
+        one.advance(Chunk(0, 0, 3, False, False))
+    engine.select([2])
+    rest = Chunk(0, 3, STEPS, False, True)
+    assert np.array_equal(engine.advance(rest).losses, alone.advance(rest).losses)
+    assert all(np.array_equal(a, b) for a, b in zip(state(engine), state(alone), strict=True))
+
+
+@pytest.mark.parametrize("model", ["jsc-toy", DROPOUT])
+def test_evaluation_is_torchs_own(data, model):
+    runs = [RunConfig(model=model, batch_size=BATCH, seed=seed) for seed in (0, 1)]
+    engine = CudaReplicas(runs, data, threads=4 if SIMULATED else None)
+    epoch(engine)
+    scores = engine.evaluate(data.val_x, data.val_y)
+    outputs = engine.logits(data.val_x, engine.flat, engine.running).cpu()
+    for row, run in enumerate(runs):
+        module = build(run.network, run.seed)
+        module.load_state_dict(engine.state_dict(engine.flat[row], engine.running[row]), strict=False)
+        module.eval()
+        with torch.no_grad():
+            theirs = module(data.val_x.cpu())
+        np.testing.assert_allclose(outputs[row], theirs, atol=1e-5)
+        labels = data.val_y.cpu()
+        assert float(scores.loss[row]) == pytest.approx(functional.cross_entropy(theirs, labels).item(), abs=1e-6)
+        cells = torch.bincount(labels * 5 + theirs.argmax(1), minlength=25).view(5, 5)
+        assert torch.equal(scores.confusion[row].cpu(), cells)
+
+
+class Watch:
+    """Notes which threads touch which value between two waits, and remembers where one wrote and another did anything.
+
+    The simulator's threads take turns, so that a missing wait seldom shows in its results; on a GPU it would.
+    """
+
+    def __init__(self, monkeypatch):
+        self.here, self.lock = threading.local(), threading.Lock()
+        self.touched, self.faults, self.writes = {}, set(), 0
+        for module in (cuda_inner, cuda_layers, cuda_kernel):
+            for name, watched in (("item", self.item), ("put", self.put), ("sync", self.sync)):
+                monkeypatch.setattr(module, name, watched)
+
+    def sync(self):
+        threading.current_thread().syncthreads()
+        self.here.waits = self.waits + 1
+
+    def item(self, a, i):
+        self.note(a, i, False)
+        return a[i]
+
+    def put(self, a, i, value):
+        self.note(a, i, True)
+        a[i] = value
+
+    @property
+    def waits(self):
+        return getattr(self.here, "waits", 0)
+
+    def note(self, a, i, writes):
+        memory = a if isinstance(a, np.ndarray) else a._item._ary
+        assert 0 <= i < len(memory), f"{i} is outside of {len(memory)} values"
+        place, me = memory.__array_interface__["data"][0] + memory.itemsize * int(i), threading.current_thread()
+        with self.lock:
+            when, threads, written = self.touched.get(place, (None, frozenset(), False))
+            now = me.blockIdx.x, self.waits
+            if when != now:
+                threads, written = frozenset(), False
+            threads, written = threads | {me.threadIdx.x}, written or writes
+            self.touched[place] = now, threads, written
+            self.writes += writes
+            if written and len(threads) > 1:
+                frame = sys._getframe(2)
+                self.faults.add(f"{frame.f_code.co_name}, line {frame.f_lineno}")
+
+
+@pytest.mark.skipif(not SIMULATED, reason="looks into the simulator")
+@pytest.mark.parametrize("shared_bytes", [0, 48 * 1024])
+@pytest.mark.parametrize(
+    ("model", "threads", "batch"),
+    [("jsc-toy", 4, BATCH), (EVERY_ACTIVATION, 8, 3), ("16-6bd0.5-9-5", 8, BATCH), ("16b-2-5", 32, 2)],
+)
+def test_no_thread_touches_what_another_writes_before_all_have_waited(
+    data, monkeypatch, model, threads, batch, shared_bytes
+):
+    run = RunConfig(model=model, batch_size=batch)
+    engine = CudaReplicas([run], data, threads=threads, shared_bytes=shared_bytes)
+    engine.begin_epoch(0)
+    watch = Watch(monkeypatch)
+    last = engine.steps_per_epoch
+    engine.advance(Chunk(0, last - 2, last, False, True))
+    engine.evaluate(data.val_x, data.val_y)
+    assert watch.writes > 1000
+    assert watch.faults == set()
+
+
+@pytest.mark.skipif(not SIMULATED, reason="calls a function of the GPU from here")
+def test_a_diverged_network_does_not_look_alive_behind_a_relu():
+    assert np.isnan(clip(np.float32("nan"), True))
+    assert clip(np.float32(-1), True) == 0
+    assert clip(np.float32(-1), False) == -1
+
+
+class Notebook:
+    """An observer that keeps the outcomes."""
+
+    def __init__(self):
+        self.outcomes = {}
+
+    def point(self, key, point):
+        pass
+
+    def progress(self, keys, step, totals):
+        pass
+
+    def finished(self, key, outcome):
+        self.outcomes[key] = outcome
+
+    def cancelled(self):
+        return set()
+
+
+def test_a_whole_training_with_long_and_short_runs(data, monkeypatch, tmp_path):
+    runs = {str(epochs): RunConfig(batch_size=BATCH, max_epochs=epochs, seed=epochs) for epochs in (1, 3)}
+    ours, theirs = Notebook(), Notebook()
+    monkeypatch.setattr(training, "replicas_for", lambda runs, data: Stack(list(runs), data))
+    train_stack(runs, data, theirs, device=DEVICE.type)
+    monkeypatch.setattr(training, "replicas_for", lambda runs, data: CudaReplicas(list(runs), data, threads=4))
+    train_stack(runs, data, ours, device=DEVICE.type, checkpoints=tmp_path)
+    for key in runs:
+        one, other = ours.outcomes[key], theirs.outcomes[key]
+        assert one.engine == "kernel-cuda"
+        assert [p["step"] for p in one.points] == [p["step"] for p in other.points]
+        np.testing.assert_allclose(
+            [p["val_loss"] for p in one.points], [p["val_loss"] for p in other.points], rtol=1e-5
+        )
+        assert (one.test_acc, one.confusion, one.stop_reason) == (other.test_acc, other.confusion, other.stop_reason)
+
+
+@pytest.mark.skipif(not SIMULATED, reason="`python -m bench gpu` is the way to run it there")
+def test_the_bench_measures_what_it_says(monkeypatch):
+    def few(runs, data):
+        return CudaReplicas(list(runs), data, threads=4)
+
+    monkeypatch.setattr(gpu, "cuda_replicas", few)
+    monkeypatch.setattr(training, "replicas_for", few)
+    size = gpu.Size(40, (("jsc-tiny", BATCH),), (1, 2), (2, 1, 1), budget_s=0.01, n=1)
+    report = gpu.measure_gpu(size, DEVICE, None)
+    assert set(report.figures) == {
+        "tiny_b8_loss_difference", "tiny_b8_r1_epoch_ms", "tiny_b8_r1_speedup_vs_stack", "tiny_b8_r2_epoch_ms",
+        "tiny_b8_r2_speedup_vs_stack", "grid_2x1x1_s",
+    }  # fmt: skip
+    assert report.figures["tiny_b8_loss_difference"] < 1e-5
+    assert [(row["way"], row["replicas"]) for row in report.rows] == [
+        ("kernel", 1), ("stack", 1), ("kernel", 2), ("stack", 2),
+    ]  # fmt: skip
+    assert min(report.figures.values()) > 0 or report.figures["tiny_b8_loss_difference"] == 0

@@ -1,0 +1,120 @@
+"""The GPU's kernel where there is no GPU: in Numba's simulator, through Numba's compiler, and its way into training."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from bench import gpu
+from jsc_explore import layers
+from jsc_explore.config import RunConfig
+from jsc_explore.training import cuda_layout as parts
+from jsc_explore.training import train as training
+from jsc_explore.training.cuda_layout import SHARED_BYTES, layout
+from jsc_explore.training.program import program
+from jsc_explore.training.replicas import DeviceSplit
+
+HERE = Path(__file__).parent
+ON_GPU = torch.cuda.is_available() and training.importlib.util.find_spec("numba_cuda") is not None
+
+
+def python(*arguments, **environment):
+    """Run a fresh interpreter: whether Numba simulates is decided when it is first imported."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=HERE.parent,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def test_the_cases_hold():
+    # The simulator's threads wait for each other by the hundred thousand; Python's own turns take 5 ms.
+    code = "import sys, pytest; sys.setswitchinterval(1e-5); sys.exit(pytest.main(sys.argv[1:]))"
+    options = "-p", "no:cacheprovider", "--durations=5"
+    ended = python("-c", code, HERE / "cuda_cases.py", *options, NUMBA_ENABLE_CUDASIM="0" if ON_GPU else "1")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert " passed" in ended.stdout
+    assert " skipped" not in ended.stdout or ON_GPU
+
+
+# Numba's own front end needs neither driver nor device, if it need not ask one what it can do.
+COMPILE = """
+import types
+import numba.cuda.compiler as compiler, numba.cuda.dispatcher as dispatcher
+from numba import void
+from jsc_explore.training import cuda_kernel as kernel
+dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=(9, 0))
+source, signature = getattr(kernel, "{0}_source"), kernel.{1}_TYPES
+result = compiler.compile_cuda(source((True,) * 10), void, signature.args, cc=(9, 0))
+print(result.library.get_llvm_str().count("double"))
+"""
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_the_kernels_are_what_numba_compiles_for_gpus(name):
+    ended = python("-c", COMPILE.format(name, name.upper()), NUMBA_ENABLE_CUDASIM="0")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    # A GPU for screens computes in double precision at a thirty-second of its speed or less; only a sum of losses may.
+    doubles = int(ended.stdout)
+    assert doubles == 0 if name == "train" else 0 < doubles < 100
+
+
+@pytest.mark.parametrize("model", [name for name in layers.NAMED if name != "jsc-conv"])
+@pytest.mark.parametrize("batch", [16, 256, 4096])
+@pytest.mark.parametrize("trains", [True, False])
+def test_parts_lie_apart_and_in_shared_memory_while_there_is_room(model, batch, trains):
+    network = program(layers.parse(model))
+    chosen = layout(network, batch, 256, trains=trains)
+    for shared, end in ((True, chosen.fast), (False, chosen.slow)):
+        used = np.zeros(end, int)
+        for part in range(parts.PARTS):
+            if chosen.shared[part] == shared:
+                used[slice(*chosen.places[part])] += 1
+        assert (used == 1).all()
+    assert 4 * chosen.fast <= SHARED_BYTES
+    assert chosen.stride % 2 == 1
+    assert chosen.stride >= batch
+    sizes = np.diff(chosen.places)[:, 0]
+    assert sizes[parts.ACTIVATIONS] == network.rows * chosen.stride
+    assert sizes[parts.GRADIENT] == (network.weights if trains else 0)
+    # Whatever lies in global memory would not have fitted into what the others left.
+    left = SHARED_BYTES // 4 - chosen.fast
+    assert all(size > left for size, shared in zip(sizes, chosen.shared, strict=True) if not shared)
+
+
+def test_the_labs_smallest_network_lies_wholly_in_shared_memory():
+    chosen = layout(program(layers.parse("jsc-tiny")), 64, 128, trains=True)
+    assert all(chosen.shared)
+    assert chosen.slow == 0
+
+
+@pytest.mark.skipif(ON_GPU, reason="is about machines without a GPU")
+def test_what_the_kernel_cannot_have_is_said(monkeypatch, jets_split, caplog):
+    run, data = RunConfig(), DeviceSplit.of(jets_split, torch.device("cpu"))
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None)
+    assert training.cuda_replicas([run], data) == "numba-cuda is not installed"
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: object())
+    assert training.cuda_replicas([run], data) == "CudaSupportError of numba-cuda"
+    assert "the kernel for GPUs: " in caplog.text
+
+
+@pytest.mark.skipif(ON_GPU, reason="is about machines without a GPU")
+def test_without_a_gpu_the_bench_says_so_and_ends_well(tmp_path):
+    ended = python("-m", "bench", "gpu", "--json", tmp_path / "gpu.json")
+    assert ended.returncode == 0, ended.stderr
+    assert "Skipped: no GPU" in ended.stdout
+    assert json.loads((tmp_path / "gpu.json").read_text())["figures"] == {}
+
+
+def test_the_most_that_a_gpu_could_do_follows_from_the_network(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(multi_processor_count=100))
+    # 16 inputs, 5 outputs, forward and both ways back, 5 loads for 4 warps of 32 multiply-adds.
+    assert gpu._limit_s(RunConfig(), 3200, 1e9) == pytest.approx(3200 * 80 * 3 * 1.25 / 32 / 100 / 1e9)
+    # The first layer of one without batch norm passes no gradient on.
+    first = gpu._limit_s(RunConfig(model="16/linear-5"), 3200, 1e9)
+    assert first == pytest.approx(3200 * 80 * 2 * 1.25 / 32 / 100 / 1e9)

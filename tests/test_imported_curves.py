@@ -1,0 +1,114 @@
+"""Imported runs over the curves: which, where, how many readings, and how far the axes must reach for them."""
+
+import pyarrow as pa
+import pytest
+
+from jsc_explore.charts.curves import Look, curve_figure, curve_tables
+from jsc_explore.charts.files import picture
+from jsc_explore.charts.imported import ENDS, LINES, with_imported
+from jsc_explore.intake.run import ImportedRun, Reading, points_of
+from jsc_explore.seen.imported import MAX_DRAWN, MAX_READINGS, drawn_of, last_epoch, listed, reach, readings
+from jsc_explore.seen.words import PARAMS
+
+MEANS = pa.schema(
+    [("config_id", pa.string()), ("x", pa.float64()), ("quantity", pa.string())]
+    + [(name, pa.float64()) for name in ("mean", "sd", "low", "high")]
+    + [("n", pa.int64())]
+)
+SEEDS = pa.schema(
+    [(name, pa.string()) for name in ("run_id", "config_id", "dead", "quantity")]
+    + [("seed", pa.int32())]
+    + [(name, pa.float64()) for name in ("x", "value")]
+)
+
+
+def run(name="theirs", values=(0.5, 0.6), epoch=True, tag="val_acc"):
+    series = {tag: [Reading(10 * i + 9, float(i), value) for i, value in enumerate(values)]}
+    if epoch:
+        series["epoch"] = [Reading(10 * i + 9, float(i), i) for i in range(len(values))]
+    return ImportedRun(name, "csv", f"{name}.csv", name, {"batch_size": 64}, {}, points_of(series, 64)[0])
+
+
+def empty_figure(look):
+    return curve_figure(curve_tables(MEANS.empty_table(), SEEDS.empty_table(), {}, look), [], [], look)
+
+
+def test_the_first_few_are_drawn_unless_some_are_named():
+    runs = [run(f"r{i}") for i in range(MAX_DRAWN + 2)]
+    drawn, notes = drawn_of(runs, None)
+    assert [one.name for one in drawn] == [f"r{i}" for i in range(MAX_DRAWN)]
+    assert notes == [f"{MAX_DRAWN} of {MAX_DRAWN + 2} imported runs are drawn: choose under Imported"]
+    drawn, notes = drawn_of(runs, ["r7", "gone"])
+    assert [one.name for one in drawn] == ["r7"]
+    assert notes == ["gone is not imported here"]
+    assert drawn_of(runs, []) == ([], [])
+
+
+@pytest.mark.parametrize("names", [[], ["a"], ["a b", "lightning_logs/version_0, again (2)"]])
+def test_an_address_holds_their_names(names):
+    param = PARAMS["imported"]
+    assert param.read(param.write(names)) == names
+
+
+def test_readings_lie_along_the_chosen_axis():
+    table, notes = readings([run()], "epoch", "val_acc")
+    assert table["x"].to_pylist() == [1, 2]
+    assert table["value"].to_pylist() == [0.5, 0.6]
+    assert notes == []
+    assert readings([run()], "samples", "val_acc")[0]["x"].to_pylist() == [640, 1280]
+    assert readings([run()], "epoch", "val_acc", span=(1.5, 2))[0]["x"].to_pylist() == [2]
+    both, _ = readings([run()], "epoch", "acc")
+    assert set(both["label"].to_pylist()) == {"imported: theirs, validation"}
+
+
+def test_what_a_source_does_not_tell_is_said():
+    table, notes = readings([run(epoch=False)], "epoch", "val_acc")
+    assert table.num_rows == 0
+    assert "theirs (imported) holds nothing of this" in notes[0]
+    assert readings([run()], "lr_sum", "val_acc")[1] == notes
+    assert readings([run()], "epoch", "recall_t")[1] == notes
+
+
+def test_thinned_readings_are_said_and_a_zoom_brings_them_back():
+    long = run(values=[0.1] * (3 * MAX_READINGS))
+    table, notes = readings([long], "epoch", "val_acc")
+    assert table.num_rows <= MAX_READINGS + 1
+    assert table["x"].to_pylist()[-1] == 3 * MAX_READINGS
+    assert "one reading in 3 is drawn" in notes[0]
+    assert readings([long], "epoch", "val_acc", span=(0, 100))[0].num_rows == 100
+
+
+def test_a_logarithmic_axis_has_no_place_for_zero():
+    assert readings([run(values=(0.0, 0.5))], "epoch", "val_acc", log=(False, True))[0]["value"].to_pylist() == [0.5]
+
+
+def test_axes_reach_as_far_as_imported_runs():
+    high, _ = readings([run(values=(0.5, 0.9))], "epoch", "val_acc")
+    assert reach(None, high, Look()) == (0.0, 1.0)
+    assert reach(None, readings([run()], "epoch", "val_acc")[0], Look()) is None
+    loss, _ = readings([run(values=(3.0, 0.1), tag="val_loss")], "epoch", "val_loss")
+    assert reach((0.5, 2.0), loss, Look(shown="val_loss")) == (0.1, 3.0)
+    assert last_epoch([run(), run(values=[0.1] * 7)]) == 7
+    assert last_epoch([]) == 0
+
+
+def test_they_are_drawn_even_where_nothing_else_is():
+    look = Look(x_range=(0.0, 10.0))
+    table, _ = readings([run(), run("others", values=(0.5, 0.61))], "epoch", "val_acc")
+    figure = with_imported(empty_figure(look), table, look)
+    drawn = picture(figure, "svg").decode()
+    assert "imported: theirs" in drawn
+    assert "imported: others" in drawn
+    assert figure.tables[LINES].num_rows == 4
+    # Names of lines that end side by side stand one over the other.
+    assert figure.tables[ENDS]["level"].to_pylist() == [0, 1]
+    assert figure.words.endswith("imported: theirs, others")
+    assert with_imported(empty_figure(look), table.slice(0, 0), look).tables.keys() == empty_figure(look).tables.keys()
+
+
+def test_their_table_names_figures_and_hyperparameters():
+    (row,) = listed([run()]).to_pylist()
+    assert row["run"] == "theirs"
+    assert row["val_acc"] == 0.6
+    assert row["batch_size"] == "64"
+    assert row["source"] == "theirs.csv"
