@@ -18,7 +18,8 @@ from jsc_explore.jobs import Queue
 from jsc_explore.record import POINT_FIELDS, Outcome, RunRecord
 from jsc_explore.store import Store
 
-COMMANDS = [["app"], ["engine"], ["train"], ["fill"], ["list"], ["curve"], ["publish"], ["data", "fetch"], ["verify"]]
+COMMANDS = [["app"], ["engine"], ["train"], ["fill"], ["list"], ["curve"], ["publish"], ["data", "fetch"], ["verify"],
+            ["compact"], ["merge"]]  # fmt: skip
 PYTHON = [sys.executable, "-m", "jsc_explore"]
 
 
@@ -243,10 +244,8 @@ def test_the_beginning_of_two_ids_is_refused(call, home):
 
 
 def test_a_foreign_file_among_the_parts_is_named_and_the_rest_is_listed(call, home):
-    fill_store(home, RunConfig())
-    store = Store(home)
-    store.catalog.add(pa.table({"a": [1]}))
-    store.close()
+    fill_store(home, RunConfig(seed=0), RunConfig(seed=1))
+    pq.write_table(pa.table({"a": [1]}), min((home / "parts").iterdir()))
     code, out, err = call("list", "--json")
     assert code == 0
     assert len(out.splitlines()) == 1

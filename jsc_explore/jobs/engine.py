@@ -156,8 +156,8 @@ class Engine:
 
     def _recover(self) -> None:
         """Take over from an engine that died: sweep half files, finish what is stored, queue the rest again."""
-        for path in self.store.catalog.sweep():
-            log.warning("removed %s, left by a writer that died", path.name)
+        for line in self.store.recover().lines():
+            log.warning("%s", line)
         running = [job.run_id for job in self.queue.jobs(("running",))]
         self._finish_stored(running)
         self.queue.requeue(running)
@@ -358,6 +358,7 @@ class Engine:
         if time.monotonic() - self._beaten > BEAT_S:
             self._beaten = time.monotonic()
             self.queue.beat(os.getpid(), self._message or self.checkpoints.problem or self._cluster_state)
+            self.store.compact_if_due()
 
 
 def run_engine(
