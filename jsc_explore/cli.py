@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jsc_explore import __version__, cli_app, cli_ask, cli_data, cli_handout, cli_import, layers, paths
+from jsc_explore import __version__, cli_app, cli_ask, cli_data, cli_handout, cli_import, cli_store, layers, paths
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, expand_grid, format_value, parse_value
 from jsc_explore.errors import FieldError, JscError
 from jsc_explore.jobs import Job, Queue
@@ -100,6 +100,8 @@ def list_runs(options: argparse.Namespace) -> int:
     """List stored runs, all or those with the given values."""
     if options.history is not None:
         return cli_ask.print_history(options.store, options.history)
+    if options.conflicts:
+        return cli_store.list_conflicts(options)
     store = _open(options)
     filters = {name: [value] for name, value in _given(options).items()}
     rows = store.runs(filters).to_pylist()
@@ -136,28 +138,6 @@ def curve(options: argparse.Namespace) -> int:
     for point in record.outcome.points:
         print(" ".join(f"{'' if point[name] is None else format(point[name], '.6g'):>13}" for name in names))
     return 0
-
-
-def publish(options: argparse.Namespace) -> int:
-    """Write the snapshot results.parquet from the store."""
-    from jsc_explore.store.publish import publish as write
-
-    target = options.to or paths.site_file("results.parquet")
-    count = write(_open(options), target)
-    print(f"{count} runs written to {target}")
-    return 0
-
-
-def verify(options: argparse.Namespace) -> int:
-    """Check every part of the store against its checksum and schema."""
-    from jsc_explore.store.publish import verify as check
-
-    store = Store(options.store, paths.snapshot())
-    faults = check(store, paths.snapshot())
-    for fault in faults:
-        print(fault)
-    print(f"{len(store.catalog.parts())} parts checked, {len(faults)} faults", file=sys.stderr)
-    return 1 if faults else 0
 
 
 def warm(options: argparse.Namespace) -> int:
@@ -316,13 +296,13 @@ def _parser() -> argparse.ArgumentParser:
     _field_options(listing)
     listing.add_argument("--history", metavar="RUN_ID", help="what happened to the requests for this run instead")
     _json_option(listing)
+    listing.add_argument("--conflicts", action="store_true", help="merged runs that have other figures here")
 
     one = _command(commands, "curve", curve)
     one.add_argument("run_id", metavar="RUN_ID", help="a run's id or its first characters")
     _json_option(one)
 
-    snapshot = _command(commands, "publish", publish)
-    snapshot.add_argument("--to", type=Path, help="file to write (default: the project's results.parquet)")
+    cli_store.add_commands(commands, _command)
 
     source = _command(commands, "data", None, "Fetch, simulate and check jets.")
     actions = source.add_subparsers(required=True, metavar="ACTION")
@@ -330,8 +310,6 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_handout.add_command(commands, _command)
     cli_import.add_command(commands, _command)
-
-    _command(commands, "verify", verify)
 
     prepared = _command(commands, "warm", warm)
     _field_options(prepared, ("model", "final_relu", "optimizer", "batch_size", "precision"))

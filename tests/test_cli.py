@@ -18,7 +18,8 @@ from jsc_explore.jobs import Queue
 from jsc_explore.record import POINT_FIELDS, Outcome, RunRecord
 from jsc_explore.store import Store
 
-COMMANDS = [["app"], ["engine"], ["train"], ["fill"], ["list"], ["curve"], ["publish"], ["data", "fetch"], ["verify"]]
+COMMANDS = [["app"], ["engine"], ["train"], ["fill"], ["list"], ["curve"], ["publish"], ["data", "fetch"], ["verify"],
+            ["compact"], ["merge"]]  # fmt: skip
 PYTHON = [sys.executable, "-m", "jsc_explore"]
 
 
@@ -175,13 +176,11 @@ def test_a_queue_that_is_no_database_is_one_line(call, home):
     assert is_one_line(err, "queue.sqlite", "cannot be opened")
 
 
-def test_a_scheduler_that_cannot_be_reached_is_one_line(call, monkeypatch):
-    monkeypatch.setattr("jsc_explore.jobs.cluster.JOIN_TIMEOUT", "1s")
+def test_a_scheduler_whose_address_is_none_is_one_line(call, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    for address in ("tcp://127.0.0.1:1", "nonsense://"):
-        code, out, err = call("engine", "--scheduler", address)
-        assert (code, out) == (2, "")
-        assert is_one_line(err, address, "cannot be reached", "check address and port"), err
+    code, out, err = call("engine", "--scheduler", "nonsense://")
+    assert (code, out) == (2, "")
+    assert is_one_line(err, "nonsense://", "is no address of a Dask scheduler", "tcp://host:8786"), err
 
 
 # ---- what is stored
@@ -245,10 +244,8 @@ def test_the_beginning_of_two_ids_is_refused(call, home):
 
 
 def test_a_foreign_file_among_the_parts_is_named_and_the_rest_is_listed(call, home):
-    fill_store(home, RunConfig())
-    store = Store(home)
-    store.catalog.add(pa.table({"a": [1]}))
-    store.close()
+    fill_store(home, RunConfig(seed=0), RunConfig(seed=1))
+    pq.write_table(pa.table({"a": [1]}), min((home / "parts").iterdir()))
     code, out, err = call("list", "--json")
     assert code == 0
     assert len(out.splitlines()) == 1

@@ -1,93 +1,85 @@
-"""Publish and verify: the snapshot people open, and the proof that what lies on the disk is what was written."""
+"""Publish: the snapshot people open, whole or as it was before, with what it says of itself."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jsc_explore import __version__
 from jsc_explore.errors import StoreError
-from jsc_explore.store.schema import COLUMNS, PROVENANCE_KEY, SCHEMA_VERSION, VERSION_KEY, schema_problem
+from jsc_explore.store.catalog import reason_of
+from jsc_explore.store.schema import COLUMNS, PROVENANCE_KEY, SCHEMA_VERSION, VERSION_KEY
 from jsc_explore.store.store import Store
+from jsc_explore.store.writing import sync_directory
+
+# Runs in memory at once, and in a row group: smaller ones would cost plain tools more in the footer than they save.
+_RUNS = 2048
 
 
 def publish(store: Store, target: Path) -> int:
     """Write every run of the store, without weights, to one Parquet file; return how many.
 
-    The file is whole or as it was before. Runs are sorted by config and seed. StoreError if it cannot be written.
+    Temporary name, sync, rename: the file is whole or as it was before. Runs are sorted by config and seed. The
+    metadata hold the schema version and ``provenance``. StoreError if the store is empty or the file cannot be written.
     """
-    files = store.files()
-    if not files:
+    order = "SELECT run_id FROM runs ORDER BY config_id, seed, run_id"
+    run_ids = store.query(order, [])["run_id"].to_pylist()
+    if not run_ids:
         raise StoreError(f"store {store.directory}: holds no runs to publish; run `jsc-explore fill GRID.toml` first")
+    metadata = {VERSION_KEY: str(SCHEMA_VERSION), PROVENANCE_KEY: json.dumps(provenance(store), sort_keys=True)}
+    schema = pa.schema([(column.name, column.type) for column in COLUMNS], metadata)
     partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    columns = ", ".join(column.name for column in COLUMNS)
     try:
-        with duckdb.connect(":memory:") as db:
-            query = f"""
-                COPY (SELECT DISTINCT ON (config_id, seed, run_id) {columns} FROM read_parquet({_literals(files)})
-                      ORDER BY config_id, seed, run_id)
-                TO {_literal(str(partial))} (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2,
-                  ROW_GROUP_SIZE 2048, KV_METADATA {{
-                    '{VERSION_KEY.decode()}': '{SCHEMA_VERSION}',
-                    '{PROVENANCE_KEY.decode()}': {_literal(_provenance())} }})
-            """
-            count = db.execute(query).fetchone()
-        with partial.open("rb") as file:
+        with partial.open("wb") as file:
+            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+                for first in range(0, len(run_ids), _RUNS):
+                    writer.write_table(_rows(store, run_ids[first : first + _RUNS]).cast(schema))
+            file.flush()
             os.fsync(file.fileno())
         partial.replace(target)
-    except (OSError, duckdb.Error) as error:
+        sync_directory(target.parent)
+    except OSError as error:
+        raise StoreError(f"{target}: cannot be written ({reason_of(error)}); the old file is untouched") from error
+    finally:
         partial.unlink(missing_ok=True)
-        raise StoreError(
-            f"{target}: cannot be written ({str(error).splitlines()[0]}); the old file is untouched"
-        ) from error
-    return int(count[0]) if count else 0
+    return len(run_ids)
 
 
-def verify(store: Store, snapshot: Path | None = None) -> list[str]:
-    """Check every part against its checksum, its schema and its count of runs; return one line a fault."""
-    faults = []
-    for part in store.catalog.parts():
-        path = store.catalog.path(part)
-        if not path.exists():
-            faults.append(f"{path}: is missing")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != part.sha256:
-            faults.append(f"{path}: its checksum is not the recorded one")
-        elif problem := _problem(path, part.rows):
-            faults.append(f"{path}: {problem}")
-    if snapshot is not None and snapshot.exists() and (problem := _problem(snapshot, None)):
-        faults.append(f"{snapshot}: {problem}")
-    return faults
+def provenance(store: Store) -> dict[str, object]:
+    """Return what a published file says of itself: who wrote it and when, and what its runs were trained on and with.
+
+    ``runs``, ``configs``; ``recipes`` and ``data`` (digests by data set) with counts of runs; ``trained_with``: every
+    set of versions with its count, the most frequent first.
+    """
+    counts = store.query("SELECT count(*) AS runs, count(DISTINCT config_id) AS configs FROM runs", []).to_pylist()[0]
+    groups = {
+        name: store.query(
+            f"SELECT {name} AS key, count(*) AS n FROM runs GROUP BY 1 ORDER BY n DESC, 1", []
+        ).to_pylist()
+        for name in ("recipe", "versions")
+    }
+    data = store.query("SELECT dataset, data_digest, count(*) AS n FROM runs GROUP BY 1, 2 ORDER BY 1, 2", [])
+    digests: dict[str, dict[str, int]] = {}
+    for row in data.to_pylist():
+        digests.setdefault(row["dataset"], {})[row["data_digest"]] = row["n"]
+    return {
+        "written_by": f"jsc-explore {__version__}",
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **counts,
+        "recipes": {str(row["key"]): row["n"] for row in groups["recipe"]},
+        "data": digests,
+        "trained_with": [{**json.loads(row["key"]), "runs": row["n"]} for row in groups["versions"]],
+    }
 
 
-def _problem(path: Path, rows: int | None) -> str | None:
-    try:
-        file = pq.ParquetFile(path)
-        if problem := schema_problem(file.schema_arrow):
-            return problem
-        for group in range(file.num_row_groups):
-            file.read_row_group(group)
-        if rows is not None and file.metadata.num_rows != rows:
-            return f"holds {file.metadata.num_rows} runs, {rows} are recorded"
-    except (OSError, pa.ArrowException) as error:
-        return f"cannot be read ({str(error).splitlines()[0][:80]})"
-    return None
-
-
-def _provenance() -> str:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return json.dumps({"written_by": f"jsc-explore {__version__}", "written_at": now})
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _literals(texts: list[str]) -> str:
-    return "[" + ", ".join(_literal(text) for text in texts) + "]"
+def _rows(store: Store, run_ids: list[str]) -> pa.Table:
+    """Return whole rows in the order of the ids."""
+    names = [column.name for column in COLUMNS if column.name != "run_id"]
+    table = store.rows(run_ids, names)
+    where = {run_id: place for place, run_id in enumerate(table["run_id"].to_pylist())}
+    return table.take(pa.array([where[run_id] for run_id in run_ids])).select([column.name for column in COLUMNS])

@@ -24,7 +24,9 @@ class SavedViews:
         self.path = Path(directory) / "views.sqlite"
 
     def all(self) -> dict[str, str]:
-        """Return every view by name, in the order of the names."""
+        """Return every view by name, in the order of the names. A store that cannot be written may have none."""
+        if not self.path.exists():
+            return {}
         with self._open() as db:
             return dict(db.execute("SELECT name, query FROM views ORDER BY name COLLATE NOCASE").fetchall())
 

@@ -189,10 +189,12 @@ def curve_points(
         if name not in POINT_FIELDS:
             raise FieldError("quantity", name, "is not recorded", "choose among " + ", ".join(POINT_FIELDS))
     with_live = live is not None and live.num_rows > 0
-    kept, values = _kept_points(x, quantities, span, with_live)
+    names = list(dict.fromkeys(["step", "learning_rate", *([x] if x != LR_SUM else []), *quantities]))
+    kept, values = _kept_points(x, names, span, with_live)
     unfolded = ", ".join(f"{{quantity: '{name}', value: {name}}}" for name in quantities)
-    table = store.over_files(
+    table = store.over_curves(
         run_ids,
+        names,
         f"""
         {kept}, thinned AS (
             SELECT *, greatest(1, ceil(total * {len(quantities)} / {int(budget)}))::BIGINT AS stride FROM kept
@@ -221,10 +223,9 @@ def curve_points(
 
 
 def _kept_points(
-    x: str, quantities: Sequence[str], span: tuple[float, float] | None, with_live: bool
+    x: str, names: Sequence[str], span: tuple[float, float] | None, with_live: bool
 ) -> tuple[str, list[Any]]:
     """Return the CTEs up to ``kept``: one row a point within the span, with its place in its run."""
-    names = list(dict.fromkeys(["step", "learning_rate", *([x] if x != LR_SUM else []), *quantities]))
     stored = ", ".join(f"unnest({CURVE_PREFIX}{name}) AS {name}" for name in names)
     head = "run_id, config_id, seed"
     union = f"UNION ALL SELECT {head}, '' AS dead, {', '.join(names)} FROM live" if with_live else ""

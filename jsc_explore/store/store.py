@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,55 +16,184 @@ from jsc_explore.config import FIELDS, check_field
 from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.record import POINT_FIELDS, RunRecord
 from jsc_explore.store.catalog import Catalog
-from jsc_explore.store.locked import connect, limited
-from jsc_explore.store.schema import COLUMNS, CURVE_PREFIX, SCALARS, WEIGHTS, from_row, schema_problem, to_table
+from jsc_explore.store.checks import file_problem, first_line
+from jsc_explore.store.compaction import Background, due
+from jsc_explore.store.loaded import Loaded
+from jsc_explore.store.reading import CurveFiles, GoneError
+from jsc_explore.store.recovery import Recovered, drop_retired, recover
+from jsc_explore.store.schema import COLUMNS, CURVE_PREFIX, CURVES, SCALARS, WEIGHTS, from_row, to_table
 from jsc_explore.store.slices import Filters, condition
+
+log = logging.getLogger("jsc_explore.store")
+# How often a reader begins anew when files go while it looks: each time means that a whole generation has passed.
+_TRIES = 5
+# How often files of older generations are looked through.
+_DROP_EVERY_S = 60.0
+_AXES = ("step", "epoch", "samples", "time_s")
 
 
 class Store:
     """Runs and curves of one store directory, beneath them the read-only ``snapshot``.
 
-    The scalars of all runs lie in memory; curves are read from the files that hold them. Each method may be called
-    from any thread. ``refresh`` takes in what was added since; queries never do so by themselves.
-    ``problems`` lists, one line each, files that were passed over because they cannot be read.
+    Contract, beside that of ``Catalog``: a run that ``add`` has returned from is there for every reader that refreshes,
+    whatever crashes; a reader sees each run once and misses none, also while parts are put together, and after
+    ``refresh`` what was there before and what was added; queries refresh by themselves only when a file has gone.
+
+    The scalars of all runs lie in memory; curves are read from the files that hold them. Each method may be called from
+    any thread. ``version`` changes whenever runs come or go. ``problems`` lists, one line each, files that were passed
+    over because they cannot be read; ``read_only`` says why nothing can be added, or is None. ``read_only=True`` opens
+    without a trace: nothing is written, not even a lock.
     """
 
-    def __init__(self, directory: Path, snapshot: Path | None = None) -> None:
+    def __init__(self, directory: Path, snapshot: Path | None = None, *, read_only: bool = False) -> None:
         self.directory = Path(directory)
-        self.catalog = Catalog(self.directory)
-        self.problems: list[str] = []
+        self.catalog = Catalog(self.directory, read_only=read_only)
         self.version = 0
-        self._seen = 0
+        self.snapshot = Path(snapshot) if snapshot is not None else None
+        self._snapshot_state: tuple[int, ...] | None = None
+        self._problems: dict[str, str] = {}
+        self._parts: dict[str, str] = {}
+        self._fingerprint = (0, 0)
+        self._looked_at = (0, 0)
+        self._dropped_at = time.monotonic()
+        self._background = Background(self.directory)
+        self._curves = CurveFiles()
         self._lock = threading.RLock()
-        self._db = connect([self.directory], [Path(snapshot)] if snapshot is not None else [])
-        columns = ", ".join(f"{name} {_duck_type(name)}" for name in SCALARS)
-        self._db.execute(f"CREATE TABLE runs ({columns}, file VARCHAR)")
-        if snapshot is not None and Path(snapshot).exists():
-            self._ingest([Path(snapshot)])
+        self._loaded = Loaded(self.directory, self.snapshot)
         self.refresh()
 
     def close(self) -> None:
-        """Close catalogue and database."""
-        self._db.close()
+        """Close catalogue and database; a compaction under way ends without a trace."""
+        self._background.stop()
+        self._loaded.close()
         self.catalog.close()
 
+    @property
+    def problems(self) -> list[str]:
+        """One line for each file that was passed over."""
+        return list(self._problems.values())
+
+    @property
+    def read_only(self) -> str | None:
+        """Why nothing can be added here; None where it can."""
+        return self.catalog.read_only
+
+    # ---- what comes and goes
+
     def refresh(self) -> bool:
-        """Take in the parts added since; return whether any run is new."""
+        """Take in what was added, put together or quarantined since; return whether any run came or went."""
         with self._lock:
-            parts = self.catalog.parts(after=self._seen)
-            if not parts:
-                return False
             before = self.version
-            self._ingest([self.catalog.path(part) for part in parts])
-            self._seen = parts[-1].seq
-            return self.version != before
+            for _ in range(_TRIES):
+                try:
+                    self._look()
+                    return self.version != before
+                except GoneError:
+                    continue
+            raise StoreError(f"store {self.directory}: its parts change faster than they are read; try again")
+
+    def _look(self) -> None:
+        """Compare catalogue and snapshot with what is in memory. GoneError if a file went meanwhile."""
+        state = _state(self.snapshot)
+        fingerprint = self.catalog.fingerprint()
+        if state == self._snapshot_state and fingerprint == self._fingerprint:
+            return
+        current = {part.name: str(self.catalog.path_of(part)) for part in self.catalog.parts()}
+        came = [path for name, path in current.items() if name not in self._parts]
+        went = [path for name, path in self._parts.items() if name not in current]
+        if state != self._snapshot_state:
+            went += [str(self.snapshot)] if self._snapshot_state else []
+            came += [str(self.snapshot)] if state else []
+        readable = [path for path in came if self._is_readable(path)]
+        snapshot = str(self.snapshot) if state else ""
+        try:
+            self.version += self._loaded.switch(readable, went, snapshot)
+        except StoreError:
+            # A bad sector in one file must not hide the others.
+            sound = [path for path in readable if self._can_take_in(path)]
+            if len(sound) == len(readable):
+                raise
+            self.version += self._loaded.switch(sound, went, snapshot if snapshot not in self._problems else "")
+        for path in went:
+            self._problems.pop(path, None)
+        self._curves.forget(went)
+        self._parts, self._fingerprint, self._snapshot_state = current, fingerprint, state
+
+    def _is_readable(self, path: str) -> bool:
+        problem = file_problem(Path(path))
+        if problem is None:
+            return True
+        if path != str(self.snapshot) and not Path(path).exists() and self._is_gone(Path(path).name):
+            raise GoneError(path)
+        self._pass_over(path, problem)
+        return False
+
+    def _can_take_in(self, path: str) -> bool:
+        problem = self._loaded.fault(path)
+        if problem is not None:
+            self._pass_over(path, f"cannot be read ({problem})")
+        return problem is None
+
+    def _pass_over(self, path: str, problem: str) -> None:
+        self._problems[path] = f"{path}: {problem}; it is left out, run `jsc-explore verify`"
+
+    def _is_gone(self, name: str) -> bool:
+        return all(part.name != name for part in self.catalog.parts())
 
     def add(self, record: RunRecord) -> None:
         """Store a finished run durably; a run that is there already is left as it is. StoreError: nothing changed."""
+        self.add_table(to_table(record))
+
+    def add_table(self, table: pa.Table) -> int:
+        """Store the rows of a table with the columns of a part, durably and all at once; return how many were new.
+
+        Runs that are there already are left as they are. StoreError: nothing changed.
+        """
         with self._lock:
-            if not self.existing([record.run_id]):
-                self.catalog.add(to_table(record))
-                self.refresh()
+            there = self.existing(table["run_id"].to_pylist())
+            new = pa.array([run_id not in there for run_id in table["run_id"].to_pylist()], pa.bool_())
+            table = table.filter(new)
+            if not table.num_rows:
+                return 0
+            # What lies in a part that cannot be read is not stored: it is written anew.
+            broken = {Path(path).name for path in self._problems}
+            part = self.catalog.add(table, broken)
+            self.refresh()
+            return part.rows if part is not None else 0
+
+    def recover(self) -> Recovered:
+        """Take in or clear away what writers that died left in ``parts/``. StoreError if the disk refuses."""
+        with self._lock:
+            found = recover(self.catalog)
+            self.refresh()
+            return found
+
+    def compact_if_due(self) -> bool:
+        """Start putting parts together, in the background, if many small ones have gathered; return whether it did.
+
+        Cheap enough to be called every second; it neither waits nor raises.
+        """
+        with self._lock:
+            if self.read_only is not None:
+                return False
+            self._drop_retired()
+            if self._looked_at == self._fingerprint:
+                return False
+            self._looked_at = self._fingerprint
+            if len(self._parts) < 2 or not due(self.catalog.parts()):
+                return False
+        if self._background.message:
+            log.warning("%s", self._background.message)
+        return self._background.start()
+
+    def _drop_retired(self) -> None:
+        now = time.monotonic()
+        if now - self._dropped_at > _DROP_EVERY_S:
+            self._dropped_at = now
+            try:
+                drop_retired(self.catalog)
+            except StoreError as error:
+                log.warning("%s", error)
 
     def existing(self, run_ids: Iterable[str]) -> set[str]:
         """Return which of these runs are stored."""
@@ -80,29 +210,7 @@ class Store:
     def values(self, field: str, filters: Filters | None = None) -> pa.Table:
         """Return the values a field takes among the runs, with the count of runs: columns ``value`` and ``n``."""
         check_field(field)
-        where, values = condition(filters or {})
-        return self.query(
-            f"SELECT {field} AS value, count(*) AS n FROM runs WHERE {where} GROUP BY ALL ORDER BY ALL", values
-        )
-
-    def grid(self, x: str, y: str, score: str, filters: Filters | None = None) -> pa.Table:
-        """Return one row a config: its values of the fields ``x`` and ``y``, and over its seeds the mean, standard
-        deviation, least and greatest ``score``, counts ``n``, ``n_diverged``, ``n_dead``, and lists of seeds.
-        """
-        for field in (x, y):
-            check_field(field)
-        where, values = condition(filters or {})
-        return self.query(
-            f"""
-            SELECT {x} AS x, {y} AS y, config_id, avg({_score(score)}) AS mean, stddev_samp({score}) AS sd,
-                   min({score}) AS low, max({score}) AS high, count(*) AS n,
-                   count(*) FILTER (WHERE status = 'diverged') AS n_diverged,
-                   count(*) FILTER (WHERE len(dead_classes) > 0) AS n_dead,
-                   list(seed ORDER BY seed) AS seeds
-            FROM runs WHERE {where} GROUP BY ALL ORDER BY ALL
-            """,
-            values,
-        )
+        return self.select(f"SELECT {field} AS value, count(*) AS n FROM chosen GROUP BY ALL ORDER BY ALL", filters)
 
     def select(self, text: str, filters: Filters | None = None) -> pa.Table:
         """Run a SELECT of this room over ``chosen``, the scalars of the runs whose fields have one of these values."""
@@ -111,9 +219,11 @@ class Store:
 
     def curves(self, run_ids: Sequence[str], quantities: Sequence[str] = tuple(POINT_FIELDS)) -> pa.Table:
         """Return one row a point of the chosen runs: ``run_id``, ``config_id``, ``seed``, ``dead`` and quantities."""
-        columns = ", ".join(f"unnest({CURVE_PREFIX}{name}) AS {name}" for name in _quantities(quantities))
-        return self.over_files(
+        names = _quantities(quantities)
+        columns = ", ".join(f"unnest({CURVE_PREFIX}{name}) AS {name}" for name in names)
+        return self.over_curves(
             run_ids,
+            names,
             f"SELECT run_id, config_id, seed, len(dead_classes) > 0 AS dead, {columns} FROM source ORDER BY ALL",
         )
 
@@ -124,16 +234,16 @@ class Store:
         ``live`` adds points of runs that are not stored yet, as a table with the columns of ``curves``.
         """
         (name,) = _quantities([quantity])
-        axes = ("step", "epoch", "samples", "time_s")
         points = ", ".join(
             f"unnest({CURVE_PREFIX}{column}) AS {alias}"
-            for column, alias in (*zip(axes, axes, strict=True), (name, "value"))
+            for column, alias in (*zip(_AXES, _AXES, strict=True), (name, "value"))
         )
         growing = ""
         if live is not None and live.num_rows:
-            growing = f"UNION ALL SELECT config_id, {', '.join(axes)}, {name} AS value FROM live"
-        return self.over_files(
+            growing = f"UNION ALL SELECT config_id, {', '.join(_AXES)}, {name} AS value FROM live"
+        return self.over_curves(
             run_ids,
+            [*_AXES, name],
             f"""
             SELECT config_id, step, avg(epoch) AS epoch, avg(samples) AS samples, avg(time_s) AS time_s,
                    avg(value) AS mean, stddev_samp(value) AS sd, min(value) AS low, max(value) AS high,
@@ -146,14 +256,11 @@ class Store:
 
     def record(self, run_id: str, *, weights: bool = False) -> RunRecord | None:
         """Return one run whole, or None; ``weights`` reads them too, where the file has them."""
-        columns = ", ".join(column.name for column in COLUMNS)
-        files = self._files([run_id])
-        if not files:
+        scalars = self.runs({"run_id": [run_id]}).to_pylist()
+        if not scalars:
             return None
-        has_weights = weights and WEIGHTS.name in pq.read_schema(files[0]).names
-        extra = f", {WEIGHTS.name}" if has_weights else ""
-        table = self.query(f"SELECT {columns}{extra} FROM read_parquet(?) WHERE run_id = ?", [files[:1], run_id])
-        return from_row(table.to_pylist()[0])
+        table = self.rows([run_id], CURVES, weights=weights)
+        return from_row({**scalars[0], **table.to_pylist()[0]})
 
     def find(self, prefix: str) -> list[str]:
         """Return the ids of runs that begin with these characters, at most ten."""
@@ -166,91 +273,68 @@ class Store:
             str(name) for name in self.query("SELECT DISTINCT file FROM runs ORDER BY file", [])["file"].to_pylist()
         ]
 
-    def _ingest(self, paths: Sequence[Path]) -> None:
-        readable = [str(path) for path in paths if self._is_readable(path)]
-        if not readable:
-            return
-        columns = ", ".join(SCALARS)
-        # The same run may lie in the snapshot and in a part: identical by identity, so either will do.
-        try:
-            added = self._db.execute(
-                f"""
-                INSERT INTO runs SELECT {columns}, filename FROM read_parquet(?, filename = true) AS new
-                WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = new.run_id)
-                QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY filename) = 1
-                """,
-                [readable],
-            ).fetchone()
-        except duckdb.Error as error:
-            if len(readable) > 1:
-                # One of them is to blame; the others are read without it.
-                for path in readable:
-                    self._ingest([Path(path)])
-                return
-            what = str(error).splitlines()[0][:80]
-            self.problems.append(f"{readable[0]}: is damaged ({what}); it is left out, run `jsc-explore verify`")
-            return
-        self.version += int(added[0]) if added else 0
-
-    def _is_readable(self, path: Path) -> bool:
-        try:
-            problem = schema_problem(pq.read_schema(path))
-        except (OSError, pa.ArrowException) as error:
-            problem = f"cannot be read as Parquet ({str(error).splitlines()[0][:80]})"
-        if problem is None:
-            return True
-        self.problems.append(f"{path}: {problem}; it is left out, run `jsc-explore verify`")
-        return False
-
-    def _files(self, run_ids: Sequence[str]) -> list[str]:
-        if not run_ids:
-            return []
+    def places(self, run_ids: Sequence[str]) -> dict[str, list[int]]:
+        """Return where these runs lie: file -> rows. Runs that are not stored are left out."""
         found = self.query(
-            "SELECT DISTINCT file FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [list(run_ids)]
+            "SELECT file, list(place ORDER BY place) AS places FROM runs "
+            "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY file ORDER BY file",
+            [list(run_ids)],
         )
-        return [str(name) for name in found["file"].to_pylist()]
+        return dict(zip(found["file"].to_pylist(), found["places"].to_pylist(), strict=True))
 
-    def over_files(
-        self, run_ids: Sequence[str], select: str, live: pa.Table | None = None, more: Sequence[Any] = ()
-    ) -> pa.Table:
-        """Run a SELECT, for use within this room, over ``source``, the stored rows of these runs, and ``live``.
+    def rows(self, run_ids: Sequence[str], columns: Sequence[str], *, weights: bool = False) -> pa.Table:
+        """Return ``run_id`` and columns of the file, of these runs in any order; ``weights`` where a file has them.
 
-        The text may begin with further CTEs, after a comma; ``more`` are its parameters.
+        StoreError if a file cannot be read.
         """
-        files = self._files(run_ids)
-        # A run may lie in several of these files; only its row in the file that it was taken in from counts.
-        source = """
-            SELECT src.* EXCLUDE (filename) FROM read_parquet(?, filename = true, union_by_name = true) AS src
-            JOIN runs ON runs.run_id = src.run_id AND runs.file = src.filename
-            WHERE src.run_id IN (SELECT unnest(?::VARCHAR[]))
-        """
-        values: list[Any] = [files, list(run_ids)]
-        if not files:
-            source, values = f"SELECT {_EMPTY}", []
-        return self.query(f"WITH source AS ({source}) {select}", [*values, *more], live)
-
-    def query(self, text: str, values: Sequence[Any], live: pa.Table | None = None) -> pa.Table:
-        """Ask the table ``runs``, for use within this room; ``live`` is a table that the text may name.
-
-        StoreError if a part cannot be read.
-        """
-        # A cursor is a connection of its own to the same database: threads do not wait for each other.
-        cursor = self._db.cursor()
         try:
-            if live is not None:
-                cursor.register("live", live)
-            with limited(cursor):
-                return cursor.sql(text, params=list(values)).to_arrow_table()
-        except duckdb.Error as error:
-            # A damaged file shows itself in many ways; what is wrong with the question itself is a fault of this room.
-            if isinstance(error, duckdb.ProgrammingError) and not isinstance(error, duckdb.InvalidInputException):
-                raise
-            what = str(error).splitlines()[0]
+            for _ in range(_TRIES):
+                places = self.places(run_ids)
+                wanted = sum(map(len, places.values()))
+                if not wanted:
+                    return pa.table({name: pa.array([], _TYPES[name]) for name in ("run_id", *columns)})
+                try:
+                    more = [WEIGHTS.name] if weights and _have_weights(places) else []
+                    table = self._curves.take(places, [*columns, *more])
+                except (GoneError, FileNotFoundError):
+                    self.refresh()
+                    continue
+                if set(table["run_id"].to_pylist()) <= set(run_ids):
+                    return table
+                # Only the snapshot is ever another file under the same name.
+                self._curves.forget(list(places))
+                self.refresh()
+        except (OSError, pa.ArrowException) as error:
             raise StoreError(
-                f"store {self.directory}: a part cannot be read ({what}); run `jsc-explore verify`"
+                f"store {self.directory}: a part cannot be read ({first_line(error)}); run `jsc-explore verify`"
             ) from error
-        finally:
-            cursor.close()
+        raise StoreError(f"store {self.directory}: a part is missing; run `jsc-explore verify`")
+
+    def query(
+        self, text: str, values: Sequence[Any], live: pa.Table | None = None, *, read: pa.Table | None = None
+    ) -> pa.Table:
+        """Ask the table ``runs``, for use within this room; ``live`` and ``read`` are tables that the text may name."""
+        return self._loaded.query(text, values, live, read)
+
+    def over_curves(
+        self,
+        run_ids: Sequence[str],
+        quantities: Sequence[str],
+        select: str,
+        live: pa.Table | None = None,
+        more: Sequence[Any] = (),
+    ) -> pa.Table:
+        """Run a SELECT, for use within this room, over ``source``, and ``live``.
+
+        ``source`` has a row for each of these runs that is stored: ``run_id, config_id, seed, dead_classes`` and the
+        curves of these quantities. The text may begin with further CTEs, after a comma; ``more`` are its parameters.
+        """
+        names = [CURVE_PREFIX + name for name in dict.fromkeys(quantities)]
+        source = f"""
+            SELECT runs.run_id, config_id, seed, dead_classes, {", ".join(names)}
+            FROM read JOIN runs ON runs.run_id = read.run_id
+        """
+        return self.query(f"WITH source AS ({source}) {select}", more, live, read=self.rows(run_ids, names))
 
 
 def _known(columns: Sequence[str]) -> list[str]:
@@ -260,10 +344,6 @@ def _known(columns: Sequence[str]) -> list[str]:
     return list(columns)
 
 
-def _score(name: str) -> str:
-    return _known([name])[0]
-
-
 def _quantities(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in POINT_FIELDS:
@@ -271,19 +351,22 @@ def _quantities(names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-_DUCK = {
-    "int32": "INTEGER",
-    "int64": "BIGINT",
-    "double": "DOUBLE",
-    "string": "VARCHAR",
-    "bool": "BOOLEAN",
-}
+_TYPES = {column.name: column.type for column in COLUMNS}
 
 
-def _duck_type(name: str) -> str:
-    kind = next(column.type for column in COLUMNS if column.name == name)
-    return f"{_DUCK[str(kind.value_type)]}[]" if pa.types.is_list(kind) else _DUCK[str(kind)]
+def _have_weights(places: Iterable[str]) -> bool:
+    return all(WEIGHTS.name in pq.read_schema(name).names for name in places)
 
 
-_EMPTY = ", ".join(f"NULL::{_duck_type(column.name)} AS {column.name}" for column in COLUMNS) + " WHERE false"
+def _state(path: Path | None) -> tuple[int, ...] | None:
+    """What changes when a file is replaced: publishing gives the snapshot a new inode. None where there is no file."""
+    try:
+        if path is None or not path.is_file():
+            return None
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 assert set(FIELDS) <= set(SCALARS)

@@ -1,0 +1,223 @@
+"""Compaction: many small parts become few sorted ones, while others read and write."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jsc_explore.store.catalog import Catalog, Part, run_rows
+from jsc_explore.store.recovery import RETENTION_S, drop_retired
+from jsc_explore.store.schema import part_schema, schema_problem
+from jsc_explore.store.writing import Written, held, write_part
+
+# Each part costs an opening store about a millisecond. One run a part, 64 runs a part, 4,096: every run is written
+# three times in its life, and 100,000 runs lie in some 150 parts at most.
+MAX_PARTS = 64
+_TIERS = (64, 4096)
+ROWS_PER_PART = 4096
+# What is read into memory at once, as it lies on the disk; a part larger than that is left as it is.
+_BATCH_BYTES = 128 << 20
+_LARGE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What a compaction did: parts before and after, of those that it touched, and lines on parts it could not read."""
+
+    before: int = 0
+    after: int = 0
+    runs: int = 0
+    problems: tuple[str, ...] = ()
+
+
+def tier(part: Part) -> int:
+    """Return the size class of a part: 0 for parts as they are added, higher for what was compacted before."""
+    return sum(part.rows >= rows for rows in _TIERS)
+
+
+def due(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts that had better be put together now: a whole tier, once it holds more than ``MAX_PARTS``."""
+    for top in (1, 0):
+        if sum(tier(part) == top for part in parts) > MAX_PARTS:
+            return [part for part in parts if tier(part) <= top]
+    return []
+
+
+def compact(
+    directory: Path,
+    *,
+    choose: Callable[[Sequence[Part]], Sequence[Part]] = due,
+    retention_s: float = RETENTION_S,
+    stop: threading.Event | None = None,
+) -> Compacted | None:
+    """Put the chosen parts of a store together: written, synced, then switched in one transaction.
+
+    Parts whose checksum is wrong are left as they are. Files of the old generation are kept for ``retention_s``.
+    Returns None if another process compacts the same store. Interrupted anywhere, the old generation stays valid.
+    StoreError if the disk or the catalogue refuses.
+    """
+    catalog = Catalog(directory)
+    try:
+        with (
+            held(catalog.directory / "compaction.lock", alone=True) as alone,
+            catalog.writing("parts could not be put together"),
+        ):
+            if not alone:
+                return None
+            drop_retired(catalog, retention_s)
+            done = Compacted()
+            for batch in _batches(catalog, choose(catalog.parts())):
+                if stop is not None and stop.is_set():
+                    break
+                done = _add_up(done, _compact_batch(catalog, batch, stop))
+            if retention_s <= 0:
+                drop_retired(catalog, retention_s)
+            return done
+    except OSError as error:
+        raise catalog.refused("parts could not be put together", error) from error
+    finally:
+        catalog.close()
+
+
+def _batches(catalog: Catalog, parts: Sequence[Part]) -> Iterator[list[Part]]:
+    batch: list[Part] = []
+    size = 0
+    for part in parts:
+        try:
+            bytes_of_part = catalog.path_of(part).stat().st_size
+        except FileNotFoundError:
+            continue  # `verify` names it.
+        if bytes_of_part >= _LARGE_BYTES and part.rows < ROWS_PER_PART:
+            continue
+        if batch and size + bytes_of_part > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(part)
+        size += bytes_of_part
+    if len(batch) > 1:
+        yield batch
+
+
+def _compact_batch(catalog: Catalog, batch: Sequence[Part], stop: threading.Event | None) -> Compacted:
+    owner = {entry.run_id: entry.part for entry in catalog.entries(parts=[part.seq for part in batch])}
+    tables, sources, problems = [], [], []
+    for part in batch:
+        if stop is not None and stop.is_set():
+            return Compacted()
+        table, problem = _read(catalog.path_of(part), part)
+        if table is None:
+            problems.append(problem)
+            continue
+        own = [owner.get(run_id) == part.seq for run_id in table["run_id"].to_pylist()]
+        tables.append(table if all(own) else table.filter(pa.array(own)))
+        sources.append(part)
+    if len(sources) < 2:
+        return Compacted(problems=tuple(problems))
+    whole = pa.concat_tables(tables)
+    tables.clear()
+    whole = whole.sort_by([(name, "ascending") for name in ("config_id", "seed", "run_id")])
+    written = []
+    try:
+        for first in range(0, whole.num_rows, ROWS_PER_PART):
+            if stop is not None and stop.is_set():
+                raise InterruptedError
+            piece = whole.slice(first, ROWS_PER_PART)
+            written.append((write_part(catalog.parts_directory, piece), piece))
+        switched = _switch(catalog, sources, written)
+    except BaseException as error:
+        _discard(catalog, written)
+        if isinstance(error, InterruptedError):
+            return Compacted()
+        raise
+    if not switched:
+        _discard(catalog, written)
+        return Compacted(problems=tuple(problems))
+    return Compacted(len(sources), len(written), whole.num_rows, tuple(problems))
+
+
+def _read(path: Path, part: Part) -> tuple[pa.Table | None, str]:
+    """Read a part whole if its checksum is the recorded one: what is broken must not come out as sound."""
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != part.sha256:
+            return None, f"{path}: its checksum is not the recorded one; run `jsc-explore verify`"
+        table = pq.read_table(pa.BufferReader(content), use_threads=False)
+        problem = schema_problem(table.schema)
+    except (OSError, pa.ArrowException) as error:
+        return None, f"{path}: cannot be read ({error}); run `jsc-explore verify`"
+    if problem is not None:
+        return None, f"{path}: {problem}"
+    for column in part_schema():
+        if column.name not in table.column_names:
+            table = table.append_column(column, pa.nulls(table.num_rows, column.type))
+    return table.select(part_schema().names).cast(part_schema()), ""
+
+
+def _switch(catalog: Catalog, sources: Sequence[Part], written: Sequence[tuple[Written, pa.Table]]) -> bool:
+    """Make the new files the current ones in one transaction; return False if a source is current no more."""
+    now = time.time()
+    with catalog.transaction() as db:
+        current = {seq for (seq,) in db.execute("SELECT seq FROM parts")}
+        if not current.issuperset(part.seq for part in sources):
+            return False
+        for file, table in written:
+            catalog.enter(db, file, run_rows(table))
+        db.executemany("INSERT INTO retired (name, retired_at) VALUES (?, ?)", [(part.name, now) for part in sources])
+        db.executemany("DELETE FROM parts WHERE seq = ?", [(part.seq,) for part in sources])
+    return True
+
+
+def _discard(catalog: Catalog, written: Sequence[tuple[Written, pa.Table]]) -> None:
+    known = {part.name for part in catalog.parts()}
+    for file, _ in written:
+        # A commit that raised may have been carried out all the same.
+        if file.path.name not in known:
+            file.path.unlink(missing_ok=True)
+
+
+def _add_up(one: Compacted, other: Compacted) -> Compacted:
+    return Compacted(
+        one.before + other.before, one.after + other.after, one.runs + other.runs, (*one.problems, *other.problems)
+    )
+
+
+class Background:
+    """A compaction in a thread of low priority, one at a time; what goes wrong is in ``message``."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.message = ""
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def start(self) -> bool:
+        """Begin if none is under way; return whether one was begun."""
+        if self._stop.is_set() or (self._thread is not None and self._thread.is_alive()):
+            return False
+        self._thread = threading.Thread(target=self._run, name="compaction", daemon=True)
+        self._thread.start()
+        return True
+
+    def stop(self) -> None:
+        """End what is under way, before anything is switched, and begin no more."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        if sys.platform == "linux":  # Of this thread alone; elsewhere it would concern the whole process.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        try:
+            done = compact(self.directory, stop=self._stop)
+            self.message = "; ".join(done.problems) if done else ""
+        except Exception as error:
+            self.message = str(error)

@@ -1,0 +1,215 @@
+"""Merge: the runs of another machine's store or snapshot, checked row by row, join this one; nothing is dropped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from jsc_explore.errors import StoreError
+from jsc_explore.store.catalog import Catalog
+from jsc_explore.store.checks import MAX_GROUP_BYTES, file_problem, foreign_faults, ids_of, sound_tables
+from jsc_explore.store.schema import COLUMNS, WEIGHTS, part_schema
+from jsc_explore.store.store import Store
+from jsc_explore.store.writing import write_part
+
+# What depends on the machine, the stack and the moment, not on the run.
+_INCIDENTAL = frozenset({
+    "created_at", "train_time_s", "wall_time_s", "stack_size", "peak_memory_mb", "device", "engine", "versions",
+    "curve_time_s",
+})  # fmt: skip
+FIGURES = tuple(column.name for column in COLUMNS if column.name not in _INCIDENTAL)
+# Compared, and written, as one part: small enough for Python's memory with curves unfolded.
+_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A run that lies here with other figures: ``differs`` says in which, ours against theirs."""
+
+    run_id: str
+    source: str
+    differs: str
+
+    def __str__(self) -> str:
+        return f"run {self.run_id}: differs from {self.source}: {self.differs}"
+
+
+@dataclass
+class Merged:
+    """What became of the runs of one source."""
+
+    added: int = 0
+    same: int = 0
+    conflicts: list[Conflict] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+
+def merge(store: Store, source: Path) -> Merged:
+    """Take in the runs of another store or of a Parquet file.
+
+    New runs are added as parts, durably, some hundred at once; runs that lie here with the same figures are skipped;
+    those with other figures are kept in ``conflicts/``, where no reader mixes them in. Rows that break a rule are
+    refused, one line each. Merging twice changes nothing. StoreError if source or store cannot be used: what was
+    added until then is whole, and merging again goes on from there.
+    """
+    files, catalog = _files(source)
+    if source.resolve() == store.directory.resolve():
+        raise StoreError(f"{source}: is this very store; give another one")
+    store.catalog.need_writable("nothing can be merged")
+    done = Merged()
+    try:
+        for path in files:
+            if problem := file_problem(path, group_bytes=MAX_GROUP_BYTES):
+                if catalog is None:
+                    raise StoreError(f"{path}: {problem}; nothing was taken from it")
+                done.refused.append(f"{path}: {problem}; it is left out")
+                continue
+            for group, table, why in sound_tables(path):
+                if table is None:
+                    done.refused.append(f"{path}: row group {group} cannot be read ({why}); it is left out")
+                    continue
+                for first in range(0, table.num_rows, _ROWS):
+                    _merge_rows(store, _as_part(table.slice(first, _ROWS)), str(source), path, done)
+    finally:
+        if catalog is not None:
+            catalog.close()
+    return done
+
+
+def _files(source: Path) -> tuple[list[Path], Catalog | None]:
+    """Return the Parquet files of a source; of a store those that its catalogue names, opened without a trace."""
+    if source.is_dir():
+        catalog = Catalog(source, read_only=True)
+        if not catalog.path.exists():
+            raise StoreError(f"{source}: is no store, it has no catalog.sqlite; give a store or a Parquet file")
+        return [catalog.path_of(part) for part in catalog.parts()], catalog
+    if not source.exists():
+        raise StoreError(f"{source}: does not exist; give a store or a Parquet file")
+    return [source], None
+
+
+def _as_part(table: pa.Table) -> pa.Table:
+    """Return copied rows with the columns of a part: Arrow's list functions trip over slices."""
+    if WEIGHTS.name not in table.column_names:
+        table = table.append_column(WEIGHTS.name, pa.nulls(table.num_rows, WEIGHTS.type))
+    return table.select(part_schema().names).cast(part_schema()).take(pa.array(range(table.num_rows)))
+
+
+def _merge_rows(store: Store, table: pa.Table, source: str, path: Path, done: Merged) -> None:
+    faults = foreign_faults(table)
+    done.refused += [
+        f"{path}: run {run_id}: {what}; it is left out"
+        for run_id, what in zip(ids_of(table, list(faults)), faults.values(), strict=True)
+    ]
+    ids = table["run_id"].to_pylist()
+    there = store.existing(ids)
+    fresh: list[int] = []
+    rest: list[int] = []
+    for place in range(len(ids)):
+        if place not in faults:
+            # A run may stand twice in a file.
+            (rest if ids[place] in there else fresh).append(place)
+            there.add(ids[place])
+    added = store.add_table(table.take(pa.array(fresh, pa.int64())))
+    if added < len(fresh):
+        # Another process stored some of them just now: comparing tells which, and finds our own the same.
+        rest, done.same = sorted([*fresh, *rest]), done.same - added
+    done.added += added
+    if rest:
+        _compare(store, table.take(pa.array(rest, pa.int64())), source, done)
+
+
+def _compare(store: Store, table: pa.Table, source: str, done: Merged) -> None:
+    ours = store.rows(table["run_id"].to_pylist(), [name for name in FIGURES if name != "run_id"])
+    if _are_the_same(ours, table):
+        done.same += table.num_rows
+        return
+    mine = {row["run_id"]: row for row in ours.to_pylist()}
+    conflicts, places = [], []
+    for place, theirs in enumerate(table.select(FIGURES).to_pylist()):
+        if differs := _differences(mine[theirs["run_id"]], theirs):
+            conflicts.append((Conflict(theirs["run_id"], source, differs), _digest(theirs)))
+            places.append(place)
+        else:
+            done.same += 1
+    if conflicts:
+        _keep(store.catalog, table.take(pa.array(places)), conflicts)
+        done.conflicts += [conflict for conflict, _ in conflicts]
+
+
+def _are_the_same(ours: pa.Table, theirs: pa.Table) -> bool:
+    """Whether two tables of the same runs agree in every figure: mostly they do, and Python need not look at rows."""
+    order = [("run_id", "ascending")]
+    return bool(ours.select(FIGURES).sort_by(order).equals(theirs.select(FIGURES).sort_by(order)))
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """Say in words in which figures two rows of one run differ; empty if in none."""
+    differ = [name for name in FIGURES if not _equal(ours[name], theirs[name])]
+    return ", ".join(_shown(name, ours[name], theirs[name]) for name in differ[:4]) + (
+        f" and {len(differ) - 4} more" if len(differ) > 4 else ""
+    )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other):
+        return True
+    return bool(one == other)
+
+
+def _shown(name: str, ours: Any, theirs: Any) -> str:
+    if not isinstance(ours, list) or not isinstance(theirs, list):
+        return f"{name} {_number(ours)}, there {_number(theirs)}"
+    if len(ours) != len(theirs):
+        return f"{name} has {len(ours)} values, there {len(theirs)}"
+    at = next(place for place, pair in enumerate(zip(ours, theirs, strict=True)) if not _equal(*pair))
+    return f"{name}[{at}] {_number(ours[at])}, there {_number(theirs[at])}"
+
+
+def _number(value: Any) -> str:
+    return "null" if value is None else f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _digest(row: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([row[name] for name in FIGURES]).encode()).hexdigest()
+
+
+def _keep(catalog: Catalog, table: pa.Table, conflicts: Sequence[tuple[Conflict, str]]) -> None:
+    """Write the other figures of these runs beside the parts, durably; those kept already are not kept again."""
+    kept = {(run_id, figures) for run_id, figures in catalog.read("SELECT run_id, figures FROM conflicts")}
+    new = {(one.run_id, figures): (one, place) for place, (one, figures) in enumerate(conflicts)}
+    new = {key: value for key, value in new.items() if key not in kept}
+    if not new:
+        return
+    with catalog.writing("runs with other figures could not be kept"):
+        catalog.conflicts_directory.mkdir(exist_ok=True)
+        file = write_part(catalog.conflicts_directory, table.take(pa.array([place for _, place in new.values()])))
+        try:
+            with catalog.transaction() as db:
+                db.executemany(
+                    "INSERT OR IGNORE INTO conflicts (run_id, figures, name, sha256, source, differs) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    [(run_id, figures, file.path.name, file.sha256, one.source, one.differs)
+                     for (run_id, figures), (one, _) in new.items()],
+                )  # fmt: skip
+        except sqlite3.Error:
+            if not catalog.read("SELECT 1 FROM conflicts WHERE name = ?", [file.path.name]):
+                file.path.unlink(missing_ok=True)
+            raise
+
+
+def conflicts(catalog: Catalog) -> Iterator[Conflict]:
+    """Yield every run that was merged with other figures than it has here, by id."""
+    if catalog.read("SELECT 1 FROM sqlite_master WHERE name = 'conflicts'"):
+        for row in catalog.read("SELECT run_id, source, differs FROM conflicts ORDER BY run_id, found_at"):
+            yield Conflict(*row)
