@@ -121,7 +121,7 @@ def test_a_query_that_takes_too_long_is_ended_with_a_clear_line(database):
 
 def test_the_stores_own_database_is_the_locked_one(tmp_path):
     store = Store(tmp_path)
-    with pytest.raises(StoreError, match="operations are disabled"):
+    with pytest.raises(duckdb.PermissionException, match="operations are disabled"):
         store.query("SELECT * FROM read_text('/etc/passwd')", [])
     given = pa.table({"a": [1]})
     assert store.query("SELECT a FROM live", [], given)["a"].to_pylist() == [1]
