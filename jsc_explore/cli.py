@@ -9,17 +9,16 @@ import re
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from jsc_explore import __version__, cli_data, cli_handout, cli_import, cli_store, layers, paths
+from jsc_explore import __version__, cli_app, cli_ask, cli_data, cli_handout, cli_import, cli_store, layers, paths
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, expand_grid, format_value, parse_value
 from jsc_explore.errors import FieldError, JscError
 from jsc_explore.jobs import Job, Queue
-from jsc_explore.jobs.ask import Answer, ask
+from jsc_explore.jobs.ask import Answer
 from jsc_explore.jobs.estimate import expected_seconds, format_seconds
 from jsc_explore.jobs.pack import pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE
@@ -56,23 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 # ---- the commands
 
 
-def app(options: argparse.Namespace) -> NoReturn:
-    """Start the page and the engine."""
-    from jsc_explore.jobs.supervise import start_engine
-
-    Store(options.store, paths.snapshot()).close()
-    page = paths.site_file("app.py")
-    command = [sys.executable, "-m", "streamlit", "run", str(page), "--server.port", str(options.port)]
-    command += ["--server.address", options.address]
-    command += ["--server.headless", "true"] if options.headless else []
-    store = options.store.resolve()
-    # The engine warms up while the page starts. This process becomes the page's server: it stays the engine's parent,
-    # and signals reach the server itself. The server sees to it that an engine goes on.
-    start_engine(store, paths.snapshot())
-    os.chdir(page.parent)
-    os.execve(sys.executable, command, {**os.environ, "JSC_EXPLORE_STORE": str(store)})
-
-
 def engine(options: argparse.Namespace) -> int:
     """Train what is asked for, until stopped."""
     from jsc_explore.jobs.cluster import Cluster
@@ -104,11 +86,10 @@ def train(options: argparse.Namespace) -> int:
 def fill(options: argparse.Namespace) -> int:
     """Train every run of a grid file that is not stored yet."""
     try:
-        grid = tomllib.loads(options.grid.read_text(encoding="utf-8"))
+        content = options.grid.read_bytes()
     except OSError as error:
         raise JscError(f"{options.grid}: cannot be read ({error.strerror}); give the path of a grid file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise JscError(f"{options.grid}: is not valid TOML ({error}); see the example in README.md") from error
+    grid = cli_ask.grid_of(content, str(options.grid))
     _, answer, errors = _obtain(options, expand_grid(grid), BULK)
     there = len(answer.run_ids) - len(errors)
     print(f"{there} runs in the store, {there - len(answer.stored)} of them trained now, {len(errors)} failed")
@@ -117,6 +98,8 @@ def fill(options: argparse.Namespace) -> int:
 
 def list_runs(options: argparse.Namespace) -> int:
     """List stored runs, all or those with the given values."""
+    if options.history is not None:
+        return cli_ask.print_history(options.store, options.history)
     if options.conflicts:
         return cli_store.list_conflicts(options)
     store = _open(options)
@@ -178,7 +161,7 @@ def _obtain(
 ) -> tuple[Store, Answer, list[str]]:
     """Have the runs trained that are missing; return the store, what was asked, and a line for each run not there."""
     store, queue = _open(options), Queue(options.store)
-    answer = ask(store, queue, runs, priority)
+    answer = cli_ask.request(store, queue, runs, priority, yes=options.yes)
     waited = [*answer.queued, *answer.joined]
     if not waited:
         return store, answer, []
@@ -288,12 +271,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    page = _command(commands, "app", app)
-    page.add_argument("--port", type=int, default=8501, help="port of the page (default 8501)")
-    page.add_argument(
-        "--address", default="localhost", help="address to listen on; 0.0.0.0 lets the room in (default localhost)"
-    )
-    page.add_argument("--headless", action="store_true", help="do not open a browser")
+    page = _command(commands, "app", cli_app.app)
+    cli_app.add_options(page)
 
     serve = _command(commands, "engine", engine)
     serve.add_argument("--workers", type=_positive, help="worker processes (default: one a core)")
@@ -306,13 +285,16 @@ def _parser() -> argparse.ArgumentParser:
     _field_options(single, with_defaults=True)
     single.add_argument("--seeds", type=_positive, default=1, help="how many seeds, counted from --seed (default 1)")
     _json_option(single)
+    cli_ask.add_yes(single)
 
     grid = _command(commands, "fill", fill)
     grid.add_argument("grid", type=Path, metavar="GRID.toml", help="fields with one value or a list; seeds = N "
                       f"(default {DEFAULT_SEEDS})")  # fmt: skip
+    cli_ask.add_yes(grid)
 
     listing = _command(commands, "list", list_runs)
     _field_options(listing)
+    listing.add_argument("--history", metavar="RUN_ID", help="what happened to the requests for this run instead")
     _json_option(listing)
     listing.add_argument("--conflicts", action="store_true", help="merged runs that have other figures here")
 

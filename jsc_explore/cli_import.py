@@ -27,7 +27,7 @@ def add_command(commands: Any, command: Callable[..., argparse.ArgumentParser]) 
 
 
 def bring(options: argparse.Namespace) -> int:
-    """Bring in runs that another program trained (event files, CSV), list or remove them."""
+    """Bring in runs of another program (event files, CSV); list and remove them."""
     imported = Imported(options.store)
     if options.remove:
         if options.kind:

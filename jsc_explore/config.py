@@ -24,6 +24,8 @@ RECIPE_VERSION = 1
 # Replicates that a click or a command trains unless told otherwise: enough for a spread, few enough to wait for.
 DEFAULT_SEEDS = 5
 MAX_GRID = 100_000
+# Activations of a batch: with their gradients, 4 bytes each, some 2 GB a replica.
+MAX_BATCH_ACTIVATIONS = 200_000_000
 # A simulated sample of one's own. The name stands in file names and addresses, hence so plain; `recipe` is a file's.
 OWN_SAMPLE = r"simulated-(?!recipe$)[A-Za-z0-9_]{1,32}"
 
@@ -178,7 +180,11 @@ class RunConfig:
         for name, spec in FIELDS.items():
             # A frozen dataclass is written once, here, so that 1 and 1.0, or a name and its layers, are one value.
             object.__setattr__(self, name, _checked(name, spec, getattr(self, name)))
-        layers.parse(self.model, self.final_relu)
+        network = layers.parse(self.model, self.final_relu)
+        if (size := self.batch_size * layers.activations(network)) > MAX_BATCH_ACTIVATIONS:
+            fits = MAX_BATCH_ACTIVATIONS // layers.activations(network)
+            rule = f"makes {size:,} activations a step, {MAX_BATCH_ACTIVATIONS:,} fit into a worker's memory"
+            raise FieldError("batch_size", self.batch_size, rule, f"use at most {fits:,}, or a smaller network")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -245,6 +251,29 @@ class RunConfig:
             self.precision,
         )
 
+
+@dataclass(frozen=True)
+class Limits:
+    """What may wait or be under way at once, of one session and of all, and what has to be confirmed; None: no limit.
+
+    Epochs are counted over all runs: ten runs of ten epochs are a hundred. ``confirm_s`` is a time in seconds.
+    """
+
+    session_runs: int | None = 500
+    session_epochs: int | None = 20_000
+    total_runs: int | None = 5_000
+    total_epochs: int | None = 100_000
+    confirm_s: float | None = 1_800.0
+
+    @property
+    def any_on_queue(self) -> bool:
+        """Whether anything but the time is limited."""
+        return (self.session_runs, self.session_epochs, self.total_runs, self.total_epochs) != (None,) * 4
+
+
+# What people at a page may ask for, and what commands may: whoever has a shell has the machine.
+LIMITS = Limits()
+UNLIMITED = Limits(None, None, None, None, None)
 
 FIELDS: dict[str, Spec] = {f.name: f.metadata["spec"] for f in fields(RunConfig)}
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(RunConfig) if f.default is not MISSING}

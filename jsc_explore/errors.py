@@ -35,6 +35,22 @@ class StoreError(JscError):
     """A store directory or a Parquet file that cannot be used."""
 
 
+class NotAllowedError(JscError):
+    """A request by somebody who has no right to make it."""
+
+
+class UnconfirmedError(JscError):
+    """A request so long that it has to be confirmed: how many ``runs``, expected ``seconds``, the same in ``words``."""
+
+    def __init__(self, runs: int, seconds: float, words: str) -> None:
+        self.runs, self.seconds, self.words = runs, seconds, words
+        these = f"{runs:,} runs are" if runs != 1 else "1 run is"
+        super().__init__(f"{these} expected to take {words} on this machine; confirm it, or ask for less")
+
+    def __reduce__(self) -> tuple[type[UnconfirmedError], tuple[int, float, str]]:
+        return type(self), (self.runs, self.seconds, self.words)
+
+
 def _shown(value: object, limit: int = 80) -> str:
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -50,6 +50,8 @@ MAX_TEXT = 400
 MAX_NODES = 64
 MAX_WIDTH = 4096
 MAX_PARAMETERS = 5_000_000
+# Numbers that a jet becomes on its way: a replica keeps them for each jet of a batch.
+MAX_ACTIVATIONS = 50_000
 
 Kind = Literal["batchnorm", "activation", "linear", "conv1d", "residual", "dropout", "maxpool", "avgpool", "flatten"]
 Shape = tuple[int, ...]
@@ -134,6 +136,11 @@ def parse(model: str, final_relu: bool = True) -> Network:
     return builder.finish()
 
 
+def activations(network: Network) -> int:
+    """Return how many numbers a jet becomes on its way through a network, all layers together."""
+    return sum(prod(layer.shape_out) for layer in network.layers)
+
+
 def _read_options(model: str, texts: list[str]) -> _Options:
     values: dict[str, str] = {}
     for text in texts:
@@ -184,7 +191,14 @@ class _Builder:
                 f"has {parameters:,} parameters, the limit is {MAX_PARAMETERS:,}",
                 "use narrower layers",
             )
-        return Network("-".join(self.nodes), tuple(self.layers), parameters)
+        network = Network("-".join(self.nodes), tuple(self.layers), parameters)
+        if activations(network) > MAX_ACTIVATIONS:
+            raise _error(
+                self.model,
+                f"makes {activations(network):,} activations of each jet, the limit is {MAX_ACTIVATIONS:,}",
+                "use fewer channels or layers, or a stride",
+            )
+        return network
 
     def activation(self, name: str) -> None:
         if name != "linear":

@@ -176,13 +176,11 @@ def test_a_queue_that_is_no_database_is_one_line(call, home):
     assert is_one_line(err, "queue.sqlite", "cannot be opened")
 
 
-def test_a_scheduler_that_cannot_be_reached_is_one_line(call, monkeypatch):
-    monkeypatch.setattr("jsc_explore.jobs.cluster.JOIN_TIMEOUT", "1s")
+def test_a_scheduler_whose_address_is_none_is_one_line(call, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    for address in ("tcp://127.0.0.1:1", "nonsense://"):
-        code, out, err = call("engine", "--scheduler", address)
-        assert (code, out) == (2, "")
-        assert is_one_line(err, address, "cannot be reached", "check address and port"), err
+    code, out, err = call("engine", "--scheduler", "nonsense://")
+    assert (code, out) == (2, "")
+    assert is_one_line(err, "nonsense://", "is no address of a Dask scheduler", "tcp://host:8786"), err
 
 
 # ---- what is stored

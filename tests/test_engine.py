@@ -9,13 +9,15 @@ import threading
 import time
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
 from jsc_explore.jobs import Queue
-from jsc_explore.jobs.engine import Engine
+from jsc_explore.jobs.engine import MAX_LOST, Engine
 from jsc_explore.jobs.queue import BULK, INTERACTIVE
 from jsc_explore.record import Outcome
 from jsc_explore.store import Store
@@ -36,17 +38,11 @@ def point(step):
 
 
 class Stack:
-    """One stack on the scripted cluster: what its worker would send, and its cancel list."""
+    """One stack on the scripted cluster: what it was given, what its worker would send, and its cancel list."""
 
-    def __init__(self, name, runs, emit, interactive):
-        self.name, self.runs, self.emit, self.interactive = name, runs, emit, interactive
-        self.cancelled, self.outcomes, self.error = [], {}, None
-
-    def set(self, run_ids):
-        self.cancelled = run_ids
-
-    def delete(self):
-        self.cancelled = None
+    def __init__(self, name, runs, emit, bulk, checkpoints):
+        self.name, self.runs, self.emit, self.bulk, self.checkpoints = name, runs, emit, bulk, checkpoints
+        self.cancelled, self.outcomes, self.error, self.lost = [], {}, None, None
 
     def progress(self, step, run_ids=None, points=True):
         keys = list(self.runs) if run_ids is None else run_ids
@@ -59,7 +55,7 @@ class Stack:
         self.emit({"stack": self.name, "finished": run_id, "outcome": self.outcomes[run_id]})
 
 
-class Future:
+class Task:
     """Done when the script has run out; every question is one step of it."""
 
     def __init__(self, stack, script):
@@ -75,28 +71,40 @@ class ScriptedCluster:
     """A cluster without workers: each stack follows ``script(stack)``, a generator that yields between its deeds."""
 
     def __init__(self, script, bulk_slots=1, keep_free=1):
-        self.script, self.bulk_slots, self.slots = script, bulk_slots, bulk_slots + keep_free
-        self.stacks, self.closed, self.variables = [], False, {}
+        self.script, self.bulk_slots, self.keep_free = script, bulk_slots, keep_free
+        self.stacks, self.tasks, self.closed, self.state = [], [], False, ""
+        self.scheduler = self.workers = None
 
     def start(self, on_event):
         self.emit = on_event
 
-    def warm(self, dataset, protocol, device):
-        pass
+    def warm(self, dataset, protocol, digest, device):
+        assert digest == DIGEST
 
-    def variable(self, name):
-        self.variables[name] = Stack(name.removeprefix("cancel-"), {}, self.emit, None)
-        return self.variables[name]
+    def look(self):
+        return self.state
 
-    def submit(self, name, runs, checkpoints, device, *, interactive):
-        stack = self.variables[f"cancel-{name}"]
-        stack.runs, stack.interactive = runs, interactive
-        self.stacks.append(stack)
-        return Future(stack, self.script)
+    def free(self, bulk):
+        under_way = [task for task in self.tasks if not task.ended]
+        free = self.bulk_slots + self.keep_free - len(under_way)
+        return min(free, self.bulk_slots - sum(task.stack.bulk for task in under_way)) if bulk else free
 
-    def result(self, future):
-        outcomes = {"outcomes": future.stack.outcomes}
-        return outcomes | ({"error": future.stack.error} if future.stack.error else {})
+    def submit(self, name, runs, digest, checkpoints, device, *, bulk):
+        self.stacks.append(Stack(name, runs, self.emit, bulk, checkpoints))
+        self.tasks.append(Task(self.stacks[-1], self.script))
+        return self.tasks[-1]
+
+    def cancel(self, task, run_ids):
+        task.stack.cancelled += run_ids
+
+    def done(self, task):
+        return task.done()
+
+    def result(self, task):
+        stack = task.stack
+        return {"outcomes": stack.outcomes} | {
+            name: said for name in ("error", "lost") if (said := getattr(stack, name))
+        }
 
     def close(self):
         self.closed = True
@@ -453,23 +461,104 @@ def test_a_run_that_is_stored_meanwhile_is_answered_without_training(tmp_path, r
 
 
 def test_a_dead_writers_halves_are_swept(tmp_path, request_runs):
-    (run_id,) = request_runs(0)
+    run_id, other = request_runs(0, 1)
     (tmp_path / "parts").mkdir()
     (tmp_path / "checkpoints").mkdir()
-    wanted = tmp_path / "checkpoints" / f"{run_id}.safetensors"
-    halves = [tmp_path / "parts" / "half.parquet.tmp", tmp_path / "parts" / "never-entered.parquet",
-              tmp_path / "checkpoints" / "a.42.tmp", tmp_path / "checkpoints" / "ended.safetensors"]  # fmt: skip
-    for path in (*halves, wanted):
-        path.write_bytes(b"x")
+    wanted, torn = (tmp_path / "checkpoints" / f"{key}.safetensors" for key in (run_id, other))
+    halves = [torn, tmp_path / "parts" / "half.parquet.tmp", tmp_path / "parts" / "never-entered.parquet",
+              tmp_path / "checkpoints" / "a.tmp", tmp_path / "checkpoints" / "ended.safetensors"]  # fmt: skip
+    for path in halves:
+        path.write_bytes(checkpoint(3)[:-1])
+    wanted.write_bytes(checkpoint(3))
 
     def looks(stack):
         seen.extend(path for path in (*halves, wanted) if path.exists())
+        given.append((set(stack.runs), stack.checkpoints))
         return trains(stack)
 
-    seen = []
-    serve_until_idle(tmp_path, looks)
-    assert seen == [wanted]
+    seen, given = [], []
+    serve_until_idle(tmp_path, looks, bulk_slots=2)
+    assert set(seen) == {wanted}
+    assert given == [({run_id}, {run_id: checkpoint(3)}), ({other}, {})], "they stand at other epochs"
     assert not wanted.exists(), "a stored run needs no checkpoint"
+
+
+def checkpoint(epoch):
+    return safetensors.numpy.save({"flat": np.arange(4, dtype=np.float32)}, {"epoch": str(epoch)})
+
+
+def test_a_lost_workers_runs_go_on_from_their_latest_checkpoints(tmp_path, request_runs):
+    def is_lost(stack):
+        if stack.checkpoints:
+            yield from trains(stack)
+            return
+        for epoch in (1, 2):
+            stack.emit({"stack": stack.name, "checkpoints": dict.fromkeys(stack.runs, checkpoint(epoch))})
+            stack.progress(50 * epoch)
+            yield
+        stack.lost = "worker a has gone"
+
+    ids = request_runs(0, 1)
+    cluster = serve_until_idle(tmp_path, is_lost)
+    assert [stack.checkpoints for stack in cluster.stacks] == [{}, dict.fromkeys(ids, checkpoint(2))]
+    assert {(job.state, job.attempt) for job in request_runs.queue.jobs()} == {("done", 2)}
+    assert stored(tmp_path) == set(ids)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_an_engine_that_stops_leaves_checkpoints_to_the_next(tmp_path, request_runs):
+    def saves(stack):
+        given.append(stack.checkpoints)
+        if stack.checkpoints:
+            yield from trains(stack)
+            return
+        stack.emit({"stack": stack.name, "checkpoints": dict.fromkeys(stack.runs, checkpoint(1))})
+        yield from runs_until_cancelled(stack)
+
+    given = []
+    ids = request_runs(0)
+    with serving(tmp_path, saves):
+        eventually(lambda: request_runs.queue.live()[1])
+    serve_until_idle(tmp_path, saves)
+    assert given == [{}, {ids[0]: checkpoint(1)}]
+
+
+def test_a_run_that_kills_every_worker_it_meets_is_given_up(tmp_path, request_runs):
+    def kills(stack):
+        stack.progress(7)
+        yield
+        stack.lost = "worker a has gone"
+
+    ids = request_runs(0)
+    cluster = serve_until_idle(tmp_path, kills)
+    assert len(cluster.stacks) == MAX_LOST
+    (job,) = request_runs.queue.jobs(("failed",))
+    assert job.run_id == ids[0]
+    assert "5 times its worker was lost at the same place, last: worker a has gone" in job.error
+
+
+def test_a_run_that_gets_further_each_time_is_never_given_up(tmp_path, request_runs):
+    def gets_further(stack):
+        reached.append(10 * len(reached))
+        stack.progress(reached[-1])
+        yield
+        if len(reached) > 3 * MAX_LOST:
+            stack.finish(next(iter(stack.runs)))
+        else:
+            stack.lost = "worker a has gone"
+
+    reached = []
+    ids = request_runs(0)
+    serve_until_idle(tmp_path, gets_further)
+    assert request_runs.queue.states(ids) == {ids[0]: "done"}
+
+
+def test_what_is_wrong_with_the_cluster_is_said(tmp_path, request_runs):
+    with serving(tmp_path, trains) as engine:
+        engine.cluster.state = "waiting for the scheduler at tcp://a:1"
+        eventually(lambda: (said := request_runs.queue.engine()) and said.message == engine.cluster.state)
+        engine.cluster.state = ""
+        eventually(lambda: request_runs.queue.engine().message == "")
 
 
 def test_an_engine_that_stops_gives_its_work_back(tmp_path, request_runs):
@@ -526,7 +615,7 @@ def test_bulk_work_leaves_a_worker_to_those_who_wait_at_a_screen(tmp_path, reque
         eventually(lambda: request_runs.queue.live()[1])
         urgent = request_runs(9)
         eventually(lambda: request_runs.queue.states(urgent) == {urgent[0]: "running"})
-        assert [(len(stack.runs), stack.interactive) for stack in engine.cluster.stacks] == [(3, False), (1, True)]
+        assert [(len(stack.runs), stack.bulk) for stack in engine.cluster.stacks] == [(3, True), (1, False)]
 
 
 def test_a_long_line_of_bulk_work_is_not_read_while_no_worker_is_free_for_it(tmp_path, request_runs, monkeypatch):

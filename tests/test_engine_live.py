@@ -1,6 +1,5 @@
 """The engine over real workers: trained once, and nothing lost when a worker or the engine itself is killed."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -10,29 +9,22 @@ import time
 
 import psutil
 import pytest
-import torch
+from engines import eventually, result_of, train_undisturbed
 
 from jsc_explore.config import RunConfig
-from jsc_explore.data import load, split
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.ask import ask
 from jsc_explore.jobs.queue import INTERACTIVE
 from jsc_explore.store import Store
-from jsc_explore.training.train import train_stack
+from jsc_explore.training.header import metadata
 
 SMALL = {"batch_size": 65536, "max_epochs": 2}
 # Networks wide enough that a training is still under way when it is looked at.
 LONG = {"model": "16-512-512-5", "batch_size": 8192, "max_epochs": 1000}
 MEDIUM = {"model": "16-128-128-5", "batch_size": 8192}
 PYTHON = [sys.executable, "-m", "jsc_explore"]
-
-
-def eventually(condition, seconds=180.0):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return value
+# The workers' own setting is five seconds, longer than a test should take.
+SAVES_OFTEN = "import jsc_explore.training.train as train; train.CHECKPOINT_EVERY_S = 0.2"
 
 
 class Served:
@@ -42,7 +34,7 @@ class Served:
         self.directory, self.cache = directory, cache
         self.environment = {
             **os.environ, "JSC_EXPLORE_STORE": str(directory), "JSC_EXPLORE_CACHE": str(cache), "OMP_NUM_THREADS": "1",
-            "JSC_EXPLORE_SNAPSHOT": str(directory / "none.parquet"),
+            "JSC_EXPLORE_SNAPSHOT": str(directory / "none.parquet"), "DASK_DISTRIBUTED__WORKER__PRELOAD": SAVES_OFTEN,
         }  # fmt: skip
         self.queue = Queue(directory)
         self.store = Store(directory)
@@ -96,39 +88,6 @@ def served(tmp_path_factory, jets_cache):
         served.stop()
     served.queue.close()
     served.store.close()
-
-
-def result_of(outcome):
-    """Everything in an outcome that is not a time or a size of this machine."""
-    measured = {"train_time_s", "wall_time_s", "peak_memory_mb"}
-    values = {name: value for name, value in dataclasses.asdict(outcome).items() if name not in measured}
-    return values | {"points": [{**point, "time_s": None} for point in outcome.points]}
-
-
-class Keeper:
-    """An observer that keeps the outcome."""
-
-    def point(self, key, point):
-        pass
-
-    def progress(self, keys, step, total_steps):
-        pass
-
-    def cancelled(self):
-        return set()
-
-    def finished(self, key, outcome):
-        self.outcome = outcome
-
-
-def train_undisturbed(run, cache):
-    keeper, threads = Keeper(), torch.get_num_threads()
-    torch.set_num_threads(1)  # as on a worker
-    try:
-        train_stack({"a": run}, split(load("simulated", cache=cache), run.protocol), keeper, device="cpu")
-    finally:
-        torch.set_num_threads(threads)
-    return keeper.outcome
 
 
 def test_the_command_trains_once_and_then_answers_from_the_store(served):
@@ -198,16 +157,28 @@ def test_a_second_engine_process_leaves_the_store_to_the_first(served):
 
 
 def test_a_killed_engine_leaves_no_worker_and_the_next_one_gets_the_same_result(served):
-    """An undisturbed training elsewhere ends with the same bits."""
-    run = RunConfig(**MEDIUM, max_epochs=15, seed=3)
+    """An undisturbed training elsewhere ends with the same bits; its checkpoint was whole, half written, torn."""
+    run = RunConfig(**MEDIUM, max_epochs=25, seed=3)
     (run_id,) = served.ask(run)
-    eventually(lambda: served.queue.live()[1].get(run_id))
+    checkpoint = served.directory / "checkpoints" / f"{run_id}.safetensors"
+    eventually(checkpoint.exists)
     assert served.stop(signal.SIGKILL) == []
     assert served.state(run_id) == "running", "nobody was left to say otherwise"
+    whole = checkpoint.read_bytes()
+    checkpoint.with_suffix(".tmp").write_bytes(whole[: len(whole) // 2])
+    began = int(metadata(whole)["epoch"])
+    served.start()
+    eventually(lambda: checkpoint.exists() and checkpoint.read_bytes() != whole)
+    assert served.stop(signal.SIGKILL) == []
+    resumed = eventually(lambda: served.queue.live()[1].get(run_id))
+    assert [point["epoch"] for point in resumed] == sorted({point["epoch"] for point in resumed})
+    assert int(metadata(checkpoint.read_bytes())["epoch"]) > began > 0, "it went on where it was"
+    checkpoint.write_bytes(whole[: len(whole) // 2])
     served.start()
     record = served.record(run_id)
-    assert [job.attempt for job in served.queue.jobs(("done",)) if job.run_id == run_id] == [2]
+    assert [job.attempt for job in served.queue.jobs(("done",)) if job.run_id == run_id] == [3]
     assert result_of(record.outcome) == result_of(train_undisturbed(run, served.cache))
+    assert list((served.directory / "checkpoints").iterdir()) == []
 
 
 def test_an_engine_told_to_end_takes_its_workers_along_and_gives_its_work_back(served):

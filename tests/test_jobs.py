@@ -16,7 +16,7 @@ from jsc_explore.config import RunConfig
 from jsc_explore.errors import DataError, StoreError
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.ask import ask, identify
-from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.jobs.estimate import expected, expected_seconds, format_seconds
 from jsc_explore.jobs.pack import MAX_KERNEL_REPLICAS, MAX_REPLICAS, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, EngineState, Job
 from jsc_explore.record import Outcome, RunRecord
@@ -83,9 +83,9 @@ def test_urgent_requests_come_first_then_the_oldest(queue):
     queue.request(wanted("slow", "lifted"), BULK)
     queue.request(wanted("first", "second"), INTERACTIVE)
     queue.request(wanted("lifted"), INTERACTIVE)
-    assert [job.run_id for job in queue.waiting()] == ["lifted", "first", "second", "slow"]
-    assert [job.run_id for job in queue.waiting(INTERACTIVE)] == ["lifted", "first", "second"]
-    assert [job.run_id for job in queue.waiting(limit=1)] == ["lifted"]
+    assert [job.run_id for job in queue.waiting()] == ["first", "second", "lifted", "slow"]
+    assert [job.run_id for job in queue.waiting(INTERACTIVE)] == ["first", "second", "lifted"]
+    assert [job.run_id for job in queue.waiting(limit=1)] == ["first"]
     queue.request(wanted("first"), BULK)
     assert job(queue, "first").priority == INTERACTIVE, "a bulk request does not push an urgent one back"
 
@@ -389,10 +389,13 @@ def test_the_kernels_work_goes_to_every_worker_and_runs_of_a_seed_stay_together(
 # ---- asking and estimating
 
 
+SIZES = {"epochs_run": 2, "steps": 1250, "train_rows": 160_000, "val_rows": 160_000}
+
+
 def store_run(store, run, **changes):
     digest = data.digest(run.dataset)
-    values = {"status": "done", "stop_reason": "max_epochs", "points": [], "epochs_run": 1, "steps": 100}
-    outcome = Outcome(**{**values, "wall_time_s": 10.0, "train_rows": 160_000, **changes})
+    values = {"status": "done", "stop_reason": "max_epochs", "points": []}
+    outcome = Outcome(**{**values, "wall_time_s": 10.0, **SIZES, **changes})
     identity = (run.run_id(digest), run.config_id(digest), digest, 1, run.to_dict(), run.network.parameters)
     store.add(RunRecord(*identity, outcome, "2026-01-01T00:00:00+00:00"))
 
@@ -434,19 +437,24 @@ def test_the_estimate_learns_from_the_nearest_runs_of_the_same_engine(store):
     run = RunConfig(batch_size=256, max_epochs=2)
     assert expected_seconds(store, [run]) is None
     assert expected_seconds(store, []) == 0.0
-    store_run(store, run, wall_time_s=10.0, steps=1000, engine="kernel")
-    store_run(store, run.with_(batch_size=16), wall_time_s=500.0, steps=1000, engine="kernel")
+    for batch, seconds in ((16, 80.0), (64, 22.0), (256, 8.0), (1024, 4.5)):
+        store_run(store, run.with_(batch_size=batch), wall_time_s=seconds, engine="kernel")
     store_run(store, run.with_(seed=1), status="diverged", steps=0, wall_time_s=0.1, engine="kernel")
-    store_run(store, run.with_(seed=2), wall_time_s=9999.0, steps=1000, engine="stack-eager")
-    assert expected_seconds(store, [run]) == pytest.approx(0.01 * 2 * 625)
-    assert expected_seconds(store, [run.with_(batch_size=32)]) == pytest.approx(0.5 * 2 * 5000)
+    store_run(store, run.with_(seed=2), wall_time_s=9999.0, engine="stack-eager")
+    assert expected_seconds(store, [run], 1) == pytest.approx(8.0, rel=0.1)
+    assert expected_seconds(store, [run.with_(batch_size=32)], 1) == pytest.approx(42.0, rel=0.15)
+    assert expected_seconds(store, [run.with_(max_epochs=20)], 1) == pytest.approx(75.0, rel=0.2)
+    assert expected(store, [run]).error < 0.3
 
 
 def test_the_kernels_runs_add_up_over_the_workers_and_a_stack_takes_as_long_as_its_longest(store):
     run, conv = RunConfig(batch_size=256, max_epochs=2), RunConfig(model="jsc-conv", max_epochs=2)
-    store_run(store, run, wall_time_s=40.0, steps=1000, engine="kernel", stack_size=4)
-    store_run(store, conv, wall_time_s=30.0, steps=1000, engine="stack-eager (layer conv1d)", stack_size=2)
-    one, pair = 0.01 * 2 * 625, 0.03 * 4 * 625
+    store_run(store, run, wall_time_s=40.0, engine="kernel", stack_size=4)
+    store_run(store, conv, wall_time_s=30.0, engine="stack-eager (layer conv1d)", stack_size=2)
+    one = 10.0
+    pair = expected_seconds(store, [conv, conv.with_(max_epochs=4)], workers=1)
+    assert expected_seconds(store, [conv, conv.with_(seed=1)], workers=1) == pytest.approx(30.0)
+    assert pair > 30.0
     four = [run.with_(seed=seed) for seed in range(4)]
     assert expected_seconds(store, four, workers=1) == pytest.approx(4 * one)
     assert expected_seconds(store, four, workers=2) == pytest.approx(2 * one)

@@ -265,7 +265,7 @@ def test_the_whole_page_leaves_torch_alone(tmp_path):
         f"run = AppTest.from_file({str(ROOT / 'app.py')!r}, default_timeout=30).run();"
         "assert not run.exception; assert 'torch' not in sys.modules and 'distributed' not in sys.modules"
     )
-    environment = {"JSC_EXPLORE_STORE": str(tmp_path), "PATH": "", "HOME": str(tmp_path)}
+    environment = {"JSC_EXPLORE_STORE": str(tmp_path), "PATH": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, env=environment)
 
 

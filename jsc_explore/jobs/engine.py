@@ -11,6 +11,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,11 +22,14 @@ from filelock import FileLock, Timeout
 from jsc_explore import data
 from jsc_explore.config import DEFAULTS, RECIPE_VERSION, RunConfig
 from jsc_explore.errors import JscError, StoreError
-from jsc_explore.jobs import worker
+from jsc_explore.jobs import calibrate
+from jsc_explore.jobs.checkpoints import Checkpoints
 from jsc_explore.jobs.cluster import Cluster
 from jsc_explore.jobs.gpu import gpu_bytes
 from jsc_explore.jobs.pack import StackPlan, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Job, Queue
+from jsc_explore.jobs.reserve import Reserve
+from jsc_explore.jobs.supervise import begin_compiling
 from jsc_explore.record import Outcome, Point, RunRecord
 from jsc_explore.store import Store
 
@@ -37,16 +41,16 @@ BEAT_S = 1.0
 RETRY_S = 1.0
 # How long an engine may take to end its workers.
 CLOSING_S = 30.0
+# A run that loses its worker this often without getting further is to blame itself: it needs too much memory.
+MAX_LOST = 5
 
 
 @dataclass
 class _Stack:
-    """A stack under way: its runs by id, Dask's future, the runs it was told to cancel."""
+    """A stack under way: its runs by id, its task on the cluster, the runs it was told to cancel."""
 
     jobs: dict[str, Job]
-    priority: int
-    future: Any = None
-    variable: Any = None
+    task: Any
     told: set[str] = field(default_factory=set)
 
 
@@ -59,19 +63,26 @@ class Engine:
 
     def __init__(self, directory: Path, snapshot: Path | None, cluster: Cluster, device: str = "auto") -> None:
         self.directory, self.cluster, self.device = Path(directory), cluster, device
+        self.reserve = Reserve(self.directory / "reserve")
+        if self.directory.exists():
+            # One that died may have left the disk full: there must be room to open the databases.
+            self.reserve.give_up_if_full()
         self.store = Store(self.directory, snapshot)
         self.queue = Queue(self.directory)
         self._lock = FileLock(self.directory / "engine.lock", thread_local=False)
         self._take_lock()
         self.queue.beat(os.getpid(), "starting")
-        self.checkpoints = self.directory / "checkpoints"
+        self.checkpoints = Checkpoints(self.directory / "checkpoints")
         self._events: queues.SimpleQueue[dict[str, Any]] = queues.SimpleQueue()
         self._stacks: dict[str, _Stack] = {}
         self._unsaved: dict[str, RunRecord] = {}
         self._points: list[tuple[str, Point]] = []
         self._progress: dict[str, tuple[int, int]] = {}
+        # For runs whose worker was lost: the furthest step at that time, and how often it got no further.
+        self._lost: dict[str, tuple[int, int]] = {}
+        self._steps: dict[str, int] = {}
         self._stop = threading.Event()
-        self._message = ""
+        self._message = self._cluster_state = ""
         self._beaten = self._saved = 0.0
 
     def stop(self) -> None:
@@ -84,7 +95,8 @@ class Engine:
             self._recover()
             self.cluster.start(self._events.put)
             if not until_idle:
-                self.cluster.warm(DEFAULTS["dataset"], DEFAULTS["protocol"], self.device)
+                dataset = DEFAULTS["dataset"]
+                self.cluster.warm(dataset, DEFAULTS["protocol"], data.digest(dataset), self.device)
             while not self._stop.is_set():
                 busy = self._tick()
                 orphan = parent is not None and os.getppid() != parent
@@ -97,7 +109,10 @@ class Engine:
     def _tick(self) -> bool:
         """Do what is due; return whether anything is waiting or under way."""
         try:
-            self._take_events()
+            self._hear()
+            self._check_room()
+            self._advance()
+            self._look()
             self._collect()
             self._save()
             self._cancel()
@@ -106,8 +121,12 @@ class Engine:
             return bool(self._stacks or self._unsaved or self.queue.has_waiting())
         except JscError as error:
             # A full disk or a locked database passes; what was not written is still in memory.
+            if str(error) != self._message:
+                log.error("%s", error)
             self._message = str(error)
-            log.error("%s", error)
+            self.reserve.give_up_if_full()
+            with suppress(JscError):
+                self._beat()
             self._stop.wait(RETRY_S)
             return True
 
@@ -129,6 +148,12 @@ class Engine:
                         f"store {self.directory}: is served by another engine already; use that one"
                     ) from error
                 time.sleep(TICK_S)
+            except (OSError, NotImplementedError) as error:
+                self.queue.close()
+                self.store.close()
+                raise StoreError(
+                    f"store {self.directory}: its file system has no locks ({error}); choose a local disk with --store"
+                ) from error
 
     def _recover(self) -> None:
         """Take over from an engine that died: sweep half files, finish what is stored, queue the rest again."""
@@ -136,11 +161,8 @@ class Engine:
             log.warning("%s", line)
         running = [job.run_id for job in self.queue.jobs(("running",))]
         self._finish_stored(running)
-        self.queue.requeue(running)
-        wanted = {f"{job.run_id}.safetensors" for job in self.queue.jobs(("queued",))}
-        for path in self.checkpoints.glob("*"):
-            if path.name not in wanted:
-                path.unlink(missing_ok=True)
+        self.queue.requeue(running, "its engine ended")
+        self.checkpoints.recover({job.run_id for job in self.queue.jobs(("queued",))})
 
     def _finish_stored(self, run_ids: Iterable[str]) -> set[str]:
         """End the requests for runs that are stored already; return them."""
@@ -151,24 +173,33 @@ class Engine:
 
     def _shut_down(self) -> None:
         try:
-            self._take_events()
+            self._hear()
+            self.reserve.give_up()
+            self._advance()
             self._save(force=True)
             under_way = [run_id for stack in self._stacks.values() for run_id in stack.jobs]
-            self.queue.requeue([*under_way, *self._unsaved])
+            self.queue.requeue([*under_way, *self._unsaved], "the engine was stopped")
             self.queue.still()
         except JscError as error:
             log.error("%s", error)
         try:
             self.cluster.close()
         finally:
+            self.checkpoints.close()
             self.queue.close()
             self.store.close()
             self._lock.release()
 
     # ---- what comes back
 
-    def _take_events(self) -> None:
-        """Enter what the workers sent; whatever cannot be written now stays and is tried again."""
+    def _check_room(self) -> None:
+        if not self.reserve.hold():
+            raise StoreError(
+                f"store {self.directory}: its disk is full; make room: what is trained waits in memory, nothing is lost"
+            )
+
+    def _hear(self) -> None:
+        """Take in what the workers sent."""
         while True:
             try:
                 event = self._events.get_nowait()
@@ -180,10 +211,18 @@ class Engine:
             if "outcome" in event:
                 self._take_outcome(stack, event["finished"], event["outcome"])
                 continue
+            if "checkpoints" in event:
+                for run_id in stack.jobs.keys() & event["checkpoints"].keys():
+                    self.checkpoints.keep(run_id, event["checkpoints"][run_id])
+                continue
             self._points += [(run_id, point) for run_id, point in event["points"] if run_id in stack.jobs]
             self._progress |= {run_id: (event["step"], total) for run_id, total in event["totals"].items()}
+            self._steps |= dict.fromkeys(event["totals"], event["step"])
             for run_id in stack.told & set(stack.jobs) - set(event["totals"]):
                 self._drop(stack, run_id)
+
+    def _advance(self) -> None:
+        """Enter points and progress; what cannot be written now stays and is tried again."""
         self.queue.advance(self._points, self._progress)
         self._points, self._progress = [], {}
 
@@ -191,11 +230,16 @@ class Engine:
         """Take note that a cancelled run has left its stack; asked for again meanwhile, it begins anew."""
         self.queue.requeue([run_id])
         del stack.jobs[run_id]
-        self._drop_checkpoint(run_id)
+        self._forget(run_id)
 
     def _fail(self, run_id: str, error: str) -> None:
         self.queue.finish(run_id, "failed", error)
-        self._drop_checkpoint(run_id)
+        self._forget(run_id)
+
+    def _forget(self, run_id: str) -> None:
+        self.checkpoints.drop(run_id)
+        self._lost.pop(run_id, None)
+        self._steps.pop(run_id, None)
 
     def _take_outcome(self, stack: _Stack, run_id: str, values: dict[str, Any]) -> None:
         job = stack.jobs.get(run_id)
@@ -209,9 +253,11 @@ class Engine:
 
     def _collect(self) -> None:
         for name, stack in list(self._stacks.items()):
-            if not stack.future.done():
+            if not self.cluster.done(stack.task):
                 continue
-            result = self.cluster.result(stack.future)
+            result = self.cluster.result(stack.task)
+            if "lost" in result:
+                self._put_back(stack, result["lost"])
             for run_id, outcome in result["outcomes"].items():
                 self._take_outcome(stack, run_id, outcome)
             error = result.get("error") or "the worker ended without an outcome"
@@ -223,7 +269,27 @@ class Engine:
                     del stack.jobs[run_id]
             # Last: if the queue could not be written above, the stack is looked at again.
             del self._stacks[name]
-            stack.variable.delete()
+
+    def _put_back(self, stack: _Stack, reason: str) -> None:
+        """Queue the runs of a lost stack again; they go on from their checkpoints."""
+        wanted = [run_id for run_id in stack.jobs if run_id not in stack.told]
+        log.warning("%s; %d runs are queued again", reason, len(wanted))
+        for run_id in wanted:
+            step = self._steps.get(run_id, 0)
+            furthest, times = self._lost.get(run_id, (-1, 0))
+            times = 1 if step > furthest else times + 1
+            if times < MAX_LOST:
+                self.queue.requeue([run_id], reason)
+                self._lost[run_id] = (max(step, furthest), times)
+            else:
+                self._fail(run_id, f"given up: {MAX_LOST} times its worker was lost at the same place, last: {reason}")
+            del stack.jobs[run_id]
+
+    def _look(self) -> None:
+        state = self.cluster.look()
+        if state != self._cluster_state:
+            log.warning("%s", state or "the cluster is well")
+            self._cluster_state, self._beaten = state, 0.0
 
     def _save(self, force: bool = False) -> None:
         if self._message and not force and time.monotonic() - self._saved < RETRY_S:
@@ -240,12 +306,9 @@ class Engine:
                 self._fail(run_id, traceback.format_exc())
             else:
                 self.queue.finish(run_id, record.outcome.status)
-                self._drop_checkpoint(run_id)
+                self._forget(run_id)
             del self._unsaved[run_id]
         self._message = ""
-
-    def _drop_checkpoint(self, run_id: str) -> None:
-        (self.checkpoints / f"{run_id}.safetensors").unlink(missing_ok=True)
 
     # ---- what goes out
 
@@ -256,26 +319,18 @@ class Engine:
         for stack in self._stacks.values():
             if news := (wanted & set(stack.jobs)) - stack.told:
                 stack.told |= news
-                stack.variable.set(sorted(stack.told))
+                self.cluster.cancel(stack.task, sorted(news))
 
     def _launch(self) -> None:
-        bulk = sum(stack.priority == BULK for stack in self._stacks.values())
-        free = self.cluster.slots - len(self._stacks)
-        free_bulk = min(self.cluster.bulk_slots - bulk, free)
+        free, free_bulk = self.cluster.free(bulk=False), self.cluster.free(bulk=True)
         # Read only what could go out now: a long line of bulk work is not looked through twenty times a second.
         waiting = self.queue.waiting(BULK if free_bulk > 0 else INTERACTIVE) if free > 0 else []
         if not waiting:
             return
-        resumable = {job.run_id: self._checkpoint_epoch(job) for job in waiting if job.attempt > 1}
+        resumable = {job.run_id: self.checkpoints.epoch(job.run_id) for job in waiting}
         for plan in pack(waiting, free, resumable, self._gpu_bytes()):
-            if free < 1:
-                break
-            if plan.priority == BULK:
-                if free_bulk < 1:
-                    continue
-                free_bulk -= 1
-            free -= 1
-            self._submit(plan)
+            if self.cluster.free(bulk=plan.priority == BULK):
+                self._submit(plan)
 
     def _gpu_bytes(self) -> int | None:
         """Return the memory of a GPU for each stack; None where workers have none or, far away, one not known here."""
@@ -284,35 +339,26 @@ class Engine:
 
     def _submit(self, plan: StackPlan) -> None:
         jobs = {job.run_id: job for job in plan.jobs}
+        try:
+            digest = data.digest(plan.jobs[0].config.dataset)
+        except JscError:  # Fetched when it was asked for, and gone since.
+            for run_id in jobs:
+                self._fail(run_id, traceback.format_exc())
+            return
         started = self.queue.start(jobs.keys() - self._finish_stored(jobs))
         jobs = {run_id: job for run_id, job in jobs.items() if run_id in started}
         if not jobs:
             return
         name = uuid.uuid4().hex[:12]
-        stack = _Stack(jobs, plan.priority)
-        stack.variable = self.cluster.variable(worker.cancel_variable(name))
         configs = {run_id: job.config.to_dict() for run_id, job in jobs.items()}
-        stack.future = self.cluster.submit(
-            name, configs, str(self.checkpoints), self.device, interactive=plan.priority != BULK
-        )
-        self._stacks[name] = stack
-
-    def _checkpoint_epoch(self, job: Job) -> int:
-        path = self.checkpoints / f"{job.run_id}.safetensors"
-        if not path.exists():
-            return 0
-        from safetensors import safe_open
-
-        try:
-            with safe_open(path, framework="numpy") as file:
-                return int((file.metadata() or {}).get("epoch", 0))
-        except Exception:  # A torn checkpoint is none; the run begins anew.
-            return 0
+        saved = {run_id: state for run_id in jobs if (state := self.checkpoints.read(run_id)) is not None}
+        task = self.cluster.submit(name, configs, digest, saved, self.device, bulk=plan.priority == BULK)
+        self._stacks[name] = _Stack(jobs, task)
 
     def _beat(self) -> None:
         if time.monotonic() - self._beaten > BEAT_S:
             self._beaten = time.monotonic()
-            self.queue.beat(os.getpid(), self._message)
+            self.queue.beat(os.getpid(), self._message or self.checkpoints.problem or self._cluster_state)
             self.store.compact_if_due()
 
 
@@ -326,7 +372,11 @@ def run_engine(
     parent: int | None = None,
 ) -> None:
     """Serve a store in this process; SIGTERM and SIGINT end it in order."""
+    if cluster.scheduler is None and device in ("auto", "cpu"):
+        begin_compiling()
     engine = Engine(directory, snapshot, cluster, device)
+    if not until_idle:
+        calibrate.begin(directory)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())
     engine.serve(until_idle=until_idle, parent=parent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,21 +31,28 @@ class StackPlan:
 def pack(
     jobs: Iterable[Job], slots: int, resumable: Mapping[str, int] | None = None, gpu_bytes: int | None = None
 ) -> list[StackPlan]:
-    """Group waiting jobs, oldest first, into stacks for ``slots`` free workers, most urgent first.
+    """Group waiting jobs, in the order of their turns, into stacks for ``slots`` free workers.
 
-    Only runs of one network, batch size and priority share a stack; ``resumable`` gives the epoch at which a run's
-    checkpoint stands, and runs in one stack stand at the same epoch. ``gpu_bytes`` is the memory that each stack has on
-    a GPU, None where workers train on CPUs.
+    The most urgent stacks come first; of equally urgent ones each session's first, then each one's second. Only runs
+    of one network, batch size, priority and session share a stack: among another's hundreds one would wait for all of
+    them. ``resumable`` gives the epoch at which a run's checkpoint stands; runs in one stack stand at the same epoch.
+    ``gpu_bytes`` is the memory that each stack has on a GPU, None where workers train on CPUs.
     """
     groups: dict[tuple[object, ...], list[Job]] = {}
     for job in sorted(jobs, key=lambda job: job.priority):
-        key = (job.priority, *job.config.stack_key, (resumable or {}).get(job.run_id, 0))
+        key = (job.priority, *job.config.stack_key, (resumable or {}).get(job.run_id, 0), job.session)
         groups.setdefault(key, []).append(job)
-    return [
+    plans = [
         StackPlan(tuple(part), group[0].priority)
         for group in groups.values()
         for part in (_split(group, max(1, slots)) if gpu_bytes is None else _split_for_gpu(group, gpu_bytes))
     ]
+    had: Counter[str] = Counter()
+    ranks = []
+    for plan in plans:
+        ranks.append((plan.priority, had[plan.jobs[0].session]))
+        had[plan.jobs[0].session] += 1
+    return [plans[i] for i in sorted(range(len(plans)), key=ranks.__getitem__)]
 
 
 def _split(group: Sequence[Job], slots: int) -> list[Sequence[Job]]:

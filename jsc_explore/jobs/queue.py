@@ -13,53 +13,43 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jsc_explore.config import RunConfig
+from jsc_explore.config import UNLIMITED, Limits, RunConfig
 from jsc_explore.errors import StoreError
+from jsc_explore.jobs import admission
+from jsc_explore.jobs.admission import BULK, INTERACTIVE
+from jsc_explore.jobs.schema import Move, prepare, trim
 from jsc_explore.record import Point
+
+__all__ = ["ACTIVE", "BULK", "ENDED", "INTERACTIVE", "EngineState", "Job", "Move", "Queue"]
 
 # queued -> running -> done | diverged | failed | cancelled; whatever ended goes back to queued when asked for again.
 ACTIVE = ("queued", "running")
 ENDED = ("done", "diverged", "failed", "cancelled")
-INTERACTIVE, BULK = 0, 1
 # The engine looks this far ahead: enough to fill many stacks, little enough to read while others wait.
 LOOK_AHEAD = 5000
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS requests (
-  run_id TEXT PRIMARY KEY,
-  config_id TEXT NOT NULL,
-  config TEXT NOT NULL,
-  state TEXT NOT NULL,
-  priority INTEGER NOT NULL,
-  position INTEGER NOT NULL,
-  attempt INTEGER NOT NULL DEFAULT 1,
-  cancel INTEGER NOT NULL DEFAULT 0,
-  step INTEGER NOT NULL DEFAULT 0,
-  total_steps INTEGER NOT NULL DEFAULT 0,
-  requested_at REAL NOT NULL,
-  started_at REAL,
-  finished_at REAL,
-  error TEXT
-);
-CREATE INDEX IF NOT EXISTS requests_by_state ON requests (state, priority, position);
-CREATE TABLE IF NOT EXISTS points (
-  run_id TEXT, step INTEGER, point TEXT NOT NULL, PRIMARY KEY (run_id, step)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS engine (
-  only_one INTEGER PRIMARY KEY CHECK (only_one = 1), pid INTEGER, beat REAL, message TEXT
-);
-"""
 _JOB_COLUMNS = (
     "run_id, config_id, config, state, priority, attempt, cancel, step, total_steps, requested_at, started_at, "
-    "finished_at, error"
+    "finished_at, error, session"
 )
+# What a move is said to come from when nothing else is known; a traceback's last line otherwise, this long at most.
+_CAUSES = {
+    "done": "trained and stored",
+    "diverged": "its numbers left the finite ones",
+    "failed": "no reason given",
+    "cancelled": "cancelled",
+}
+MAX_CAUSE = 300
 # The engine beats every second; a machine under load may be late.
 ENGINE_SILENT_AFTER_S = 10.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """One requested run and how far it is. Times are seconds since the epoch; ``error`` holds a traceback."""
+    """One requested run and how far it is. Times are seconds since the epoch; ``error`` holds a traceback.
+
+    ``session`` names who asked first: a random name, no person.
+    """
 
     run_id: str
     config_id: str
@@ -74,6 +64,7 @@ class Job:
     started_at: float | None
     finished_at: float | None
     error: str | None
+    session: str = ""
 
     @property
     def share_done(self) -> float:
@@ -98,9 +89,20 @@ class EngineState:
 class Queue:
     """The requests of one store.
 
-    Contract: a run is requested once however often it is asked for; states move forward only, and back to ``queued``
-    only by a new request or by the recovery of a dead engine; points and states are written in one transaction.
-    Every method may be called from any thread and process. StoreError if the disk is full or the file is damaged.
+    Contract, held by ``tests/test_queue_contract.py``:
+
+    - A run is requested once however often and by whomever it is asked for; whoever asks again joins it.
+    - States move forward only: queued, running, then done, failed, cancelled or diverged. Back to ``queued`` leads a
+      new request for a run that ended, or the loss of a running one's training; the attempt number counts both.
+    - Every move is recorded with its time and cause (``history``), in the transaction that makes it.
+    - A request is admitted whole or not at all: its limits are checked in the transaction that enters it.
+    - Urgent runs come before others. Within a priority sessions take turns, a run each; within a session the oldest
+      comes first. Who has little to ask for never waits for all of one who asks for much.
+    - Points and states are written in one transaction; ``live`` reads both as of one moment.
+    - A run is marked done only after it is stored; whoever reads ``done`` finds it in the store.
+
+    Every method may be called from any thread and process. StoreError if the disk is full or the file is damaged: then
+    nothing was changed.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -111,7 +113,7 @@ class Queue:
             self._db = sqlite3.connect(self.path, timeout=30, check_same_thread=False, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
+            prepare(self._db)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"queue {self.path}: cannot be opened ({error}); choose another with --store") from error
 
@@ -119,37 +121,21 @@ class Queue:
         """Close the database."""
         self._db.close()
 
-    def request(self, runs: Mapping[str, tuple[str, RunConfig]], priority: int = INTERACTIVE) -> list[str]:
+    def request(
+        self,
+        runs: Mapping[str, tuple[str, RunConfig]],
+        priority: int = INTERACTIVE,
+        session: str = "",
+        limits: Limits = UNLIMITED,
+    ) -> list[str]:
         """Ask for runs, given as run_id -> (config_id, run); return the ids that are new, the others are joined.
 
-        A run that failed or was cancelled is queued again with its attempt number raised; a request of more urgent
-        priority lifts a waiting one.
+        A run that ended is queued again with its attempt number raised; a request of more urgent priority lifts a
+        waiting one, which then counts as this session's. FieldError, with nothing changed, beyond ``limits``.
         """
-        new = []
-        now = time.time()
         with self._transaction() as db:
-            last = db.execute("SELECT coalesce(max(position), 0) FROM requests").fetchone()[0]
-            for run_id, (config_id, run) in runs.items():
-                row = db.execute("SELECT state FROM requests WHERE run_id = ?", [run_id]).fetchone()
-                if row is not None and row[0] in ACTIVE:
-                    db.execute(
-                        "UPDATE requests SET priority = min(priority, ?), cancel = 0 WHERE run_id = ?",
-                        [priority, run_id],
-                    )
-                    continue
-                last += 1
-                db.execute("DELETE FROM points WHERE run_id = ?", [run_id])
-                db.execute(
-                    """
-                    INSERT INTO requests (run_id, config_id, config, state, priority, position, requested_at)
-                    VALUES (?, ?, ?, 'queued', ?, ?, ?)
-                    ON CONFLICT (run_id) DO UPDATE SET state = 'queued', priority = excluded.priority,
-                      position = excluded.position, requested_at = excluded.requested_at, attempt = attempt + 1,
-                      cancel = 0, step = 0, started_at = NULL, finished_at = NULL, error = NULL
-                    """,
-                    [run_id, config_id, json.dumps(run.to_dict()), priority, last, now],
-                )
-                new.append(run_id)
+            new = admission.enter(db, runs, priority, session, limits)
+            trim(db)
         return new
 
     def cancel(self, run_ids: Iterable[str]) -> None:
@@ -157,7 +143,8 @@ class Queue:
         with self._transaction() as db:
             for run_id in run_ids:
                 db.execute(
-                    "UPDATE requests SET state = 'cancelled', finished_at = ? WHERE run_id = ? AND state = 'queued'",
+                    "UPDATE requests SET state = 'cancelled', finished_at = ?, cause = 'cancelled while it waited' "
+                    "WHERE run_id = ? AND state = 'queued'",
                     [time.time(), run_id],
                 )
                 db.execute("UPDATE requests SET cancel = 1 WHERE run_id = ? AND state = 'running'", [run_id])
@@ -179,7 +166,7 @@ class Queue:
         marks = ", ".join("?" * len(states))
         rows = self._read(
             f"SELECT {_JOB_COLUMNS} FROM requests WHERE state IN ({marks}) AND coalesce(finished_at, 1e18) >= ? "
-            "ORDER BY state != 'running', priority, position",
+            "ORDER BY state != 'running', priority, turn, position",
             [*states, since],
         )
         return [_job(row) for row in rows]
@@ -191,6 +178,21 @@ class Queue:
             [json.dumps(list(run_ids))],
         )
         return {str(run_id): str(state) for run_id, state in rows}
+
+    def find(self, prefix: str) -> list[str]:
+        """Return the runs with a history whose id begins with these characters, at most ten."""
+        rows = self._read(
+            "SELECT DISTINCT run_id FROM moves WHERE substr(run_id, 1, ?) = ? ORDER BY run_id LIMIT 10",
+            [len(prefix), prefix],
+        )
+        return [str(run_id) for (run_id,) in rows]
+
+    def history(self, run_id: str) -> list[Move]:
+        """Return what happened to a run, oldest first: every move between states that is still kept."""
+        rows = self._read(
+            'SELECT run_id, attempt, "from", "to", at, cause FROM moves WHERE run_id = ? ORDER BY seq', [run_id]
+        )
+        return [Move(*row) for row in rows]
 
     def live(self) -> tuple[list[Job], dict[str, list[Point]]]:
         """Return the active jobs and the points of each so far, as of one moment."""
@@ -221,10 +223,10 @@ class Queue:
         return bool(self._read("SELECT 1 FROM requests WHERE state = 'queued' LIMIT 1"))
 
     def waiting(self, priority: int = BULK, limit: int = LOOK_AHEAD) -> list[Job]:
-        """Return the runs to be taken next, of this priority or a more urgent one: urgent first, then oldest."""
+        """Return the runs to be taken next, of this priority or a more urgent one: urgent first, then by turns."""
         rows = self._read(
             f"SELECT {_JOB_COLUMNS} FROM requests WHERE state = 'queued' AND priority <= ? "
-            "ORDER BY priority, position LIMIT ?",
+            "ORDER BY priority, turn, position LIMIT ?",
             [priority, limit],
         )
         return [_job(row) for row in rows]
@@ -241,7 +243,8 @@ class Queue:
                 run_id
                 for run_id in run_ids
                 if db.execute(
-                    "UPDATE requests SET state = 'running', started_at = ? WHERE run_id = ? AND state = 'queued'",
+                    "UPDATE requests SET state = 'running', started_at = ?, cause = 'taken by the engine' "
+                    "WHERE run_id = ? AND state = 'queued'",
                     [time.time(), run_id],
                 ).rowcount
             }
@@ -263,17 +266,19 @@ class Queue:
 
     def finish(self, run_id: str, state: str, error: str | None = None) -> None:
         """End an active run; its live points go, a stored run has them all."""
+        last = (error or "").strip().splitlines()[-1:]
+        cause = last[0][:MAX_CAUSE] if last else _CAUSES[state]
         with self._transaction() as db:
             db.execute(
-                "UPDATE requests SET state = ?, finished_at = ?, error = ?, cancel = 0 WHERE run_id = ? "
+                "UPDATE requests SET state = ?, finished_at = ?, error = ?, cancel = 0, cause = ? WHERE run_id = ? "
                 "AND state IN ('queued', 'running')",
-                [state, time.time(), error, run_id],
+                [state, time.time(), error, cause, run_id],
             )
             if state != "failed":
                 db.execute("DELETE FROM points WHERE run_id = ?", [run_id])
 
-    def requeue(self, run_ids: Iterable[str]) -> None:
-        """Put running runs back whose training is gone; the attempt number tells that it happened.
+    def requeue(self, run_ids: Iterable[str], cause: str = "its training was lost") -> None:
+        """Put running runs back whose training is gone; the attempt number and the cause tell that it happened.
 
         One that was to be cancelled is cancelled: nobody wants it back. One asked for again since then is wanted.
         """
@@ -281,14 +286,14 @@ class Queue:
         with self._transaction() as db:
             for run_id in run_ids:
                 db.execute(
-                    "UPDATE requests SET state = 'cancelled', cancel = 0, finished_at = ? "
+                    "UPDATE requests SET state = 'cancelled', cancel = 0, finished_at = ?, cause = 'cancelled' "
                     "WHERE run_id = ? AND state = 'running' AND cancel = 1",
                     [now, run_id],
                 )
                 db.execute(
-                    "UPDATE requests SET state = 'queued', attempt = attempt + 1, started_at = NULL "
+                    "UPDATE requests SET state = 'queued', attempt = attempt + 1, started_at = NULL, cause = ? "
                     "WHERE run_id = ? AND state = 'running'",
-                    [run_id],
+                    [cause, run_id],
                 )
                 db.execute(
                     "DELETE FROM points WHERE run_id = ? AND run_id IN "

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from jsc_explore.errors import StoreError
+from jsc_explore.jobs.access import PASSWORD
 from jsc_explore.jobs.queue import Queue
 
 CHECK_EVERY_S, SLOWEST_CHECK_S = 2.0, 60.0
@@ -30,9 +31,21 @@ def start_engine(
     command += ["--workers", str(workers)] if workers else []
     directory.mkdir(parents=True, exist_ok=True)
     # One thread each, set before NumPy and torch are imported: the workers are the parallelism.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "JSC_EXPLORE_SNAPSHOT": str(snapshot)}
+    # What opens the page is no business of the engine's.
+    inherited = {name: text for name, text in os.environ.items() if name != PASSWORD}
+    environment = {**inherited, "OMP_NUM_THREADS": "1", "JSC_EXPLORE_SNAPSHOT": str(snapshot)}
     with (directory / "engine.log").open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+
+
+def begin_compiling() -> None:
+    """Compile the kernel, where it never was: ten seconds of a core, while Dask starts and the workers import torch.
+
+    A process of its own, which imports no torch; the workers wait for its lock, and find all of it on the disk.
+    """
+    code = "from jsc_explore.training.kernel import kernel; kernel()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    threading.Thread(target=process.wait, name="kernel", daemon=True).start()
 
 
 def is_served(queue: Queue, own: subprocess.Popen[bytes] | None = None) -> bool:

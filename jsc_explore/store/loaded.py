@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from jsc_explore.errors import StoreError
 from jsc_explore.store.checks import first_line
+from jsc_explore.store.locked import connect, limited
 from jsc_explore.store.reading import GoneError
 from jsc_explore.store.schema import COLUMNS, SCALARS
 
@@ -21,9 +22,9 @@ class Loaded:
     Any thread may ask, while another one switches files; only one may switch.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, snapshot: Path | None) -> None:
         self.directory = directory
-        self._db = duckdb.connect(":memory:")
+        self._db = connect([directory], [] if snapshot is None else [snapshot])
         columns = ", ".join(f"{name} {_duck_type(name)}" for name in SCALARS)
         self._db.execute(f"CREATE TABLE runs ({columns}, file VARCHAR, place BIGINT)")
 
@@ -95,7 +96,8 @@ class Loaded:
             for name, table in (("live", live), ("read", read)):
                 if table is not None:
                     cursor.register(name, table)
-            return cursor.sql(text, params=list(values)).to_arrow_table()
+            with limited(cursor):
+                return cursor.sql(text, params=list(values)).to_arrow_table()
         finally:
             cursor.close()
 

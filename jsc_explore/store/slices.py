@@ -136,16 +136,17 @@ def run_ids(store: Store, filters: Filters, text: str = "") -> list[str]:
 
 
 def timings(store: Store) -> pa.Table:
-    """Return how long training took, one row a kind: the median ``run_step_s``, seconds of one step of one run.
+    """Return how long training took, one row a kind: median ``seconds`` of a stack's time shared among its ``n`` runs.
 
-    A kind is data, protocol, batch size, parameters, stack size, rows of the training part, and whether the kernel
-    trained it. The time is the stack's, evaluation included, shared among its runs.
+    A kind is data, protocol, batch size, parameters, epochs run, stack size, rows of the training and validation parts,
+    whether the kernel trained it, and whether ``here``, as a part of this store, or elsewhere.
     """
-    kind = "dataset, protocol, batch_size, parameters, stack_size, train_rows"
+    kind = "dataset, protocol, batch_size, parameters, epochs_run, stack_size, train_rows, val_rows"
     return store.query(
-        f"SELECT {kind}, engine = 'kernel' AS kernel, median(wall_time_s / steps / stack_size) AS run_step_s "
-        "FROM runs WHERE steps > 0 AND wall_time_s > 0 GROUP BY ALL ORDER BY ALL",
-        [],
+        f"SELECT {kind}, engine = 'kernel' AS kernel, starts_with(file, ?) AS here, count(*) AS n, "
+        "median(wall_time_s / stack_size) AS seconds FROM runs "
+        "WHERE steps > 0 AND wall_time_s > 0 AND epochs_run > 0 AND train_rows > 0 GROUP BY ALL ORDER BY ALL",
+        [str(store.directory)],
     )
 
 

@@ -59,7 +59,7 @@ class Store:
         self._background = Background(self.directory)
         self._curves = CurveFiles()
         self._lock = threading.RLock()
-        self._loaded = Loaded(self.directory)
+        self._loaded = Loaded(self.directory, self.snapshot)
         self.refresh()
 
     def close(self) -> None:

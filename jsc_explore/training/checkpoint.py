@@ -1,18 +1,17 @@
-"""Checkpoints: one safetensors file a replica, written at the end of an epoch, from which training goes on exactly."""
+"""Checkpoints: a replica as it stood at the end of an epoch, as safetensors bytes, from which it goes on exactly."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
+from jsc_explore.training.header import metadata
 from jsc_explore.training.ledger import Ledger
 from jsc_explore.training.replicas import Replicas
 
@@ -42,28 +41,21 @@ class Best:
         self.flat, self.running = self.flat[rows], self.running[rows]
 
 
-def save_checkpoint(path: Path, epoch: int, row: int, stack: Replicas, best: Best, ledger: Ledger) -> None:
-    """Write one replica's state to ``path``: whole or not at all."""
+def to_bytes(epoch: int, row: int, stack: Replicas, best: Best, ledger: Ledger) -> bytes:
+    """Return one replica's state."""
     tensors = {name: tensor[row] for name, tensor in _tensors(stack, best).items()}
-    metadata = {"epoch": str(epoch), "ledger": json.dumps(ledger.to_dict())}
-    data = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    said = {"epoch": str(epoch), "ledger": json.dumps(ledger.to_dict())}
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, said)
 
 
-def load_checkpoint(path: Path) -> Resume | None:
+def from_bytes(data: bytes | None) -> Resume | None:
     """Read a checkpoint; None if there is none or it is not readable: the run then starts from the beginning."""
+    if data is None:
+        return None
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Resume(int(metadata["epoch"]), tensors, Ledger.from_dict(json.loads(metadata["ledger"])))
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        said = metadata(data)
+        return Resume(int(said["epoch"]), load(data), Ledger.from_dict(json.loads(said["ledger"])))
+    except (SafetensorError, KeyError, ValueError, TypeError):
         return None
 
 

@@ -9,10 +9,9 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Protocol
 
 import lightning
@@ -29,7 +28,7 @@ from jsc_explore.data import Split
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
 from jsc_explore.record import Outcome, Point
-from jsc_explore.training.checkpoint import Best, Resume, load_checkpoint, restore, save_checkpoint
+from jsc_explore.training.checkpoint import Best, Resume, from_bytes, restore, to_bytes
 from jsc_explore.training.choice import why_not_gpu_kernel, why_not_kernel
 from jsc_explore.training.kernel_replicas import KernelReplicas
 from jsc_explore.training.ledger import Ledger
@@ -69,12 +68,12 @@ def train_stack(
     observer: Observer,
     *,
     device: str = "auto",
-    checkpoints: Path | None = None,
+    checkpoints: MutableMapping[str, bytes] | None = None,
 ) -> None:
     """Train the runs side by side to their ends; outcomes go to ``observer.finished`` as they come.
 
-    ``runs`` must share one ``stack_key``. With ``checkpoints``, a directory, the runs go on exactly where an earlier
-    call left them, if all of them can; the files are removed by whoever has stored the outcomes.
+    ``runs`` must share one ``stack_key``. With ``checkpoints``, by key, the runs go on exactly where an earlier call
+    left them, if all of them can; new ones are put there every few seconds, and whoever stores the outcomes drops them.
     """
     where = device_of(device)
     data = split if isinstance(split, DeviceSplit) else DeviceSplit.of(split, where)
@@ -100,7 +99,11 @@ class StackTraining(LightningModule):
     """A stack as a LightningModule: one ``training_step`` is a whole chunk of optimizer steps (manual optimization)."""
 
     def __init__(
-        self, runs: dict[str, RunConfig], data: DeviceSplit, observer: Observer, checkpoints: Path | None = None
+        self,
+        runs: dict[str, RunConfig],
+        data: DeviceSplit,
+        observer: Observer,
+        checkpoints: MutableMapping[str, bytes] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -164,7 +167,7 @@ class StackTraining(LightningModule):
     def _resume(self) -> None:
         if self.checkpoints is None:
             return
-        found = [load_checkpoint(self.checkpoints / f"{key}.safetensors") for key in self.keys]
+        found = [from_bytes(self.checkpoints.get(key)) for key in self.keys]
         resumes: list[Resume] = [resume for resume in found if resume is not None]
         # Replicas of a stack walk in step: they go on together or start together.
         if len(resumes) == len(self.keys) and len({resume.epoch for resume in resumes}) == 1:
@@ -203,10 +206,9 @@ class StackTraining(LightningModule):
                 ended[row] = reason
         if ended:
             self._finish(ended, epochs_done)
-        if self.checkpoints and self.keys and time.perf_counter() - self._saved > CHECKPOINT_EVERY_S:
+        if self.checkpoints is not None and self.keys and time.perf_counter() - self._saved > CHECKPOINT_EVERY_S:
             for row, (key, ledger) in enumerate(zip(self.keys, self.ledgers, strict=True)):
-                path = self.checkpoints / f"{key}.safetensors"
-                save_checkpoint(path, epochs_done, row, self.stack, self.best, ledger)
+                self.checkpoints[key] = to_bytes(epochs_done, row, self.stack, self.best, ledger)
             self._saved = time.perf_counter()
 
     def _finish(self, ended: dict[int, str], epochs_done: int) -> None:

@@ -18,13 +18,12 @@ from jsc_explore.charts.style import QUANTITIES, difference_unit, format_score, 
 from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, format_value
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
-from jsc_explore.jobs.ask import ask
-from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.jobs.estimate import expected
 from jsc_explore.seen.files import command
 from jsc_explore.store.cells import CONFIG_FIELDS, seed_table
 from jsc_explore.store.schema import SCORES
 from jsc_explore.store.slices import seeds_of
-from jsc_explore.views import compare_classes, hall, pair, resources, shown, takeaway
+from jsc_explore.views import admission, compare_classes, hall, pair, resources, shown, takeaway
 from jsc_explore.views.choice import choose
 from jsc_explore.views.compare_classes import Runs
 from jsc_explore.views.forecast import forecast
@@ -43,8 +42,9 @@ def page() -> None:
     """Draw the page."""
     try:
         store = resources.store()
-        resources.supervisor()
+        resources.serve()
         store.refresh()
+        admission.door()
         left, middle, right = st.columns([4, 4, 4], vertical_alignment="bottom")
         score = choose(left, "Score", "score", list(SCORES), lambda name: SCORES[name].capitalize())
         quantity = choose(middle, "Curve of", "show", list(QUANTITIES), lambda name: QUANTITIES[name].capitalize())
@@ -94,6 +94,7 @@ def _flat(seeds: pa.Table) -> pa.Table:
 
 
 def _body(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_active: bool) -> None:
+    admission.told()
     try:
         _draw(chosen, score, quantity, was_active)
     except JscError as error:
@@ -208,9 +209,11 @@ def _missing(side: str, config: RunConfig, score: str) -> None:
     wanted = [config.with_(seed=seed) for seed in range(DEFAULT_SEEDS)]
     text, button = st.columns([5, 2], vertical_alignment="center")
     text.info(f"{side} is not trained yet. {_expected(config, score)}", icon=":material/pending:")
+    why = admission.refusal()
     button.button(
-        f"Train {DEFAULT_SEEDS} seeds", key=f"train-{side}", type="primary", on_click=_train, args=(wanted,),
-        help=f"Expected: {format_seconds(expected_seconds(resources.store(), wanted))}", width="stretch",
+        f"Train {DEFAULT_SEEDS} seeds", key=f"train-{side}", type="primary", on_click=admission.train, args=(wanted,),
+        help=why or f"Expected: {expected(resources.store(), wanted) or 'time not known yet'}", disabled=bool(why),
+        width="stretch",
     )  # fmt: skip
 
 
@@ -224,13 +227,6 @@ def _expected(config: RunConfig, score: str) -> str:
         f"Predicted: {format_score(score, found.mean)}, 80% band {low} to {high} "
         f"({100 * expected.calibration.share:.0f}% of {expected.calibration.held_out} held-out cells lay in theirs)."
     )
-
-
-def _train(runs: Sequence[RunConfig]) -> None:
-    try:
-        ask(resources.store(), resources.queue(), runs)
-    except JscError as error:
-        st.error(str(error))
 
 
 # ---- the curves

@@ -12,6 +12,7 @@ from jsc_explore.jobs import Job
 from jsc_explore.jobs.queue import ACTIVE
 from jsc_explore.record import Point
 from jsc_explore.views import (
+    admission,
     curves_panel,
     forecast,
     grid_panel,
@@ -60,7 +61,7 @@ def page() -> None:
     except JscError as error:
         st.error(str(error))
         return
-    resources.supervisor()
+    resources.serve()
     for problem in store.problems:
         st.warning(problem, icon=":material/broken_image:")
     store.refresh()
@@ -69,18 +70,20 @@ def page() -> None:
     st.html(_STYLE + (_DARK if dark else "") + (hall.STYLE if hall.size() > 1 else ""))
     if view is None:
         return
+    admission.door()
     active = bool(queue.jobs(ACTIVE))
     door = st.session_state.pop(_DOOR, None)
     # A page that draws itself anew takes away the dialog over it, and the files that it has just made.
     forecast.begin(wait=door is not None)
     st.session_state[_DRAWN] = list(url.chosen_cells())
-    _fragment(_head, GRID_S if active else None)(view, active)
+    curves_s, grid_s = (resources.pace(every, admission.session()) if active else None for every in (CURVES_S, GRID_S))
+    _fragment(_head, grid_s)(view, active)
     # Grids side by side need the width of the page; the curves then stand below them.
     left, right = st.columns(2, gap="medium") if not view.facet else (st.container(), st.container())
     with left:
-        _fragment(_left, GRID_S if active else None)(view, active)
+        _fragment(_left, grid_s)(view, active)
     with right, st.container(key="curves_panel"):
-        _fragment(_right, CURVES_S if active else None)(view, active)
+        _fragment(_right, curves_s)(view, active)
     if forecast.awaited():
         st.fragment(_await, run_every=AWAIT_S)()
     if door == "train":
@@ -140,14 +143,13 @@ def _head(view: Slice, active: bool) -> None:
             _open("train")
         if st.button("Take away", icon=":material/download:", help="Charts, tables and commands as files"):
             _open("files")
-    if message := st.session_state.pop("flash", None):
-        st.error(message)
+    admission.told()
 
 
 def _left(view: Slice, active: bool) -> None:
     """The grid, what is under way, and the chosen cells."""
-    if st.session_state[url.CELLS] != st.session_state.get(_DRAWN):
-        # A click on the grid concerns the curves, too, which are another fragment.
+    if st.session_state[url.CELLS] != st.session_state.get(_DRAWN) or admission.untold():
+        # A click on the grid concerns the curves, and what a request came to the head: both are other fragments.
         st.rerun()
     jobs, _ = _now(active)
     cells = _cells(view, jobs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 
 import streamlit as st
 
@@ -32,6 +33,7 @@ def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
     and while something trains, what was expected before stays, under the real scores as they come. ``is_due`` tells
     when the page, which began with ``begin``, is to be drawn anew.
     """
+    # What a filter in words leaves out is known; asking for it would fit the process anew for every filter.
     missing = [cell for cell in cells if cell.state == "missing"]
     if any(cell.active for cell in cells) or not missing:
         return kept(view.score)
@@ -85,7 +87,7 @@ def _written(runs: Sequence[RunConfig]) -> str:
     return json.dumps([run.to_dict() for run in runs], sort_keys=True)
 
 
-@st.cache_resource(show_spinner=False)
+@lru_cache(maxsize=1)
 def _worker() -> ThreadPoolExecutor:
     # One: what is found in turn is found as soon, and clicks are answered meanwhile.
     return ThreadPoolExecutor(1, thread_name_prefix="forecast")

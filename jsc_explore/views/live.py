@@ -12,7 +12,7 @@ import streamlit as st
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs import Job, Queue
 from jsc_explore.jobs.estimate import expected_seconds, format_seconds
-from jsc_explore.views import panels, resources, url
+from jsc_explore.views import admission, panels, resources, url
 from jsc_explore.views.slicing import Slice
 
 # More configs than this are summed up in one line: a fill of hundreds would push everything else off the screen.
@@ -65,17 +65,19 @@ def draw(queue: Queue, active: Sequence[Job], view: Slice) -> None:
     while len(groups) > MAX_SHOWN and (gone := next((group for group in groups if not group.open), None)):
         groups.remove(gone)
     for group in groups[:MAX_SHOWN]:
-        _row(queue, group, active, view)
+        _row(group, active, view)
     if rest := groups[MAX_SHOWN:]:
+        why = admission.refusal()
         with st.container(key="live-rest"):
             line, button = st.columns([5, 1], vertical_alignment="center")
             line.caption(f"and {len(rest)} more configurations, {sum(len(group.open) for group in rest)} runs")
             runs = [run_id for group in rest for run_id in group.open]
-            button.button("Cancel", key="cancel-rest", on_click=queue.cancel, args=(runs,), help="Cancel all of these")
+            button.button("Cancel", key="cancel-rest", on_click=admission.cancel, args=(runs,), disabled=bool(why),
+                          help=why or "Cancel all of these")  # fmt: skip
 
 
-def _row(queue: Queue, group: Group, active: Sequence[Job], view: Slice) -> None:
-    first = group.jobs[0]
+def _row(group: Group, active: Sequence[Job], view: Slice) -> None:
+    first, why = group.jobs[0], admission.refusal()
     key = f"{first.config_id}-{int(first.requested_at * 1000)}"
     with st.container(key=f"live-{key}"):
         line, button = st.columns([5, 1], vertical_alignment="center")
@@ -87,14 +89,16 @@ def _row(queue: Queue, group: Group, active: Sequence[Job], view: Slice) -> None
             button.button(
                 "Cancel",
                 key=f"cancel-{key}",
-                on_click=queue.cancel,
+                on_click=admission.cancel,
                 args=(group.open,),
-                disabled=stopping,
+                disabled=stopping or bool(why),
+                help=why or None,
                 width="stretch",
             )
         elif group.state in ("failed", "cancelled"):
             runs = [job.config for job in group.jobs if job.state in ("failed", "cancelled")]
-            button.button("Retry", key=f"retry-{key}", on_click=panels.train_runs, args=(runs,), width="stretch")
+            button.button("Retry", key=f"retry-{key}", on_click=admission.train, args=(runs,), disabled=bool(why),
+                          help=why or None, width="stretch")  # fmt: skip
         elif view.passes(group.config):
             place = tuple(getattr(group.config, name) for name in view.axes)
             button.button("Show", key=f"show-{key}", on_click=url.choose_cells, args=([place],), width="stretch")

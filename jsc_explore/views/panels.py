@@ -10,11 +10,9 @@ from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.charts.style import format_score, is_time
 from jsc_explore.config import FIELDS, RunConfig, format_value
-from jsc_explore.errors import JscError
-from jsc_explore.jobs.ask import ask
-from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.jobs.estimate import expected, expected_seconds, format_seconds
 from jsc_explore.seen.files import command
-from jsc_explore.views import resources
+from jsc_explore.views import admission, resources
 from jsc_explore.views.slicing import Slice
 
 # More cells than this are spoken of together alone: they would push everything else off the screen.
@@ -24,25 +22,15 @@ EXTRA_SEEDS = 3
 
 def train(cells: Sequence[Cell], count: int) -> None:
     """Ask for ``count`` further seeds of each cell."""
-    train_runs([cell.config.with_(seed=seed) for cell in cells for seed in cell.next_seeds(count)])
-
-
-def train_runs(runs: Sequence[RunConfig]) -> None:
-    """Ask for runs; what cannot be asked for is said on the page at its next drawing."""
-    if not runs:
-        return
-    try:
-        ask(resources.store(), resources.queue(), runs)
-    except JscError as error:
-        st.session_state["flash"] = str(error)
+    admission.train([cell.config.with_(seed=seed) for cell in cells for seed in cell.next_seeds(count)])
 
 
 def draw(view: Slice, chosen: Sequence[Cell]) -> None:
     """Show what is known of the chosen cells, and offer more seeds; for several cells at once, too."""
     if not chosen:
         st.caption(
-            "Click a cell to see its curves, shift-click to compare several, drag a box over many; "
-            "a click on + trains it."
+            "Click a cell to see its curves, shift-click to compare several, drag a box over many"
+            + ("." if admission.refusal() else "; a click on + trains it.")
         )
         return
     if len(chosen) > 1:
@@ -59,22 +47,34 @@ def offer(runs: Sequence[RunConfig]) -> str:
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {time}"
 
 
+def estimate(runs: Sequence[RunConfig]) -> str:
+    """Return how long runs take and how far that can be trusted: about 9 s, usually within 20%."""
+    found = expected(resources.store(), runs)
+    return "time not known yet" if found is None else str(found)
+
+
 def _together(view: Slice, chosen: Sequence[Cell]) -> None:
     lacking = [run for cell in chosen for run in cell.lacking()]
     more = [cell.config.with_(seed=seed) for cell in chosen for seed in cell.next_seeds(EXTRA_SEEDS)]
+    why = admission.refusal()
     with st.container(horizontal=True, vertical_alignment="center", key="together"):
         st.markdown(f"**{len(chosen)} cells**")
         st.button(
             f"Fill these: {offer(lacking)}" if lacking else f"All have {view.seeds} seeds",
             key="fill",
             type="primary" if lacking else "secondary",
-            disabled=not lacking,
-            on_click=train_runs,
+            disabled=not lacking or bool(why),
+            on_click=admission.train,
             args=(lacking,),
-            help=f"Every chosen cell up to {view.seeds} seeds",
+            help=why or f"Every chosen cell up to {view.seeds} seeds: {estimate(lacking)}",
         )
         st.button(
-            f"Add {EXTRA_SEEDS} seeds to each: {offer(more)}", key="add-to-each", on_click=train_runs, args=(more,)
+            f"Add {EXTRA_SEEDS} seeds to each: {offer(more)}",
+            key="add-to-each",
+            disabled=bool(why),
+            on_click=admission.train,
+            args=(more,),
+            help=why or None,
         )
 
 
@@ -95,13 +95,15 @@ def _detail(view: Slice, cell: Cell) -> None:
             count = {"missing": view.seeds, "failed": view.seeds, "partly": len(cell.lacking())}.get(cell.state, 0)
             runs = [cell.config.with_(seed=seed) for seed in cell.next_seeds(count or EXTRA_SEEDS)]
             verb = {"missing": "Train ", "failed": "Retry: "}.get(cell.state, "Add ")
+            why = admission.refusal()
             st.button(
                 verb + offer(runs),
                 key=f"train-{cell.config_id}",
-                on_click=train_runs,
+                on_click=admission.train,
                 args=(runs,),
+                disabled=bool(why),
                 type="secondary" if cell.n else "primary",
-                help="Further seeds of this configuration, with the time they are expected to take",
+                help=why or f"Further seeds of this configuration: {estimate(runs)}",
             )
         with st.popover("Command", type="tertiary", help="The command line that reproduces these runs"):
             st.code(command(cell.config, cell.seeds or range(view.seeds)), language="shell", wrap_lines=True)
@@ -110,6 +112,7 @@ def _detail(view: Slice, cell: Cell) -> None:
         st.error(f"{len(cell.failed)} failed: {reason.splitlines()[-1]}", icon=":material/error:")
         with st.expander("Traceback"):
             st.code(reason, language=None)
+            st.caption("  \n".join(map(str, resources.queue().history(cell.failed[0].run_id))))
 
 
 def _knowledge(view: Slice, cell: Cell) -> str:

@@ -3,44 +3,96 @@
 from __future__ import annotations
 
 import atexit
-
-import streamlit as st
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from jsc_explore import paths
 from jsc_explore.jobs import Queue
+from jsc_explore.jobs.access import Access
 from jsc_explore.jobs.supervise import Supervisor
 from jsc_explore.store import Store
 from jsc_explore.store.imported import Imported
 from jsc_explore.store.saved import SavedViews
 
+T = TypeVar("T")
 
-@st.cache_resource(show_spinner=False)
+
+class _Once(Generic[T]):
+    """Made at its first call and the same ever after.
+
+    Streamlit's cache would do, but any visitor's browser may tell a server to clear it: another engine would start.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make, self._lock, self._made = make, threading.Lock(), list[T]()
+        self.__doc__ = make.__doc__
+
+    def __call__(self) -> T:
+        with self._lock:
+            if not self._made:
+                self._made.append(self._make())
+            return self._made[0]
+
+    def clear(self) -> None:
+        """Forget it; the next call makes another one."""
+        with self._lock:
+            self._made.clear()
+
+
+@_Once
 def store() -> Store:
     """Return the one store of this server."""
     return Store(paths.default_store(), paths.snapshot())
 
 
-@st.cache_resource(show_spinner=False)
+@_Once
 def queue() -> Queue:
     """Return the one queue of this server."""
     return Queue(paths.default_store())
 
 
-@st.cache_resource(show_spinner=False)
+@_Once
 def imported() -> Imported:
     """Return the imported runs of this server's store."""
     return Imported(paths.default_store())
 
 
-def saved_views() -> SavedViews:
-    """Return the saved views of this server's store."""
-    return SavedViews(paths.default_store())
-
-
-@st.cache_resource(show_spinner=False)
+@_Once
 def supervisor() -> Supervisor:
     """Return the supervisor that keeps an engine on the store while this server runs."""
     keeper = Supervisor(paths.default_store(), paths.snapshot())
     keeper.start()
     atexit.register(keeper.stop)
     return keeper
+
+
+def serve() -> None:
+    """See to it that an engine serves the store, where this page may train at all."""
+    if not Access.from_environment().read_only:
+        supervisor()
+
+
+# Sessions that were served within this time share the server; up to so many live pages it serves at their full pace.
+_PRESENT_S, AT_FULL_PACE = 30.0, 6
+_SEEN: dict[str, float] = {}
+
+
+def pace(every_s: float, session: str) -> float:
+    """Return how often a live panel of this session is to be drawn, in seconds: the more look on, the more slowly.
+
+    Drawn five times a second each, a hundred pages would ask for more than two cores can draw, and clicks would wait.
+    """
+    now = time.monotonic()
+    _SEEN[session] = now
+    present = sum(now - seen < _PRESENT_S for seen in list(_SEEN.values()))
+    if len(_SEEN) > 2 * present + 100:
+        for gone in [name for name, seen in list(_SEEN.items()) if now - seen >= _PRESENT_S]:
+            _SEEN.pop(gone, None)
+    return every_s * max(1.0, present / AT_FULL_PACE)
+
+
+def saved_views() -> SavedViews:
+    """Return the saved views of this server's store."""
+    return SavedViews(paths.default_store())

@@ -10,7 +10,7 @@ import segno
 import streamlit as st
 
 from jsc_explore.errors import JscError
-from jsc_explore.views import resources, url
+from jsc_explore.views import admission, resources, url
 
 
 def draw() -> None:
@@ -44,10 +44,11 @@ def qr_code(text: str) -> bytes:
 
 
 def _views() -> None:
-    views = resources.saved_views()
+    views, may_write = resources.saved_views(), not admission.refusal()
     with st.form("save_view", border=False, clear_on_submit=True):
-        name = st.text_input("Save what is seen now as", placeholder="batch size at 1e-3")
-        if st.form_submit_button("Save"):
+        name = st.text_input("Save what is seen now as", placeholder="batch size at 1e-3", disabled=not may_write)
+        # Views are shared by all: who may not train may not change them either.
+        if st.form_submit_button("Save", disabled=not may_write, help=admission.refusal() or None):
             _do(lambda: views.save(name, urlencode(url.query(), safe=":~,./")))
     if message := st.session_state.pop("_saved fault", None):
         st.error(message)
@@ -61,6 +62,8 @@ def _views() -> None:
         return
     for label, query in known.items():
         st.button(label, key=f"open {label}", on_click=_open, args=(query,), type="tertiary", width="stretch")
+    if not may_write:
+        return
     with st.expander("Rename or delete"):
         chosen = st.selectbox("View", list(known), key="saved view")
         new = st.text_input("New name", key="saved view name")
@@ -71,7 +74,8 @@ def _views() -> None:
 
 def _do(action: Callable[[], None]) -> None:
     try:
-        action()
+        if not admission.refusal():
+            action()
     except JscError as error:
         st.session_state["_saved fault"] = str(error)
 

@@ -13,7 +13,7 @@ from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value, parse_
 from jsc_explore.errors import DataError, FieldError
 from jsc_explore.seen.files import command
 from jsc_explore.store.slices import seeds_of
-from jsc_explore.views import panels, resources, url
+from jsc_explore.views import admission, panels, resources, url
 from jsc_explore.views.slicing import Slice
 
 _FIRST = ("batch_size", "learning_rate", "max_epochs", "optimizer", "final_relu", "protocol")
@@ -84,11 +84,16 @@ def _offer(config: RunConfig, runs: list[RunConfig]) -> None:
     stored = set(seeds_of(store, [config_id]).get(config_id, []))
     missing = [run for run in runs if run.seed not in stored]
     known = f"{len(runs) - len(missing)} of {len(runs)} seeds are in the store. " if len(missing) < len(runs) else ""
-    st.caption(f"{known}To train: {panels.offer(missing)}." if missing else f"{known}Nothing is left to train.")
+    st.caption(
+        f"{known}To train: {len(missing)} run{'s' if len(missing) != 1 else ''}, {panels.estimate(missing)}."
+        if missing
+        else f"{known}Nothing is left to train."
+    )
     st.code(command(config, [run.seed for run in runs]), language="shell", wrap_lines=True)
     verb = f"Train {len(missing)} seed{'s' if len(missing) != 1 else ''}" if missing else "Show"
-    if st.button(verb, type="primary", key="form train"):
-        panels.train_runs(missing)
+    why = admission.refusal() if missing else ""
+    if st.button(verb, type="primary", key="form train", disabled=bool(why), help=why or None):
+        admission.train(missing)
         show(config)
         st.rerun()
 

@@ -1,0 +1,204 @@
+"""What is left of 60 runs when engine and workers are killed 200 times while they train, and when the disk is full."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+
+from bench.frame import Bound, Report
+from jsc_explore import data
+from jsc_explore.config import RunConfig
+from jsc_explore.data import canonical
+from jsc_explore.data.sources import Release
+from jsc_explore.jobs import Queue, supervise
+from jsc_explore.jobs.ask import ask
+from jsc_explore.jobs.supervise import Supervisor
+from jsc_explore.store import Store
+
+SAMPLE, JETS = "simulated-few", 20_000
+# One kill in four hits the engine, and with it every worker.
+ENGINE_SHARE = 0.25
+# Kills keep pace with the training: the last comes before the last run ends. Where training lags they wait this long.
+LAG_S, JITTER_S = 3.0, 1.0
+_DEADLINE_S = 1800.0
+_MEASURED = ("train_time_s", "wall_time_s", "peak_memory_mb", "stack_size")
+
+
+def run(quick: bool) -> Report:
+    """Train the runs undisturbed, then under fire, compare; then once more on a disk that is full again and again."""
+    runs, kills = (_runs(12), 20) if quick else (_runs(60), 200)
+    with tempfile.TemporaryDirectory() as name, small_sample(Path(name) / "cache"):
+        home, rng = Path(name), random.Random(1)
+        calm = Served(home / "calm")
+        began = time.monotonic()
+        calm.train(runs)
+        calm_s = time.monotonic() - began
+        fire = Served(home / "fire")
+        began = time.monotonic()
+        hits = fire.train(runs, kills, rng)
+        figures = {"kills": float(sum(hits.values())), **fire.judge(runs, calm)}
+        fire_s = time.monotonic() - began
+        calm.close()
+        fire.close()
+    struck = f"{hits['engine']} kills of the engine and {hits['worker']} of a worker"
+    notes = [f"{len(runs)} runs took {calm_s:.0f} s undisturbed, {fire_s:.0f} s with {struck}, at random moments."]
+    full, why_not = full_disk(4 if quick else 12)
+    figures |= {key: float(value) for key, value in full.items()}
+    notes += [why_not] if why_not else []
+    bounds = {key: Bound(0, at_least=False) for key in figures if key not in ("kills", "disk_full_fills")}
+    return Report("faults", figures, bounds=bounds | {"kills": Bound(kills, at_least=True)}, notes=notes)
+
+
+def full_disk(fills: int) -> tuple[dict[str, int], str]:
+    """Fill the store's disk that often while runs train, in a namespace of its own; figures, or why there are none."""
+    command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-m", "bench.full_disk", str(fills)]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S)
+    except OSError as error:
+        return {}, f"Not measured: a disk that is full ({error})."
+    if ended.returncode:
+        return {}, f"Not measured: a disk that is full ({(ended.stderr.strip().splitlines() or ['unknown'])[-1]})."
+    return dict(json.loads(ended.stdout)), ""
+
+
+@contextmanager
+def small_sample(cache: Path) -> Iterator[None]:
+    """Have a cache with a sample of a few jets, and compiled code that other measurements made."""
+    compiled = data.cache_dir() / "kernel"
+    compiled.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True)
+    (cache / "kernel").symlink_to(compiled, target_is_directory=True)
+    jets = data.load("simulated")
+    features, labels = np.ascontiguousarray(jets.features[:JETS]), jets.labels[:JETS]
+    canonical.write(cache, SAMPLE, Release(features, labels, "", "MIT", ""))
+    before = os.environ.get("JSC_EXPLORE_CACHE")
+    os.environ["JSC_EXPLORE_CACHE"] = str(cache)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["JSC_EXPLORE_CACHE"]
+        else:
+            os.environ["JSC_EXPLORE_CACHE"] = before
+
+
+def _runs(count: int) -> list[RunConfig]:
+    """Two short ones for a long one, which lives long enough to be saved and resumed."""
+    network: dict[str, Any] = {"dataset": SAMPLE, "model": "16-64-64-5", "batch_size": 256, "final_relu": False}
+    return [RunConfig(**network, seed=seed, max_epochs=(40, 40, 240)[seed % 3]) for seed in range(count)]
+
+
+class Served:
+    """A store and the supervisor an app has, which starts an engine whenever none serves."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.queue, self.store = Queue(directory), Store(directory)
+        self._family: dict[int, psutil.Process] = {}
+        # An app waits longer each time an engine dies young; here that is what is being done to it.
+        supervise.DIED_YOUNG_S, supervise.CHECK_EVERY_S = 0.0, 0.2
+
+    def train(self, runs: Sequence[RunConfig], kills: int = 0, rng: random.Random | None = None) -> Counter[str]:
+        """Ask for the runs and wait for all of them, killing what trains them; return what was hit how often."""
+        wanted = ask(self.store, self.queue, runs).run_ids
+        hits: Counter[str] = Counter()
+        supervisor = Supervisor(self.directory, self.directory / "none.parquet")
+        supervisor.start()
+        began = struck = time.monotonic()
+        pause = 0.0
+        try:
+            while True:
+                active, done = self.queue.progress(wanted)
+                now, killed = time.monotonic(), sum(hits.values())
+                if now - began > _DEADLINE_S or (not active and (killed >= kills or killed == 0)):
+                    return hits
+                lags = len(wanted) - active + done < len(wanted) * killed / max(1, kills)
+                if rng and killed < kills and now - struck > pause + LAG_S * lags and (hit := self._strike(rng)):
+                    hits[hit] += 1
+                    struck, pause = now, rng.uniform(0, JITTER_S)
+                time.sleep(0.02)
+        finally:
+            supervisor.stop()
+
+    def judge(self, runs: Sequence[RunConfig], calm: Served) -> dict[str, float]:
+        """Count what went wrong, against a store in which nothing did."""
+        digest = data.digest(SAMPLE)
+        ids = [run.run_id(digest) for run in runs]
+        states = self.queue.states(ids)
+        for served in (self, calm):
+            served.store.refresh()
+        counted: Counter[str] = Counter()
+        torn = len(self.store.problems)
+        for part in self.store.catalog.parts():
+            path = self.store.catalog.path_of(part)
+            try:
+                counted.update(pq.read_table(path, columns=["run_id"])["run_id"].to_pylist())
+                torn += hashlib.sha256(path.read_bytes()).hexdigest() != part.sha256
+            except (OSError, ValueError):
+                torn += 1
+        return {
+            "lost": sum(counted[run_id] == 0 for run_id in ids),
+            "duplicated": sum(count - 1 for count in counted.values()),
+            "torn": torn,
+            "different": sum(self._result(run_id) != calm._result(run_id) for run_id in ids),
+            "orphans": self._orphans(),
+            "errors": sum(states[run_id] != "done" for run_id in ids) + self._tracebacks(),
+        }
+
+    def close(self) -> None:
+        """Close queue and store."""
+        self.queue.close()
+        self.store.close()
+
+    def _result(self, run_id: str) -> dict[str, Any] | None:
+        """Return what a run left, without what is measured on the clock."""
+        record = self.store.record(run_id, weights=True)
+        if record is None:
+            return None
+        values = {name: value for name, value in asdict(record.outcome).items() if name not in _MEASURED}
+        return values | {"points": [{**point, "time_s": None} for point in record.outcome.points]}
+
+    def _strike(self, rng: random.Random) -> str:
+        """Kill the engine or one of its workers, whatever it does; name what was hit, empty if there was nothing."""
+        state = self.queue.engine()
+        with suppress(psutil.Error):
+            if state is None or not (engine := psutil.Process(state.pid)).is_running():
+                return ""
+            family = [engine, *engine.children(recursive=True)]
+            self._family |= {process.pid: process for process in family}
+            workers = [process for process in family[1:] if "spawn_main" in " ".join(process.cmdline())]
+            target = engine if rng.random() < ENGINE_SHARE or not workers else rng.choice(workers)
+            target.send_signal(signal.SIGKILL)
+            return "engine" if target is engine else "worker"
+        return ""
+
+    def _orphans(self) -> int:
+        """Count processes of dead engines that live on, and files and rows that nobody will touch again."""
+        _, alive = psutil.wait_procs(list(self._family.values()), timeout=20)
+        files = [path for path in (self.directory / "parts").iterdir() if path.suffix != ".parquet"]
+        known = {part.name for part in self.store.catalog.parts()}
+        files += [path for path in (self.directory / "parts").glob("*.parquet") if path.name not in known]
+        files += list((self.directory / "checkpoints").glob("*"))
+        return len(alive) + len(files) + len(self.queue.jobs(("running",)))
+
+    def _tracebacks(self) -> int:
+        """Count what the engine's own log calls an error of ours; Dask says that connections broke, which they did."""
+        text = (self.directory / "engine.log").read_text(errors="replace")
+        return sum("jsc_explore" in block and "Error" in block for block in text.split("Traceback")[1:])

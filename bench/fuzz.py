@@ -1,0 +1,265 @@
+"""Ten thousand inputs that nobody would write, at every door that takes text or files: an answer, or one clear line."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from bench.frame import Bound, Report
+from jsc_explore import paths
+from jsc_explore.cli_ask import grid_of
+from jsc_explore.config import FIELDS, RunConfig, expand_grid, parse_value
+from jsc_explore.errors import JscError
+from jsc_explore.layers import NAMED
+from jsc_explore.store import Store
+from jsc_explore.store.schema import SCALARS, part_schema
+from jsc_explore.store.slices import grid_cells
+from jsc_explore.views import url
+
+SLOWEST_S = 1.0
+_NASTY = [
+    "../../etc/passwd", "/etc/passwd", "\x00", "a" * 5000, "%2e%2e/", "';DROP TABLE runs;--", "9" * 5000, "1e999",
+    "nan", "-inf", "٣", "\ud7ff", "{{7*7}}", "__import__('os')", "$(id)", "\r\n", "🦆", "(" * 200, "-" * 500,
+]  # fmt: skip
+
+
+@dataclass
+class Found:
+    """What the inputs at one door came to; ``faults`` hold input and traceback."""
+
+    inputs: int = 0
+    refused: int = 0
+    slowest_s: float = 0.0
+    faults: list[str] = field(default_factory=list)
+    writes: list[str] = field(default_factory=list)
+
+
+def _words(*words: str) -> st.SearchStrategy[str]:
+    """Return texts of these words, joined at random, with noise between."""
+    pieces = st.one_of(st.sampled_from(words), st.sampled_from(_NASTY), st.text(max_size=8), st.integers().map(str))
+    joints = st.sampled_from(["", " ", "-"])
+    return st.builds(lambda joint, parts: joint.join(parts), joints, st.lists(pieces, max_size=12))
+
+
+_NUMBERS = st.one_of(st.floats().map(repr), st.integers().map(str), st.sampled_from(["0.7", "1e-3", "1/0", "-(1)"]))
+_COMPARED = st.builds(
+    "{} {} {}".format,
+    st.sampled_from([*SCALARS, "dead", "abs(val_acc)", "log10(learning_rate)", "length(model)", "steps*steps"]),
+    st.sampled_from(["=", "<>", "<", ">=", "in", "not in", "like", "between 0 and", "is not null and 1 <"]),
+    st.one_of(_NUMBERS, st.sampled_from(["(1, 2)", "'adam'", "('a','b')", "'%'", "null", "val_loss"])),
+)
+FILTERS = st.one_of(
+    st.recursive(
+        _COMPARED,
+        lambda inner: st.one_of(
+            st.builds("({} {} {})".format, inner, st.sampled_from(["and", "or"]), inner), inner.map("not {}".format)
+        ),
+        max_leaves=12,
+    ),
+    _words(
+        *SCALARS[:40], "and", "or", "not", "in", "between", "like", "is null", "(", ")", "<", "=", "%", "'a'", "0.7",
+        "abs(", "dead", "select", "--", ";", "read_csv('/etc/passwd')", "1/0", "val_acc > 0.7",
+    ),
+)  # fmt: skip
+_NODES = ["16", "64b", "4096", "32/gelud0.1", "c8k3", "c512k15s2b", "r8k3", "p2", "gap", "5000", "c4096k15", "8/sin"]
+LAYERS = st.one_of(
+    st.builds(
+        "{}-{}-5{}".format,
+        st.sampled_from(["16", "16b", "16/tanhd0.5", "17"]),
+        st.lists(st.sampled_from(_NODES), min_size=1, max_size=70).map("-".join),
+        st.sampled_from(["", " bn=all", " act=tanh dropout=0.1", " dropout=2", " bn=all bn=none x=1"]),
+    ),
+    _words(*NAMED, "16", "16b", "64", "5", "c8k3", "p2", "gap", "d0.5", "/tanh", "bn=all", "act=", "-", "99999999"),
+)
+_RIGHT = st.sampled_from([
+    "seeds = 3", "batch_size = [16, 32]", "learning_rate = 1e-3", 'model = ["jsc-tiny", "16-8-5"]', "final_relu = true",
+    "seed = [0, 1]", "max_epochs = [1, 2, 5, 10]", 'optimizer = "sgd"', "momentum = 0.5", 'dataset = "simulated-../x"',
+])  # fmt: skip
+TOML_VALUES = st.recursive(
+    st.one_of(
+        st.integers(), st.floats(), st.booleans(), st.text(max_size=8).map(repr), st.sampled_from(_NASTY).map(repr)
+    ),
+    lambda inner: st.lists(inner, max_size=4).map(lambda parts: f"[{', '.join(map(str, parts))}]"),
+    max_leaves=6,
+)
+GRIDS = st.one_of(
+    st.lists(_RIGHT, max_size=5, unique=True).map("\n".join),
+    st.lists(st.tuples(st.sampled_from([*FIELDS, "seeds", "x.y", "'../a'"]), TOML_VALUES), max_size=5).map(
+        lambda pairs: "\n".join(f"{name} = {value}" for name, value in pairs)
+    ),
+    _words("model", "=", "[", "]", '"', "\n", "[[a]]", "{", "}", "1979-05-27"),
+    st.integers(1, 4000).map(lambda depth: "seed = " + "[" * depth),
+).map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(max_size=60)  # fmt: skip
+QUERIES = st.dictionaries(
+    st.one_of(st.sampled_from([*url.PARAMS, *FIELDS, url.CELLS]), st.text(max_size=10)),
+    st.one_of(_words("any", "..", ",", "~", ":", "1e-3", "adam", "256", "batch_size"), FILTERS, LAYERS),
+    max_size=5,
+)
+# Where a whole file is damaged: at these places, by these bytes, cut here.
+DAMAGE = st.tuples(
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6), st.floats(0, 1) | st.just(1.0), st.booleans()
+)
+
+
+def filter_in_words(text: str) -> None:
+    """Read a text filter and ask the store with it."""
+    grid_cells(_store(), ("batch_size", "learning_rate"), "val_acc", {}, text)
+
+
+def layer_language(text: str) -> None:
+    """Read a network and count it."""
+    assert RunConfig(model=text).network.parameters > 0
+
+
+def toml_grid(content: bytes) -> None:
+    """Read a grid file."""
+    expand_grid(grid_of(content, "grid"))
+
+
+def address(query: dict[str, str]) -> None:
+    """Read an address of the page and every field in it."""
+    url.faults(query)
+    url.axes_of(query)
+    for name, text in query.items():
+        parse_value(name, text)
+
+
+def parquet_file(damage: tuple[list[tuple[float, int]], float, bool]) -> None:
+    """Open a store over a damaged file of runs, and read all of it."""
+    content = bytearray(_runs_file())
+    for place, byte in damage[0]:
+        content[min(len(content) - 1, int(place * len(content)))] = byte
+    content = content[: int(damage[1] * len(content))] if damage[2] else content
+    path = Path(_folder()) / "damaged.parquet"
+    path.write_bytes(content)
+    store = Store(Path(_folder()) / "store", path)
+    try:
+        ids = store.runs(columns=["run_id"])["run_id"].to_pylist()
+        store.curves(ids[:3], ["val_acc"])
+    finally:
+        store.close()
+
+
+DOORS: dict[Callable[[Any], None], st.SearchStrategy[Any]] = {
+    filter_in_words: FILTERS,
+    layer_language: LAYERS,
+    toml_grid: GRIDS,
+    address: QUERIES,
+    parquet_file: DAMAGE,
+}
+
+
+def run(quick: bool) -> Report:
+    """Try 10,000 (quick: 1,000) inputs, a fifth at each door."""
+    found = {door.__name__: knock(door, 200 if quick else 2000) for door in DOORS}
+    faults = [fault for one in found.values() for fault in one.faults]
+    figures = {
+        "inputs": float(sum(one.inputs for one in found.values())),
+        "tracebacks": float(len(faults)),
+        "writes": float(sum(len(one.writes) for one in found.values())),
+        "slowest_s": max(one.slowest_s for one in found.values()),
+    }
+    bounds = {name: Bound(0, at_least=False) for name in ("tracebacks", "writes")}
+    bounds["slowest_s"] = Bound(SLOWEST_S, at_least=False)
+    rows = [
+        {"door": name, "inputs": one.inputs, "refused": one.refused, "slowest_s": one.slowest_s}
+        for name, one in found.items()
+    ]
+    writes = [write for one in found.values() for write in one.writes]
+    return Report("fuzz", figures, rows, bounds, [*faults[:5], *writes[:5]])
+
+
+def knock(door: Callable[[Any], None], inputs: int, start: int = 0) -> Found:
+    """Try so many inputs at a door; whatever it raises beside JscError is a fault."""
+    found = Found()
+    # Made before anything is watched.
+    _store(), _runs_file()
+
+    @seed(start)
+    @settings(max_examples=inputs, deadline=None, database=None, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(DOORS[door])
+    def each(value: Any) -> None:
+        found.inputs += 1
+        # Processor time: a machine that does something else is no hang.
+        began = time.thread_time()
+        try:
+            with warnings.catch_warnings(), _watched(found.writes, door is parquet_file):
+                warnings.simplefilter("ignore")
+                door(value)
+        except JscError as error:
+            found.refused += 1
+            if "\n" in str(error):
+                found.faults.append(f"{door.__name__}({value!r}): more than one line: {error}")
+        except Exception:
+            found.faults.append(f"{door.__name__}({value!r})\n{traceback.format_exc()}")
+        found.slowest_s = max(found.slowest_s, time.thread_time() - began)
+
+    each()
+    return found
+
+
+_WATCHING: list[list[str]] = []
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _WATCHING:
+        return
+    wrote = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+    if wrote or event in ("os.remove", "os.rename", "os.mkdir", "os.system", "subprocess.Popen", "socket.connect"):
+        _WATCHING[-1].append(f"{event} {arguments[:2]}")
+
+
+@contextmanager
+def _watched(writes: list[str], own_folder: bool) -> Iterator[None]:
+    """Note whatever is written, started or connected to meanwhile; not where a door makes files of its own."""
+    if not own_folder:
+        _arm()
+        _WATCHING.append(writes)
+    try:
+        yield
+    finally:
+        if not own_folder:
+            _WATCHING.pop()
+
+
+@lru_cache(maxsize=1)
+def _arm() -> None:
+    sys.addaudithook(_audit)
+
+
+@lru_cache(maxsize=1)
+def _folder() -> str:
+    holder = tempfile.TemporaryDirectory()
+    _KEPT.append(holder)
+    return holder.name
+
+
+_KEPT: list[Any] = []
+
+
+@lru_cache(maxsize=1)
+def _store() -> Store:
+    return Store(Path(_folder()) / "whole", paths.snapshot())
+
+
+@lru_cache(maxsize=1)
+def _runs_file() -> bytes:
+    table = pq.read_table(paths.snapshot()).slice(0, 20)
+    stream = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(part_schema().metadata), stream, compression="zstd")
+    return stream.getvalue()

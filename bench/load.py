@@ -1,0 +1,132 @@
+"""A full room: many sessions on one real server and engine slice, and forty of them ask for one cell at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from bench.frame import Bound, Report
+from bench.visitor import Visitor, clicked
+from jsc_explore import data
+from jsc_explore.config import DEFAULT_SEEDS, RunConfig
+from jsc_explore.jobs import Queue
+
+EVERY_S = 5.0
+# A cell that the shipped snapshot lacks, on the grid that opens.
+CELL = RunConfig(batch_size=1024)
+THRESHOLDS = [f"{0.5 + 0.01 * i:.2f}" for i in range(25)]
+
+
+def run(quick: bool) -> Report:
+    """Let 100 sessions slice every five seconds for two minutes (quick: 20 for twenty seconds)."""
+    sessions, seconds, askers = (20, 20.0, 8) if quick else (100, 120.0, 40)
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name) / "store"
+        with _served(home) as address:
+            slices, opened, errors = asyncio.run(_room(address, sessions, seconds, askers))
+            trainings, done = _trainings(home)
+    figures = {
+        "errors": float(len(errors)),
+        "slice_p95_s": float(np.quantile(slices, 0.95)),
+        "slice_median_s": float(np.median(slices)),
+        "open_p95_s": float(np.quantile(opened, 0.95)),
+        "slices": float(len(slices)),
+        "trainings_for_one_cell": float(trainings),
+        "cell_runs_done": float(done),
+    }
+    bounds = {
+        "errors": Bound(0, at_least=False),
+        "slice_p95_s": Bound(2.0, at_least=False),
+        "trainings_for_one_cell": Bound(1, at_least=False),
+        "cell_runs_done": Bound(DEFAULT_SEEDS, at_least=True),
+    }
+    notes = [
+        f"{sessions} websocket sessions, a slice every {EVERY_S:g} s each for {seconds:g} s; what the page "
+        "draws anew by itself is asked for as a browser would",
+        f"{askers} sessions clicked one missing cell within a second",
+        *sorted(set(errors))[:5],
+    ]
+    return Report("load", figures, [], bounds, notes)
+
+
+async def _room(address: str, sessions: int, seconds: float, askers: int) -> tuple[list[float], list[float], list[str]]:
+    chance = random.Random(0)
+    everyone = asyncio.Barrier(sessions)
+    work = [
+        _visit(address, everyone, seconds, chance.random(), number < askers, random.Random(number))
+        for number in range(sessions)
+    ]
+    answers = await asyncio.gather(*work)
+    slices = [time for found, _, _ in answers for time in found]
+    return slices, [opened for _, opened, _ in answers], [error for _, _, errors in answers for error in errors]
+
+
+async def _visit(
+    address: str, everyone: asyncio.Barrier, seconds: float, phase: float, asks: bool,
+    chance: random.Random,
+) -> tuple[list[float], float, list[str]]:  # fmt: skip
+    slices: list[float] = []
+    # A room does not open its laptops in the same millisecond.
+    await asyncio.sleep(10 * phase)
+    async with Visitor(address) as visitor:
+        opened = await visitor.open()
+        await everyone.wait()
+        began = time.monotonic()
+        await visitor.linger(EVERY_S * phase)
+        asked = not asks
+        while (now := time.monotonic() - began) < seconds:
+            if not asked and now > seconds / 3:
+                asked = True
+                await visitor.linger(max(0.0, seconds / 3 + EVERY_S + phase - now))
+                await visitor.set("grid", clicked(CELL.config_id(data.digest(CELL.dataset))))
+            due = time.monotonic() + EVERY_S
+            slices.append(await visitor.set("where typed", f"val_acc > {chance.choice(THRESHOLDS)}"))
+            await visitor.linger(max(0.0, due - time.monotonic()))
+        return slices, opened, visitor.errors
+
+
+def _trainings(home: Path) -> tuple[int, int]:
+    """Return how often any run of the cell was begun, once all have ended, and how many of them are done."""
+    digest = data.digest(CELL.dataset)
+    ids = [CELL.with_(seed=seed).run_id(digest) for seed in range(DEFAULT_SEEDS)]
+    queue = Queue(home)
+    deadline = time.monotonic() + 120
+    while queue.progress(ids)[0] and time.monotonic() < deadline:
+        time.sleep(0.5)
+    begun = [sum(move.after == "running" for move in queue.history(run_id)) for run_id in ids]
+    states = queue.states(ids)
+    queue.close()
+    return max(begun), sum(state == "done" for state in states.values())
+
+
+@contextmanager
+def _served(home: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jsc_explore", "app", "--headless", "--port", str(port), "--store", str(home)]
+    with (home.parent / "app.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=dict(os.environ))
+    try:
+        address = f"http://localhost:{port}"
+        for _ in range(600):
+            with suppress(OSError):
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=2).close()
+                break
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=60)

@@ -1,0 +1,164 @@
+"""A visitor without a browser: Streamlit's own protocol over a websocket, for measurements and tests of a server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.proto.WidgetStates_pb2 import WidgetState
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from jsc_explore.charts.grid import BOX, SELECTION, TOGGLED
+
+
+class Visitor:
+    """One session: what it was shown last, by widget key, and the state of its widgets as a browser keeps it.
+
+    Use as an asynchronous context manager. ``errors`` lists exceptions and red boxes that the page showed.
+    """
+
+    def __init__(self, address: str, query: str = "") -> None:
+        self.address, self.query = address.replace("http", "ws", 1), query
+        self.errors: list[str] = []
+        self.texts: list[str] = []
+        # User key of a widget (or its label) -> its id and fragment.
+        self.widgets: dict[str, tuple[str, str]] = {}
+        self.disabled: set[str] = set()
+        self._states: dict[str, WidgetState] = {}
+        # Fragments that are drawn anew by themselves: every so many seconds, next at.
+        self._again: dict[str, tuple[float, float]] = {}
+        self._socket: ClientConnection
+
+    async def __aenter__(self) -> Visitor:
+        self._socket = await connect(
+            f"{self.address}/_stcore/stream", subprotocols=[Subprotocol("streamlit")], max_size=None, open_timeout=60
+        )  # fmt: skip
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._socket.close()
+
+    async def open(self) -> float:
+        """Open the page; return after how many seconds it was whole."""
+        return await self.rerun()
+
+    async def set(self, key: str, value: object, *, alone: bool = True) -> float:
+        """Change a widget by its key or label, as a browser does; return how long the answer took in seconds."""
+        widget, fragment = self.widgets[key]
+        return await self.send(widget, value, fragment if alone else "")
+
+    async def send(self, widget: str, value: object, fragment: str = "") -> float:
+        """Send a widget's state by its id, whether the page has such a widget or not."""
+        state = WidgetState(id=widget)
+        if value is PRESSED:
+            state.trigger_value = True
+        elif isinstance(value, bool):
+            state.bool_value = value
+        elif isinstance(value, str):
+            state.string_value = value
+        else:
+            state.string_value = json.dumps(value)
+        try:
+            self._states[widget] = state
+            return await self.rerun(fragment)
+        finally:
+            if value is PRESSED:
+                del self._states[widget]
+
+    async def rerun(self, fragment: str = "") -> float:
+        """Have the page drawn anew with all widgets as they are, and read it to its end."""
+        message = BackMsg()
+        message.rerun_script.query_string = self.query
+        message.rerun_script.fragment_id = fragment
+        message.rerun_script.widget_states.widgets.extend(self._states.values())
+        self.texts = []
+        began = time.perf_counter()
+        await self._socket.send(message.SerializeToString())
+        await self._read()
+        return time.perf_counter() - began
+
+    async def raw(self, message: BackMsg) -> None:
+        """Send any message."""
+        await self._socket.send(message.SerializeToString())
+
+    async def until(self, holds: Callable[[], bool], patience_s: float = 60.0) -> None:
+        """Look again until something holds; TimeoutError if it does not."""
+        deadline = time.monotonic() + patience_s
+        while not holds():
+            if time.monotonic() > deadline:
+                raise TimeoutError("waited in vain")
+            await asyncio.sleep(0.2)
+            await self.rerun()
+
+    async def linger(self, seconds: float) -> None:
+        """Stay for a while as a browser does: whatever shall be drawn anew every so often is asked for again."""
+        end = time.monotonic() + seconds
+        while (now := time.monotonic()) < end:
+            due = [name for name, (_, at) in self._again.items() if at <= now]
+            for name in due:
+                every, _ = self._again[name]
+                self._again[name] = (every, time.monotonic() + every)
+                await self.rerun(name)
+            if not due:
+                next_due = min((at for _, at in self._again.values()), default=end)
+                await asyncio.sleep(max(0.005, min(end, next_due) - now))
+
+    async def _read(self) -> None:
+        again: dict[str, tuple[float, float]] = {}
+        while True:
+            data = await self._socket.recv()
+            message = ForwardMsg()
+            message.ParseFromString(data if isinstance(data, bytes) else data.encode())
+            kind = message.WhichOneof("type")
+            if kind == "delta":
+                self._see(message)
+            elif kind == "new_session":
+                again = {}
+            elif kind == "auto_rerun":
+                every = message.auto_rerun.interval
+                again[message.auto_rerun.fragment_id] = (every, time.monotonic() + every)
+            elif kind == "page_info_changed":
+                self.query = message.page_info_changed.query_string
+            elif kind == "script_finished":
+                if message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY:
+                    self._again = again
+                    return
+                if message.script_finished == ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY:
+                    self._again |= again
+                    return
+
+    def _see(self, message: ForwardMsg) -> None:
+        if message.delta.WhichOneof("type") != "new_element":
+            return
+        element = message.delta.new_element
+        kind = element.WhichOneof("type")
+        if kind is None:
+            return
+        shown: Any = getattr(element, kind)
+        if kind == "exception":
+            self.errors.append(f"{shown.type}: {shown.message}")
+        elif kind == "alert" and shown.format == shown.ERROR:
+            self.errors.append(shown.body)
+        if kind in ("alert", "markdown"):
+            self.texts.append(shown.body)
+        if widget := getattr(shown, "id", ""):
+            # $$ID-<hash>-<key>; a widget without a key ends in None and is known by its label.
+            key = widget.split("-", 2)[-1]
+            name = getattr(shown, "label", "") if key == "None" else key
+            self.widgets[name] = (widget, message.delta.fragment_id)
+            (self.disabled.add if getattr(shown, "disabled", False) else self.disabled.discard)(name)
+
+
+PRESSED = object()
+"""The value of a button that is pressed."""
+
+
+def clicked(config_id: str) -> dict[str, Any]:
+    """Return what a browser says of the grid when the cell of this config is clicked."""
+    return {"selection": {SELECTION: [{"config_id": config_id}], TOGGLED: [], BOX: {}}}

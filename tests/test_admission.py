@@ -1,0 +1,462 @@
+"""Who may train: rights are decided on the server, whatever a browser shows or sends; long work is confirmed."""
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.testing.v1 import AppTest
+
+from bench.visitor import PRESSED, Visitor, clicked
+from jsc_explore import cli_ask, data
+from jsc_explore.cli import main
+from jsc_explore.cli_app import access_of
+from jsc_explore.config import LIMITS, Limits, RunConfig
+from jsc_explore.errors import FieldError, JscError, NotAllowedError, UnconfirmedError
+from jsc_explore.jobs import Queue, access, ask
+from jsc_explore.jobs.access import Access, Doorman
+from jsc_explore.jobs.ask import Asker
+from jsc_explore.jobs.supervise import Supervisor
+from jsc_explore.store import Store
+from jsc_explore.views import admission, resources
+
+ROOT = Path(__file__).parent.parent
+SNAPSHOT = ROOT / "results.parquet"
+SECRET = "correct horse battery"
+LONG = RunConfig(max_epochs=1000, batch_size=16)
+RESOURCES = (resources.store, resources.queue, resources.supervisor)
+
+
+@pytest.fixture
+def place(tmp_path):
+    store, queue = Store(tmp_path / "store", SNAPSHOT), Queue(tmp_path / "store")
+    yield store, queue
+    store.close()
+    queue.close()
+
+
+@pytest.fixture
+def app(tmp_path, monkeypatch):
+    monkeypatch.setenv("JSC_EXPLORE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("JSC_EXPLORE_SNAPSHOT", str(SNAPSHOT))
+    started = []
+    monkeypatch.setattr(Supervisor, "start", lambda self: started.append(self))
+    monkeypatch.setattr(Supervisor, "stop", lambda self: None)
+    monkeypatch.setattr(admission, "_DOORMAN", Doorman())
+    for resource in RESOURCES:
+        resource.clear()
+    admission._UNLOCKED.clear()
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+    page.started = started
+    yield page
+    for resource in RESOURCES:
+        resource.clear()
+    admission._UNLOCKED.clear()
+
+
+def texts(elements):
+    return " ".join(element.value for element in elements)
+
+
+# ---- rights
+
+
+def test_without_a_word_everybody_may_train():
+    assert Access().refusal() == ""
+
+
+def test_a_read_only_page_lets_nobody_train():
+    closed = Access(read_only=True, password=SECRET, allowed=("@uni.edu",))
+    assert "read only" in closed.refusal(unlocked=True, email="ada@uni.edu")
+
+
+@pytest.mark.parametrize(
+    ("email", "may"),
+    [
+        ("ada@uni.edu", True), ("ADA@Uni.edu ", True), ("eve@lab.org", True), ("eve@uni.edu", False),
+        ("eve@sub.lab.org", False), ("eve@evil-lab.org", False), ("@lab.org@evil.org", False),
+        ("lab.org", False), ("", False), (None, False),
+    ],
+)  # fmt: skip
+def test_a_login_opens_for_addresses_and_domains_of_the_list(email, may):
+    assert (Access(allowed=("ada@uni.edu", "@lab.org")).refusal(email=email) == "") is may
+
+
+def test_either_password_or_login_opens():
+    both = Access(password=SECRET, allowed=("ada@uni.edu",))
+    assert both.refusal(unlocked=True) == both.refusal(email="ada@uni.edu") == ""
+    assert both.refusal()
+    assert Access(allowed=("ada@uni.edu",)).refusal(unlocked=True), "no password was set: none can have been given"
+
+
+def test_rights_survive_the_way_to_the_server():
+    limits = Limits(session_runs=7, total_runs=None, confirm_s=60)
+    for rights in (
+        Access(),
+        Access(read_only=True),
+        Access(password="blank space \n", allowed=("ada@uni.edu", "@lab.org")),
+        Access(password_file="/somewhere", limits=limits),
+    ):
+        assert Access.from_environment(rights.environment()) == rights
+    assert SECRET not in repr(Access(password=SECRET))
+
+
+def test_a_password_is_compared_whole_and_read_from_its_file_at_each_guess(tmp_path):
+    held = tmp_path / "password"
+    held.write_text(f"{SECRET}\n", encoding="utf-8")
+    rights = Access(password_file=str(held))
+    assert rights.opens(SECRET)
+    assert not rights.opens(SECRET[:-1])
+    assert not rights.opens("")
+    assert not rights.opens("Größe ☃")
+    held.write_text("another password", encoding="utf-8")
+    assert not rights.opens(SECRET)
+    held.unlink()
+    with pytest.raises(FieldError, match="cannot be read"):
+        rights.opens(SECRET)
+    assert not Access().opens("")
+
+
+def test_wrong_guesses_are_slowed_down_for_the_address_that_makes_them(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(access.time, "monotonic", lambda: clock[0])
+    door, rights = Doorman(), Access(password=SECRET)
+    pauses = []
+    for _ in range(8):
+        assert "not the launch password" in door.hear(rights, "guess", "10.0.0.1")
+        began = clock[0]
+        while "try" in door.hear(rights, SECRET, "10.0.0.1").lower() and clock[0] - began < 100:
+            clock[0] += 0.5
+            if clock[0] - began >= access._pause(len(pauses) + 1) - 0.5:
+                break
+        pauses.append(clock[0] - began + 0.5)
+        clock[0] = began + pauses[-1]
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert door.hear(rights, SECRET, "10.0.0.2") == "", "others come in meanwhile"
+    assert door.hear(rights, "guess", "10.0.0.1")
+    assert "try again in 30 s" in door.hear(rights, SECRET, "10.0.0.1"), "an early guess is not heard, right or wrong"
+    clock[0] += access.FORGIVEN_AFTER_S + 1
+    assert door.hear(rights, SECRET, "10.0.0.1") == ""
+
+
+def test_the_doorman_remembers_no_more_addresses_than_fit(monkeypatch):
+    monkeypatch.setattr(access, "REMEMBERED", 10)
+    door = Doorman()
+    for i in range(100):
+        door.hear(Access(password=SECRET), "guess", str(i))
+    assert len(door._wrong) == 10
+
+
+# ---- the command that starts the page
+
+
+def options(**given):
+    return SimpleNamespace(**{"read_only": False, "launch_password": None, "allow": [], "limit": [], **given})
+
+
+def test_the_password_comes_from_a_file_or_the_environment_and_never_from_the_command_line(tmp_path, monkeypatch):
+    held = tmp_path / "password"
+    held.write_text(SECRET, encoding="utf-8")
+    rights = access_of(options(launch_password=held))
+    assert rights.opens(SECRET)
+    assert SECRET not in json.dumps(rights.environment())
+    monkeypatch.setenv(access.PASSWORD, SECRET)
+    assert access_of(options()).opens(SECRET)
+    monkeypatch.setenv(access.PASSWORD, "short")
+    with pytest.raises(FieldError, match="at least 8") as caught:
+        access_of(options())
+    assert "short'" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"allow": ["uni.edu"]}, "e-mail address or a domain"),
+        ({"allow": ["a@b.org,@c.org"]}, "e-mail address or a domain"),
+        ({"limit": ["runs=3"]}, "names are session_runs"),
+        ({"limit": ["session_runs=-1"]}, "whole number"),
+        ({"limit": ["session_runs=1e3"]}, "whole number"),
+        ({"limit": ["session_runs"]}, "whole number"),
+        ({"launch_password": Path("/nowhere/at/all")}, "cannot be read"),
+    ],
+)
+def test_a_bad_option_of_the_page_is_one_line(given, says):
+    with pytest.raises(FieldError, match=says):
+        access_of(options(**given))
+
+
+def test_limits_are_changed_one_by_one():
+    limits = access_of(options(limit=["session_runs=10", "confirm_s=none"])).limits
+    assert (limits.session_runs, limits.confirm_s, limits.total_runs) == (10, None, LIMITS.total_runs)
+
+
+# ---- asking
+
+
+def test_whoever_has_no_right_is_refused_and_nothing_is_queued(place):
+    store, queue = place
+    with pytest.raises(NotAllowedError, match="needs the launch password"):
+        ask.ask(store, queue, [RunConfig(seed=77)], asker=Asker("s", refusal=Access(password=SECRET).refusal()))
+    assert queue.jobs() == []
+
+
+def test_a_read_only_process_asks_for_nothing_whoever_claims_to_ask(place, monkeypatch):
+    store, queue = place
+    monkeypatch.setenv(access.READ_ONLY, "1")
+    for asker in (ask.TRUSTED, Asker("s")):
+        with pytest.raises(NotAllowedError, match="read only"):
+            ask.ask(store, queue, [RunConfig(seed=77)], asker=asker, confirmed=True)
+    assert queue.jobs() == []
+
+
+def test_what_takes_long_is_confirmed_with_the_number(place):
+    store, queue = place
+    long = [LONG.with_(seed=seed) for seed in range(40)]
+    limits = Limits(confirm_s=60.0)
+    with pytest.raises(UnconfirmedError, match=r"40 runs are expected to take about \d") as caught:
+        ask.ask(store, queue, long, asker=Asker("s", limits))
+    assert caught.value.seconds > 60
+    assert queue.jobs() == []
+    answer = ask.ask(store, queue, long[:1], asker=Asker("s", limits), confirmed=True)
+    assert len(answer.queued) == 1
+    assert ask.ask(store, queue, long[:1], asker=Asker("other", limits)).joined, "what is under way costs nothing more"
+    assert ask.ask(store, queue, [RunConfig()], asker=Asker("s", limits)).stored, "nor does what is known"
+
+
+def test_limits_reach_the_queue(place):
+    store, queue = place
+    with pytest.raises(FieldError, match="at most 2 runs"):
+        ask.ask(store, queue, [RunConfig(seed=s) for s in range(70, 73)], asker=Asker("s", Limits(session_runs=2)))
+    assert queue.jobs() == []
+
+
+# ---- the command line
+
+
+def test_a_command_without_a_terminal_is_refused_with_the_number(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--store", str(tmp_path), "--model", "jsc-s", "--max-epochs", "1000", "--batch-size", "16",
+              "--seeds", "200"])  # fmt: skip
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "200 runs are expected to take about" in said
+    assert said.count("\n") == 1
+    assert "--yes" in said
+    queue = Queue(tmp_path)
+    assert queue.jobs() == []
+    queue.close()
+
+
+@pytest.mark.parametrize(("typed", "agrees"), [("y\n", True), ("YES\n", True), ("\n", False), ("no", False)])
+def test_at_a_terminal_the_command_asks(typed, agrees, capsys):
+    error = UnconfirmedError(14, 7200.0, "about 2.0 h")
+    assert cli_ask.agreed(error, True, lambda: typed) is agrees
+    assert "14 runs would take about 2.0 h" in capsys.readouterr().err
+    with pytest.raises(JscError, match="--yes"):
+        cli_ask.agreed(error, False)
+
+
+def test_the_history_of_a_run_is_printed(tmp_path, capsys):
+    queue = Queue(tmp_path)
+    queue.request({"4f" * 16: ("c", RunConfig()), "4e" * 16: ("c", RunConfig())})
+    queue.start(["4f" * 16])
+    queue.finish("4f" * 16, "failed", "Traceback\nValueError: no luck")
+    queue.close()
+    with pytest.raises(SystemExit) as ended:
+        main(["list", "--store", str(tmp_path), "--history", "4f4"])
+    lines = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 0
+    assert [line.split("attempt 1: ")[1] for line in lines] == [
+        "new → queued, asked for", "queued → running, taken by the engine", "running → failed, ValueError: no luck",
+    ]  # fmt: skip
+    for bad, says in (("4", "beginning of 2"), ("zz", "no requested run"), ("", "no requested run")):
+        with pytest.raises(SystemExit) as ended:
+            main(["list", "--store", str(tmp_path), "--history", bad])
+        assert (ended.value.code, says in capsys.readouterr().err) == (2, True)
+
+
+# ---- the page
+
+
+def press(app, label):
+    (button,) = [button for button in app.button if button.label.startswith(label)]
+    return button
+
+
+def test_a_read_only_page_starts_no_engine_and_offers_no_training(app, monkeypatch):
+    monkeypatch.setenv(access.READ_ONLY, "1")
+    app.query_params["cells"] = "1024:1e-3~256:1e-3"
+    app.run()
+    assert not app.exception
+    assert "read only" in texts(app.caption)
+    offers = [b for b in app.button if b.label.startswith(("Train ", "Add ", "Fill "))]
+    assert len(offers) >= 3
+    assert all(button.disabled for button in offers)
+    assert app.started == []
+
+
+def test_the_launch_password_opens_a_page_and_no_state_of_a_browser_does(app, monkeypatch):
+    monkeypatch.setenv(access.PASSWORD, SECRET)
+    monkeypatch.setattr(access, "_pause", lambda wrong: 3600.0)
+    app.query_params["cells"] = "1024:1e-3"
+    for key in ("_UNLOCKED", "unlocked", "_may", "launch password"):
+        app.session_state[key] = SECRET if key == "launch password" else True
+    app.run()
+    assert "needs the launch password" in texts(app.caption)
+    assert press(app, "Train ").disabled
+    app.text_input(key="launch password").set_value("wrong guess").run()
+    assert "not the launch password" in texts(app.error)
+    app.text_input(key="launch password").set_value(SECRET).run()
+    assert "try again in" in texts(app.error)
+    monkeypatch.setattr(admission, "_DOORMAN", Doorman())
+    app.text_input(key="launch password").set_value(SECRET).run()
+    assert "You may train here" in texts(app.caption)
+    assert app.session_state["launch password"] == ""
+    press(app, "Train ").click().run()
+    assert not app.exception
+    assert len(resources.queue().jobs(("queued",))) == 5
+
+
+@pytest.mark.parametrize(
+    ("user", "may"),
+    [
+        ({"is_logged_in": True, "email": "ada@uni.edu", "email_verified": True}, True),
+        ({"is_logged_in": True, "email": "ada@uni.edu", "email_verified": False}, False),
+        ({"is_logged_in": False, "email": "ada@uni.edu"}, False),
+        ({"is_logged_in": True, "email": "eve@else.org"}, False),
+        ({}, False),
+    ],
+)
+def test_a_login_opens_a_page_for_those_on_the_list(app, monkeypatch, user, may):
+    monkeypatch.setenv(access.ALLOW, "@uni.edu")
+    app.user = user
+    app.query_params["cells"] = "1024:1e-3"
+    app.run()
+    assert not app.exception
+    assert press(app, "Train ").disabled is not may
+    if may:
+        press(app, "Train ").click().run()
+    assert bool(resources.queue().jobs(("queued",))) is may
+
+
+def test_what_takes_long_needs_a_second_click_with_the_number_in_it(app, monkeypatch):
+    monkeypatch.setenv(access.LIMIT, json.dumps({"confirm_s": 0}))
+    app.query_params["cells"] = "1024:1e-3"
+    app.run()
+    press(app, "Train ").click().run()
+    assert resources.queue().jobs() == []
+    assert "5 runs would take **about" in texts(app.markdown)
+    press(app, "Leave it").click().run()
+    assert "would take" not in texts(app.markdown)
+    press(app, "Train ").click().run()
+    app.button(key="long yes").click().run()
+    assert not app.exception
+    assert len(resources.queue().jobs(("queued",))) == 5
+    assert "would take" not in texts(app.markdown)
+
+
+def test_a_limit_is_said_on_the_page(app, monkeypatch):
+    monkeypatch.setenv(access.LIMIT, json.dumps({"session_runs": 3}))
+    app.query_params["cells"] = "1024:1e-3"
+    app.run()
+    press(app, "Train ").click().run()
+    assert "you may have at most 3 runs waiting or under way" in texts(app.error)
+    assert resources.queue().jobs() == []
+
+
+def test_the_name_in_the_queue_is_not_the_sessions_own(app):
+    app.query_params["cells"] = "1024:1e-3"
+    app.run()
+    press(app, "Train ").click().run()
+    (name,) = {job.session for job in resources.queue().jobs()}
+    assert name.startswith("page ")
+    assert "test session" not in name
+
+
+def test_live_panels_slow_down_as_a_room_fills(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(resources, "_SEEN", {})
+    monkeypatch.setattr(resources.time, "monotonic", lambda: clock[0])
+    assert resources.pace(0.15, "me") == 0.15
+    for i in range(59):
+        resources.pace(0.15, f"other {i}")
+    assert resources.pace(0.15, "me") == pytest.approx(1.5)
+    clock[0] += 31
+    assert resources.pace(0.15, "me") == 0.15
+    for i in range(300):
+        resources.pace(0.15, f"short visit {i}")
+        clock[0] += 1
+    assert len(resources._SEEN) < 200
+
+
+# ---- a real server and a client that sends what it likes
+
+
+@contextlib.contextmanager
+def served(home, *arguments, **environment):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jsc_explore", "app", "--headless", "--port", str(port), "--store", str(home)]
+    with (home.parent / "app.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *arguments], stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True
+        )
+    address = f"http://localhost:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=2).close()
+                break
+            time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+async def attack(address, config_id):
+    """Send all that might start a training: clicks, presses of disabled buttons, made-up states, caches cleared."""
+    async with Visitor(address, "cells=1024:1e-3&train_on_click=yes") as visitor:
+        await visitor.open()
+        assert any(name.startswith("train-") for name in visitor.disabled)
+        await visitor.set("grid", clicked(config_id))
+        await visitor.set("grid", clicked(config_id), alone=False)
+        for name in [name for name in visitor.widgets if name.startswith(("train-", "Train", "add", "fill"))]:
+            await visitor.set(name, PRESSED)
+            await visitor.set(name, PRESSED, alone=False)
+        for made_up in ("_UNLOCKED", "unlocked", "_to be confirmed", "long yes", "_untold", "train_on_click"):
+            await visitor.send(made_up, True)
+            await visitor.send(f"$$ID-00000000000000000000000000000000-{made_up}", PRESSED)
+        for sent in ({"clear_cache": True}, {"debug_shutdown_runtime": True}, {"load_git_info": True}):
+            await visitor.raw(BackMsg(**sent))
+        await visitor.open()
+        return visitor.errors
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("closed", ["read only", "password"])
+def test_nothing_that_a_client_sends_trains_without_the_right(tmp_path, closed):
+    run = RunConfig(batch_size=1024)
+    config_id = run.config_id(data.digest(run.dataset))
+    home = tmp_path / "store"
+    arguments = ["--read-only"] if closed == "read only" else []
+    with served(home, *arguments, **({} if arguments else {access.PASSWORD: SECRET})) as address:
+        errors = asyncio.run(attack(address, config_id))
+    queue = Queue(home)
+    assert queue.jobs() == []
+    assert queue.history(run.run_id(data.digest(run.dataset))) == []
+    queue.close()
+    assert not any("Traceback" in text or "Error:" in text for text in errors), errors

@@ -1,0 +1,319 @@
+"""The engine on a Dask cluster whose machines share no file with it: scheduler and workers are processes of their own,
+each worker in a folder of its own, with an empty cache. Only the compiled kernel is lent to them, to spare ten seconds.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines import eventually, result_of, train_undisturbed
+
+from jsc_explore import data
+from jsc_explore.config import RunConfig
+from jsc_explore.data import canonical
+from jsc_explore.data.sources import Release
+from jsc_explore.errors import FieldError
+from jsc_explore.jobs import Queue
+from jsc_explore.jobs.ask import ask
+from jsc_explore.jobs.cluster import Cluster
+from jsc_explore.jobs.identity import Identity
+from jsc_explore.store import Store
+
+ROOT = Path(__file__).parent.parent
+SAMPLE, JETS = "simulated-few", 6000
+# Trainings stand still at this epoch for as long as the brake is on: what is to hit them in the middle does.
+BRAKED_AT = 20
+LONG = {"dataset": SAMPLE, "model": "16-64-64-5", "batch_size": 256, "max_epochs": 40, "final_relu": False}
+SHORT = {"dataset": SAMPLE, "batch_size": 1024, "max_epochs": 2}
+# The real command and the real worker, only less patient, and the worker with a brake.
+ENGINE = "from jsc_explore.jobs import members; members.SILENT_AFTER_S = 10.0; from jsc_explore.cli import main; main()"
+WORKER = f"""
+import pathlib, time
+import jsc_explore.training.train as train
+train.CHECKPOINT_EVERY_S = 0.0
+begin = train.StackTraining.on_train_epoch_start
+def braked(self):
+    while self.start_epoch + self.current_epoch == {BRAKED_AT} and pathlib.Path("../brake").exists():
+        time.sleep(0.02)
+    begin(self)
+train.StackTraining.on_train_epoch_start = braked
+from distributed.cli.dask_worker import main
+main()
+"""
+
+
+class Room:
+    """A scheduler's port, an engine with a store, and workers by name."""
+
+    def __init__(self, home, kernel):
+        self.home, self.kernel, self.processes = home, kernel, {}
+        # On which host a process runs: the words before its command, by its name.
+        self.hosts = {}
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        self.cache = home / "cache"
+        self.cache.mkdir()
+        _lend(kernel, self.cache)
+        _write_sample(self.cache)
+        self.queue, self.store = Queue(home / "store"), Store(home / "store")
+
+    def start(self, name, *command, cache, **environment):
+        folder = self.home / name
+        folder.mkdir(exist_ok=True)
+        variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "JSC_EXPLORE_CACHE": str(cache), **environment}
+        with (folder / "log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [*self.hosts.get(name, []), sys.executable, *command],
+                cwd=folder, env={**os.environ, **variables}, stdout=log, stderr=log,
+            )  # fmt: skip
+        return self.processes[name]
+
+    def start_engine(self):
+        snapshot = str(self.home / "none.parquet")
+        command = ["-c", ENGINE, "engine", "--scheduler", self.address, "--store", str(self.home / "store")]
+        return self.start("engine", *command, cache=self.cache, JSC_EXPLORE_SNAPSHOT=snapshot)
+
+    def start_scheduler(self):
+        host, port = self.address.removeprefix("tcp://").split(":")
+        command = ["-m", "distributed.cli.dask_scheduler", "--host", host, "--port", port, "--no-dashboard"]
+        return self.start("scheduler", *command, cache=self.home / "no-cache")
+
+    def start_worker(self, name, **environment):
+        cache = self.home / name / "cache"
+        if not cache.exists():
+            cache.mkdir(parents=True)
+            _lend(self.kernel, cache)
+        command = ["-c", WORKER, self.address, "--name", name, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+        return self.start(name, *command, cache=cache, **environment)
+
+    def ask(self, *runs):
+        return ask(self.store, self.queue, runs).run_ids
+
+    def brake(self, on):
+        (self.home / "brake").touch() if on else (self.home / "brake").unlink()
+
+    def stand(self, run_ids):
+        """Say whether these runs stand at the brake, their checkpoints saved."""
+        steps = self.steps()
+        saved = {path.stem for path in (self.home / "store" / "checkpoints").glob("*.safetensors")}
+        return set(run_ids) <= saved and all(steps.get(run_id, 0) >= 19 * BRAKED_AT for run_id in run_ids)
+
+    def said(self):
+        state = self.queue.engine()
+        return state.message if state else ""
+
+    def steps(self):
+        return {job.run_id: job.step for job in self.queue.jobs(("running",))}
+
+    def ended(self, run_ids):
+        states = self.queue.states(run_ids)
+        assert "failed" not in states.values(), [job.error for job in self.queue.jobs(("failed",))]
+        return set(states.values()) == {"done"}
+
+    def close(self):
+        engine = self.processes.pop("engine")
+        engine.send_signal(signal.SIGTERM)
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        engine.wait(timeout=60)
+        self.queue.close()
+        self.store.close()
+
+
+def _lend(kernel, cache):
+    (cache / "kernel").symlink_to(kernel, target_is_directory=True)
+
+
+def _write_sample(cache):
+    jets = data.load("simulated")
+    release = Release(np.ascontiguousarray(jets.features[:JETS]), jets.labels[:JETS], "", "MIT", "")
+    canonical.write(cache, SAMPLE, release)
+
+
+@pytest.fixture
+def room(tmp_path, jets_cache, monkeypatch):
+    kernel = jets_cache / "kernel"
+    kernel.mkdir(exist_ok=True)
+    room = Room(tmp_path, kernel)
+    monkeypatch.setenv("JSC_EXPLORE_CACHE", str(room.cache))
+    yield room
+    room.close()
+
+
+@pytest.mark.timeout(1800)
+def test_a_cluster_that_shares_nothing_loses_nothing(room):
+    """One worker is killed, one stopped for longer than is waited for it, one comes late, the scheduler dies."""
+    long, short = [RunConfig(**LONG, seed=seed) for seed in range(2)], [RunConfig(**SHORT, seed=7)]
+    room.brake(on=True)
+    room.start_engine()
+    eventually(lambda: room.said() == f"waiting for the scheduler at {room.address}")
+    ids, others = room.ask(long[0]), room.ask(*short)
+    room.start_scheduler()
+    eventually(lambda: room.said() == f"waiting for workers of the scheduler at {room.address}")
+    room.start_worker("worker-a")
+    eventually(lambda: room.stand(ids))
+    room.start_worker("worker-b")
+    ids += room.ask(long[1])
+    eventually(lambda: room.stand(ids))
+
+    room.processes["worker-a"].kill()
+    # On a busy machine a worker may seem silent that was only slow: more attempts are no fault.
+    eventually(lambda: max(job.attempt for job in room.queue.jobs() if job.run_id in ids) > 1)
+    room.start_worker("worker-late")
+    eventually(lambda: room.stand(ids))
+    room.processes["worker-b"].send_signal(signal.SIGSTOP)
+    eventually(lambda: "worker worker-b: silent for over 10 s" in room.said())
+    eventually(lambda: min(job.attempt for job in room.queue.jobs() if job.run_id in ids) > 1)
+    room.processes["worker-b"].send_signal(signal.SIGCONT)
+    eventually(lambda: room.said() == "")
+    room.brake(on=False)
+    eventually(lambda: room.ended(ids + others))
+
+    room.brake(on=True)
+    long.append(RunConfig(**LONG, seed=9))
+    ids += room.ask(long[-1])
+    eventually(lambda: room.stand(ids[-1:]))
+    room.processes["scheduler"].kill()
+    room.processes["scheduler"].wait()
+    eventually(lambda: room.said() == f"waiting for the scheduler at {room.address}")
+    eventually(lambda: room.queue.states(ids[-1:]) == {ids[-1]: "queued"})
+    room.brake(on=False)
+    room.start_scheduler()
+    room.start_worker("worker-new")
+    eventually(lambda: room.ended(ids))
+
+    assert room.store.refresh()
+    assert [part.rows for part in room.store.catalog.parts()] == [1] * 4, "each was stored once"
+    for run in (*long, *short):
+        record = room.store.record(run.run_id(data.digest(SAMPLE)), weights=True)
+        assert result_of(record.outcome) | {"stack_size": 1} == result_of(train_undisturbed(run, room.cache))
+    log = (room.home / "engine" / "log").read_text().splitlines()
+    sent = [line.split()[-1] for line in log if line.startswith(f"sent the jets of {SAMPLE} to worker")]
+    assert len(sent) == len(set(sent)) >= 3, "once to each worker"
+    assert list((room.home / "store" / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.timeout(600)
+def test_a_worker_with_other_code_is_refused_in_one_line(room):
+    other = room.home / "other"
+    shutil.copytree(ROOT / "jsc_explore", other / "jsc_explore")
+    with (other / "jsc_explore" / "training" / "plan.py").open("a") as file:
+        file.write("# trained otherwise\n")
+    room.start_scheduler()
+    room.start_engine()
+    (run_id,) = room.ask(RunConfig(**SHORT))
+    room.start_worker("worker-other", PYTHONPATH=str(other))
+    said = eventually(lambda: "refused" in room.said() and room.said())
+    assert said.startswith(f"worker worker-other on {socket.gethostname()} is refused: it has other files")
+    assert said.count("\n") == 0
+    assert room.queue.states([run_id]) == {run_id: "queued"}
+    log = (room.home / "engine" / "log").read_text()
+    assert "is refused" in log
+    assert "Traceback" not in log
+    room.start_worker("worker-same")
+    eventually(lambda: room.ended([run_id]))
+
+
+class Hosts:
+    """Three hosts on one wire: network namespaces with an address each, the first with the bridge."""
+
+    def __init__(self):
+        self.holders = [subprocess.Popen(["unshare", "--user", "--map-root-user", "--net", "sleep", "1000"])]
+        try:
+            eventually(lambda: self._is_apart(self.holders[0]), 10)
+            self.run(0, "ip link set lo up", "ip link add br0 type bridge", "ip addr add 10.77.0.1/24 dev br0",
+                     "ip link set br0 up")  # fmt: skip
+            for host in (1, 2):
+                self.holders.append(subprocess.Popen([*self.on(0), "unshare", "--net", "sleep", "1000"]))
+                eventually(lambda: self._is_apart(self.holders[-1], self.holders[0]), 10)
+                pid = self.holders[-1].pid
+                self.run(
+                    0, f"ip link add v{host} type veth peer name eth0 netns {pid}", f"ip link set v{host} master br0 up"
+                )
+                self.run(
+                    host, f"ip addr add 10.77.0.{host + 1}/24 dev eth0", "ip link set eth0 up", "ip link set lo up"
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def on(self, host):
+        return ["nsenter", "--target", str(self.holders[host].pid), "--user", "--net", "--preserve-credentials", "--"]
+
+    def run(self, host, *commands):
+        for command in commands:
+            subprocess.run([*self.on(host), *command.split()], check=True, capture_output=True, text=True)
+
+    def close(self):
+        for holder in self.holders:
+            holder.kill()
+            holder.wait()
+
+    def _is_apart(self, holder, other=None):
+        assert holder.poll() is None, "no namespace of its own is allowed here"
+
+        def read(process):
+            return (Path("/proc") / process / "ns" / "net").readlink()
+
+        mine = read(str(holder.pid))
+        return mine != read("self") and (other is None or mine != read(str(other.pid)))
+
+
+@pytest.fixture
+def hosts():
+    try:
+        hosts = Hosts()
+    except (OSError, AssertionError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"three hosts on one machine: {getattr(error, 'stderr', '') or error}")
+    yield hosts
+    hosts.close()
+
+
+@pytest.mark.timeout(1800)
+def test_three_hosts_and_a_cut_wire(room, hosts):
+    room.address = "tcp://10.77.0.1:8786"
+    for host, names in enumerate((("scheduler", "engine"), ("worker-a",), ("worker-b",))):
+        room.hosts |= dict.fromkeys(names, hosts.on(host))
+    runs = [RunConfig(**LONG, seed=seed) for seed in range(2)]
+    room.brake(on=True)
+    room.start_scheduler()
+    room.start_engine()
+    ids = []
+    for run, name in zip(runs, ("worker-a", "worker-b"), strict=True):
+        ids += room.ask(run)
+        room.start_worker(name)
+        eventually(lambda ids=ids: room.stand(ids))
+    hosts.run(0, "ip link set v1 down")
+    eventually(lambda: "worker worker-a: silent" in room.said())
+    eventually(lambda: any(job.attempt > 1 for job in room.queue.jobs(("queued", "running", "done"))))
+    hosts.run(0, "ip link set v1 up")
+    room.brake(on=False)
+    eventually(lambda: room.ended(ids))
+    assert room.store.refresh()
+    assert [part.rows for part in room.store.catalog.parts()] == [1, 1]
+    for run in runs:
+        record = room.store.record(run.run_id(data.digest(SAMPLE)), weights=True)
+        assert result_of(record.outcome) | {"stack_size": 1} == result_of(train_undisturbed(run, room.cache))
+
+
+def test_other_versions_and_recipes_are_other_projects():
+    own = Identity("1.0", 3, "a" * 64)
+    assert own.difference(own) == ""
+    assert own.difference(Identity("0.9", 2, "b" * 64)) == "has jsc-explore 0.9, the engine 1.0"
+    assert own.difference(Identity("1.0", 2, "b" * 64)) == "trains by recipe 2, the engine by 3"
+    assert "bbbbbbbb" in own.difference(Identity("1.0", 3, "b" * 64))
+    assert Identity.own() == Identity.own()
+
+
+def test_an_address_that_is_none_is_refused_at_once():
+    for address in ("nonsense://", "localhost", "tcp://host"):
+        with pytest.raises(FieldError, match="is no address of a Dask scheduler; try 'tcp://host:8786'"):
+            Cluster(scheduler=address)

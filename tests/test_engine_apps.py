@@ -1,0 +1,131 @@
+"""Several app processes on one store: both show the same run as it grows, and one engine serves them all."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+from engines import eventually
+from playwright.sync_api import expect, sync_playwright
+
+from jsc_explore.config import RunConfig
+from jsc_explore.jobs import Queue
+from jsc_explore.jobs.ask import ask
+from jsc_explore.store import Store
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+ROOT = Path(__file__).parent.parent
+PATIENCE_MS = 180_000
+LONG = RunConfig(model="16-256-256-5", batch_size=8192, max_epochs=1000)
+
+
+class App:
+    """The page's own server on a store, as a service manager behind a proxy would start it."""
+
+    def __init__(self, home, environment):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"http://localhost:{port}"
+        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+        with (home / f"app-{port}.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, "--server.headless", "true"], cwd=ROOT, env=environment, stdout=log, stderr=log
+            )
+
+    def answers(self):
+        try:
+            return urllib.request.urlopen(f"{self.address}/_stcore/health", timeout=2).status == 200
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def home(tmp_path, jets_cache):
+    (tmp_path / "store").mkdir()
+    tmp_path.joinpath("cache").symlink_to(jets_cache, target_is_directory=True)
+    return tmp_path
+
+
+@pytest.fixture
+def apps(home):
+    environment = {
+        **os.environ, "JSC_EXPLORE_STORE": str(home / "store"), "JSC_EXPLORE_CACHE": str(home / "cache"),
+        "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    environment.pop("JSC_EXPLORE_SNAPSHOT", None)
+    apps = [App(home, environment) for _ in range(2)]
+    yield apps
+    for app in apps:
+        app.process.send_signal(signal.SIGTERM)
+    for app in apps:
+        app.process.wait(timeout=60)
+    # An engine whose app was killed ends by itself, once it has nothing to do.
+    eventually(lambda: engines(home / "store") == [])
+
+
+@pytest.fixture
+def browser():
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert path, "no Chromium found: install it, e.g. apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+def engines(store):
+    """Return the engine processes that serve a store."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if "jsc_explore" in line and "engine" in line and str(store) in line:
+            found.append(process.pid)
+    return found
+
+
+def epoch_shown(page):
+    shown = re.search(r"epoch (\d+) of 1000", page.locator("body").inner_text())
+    return int(shown.group(1)) if shown else 0
+
+
+def test_two_apps_show_one_run_that_one_engine_trains(home, apps, browser):
+    for app in apps:
+        eventually(app.answers)
+    expect.set_options(timeout=PATIENCE_MS)
+    pages = []
+    for app in apps:
+        page = browser.new_page()
+        page.goto(app.address, timeout=PATIENCE_MS)
+        expect(page.locator(".st-key-grid")).to_be_visible()
+        pages.append(page)
+    queue, store = Queue(home / "store"), Store(home / "store")
+    (run_id,) = ask(store, queue, [LONG]).run_ids
+    first = [eventually(lambda page=page: epoch_shown(page)) for page in pages]
+    for page, before in zip(pages, first, strict=True):
+        eventually(lambda page=page, before=before: epoch_shown(page) > before)
+    (engine,) = eventually(lambda: len(found := engines(home / "store")) == 1 and found)
+    assert queue.engine().pid == engine
+
+    owner = next(app for app in apps if app.process.pid == psutil.Process(engine).ppid())
+    (other,) = (app for app in apps if app is not owner)
+    owner.process.kill()
+    owner.process.wait()
+    page = pages[apps.index(other)]
+    seen = epoch_shown(page)
+    eventually(lambda: epoch_shown(page) > seen)
+    assert engines(home / "store") == [engine], "what is under way goes on"
+    queue.cancel([run_id])
+    eventually(lambda: queue.states([run_id]) == {run_id: "cancelled"})
+    (later,) = ask(store, queue, [LONG.with_(max_epochs=1, seed=1)]).run_ids
+    eventually(lambda: queue.states([later]) == {later: "done"})
+    eventually(lambda: engines(home / "store") not in ([], [engine]))
+    queue.close()
+    store.close()

@@ -1,0 +1,148 @@
+"""What the engine stands on: checkpoints on the disk, jets in parcels, room kept for a full disk."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from engines import eventually
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jsc_explore import data
+from jsc_explore.data import canonical
+from jsc_explore.data.sources import Release
+from jsc_explore.errors import DataError
+from jsc_explore.jobs import parcel, reserve
+from jsc_explore.jobs.checkpoints import Checkpoints
+from jsc_explore.jobs.reserve import Reserve
+from jsc_explore.training.header import metadata
+
+SAMPLE = "simulated-few"
+
+
+def state(epoch, size=64):
+    return safetensors.numpy.save({"flat": np.arange(size, dtype=np.float32)}, {"epoch": str(epoch)})
+
+
+# ---- checkpoints
+
+
+def test_the_header_is_read_as_it_was_written():
+    assert metadata(state(7)) == {"epoch": "7"}
+
+
+@settings(deadline=None)  # a shared machine may stall
+@given(st.integers(0, len(state(7)) - 1))
+def test_bytes_that_end_too_early_are_no_checkpoint(length):
+    with pytest.raises(ValueError, match=" "):
+        metadata(state(7)[:length])
+
+
+@settings(deadline=None)
+@given(st.one_of(st.binary(max_size=100), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(
+    lambda value: len(text := json.dumps(value).encode()).to_bytes(8, "little") + text
+)))  # fmt: skip
+def test_whatever_the_bytes_hold_there_is_one_kind_of_error(content):
+    with pytest.raises(ValueError, match=" "):
+        metadata(content)
+
+
+def test_the_latest_checkpoint_of_a_run_is_on_the_disk_until_the_run_has_ended(tmp_path):
+    kept = Checkpoints(tmp_path / "checkpoints")
+    for epoch in (1, 2, 3):
+        kept.keep("a", state(epoch))
+        kept.keep("b", state(10 * epoch))
+    assert (kept.epoch("a"), kept.epoch("b"), kept.epoch("c")) == (3, 30, 0)
+    kept.drop("b")
+    kept.close()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["a.safetensors"]
+    later = Checkpoints(tmp_path / "checkpoints")
+    later.recover({"a"})
+    assert (later.epoch("a"), later.read("a"), later.read("b")) == (3, state(3), None)
+    later.recover(set())
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    later.close()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_kept_in_memory_and_written_later(tmp_path):
+    (tmp_path / "checkpoints").write_text("in the way")
+    kept = Checkpoints(tmp_path / "checkpoints")
+    kept.keep("a", state(4))
+    assert "checkpoints cannot be written" in eventually(lambda: kept.problem)
+    assert kept.read("a") == state(4)
+    (tmp_path / "checkpoints").unlink()
+    eventually(lambda: not kept.problem)
+    assert (tmp_path / "checkpoints" / "a.safetensors").read_bytes() == state(4)
+    kept.close()
+
+
+# ---- parcels
+
+
+@pytest.fixture
+def sent(tmp_path, monkeypatch):
+    """A parcel of a sample on the engine's machine; from here on this is a worker's machine, whose cache is empty."""
+    monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "engine"))
+    (tmp_path / "engine").mkdir()
+    jets = data.load("simulated")
+    release = Release(np.ascontiguousarray(jets.features[:500]), jets.labels[:500], "", "MIT", "")
+    canonical.write(tmp_path / "engine", SAMPLE, release)
+    digest, content = data.digest(SAMPLE), parcel.wrap(SAMPLE)
+    monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "worker"))
+    monkeypatch.setattr(parcel, "_passing", {})
+    return digest, *content
+
+
+def test_jets_that_are_not_there_come_in_a_parcel_and_stay(sent, tmp_path):
+    digest, manifest, content = sent
+    with pytest.raises(parcel.AbsentError, match="no jets of digest"):
+        parcel.jets_of(SAMPLE, digest)
+    parcel.receive(SAMPLE, digest, manifest, content)
+    jets = parcel.jets_of(SAMPLE, digest)
+    assert (len(jets), jets.digest) == (500, digest)
+    assert not data.is_available(SAMPLE), "the machine's own sources stay as they were"
+
+
+def test_a_parcel_with_other_jets_than_promised_is_refused(sent):
+    digest, manifest, content = sent
+    with pytest.raises(DataError, match="a parcel of"):
+        parcel.receive(SAMPLE, "0" * 64, manifest, content)
+    with pytest.raises(DataError, match="a parcel of"):
+        parcel.receive(SAMPLE, digest, manifest.replace(json.loads(manifest)["file"], "../escaped.parquet"), content)
+    with pytest.raises(parcel.AbsentError):
+        parcel.receive(SAMPLE, digest, manifest, content[:-100] + bytes(100))
+
+
+def test_a_machine_that_cannot_write_its_cache_keeps_the_parcel_as_long_as_it_lives(sent, tmp_path):
+    digest, manifest, content = sent
+    (tmp_path / "worker").write_text("in the way")
+    parcel.receive(SAMPLE, digest, manifest, content)
+    assert parcel.jets_of(SAMPLE, digest).digest == digest
+
+
+def test_the_shipped_jets_are_on_every_machine(sent):
+    assert len(parcel.jets_of("simulated", data.digest("simulated"))) == data.size("simulated")
+
+
+# ---- room
+
+
+def test_room_is_kept_given_up_and_taken_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(reserve, "RESERVE_BYTES", 4096)
+    room = Reserve(tmp_path / "reserve")
+    assert room.hold()
+    assert room.path.stat().st_size == 4096
+    room.give_up_if_full()
+    assert room.path.exists(), "the disk is not full"
+    room.give_up()
+    assert not room.path.exists()
+    assert room.hold()
+    assert Reserve(tmp_path / "reserve").hold(), "one that a dead engine left"
+
+
+def test_there_is_no_room_on_a_disk_that_has_less(tmp_path, monkeypatch):
+    monkeypatch.setattr(reserve, "RESERVE_BYTES", 1 << 60)
+    room = Reserve(tmp_path / "reserve")
+    assert not room.hold()
+    assert not room.path.exists()

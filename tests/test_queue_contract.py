@@ -1,0 +1,338 @@
+"""The contract of the queue, one suite over every way it may have come into being and be shared."""
+
+import sqlite3
+import threading
+import time
+
+import pytest
+
+from jsc_explore.config import Limits, RunConfig
+from jsc_explore.errors import FieldError, StoreError
+from jsc_explore.jobs import Queue
+from jsc_explore.jobs.queue import BULK, INTERACTIVE
+from jsc_explore.jobs.schema import MOVES_KEPT_S
+
+CONFIG = "c" * 32
+ENDS = ("done", "diverged", "failed", "cancelled")
+# The tables as version 0.1.0 made them.
+_OLD = """
+CREATE TABLE requests (
+  run_id TEXT PRIMARY KEY, config_id TEXT NOT NULL, config TEXT NOT NULL, state TEXT NOT NULL,
+  priority INTEGER NOT NULL, position INTEGER NOT NULL, attempt INTEGER NOT NULL DEFAULT 1,
+  cancel INTEGER NOT NULL DEFAULT 0, step INTEGER NOT NULL DEFAULT 0, total_steps INTEGER NOT NULL DEFAULT 0,
+  requested_at REAL NOT NULL, started_at REAL, finished_at REAL, error TEXT
+);
+CREATE INDEX requests_by_state ON requests (state, priority, position);
+CREATE TABLE points (run_id TEXT, step INTEGER, point TEXT NOT NULL, PRIMARY KEY (run_id, step)) WITHOUT ROWID;
+CREATE TABLE engine (only_one INTEGER PRIMARY KEY CHECK (only_one = 1), pid INTEGER, beat REAL, message TEXT);
+"""
+
+
+def old_file(directory, rows=()):
+    db = sqlite3.connect(directory / "queue.sqlite")
+    db.executescript(_OLD)
+    db.executemany(
+        "INSERT INTO requests (run_id, config_id, config, state, priority, position, requested_at) "
+        "VALUES (?, 'c', '{\"max_epochs\": 7}', ?, 0, ?, 1.0)",
+        rows,
+    )
+    db.commit()
+    db.close()
+
+
+class TwoProcesses:
+    """Every call goes through another connection than the one before, as app and engine do."""
+
+    def __init__(self, directory):
+        self._queues = [Queue(directory), Queue(directory)]
+
+    def __getattr__(self, name):
+        self._queues.reverse()
+        return getattr(self._queues[0], name)
+
+    def close(self):
+        for queue in self._queues:
+            queue.close()
+
+
+@pytest.fixture(params=["new", "two connections", "of an earlier version"])
+def queue(request, tmp_path):
+    if request.param == "of an earlier version":
+        old_file(tmp_path)
+    queue = TwoProcesses(tmp_path) if request.param == "two connections" else Queue(tmp_path)
+    yield queue
+    queue.close()
+
+
+def wanted(*run_ids, **changes):
+    return {run_id: (CONFIG, RunConfig(**changes)) for run_id in run_ids}
+
+
+def ask(queue, session, *run_ids, priority=INTERACTIVE, limits=None, **changes):
+    return queue.request(wanted(*run_ids, **changes), priority, session, **({"limits": limits} if limits else {}))
+
+
+def bring_to(queue, run_id, state):
+    queue.request(wanted(run_id))
+    if state != "queued":
+        queue.start([run_id])
+    if state in ENDS:
+        queue.finish(run_id, state, "Traceback …\nValueError: no" if state == "failed" else None)
+
+
+def moves(queue, run_id):
+    return [(move.attempt, move.before, move.after) for move in queue.history(run_id)]
+
+
+# ---- states
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_run_moves_forward_to_its_end_and_stays_there(queue, end):
+    bring_to(queue, "a", end)
+    for push in (
+        lambda: queue.start(["a"]),
+        lambda: queue.requeue(["a"]),
+        lambda: queue.cancel(["a"]),
+        *(lambda other=other: queue.finish("a", other) for other in ENDS),
+    ):
+        push()
+        assert queue.states(["a"]) == {"a": end}
+    assert moves(queue, "a") == [(1, None, "queued"), (1, "queued", "running"), (1, "running", end)]
+
+
+@pytest.mark.parametrize(("end", "other"), [(a, b) for a in ENDS for b in ("running", *ENDS) if a != b])
+def test_the_file_itself_refuses_a_move_backwards_whoever_writes(queue, tmp_path, end, other):
+    bring_to(queue, "a", end)
+    db = sqlite3.connect(tmp_path / "queue.sqlite")
+    with pytest.raises(sqlite3.IntegrityError, match="can only be queued again"):
+        db.execute("UPDATE requests SET state = ? WHERE run_id = 'a'", [other])
+    db.close()
+
+
+def test_every_move_is_recorded_with_time_and_cause(queue):
+    began = time.time()
+    bring_to(queue, "a", "failed")
+    queue.request(wanted("a"))
+    queue.start(["a"])
+    queue.requeue(["a"], "the worker died")
+    queue.start(["a"])
+    queue.finish("a", "done")
+    assert [(m.attempt, m.before, m.after, m.cause) for m in queue.history("a")] == [
+        (1, None, "queued", "asked for"),
+        (1, "queued", "running", "taken by the engine"),
+        (1, "running", "failed", "ValueError: no"),
+        (2, "failed", "queued", "asked for again"),
+        (2, "queued", "running", "taken by the engine"),
+        (3, "running", "queued", "the worker died"),
+        (3, "queued", "running", "taken by the engine"),
+        (3, "running", "done", "trained and stored"),
+    ]
+    times = [move.at for move in queue.history("a")]
+    assert times == sorted(times)
+    assert began - 1 <= times[0] <= times[-1] <= time.time() + 1
+
+
+def test_a_cancellation_is_told_apart_by_when_it_came(queue):
+    bring_to(queue, "waits", "queued")
+    bring_to(queue, "runs", "running")
+    queue.cancel(["waits", "runs"])
+    queue.requeue(["runs"])
+    assert queue.history("waits")[-1].cause == "cancelled while it waited"
+    assert (queue.history("runs")[-1].after, queue.history("runs")[-1].cause) == ("cancelled", "cancelled")
+
+
+def test_joining_is_no_move(queue):
+    queue.request(wanted("a"))
+    queue.request(wanted("a"))
+    assert moves(queue, "a") == [(1, None, "queued")]
+
+
+def test_what_is_asked_for_together_has_one_time_of_asking(queue):
+    queue.request(wanted("a", "b", "c"))
+    assert len({job.requested_at for job in queue.jobs()}) == 1
+
+
+def test_what_is_forgotten_keeps_its_history(queue):
+    bring_to(queue, "a", "failed")
+    queue.forget(["a"])
+    assert queue.states(["a"]) == {}
+    assert len(queue.history("a")) == 3
+
+
+def test_a_move_that_could_not_be_written_whole_is_not_recorded(queue, tmp_path):
+    queue.request(wanted("a"))
+    db = sqlite3.connect(tmp_path / "queue.sqlite")
+    db.execute("CREATE TRIGGER broken BEFORE INSERT ON moves BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    with pytest.raises(StoreError, match="nothing was changed"):
+        queue.start(["a"])
+    db.execute("DROP TRIGGER broken")
+    db.close()
+    assert (queue.states(["a"]), moves(queue, "a")) == ({"a": "queued"}, [(1, None, "queued")])
+
+
+def test_old_moves_are_dropped_new_ones_stay(queue, tmp_path):
+    bring_to(queue, "old", "done")
+    db = sqlite3.connect(tmp_path / "queue.sqlite")
+    db.execute("UPDATE moves SET at = at - ?", [MOVES_KEPT_S + 60])
+    db.commit()
+    db.close()
+    queue.request(wanted("new"))
+    assert (queue.history("old"), len(queue.history("new"))) == ([], 1)
+
+
+def test_a_flood_of_moves_is_cut_to_what_is_kept(queue, monkeypatch):
+    monkeypatch.setattr("jsc_explore.jobs.schema.MOVES_KEPT", 5)
+    for i in range(20):
+        queue.request(wanted(f"run-{i}"))
+    assert [bool(queue.history(f"run-{i}")) for i in range(20)] == [False] * 15 + [True] * 5
+
+
+# ---- admission
+
+
+def test_a_session_has_a_limit_of_runs_and_of_epochs(queue):
+    few = Limits(session_runs=3, session_epochs=100, total_runs=None, total_epochs=None)
+    assert ask(queue, "ada", "a", "b", limits=few) == ["a", "b"]
+    with pytest.raises(FieldError, match=r"runs = 2: with 2 under way, you may have at most 3 runs"):
+        ask(queue, "ada", "c", "d", limits=few)
+    with pytest.raises(FieldError, match=r"epochs = 90: with 20 under way, you may have at most 100 epochs"):
+        ask(queue, "ada", "c", limits=few, max_epochs=90)
+    assert ask(queue, "ada", "a", "b", "c", limits=few) == ["c"], "joining costs nothing"
+    assert ask(queue, "bob", "d", "e", "f", limits=few) == ["d", "e", "f"], "others have limits of their own"
+    assert queue.states(["a", "b", "c", "d", "e", "f", "g"]).keys() == set("abcdef")
+
+
+def test_all_together_have_a_limit(queue):
+    few = Limits(session_runs=None, session_epochs=None, total_runs=3, total_epochs=1000)
+    ask(queue, "ada", "a", "b", limits=few)
+    with pytest.raises(FieldError, match="all together may have at most 3 runs"):
+        ask(queue, "bob", "c", "d", limits=few)
+    with pytest.raises(FieldError, match=r"all together may have at most 1,000 epochs"):
+        ask(queue, "bob", "c", limits=few, max_epochs=1000)
+    ask(queue, "command line", *(f"run-{i}" for i in range(50)))
+
+
+def test_what_ended_or_was_cancelled_counts_no_more(queue):
+    few = Limits(session_runs=2, session_epochs=None, total_runs=None, total_epochs=None)
+    ask(queue, "ada", "a", "b", limits=few)
+    queue.cancel(["a"])
+    queue.start(["b"])
+    with pytest.raises(FieldError):
+        ask(queue, "ada", "c", "d", limits=few)
+    queue.finish("b", "done")
+    assert ask(queue, "ada", "c", "d", limits=few) == ["c", "d"]
+
+
+def test_limits_hold_when_many_ask_at_once(queue, tmp_path):
+    """Checked and entered in one transaction: of eight threads that ask for six each, no more than twenty come in."""
+    few = Limits(session_runs=None, session_epochs=None, total_runs=20, total_epochs=None)
+    refused, gate = [], threading.Barrier(8)
+
+    def work(number):
+        own = Queue(tmp_path)
+        gate.wait()
+        try:
+            ask(own, f"s{number}", *(f"{number}-{i}" for i in range(6)), limits=few)
+        except FieldError:
+            refused.append(number)
+        own.close()
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(refused), len(queue.jobs())) == (5, 18)
+
+
+# ---- turns
+
+
+def order(queue, **options):
+    return [job.run_id for job in queue.waiting(**options)]
+
+
+def test_sessions_take_turns_and_each_keeps_its_order(queue):
+    ask(queue, "ada", "a1", "a2", "a3", "a4")
+    ask(queue, "bob", "b1", "b2")
+    ask(queue, "eve", "e1")
+    assert order(queue) == ["a1", "b1", "e1", "a2", "b2", "a3", "a4"]
+
+
+def test_a_late_comer_is_next_and_does_not_make_up_for_lost_turns(queue):
+    ask(queue, "ada", *(f"a{i}" for i in range(10)))
+    queue.start([f"a{i}" for i in range(6)])
+    ask(queue, "bob", *(f"b{i}" for i in range(3)))
+    assert order(queue) == ["a6", "b0", "a7", "b1", "a8", "b2", "a9"]
+
+
+def test_whoever_asks_for_much_does_not_starve_others_one_free_place_at_a_time(queue):
+    ask(queue, "ada", *(f"a{i}" for i in range(50)))
+    ask(queue, "bob", *(f"b{i}" for i in range(5)))
+    taken = []
+    for _ in range(12):
+        (first,) = order(queue, limit=1)
+        queue.start([first])
+        taken.append(first)
+    assert [name for name in taken if name[0] == "b"] == ["b0", "b1", "b2", "b3", "b4"]
+    assert taken.index("b4") <= 10
+
+
+def test_urgent_work_comes_before_the_turns_of_bulk(queue):
+    ask(queue, "ada", "a1", "a2", priority=BULK)
+    ask(queue, "bob", "b1", priority=BULK)
+    ask(queue, "eve", "e1", "e2")
+    assert order(queue) == ["e1", "e2", "a1", "b1", "a2"]
+    assert order(queue, priority=INTERACTIVE) == ["e1", "e2"]
+
+
+def test_a_bulk_run_wanted_urgently_takes_the_turn_of_whoever_wants_it(queue):
+    ask(queue, "ada", "a1", "a2", "a3", priority=BULK)
+    ask(queue, "bob", "b1", "b2")
+    ask(queue, "eve", "a3")
+    assert order(queue) == ["b1", "a3", "b2", "a1", "a2"]
+    assert {job.run_id: job.session for job in queue.jobs()}["a3"] == "eve"
+
+
+def test_what_lost_its_training_keeps_its_turn(queue):
+    ask(queue, "ada", "a1", "a2", "a3")
+    queue.start(["a1"])
+    queue.requeue(["a1"])
+    assert order(queue) == ["a1", "a2", "a3"]
+
+
+# ---- files of earlier versions
+
+
+def test_a_file_of_an_earlier_version_is_brought_up_to_date_and_loses_nothing(tmp_path):
+    old_file(tmp_path, [("done", "done", 1), ("runs", "running", 2), ("waits", "queued", 3)])
+    first, second = Queue(tmp_path), Queue(tmp_path)
+    assert second.states(["done", "runs", "waits"]) == {"done": "done", "runs": "running", "waits": "queued"}
+    ask(second, "ada", "new")
+    assert order(first) == ["waits", "new"]
+    with pytest.raises(FieldError, match="with 24 under way"):
+        ask(first, "bob", "more", limits=Limits(total_epochs=30))
+    first.finish("runs", "done")
+    assert [move.after for move in first.history("runs")] == ["done"]
+    first.close()
+    second.close()
+
+
+def test_many_may_open_an_old_file_at_once(tmp_path):
+    old_file(tmp_path, [("waits", "queued", 1)])
+    errors, gate = [], threading.Barrier(8)
+
+    def work():
+        gate.wait()
+        try:
+            Queue(tmp_path).close()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
