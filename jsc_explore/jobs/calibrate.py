@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from jsc_explore.config import RunConfig
-from jsc_explore.record import Outcome, Point
 
 FILE = "calibration.json"
 # A machine changes little within a week; one with another count of cores is another machine.
@@ -68,18 +67,19 @@ def begin(directory: Path) -> None:
 def measure() -> list[dict[str, Any]]:
     """Train the calibration's runs as the engine would and return what was done in how many seconds, one row each."""
     from jsc_explore import data
+    from jsc_explore.training.observer import Keeper
     from jsc_explore.training.replicas import DeviceSplit
     from jsc_explore.training.train import device_of, train_stack
 
     first = RUNS[0]
     split = DeviceSplit.of(data.split(data.load(first.dataset), first.protocol), device_of("cpu"))
     # What is compiled, or read, at the first time is no part of the speed.
-    train_stack({"warm": first.with_(max_epochs=1)}, split.head(2000), _Kept(), device="cpu")
+    train_stack({"warm": first.with_(max_epochs=1)}, split.head(2000), Keeper(), device="cpu")
     rows = []
     for run in RUNS:
-        kept = _Kept()
+        kept = Keeper()
         train_stack({"run": run}, split, kept, device="cpu")
-        (outcome,) = kept.outcomes
+        outcome = kept.outcomes["run"]
         rows.append(
             {"batch_size": run.batch_size, "parameters": run.network.parameters, "epochs_run": outcome.epochs_run,
              "train_rows": outcome.train_rows, "val_rows": outcome.val_rows, "seconds": outcome.wall_time_s}
@@ -93,25 +93,6 @@ def write(directory: Path, rows: Sequence[dict[str, Any]]) -> None:
     partial = Path(directory) / f"{FILE}.{os.getpid()}.tmp"
     partial.write_text(text, encoding="utf-8")
     partial.replace(Path(directory) / FILE)
-
-
-class _Kept:
-    """An observer that keeps outcomes and wants nothing else."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[Outcome] = []
-
-    def point(self, key: str, point: Point) -> None:
-        pass
-
-    def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
-        pass
-
-    def finished(self, key: str, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-
-    def cancelled(self) -> set[str]:
-        return set()
 
 
 if __name__ == "__main__":

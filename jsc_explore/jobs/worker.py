@@ -97,29 +97,14 @@ def warm(niceness: int, dataset: str, protocol: str, digest: str, device: str) -
     """Import everything, load the data and train a little, so that the first request finds it all ready."""
     os.nice(niceness)
     _quiet()
+    from jsc_explore.training.observer import Keeper
     from jsc_explore.training.train import train_stack
 
     try:
         few = _data(dataset, protocol, digest, device).head(2000)
     except AbsentError:  # They come with the first stack that wants them.
         return
-    train_stack({"warm": RunConfig(max_epochs=1)}, few, _Silent(), device=device)
-
-
-class _Silent:
-    """An observer that wants nothing: what is trained to warm up is thrown away."""
-
-    def point(self, key: str, point: Point) -> None:
-        pass
-
-    def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
-        pass
-
-    def finished(self, key: str, outcome: Outcome) -> None:
-        pass
-
-    def cancelled(self) -> set[str]:
-        return set()
+    train_stack({"warm": RunConfig(max_epochs=1)}, few, Keeper(), device=device)
 
 
 class _Saved(dict[str, bytes]):

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 import lightning
 import numba
@@ -27,12 +27,13 @@ from jsc_explore.config import RunConfig
 from jsc_explore.data import Split
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
-from jsc_explore.record import Outcome, Point
+from jsc_explore.record import Outcome
 from jsc_explore.training.checkpoint import Best, Resume, from_bytes, restore, to_bytes
 from jsc_explore.training.choice import why_not_gpu_kernel, why_not_kernel
 from jsc_explore.training.kernel_replicas import KernelReplicas
 from jsc_explore.training.ledger import Ledger
 from jsc_explore.training.metrics import Scores, roc_summary
+from jsc_explore.training.observer import Observer
 from jsc_explore.training.plan import CHUNK_SECONDS, FIRST_CHUNK_STEPS, Chunk, EpochPlan
 from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken
 from jsc_explore.training.stack import Stack
@@ -44,22 +45,6 @@ CHECKPOINT_EVERY_S = 5.0
 DEAD_SHARE = 0.01
 # How often a stack that waits for its program looks whether it is wanted still.
 _LOOK_S = 0.05
-
-
-class Observer(Protocol):
-    """Who is told what happens. Keys are those of the mapping of runs; every call comes from the training thread."""
-
-    def point(self, key: str, point: Point) -> None:
-        """Take note of a new point of one replica."""
-
-    def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
-        """Take note of the steps done by the replicas that are still training."""
-
-    def finished(self, key: str, outcome: Outcome) -> None:
-        """Take the finished run."""
-
-    def cancelled(self) -> set[str]:
-        """Return the keys whose training shall end now, without an outcome."""
 
 
 def train_stack(

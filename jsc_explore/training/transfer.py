@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -14,32 +14,13 @@ from jsc_explore.data import Split
 from jsc_explore.data.jets import Features, Labels
 from jsc_explore.errors import DataError
 from jsc_explore.models import build
-from jsc_explore.record import Outcome, Point
+from jsc_explore.training.observer import Keeper
 from jsc_explore.training.train import train_stack
 
 NETWORK = "16-64-32-32-5"
 SEEDS = 3
 # Enough for 200,000 jets to be within a few tenths of a point of what ten times the steps would reach.
 _STEPS, _MAX_EPOCHS = 6_000, 60
-
-
-class _Kept:
-    """An observer that keeps the outcomes alone."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[Outcome] = []
-
-    def point(self, key: str, point: Point) -> None:
-        pass
-
-    def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
-        pass
-
-    def finished(self, key: str, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-
-    def cancelled(self) -> set[str]:
-        return set()
 
 
 def transfer_accuracy(
@@ -64,7 +45,7 @@ def transfer_accuracy(
     x, y = standardised(features), labels
     # The test figures of the outcome are not used, so its test part is the held one: small, and there.
     split = Split(x[used], y[used], x[held], y[held], x[held], y[held], mean, scale, "holdout", digest="")
-    kept = _Kept()
+    kept = Keeper()
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # tiny steps gain nothing from a second thread and wait for it
     try:
@@ -72,7 +53,7 @@ def transfer_accuracy(
     finally:
         torch.set_num_threads(before)
     found: dict[str, list[float]] = {name: [] for name in tests}
-    for outcome in kept.outcomes:
+    for outcome in kept.outcomes.values():
         if outcome.status != "done":
             raise DataError("the network's training diverged on these jets; look at their features with --out")
         network = build(config.network, 0)

@@ -8,7 +8,6 @@ import streamlit as st
 
 from jsc_explore.seen.reading import Reader
 from jsc_explore.seen.slice import Slice
-from jsc_explore.store.slices import Points
 from jsc_explore.views import resources
 
 
@@ -18,69 +17,27 @@ class KeptReader(Reader):
     def __init__(self) -> None:
         super().__init__(resources.store())
 
-    def grid(self, view: Slice) -> list[dict[str, Any]]:
+    def grid(self, *question: Any) -> Any:
         """See Reader."""
-        return _grid(self.store.version, view)
+        return _kept(self.store.version, "grid", question)
 
-    def seeds(self, config_ids: tuple[str, ...]) -> dict[str, list[int]]:
+    def seeds(self, *question: Any) -> Any:
         """See Reader."""
-        return _seeds(self.store.version, config_ids)
+        return _kept(self.store.version, "seeds", question)
 
-    def configs(self, view: Slice, limit: int) -> tuple[list[dict[str, Any]], int]:
+    def configs(self, *question: Any) -> Any:
         """See Reader."""
-        return _configs(self.store.version, view, limit)
+        return _kept(self.store.version, "configs", question)
 
-    def run_ids(self, view: Slice, config_ids: tuple[str, ...]) -> list[str]:
+    def run_ids(self, *question: Any) -> Any:
         """See Reader."""
-        return _run_ids(self.store.version, view, config_ids)
+        return _kept(self.store.version, "run_ids", question)
 
-    def points(
-        self,
-        view: Slice,
-        config_ids: tuple[str, ...],
-        x: str,
-        quantities: tuple[str, ...],
-        span: tuple[float, float] | None,
-        budget: int,
-        each_seed: bool,
-    ) -> Points:
+    def points(self, *question: Any) -> Any:
         """See Reader."""
-        return _points(self.store.version, view, config_ids, x, quantities, span, budget, each_seed)
+        return _kept(self.store.version, "points", question)
 
 
-def _reader() -> Reader:
-    return Reader(resources.store())
-
-
-@st.cache_data(show_spinner=False, max_entries=64, hash_funcs={Slice: repr})
-def _grid(version: int, view: Slice) -> list[dict[str, Any]]:
-    return _reader().grid(view)
-
-
-@st.cache_data(show_spinner=False, max_entries=64)
-def _seeds(version: int, config_ids: tuple[str, ...]) -> dict[str, list[int]]:
-    return _reader().seeds(config_ids)
-
-
-@st.cache_data(show_spinner=False, max_entries=64, hash_funcs={Slice: repr})
-def _configs(version: int, view: Slice, limit: int) -> tuple[list[dict[str, Any]], int]:
-    return _reader().configs(view, limit)
-
-
-@st.cache_data(show_spinner=False, max_entries=256, hash_funcs={Slice: repr})
-def _run_ids(version: int, view: Slice, config_ids: tuple[str, ...]) -> list[str]:
-    return _reader().run_ids(view, config_ids)
-
-
-@st.cache_data(show_spinner=False, max_entries=128, hash_funcs={Slice: repr})
-def _points(
-    version: int,
-    view: Slice,
-    config_ids: tuple[str, ...],
-    x: str,
-    quantities: tuple[str, ...],
-    span: tuple[float, float] | None,
-    budget: int,
-    each_seed: bool,
-) -> Points:
-    return _reader().points(view, config_ids, x, quantities, span, budget, each_seed)
+@st.cache_data(show_spinner=False, max_entries=512, hash_funcs={Slice: repr})
+def _kept(version: int, what: str, question: tuple[Any, ...]) -> Any:
+    return getattr(Reader(resources.store()), what)(*question)
