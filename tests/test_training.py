@@ -312,7 +312,7 @@ def test_where_an_epoch_is_cut_into_chunks_changes_nothing(jets_split, monkeypat
     run = RunConfig(model="jsc-toy", batch_size=48, max_epochs=2)
     whole = fit([run], jets_split).outcomes["0"]
     monkeypatch.setattr(training, "CHUNK_SECONDS", 1e-9 if cut == 1 else 1e9)
-    monkeypatch.setattr(training, "FIRST_CHUNK_STEPS", cut)
+    monkeypatch.setattr(KernelReplicas, "first_chunk", lambda replicas: cut)
     other = fit([run], jets_split).outcomes["0"]
     for name in ("train_loss", "train_acc", "val_loss"):
         assert curve(other, name).tolist() == pytest.approx(curve(whole, name).tolist(), abs=0, nan_ok=True)

@@ -17,7 +17,7 @@ from jsc_explore.training.kernel import kernel
 from jsc_explore.training.memory import aligned
 from jsc_explore.training.metrics import Scores
 from jsc_explore.training.optimizers import BETA1, BETA2
-from jsc_explore.training.plan import Chunk
+from jsc_explore.training.plan import CHUNK_SECONDS, Chunk
 from jsc_explore.training.program import EVALUATION_ROWS, program, stride_of
 from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken
 from jsc_explore.training.simd import WIDTH
@@ -25,6 +25,8 @@ from jsc_explore.training.simd import WIDTH
 _KINDS = {"adam": parts.ADAM, "adamw": parts.ADAMW, "sgd": parts.SGD}
 # Factors of dropout drawn ahead for one call: 16 MB.
 _MOST_FACTORS = 4_000_000
+# Products of a weight and a value, forward and twice backward: an old core is that fast, a new one five times.
+_SURE_PRODUCTS_PER_S = 5e9
 
 Floats = NDArray[np.float32]
 
@@ -43,6 +45,10 @@ class KernelReplicas(Replicas):
         self._evaluation_arena = aligned(int(self._evaluation_places[parts.END]), np.float32)
         self._labels: dict[tuple[int, int], tuple[Tensor, NDArray[np.int8]]] = {}
         self._orders: dict[int, NDArray[np.int32]] = {}
+
+    def first_chunk(self) -> int:
+        products = 3 * self.flat.shape[1] * self.batch_size * self.size
+        return max(1, round(CHUNK_SECONDS * _SURE_PRODUCTS_PER_S / products))
 
     def take_orders(self, orders: dict[int, Tensor]) -> None:
         # The kernel reads whole vectors of row numbers, also at the end.

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 # A chunk is what runs without looking up: short enough that Cancel answers and progress moves several times a second,
-# long enough that looking up (0.6 ms in Lightning) costs nothing. Before anything is measured it holds this many.
+# long enough that looking up (1 ms in Lightning) costs nothing. Before anything is measured it holds this many,
+# unless the engine knows better.
 FIRST_CHUNK_STEPS = 200
 CHUNK_SECONDS = 0.1
 FIRST_EPOCH_POINTS = 9

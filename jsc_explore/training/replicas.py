@@ -18,7 +18,7 @@ from jsc_explore.models import MaskedDropout, biases_before_batch_norm, build
 from jsc_explore.training.memory import aligned
 from jsc_explore.training.metrics import Scores
 from jsc_explore.training.optimizers import FlatOptimizer
-from jsc_explore.training.plan import Chunk, stream_seed
+from jsc_explore.training.plan import FIRST_CHUNK_STEPS, Chunk, stream_seed
 from jsc_explore.training.schedules import learning_rates
 
 _FIRST_SCALE = 65536.0
@@ -114,6 +114,10 @@ class Replicas(ABC):
         whole, rest = divmod(len(self.data.train_y), self.batch_size)
         # Batch norm has no variance of a single jet; a last batch of one is left out.
         return whole + (rest > 1)
+
+    def first_chunk(self) -> int:
+        """Return how many steps take no longer than a chunk shall, before any was measured."""
+        return FIRST_CHUNK_STEPS
 
     def said(self, row: int) -> str:
         """Return what the record of this row's run says of its engine."""

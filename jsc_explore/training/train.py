@@ -34,7 +34,7 @@ from jsc_explore.training.kernel_replicas import KernelReplicas
 from jsc_explore.training.ledger import Ledger
 from jsc_explore.training.metrics import Scores, roc_summary
 from jsc_explore.training.observer import Observer
-from jsc_explore.training.plan import CHUNK_SECONDS, FIRST_CHUNK_STEPS, Chunk, EpochPlan
+from jsc_explore.training.plan import CHUNK_SECONDS, Chunk, EpochPlan
 from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken
 from jsc_explore.training.stack import Stack
 
@@ -96,7 +96,8 @@ class StackTraining(LightningModule):
         self.stack_size = len(runs)
         self.stack = replicas_for(list(runs.values()), data)
         self.best = Best(self.stack.flat.clone(), self.stack.running.clone())
-        self.most_steps = FIRST_CHUNK_STEPS
+        self.most_steps = self.stack.first_chunk()
+        self._epoch_s, self._epoch_steps = 0.0, 0
         self.ledgers = [Ledger() for _ in runs]
         self.start_epoch = 0
         self._resume()
@@ -123,6 +124,7 @@ class StackTraining(LightningModule):
         while self.keys and not self.stack.ready(epoch):
             time.sleep(_LOOK_S)
             self._drop(sorted(self._rows(self.observer.cancelled())))
+        self._epoch_s, self._epoch_steps = 0.0, 0
         if self.keys:
             self.stack.begin_epoch(epoch)
 
@@ -133,8 +135,11 @@ class StackTraining(LightningModule):
             return
         began = time.perf_counter()
         taken = self.stack.advance(chunk)
-        per_step = (time.perf_counter() - began) / (chunk.stop - chunk.start)
-        self.most_steps = max(1, min(round(CHUNK_SECONDS / per_step), self.stack.steps_per_epoch))
+        # Of the whole epoch: its last chunk may hold a few steps alone, which say little of what a step takes.
+        self._epoch_s += time.perf_counter() - began
+        self._epoch_steps += chunk.stop - chunk.start
+        most = round(CHUNK_SECONDS * self._epoch_steps / self._epoch_s)
+        self.most_steps = max(1, min(most, self.stack.steps_per_epoch))
         bad = self._count(chunk, taken)
         step = chunk.epoch * self.stack.steps_per_epoch + chunk.stop
         if bad:
