@@ -1,4 +1,4 @@
-"""How fast this machine is: a few seconds of real training when an engine starts, kept in the store.
+"""How fast this machine is: a few seconds of real training when an engine first has nothing to do, kept in the store.
 
 Runs that were published come with the times of the machine that trained them; this says what they mean here.
 """
@@ -20,6 +20,8 @@ from jsc_explore.config import RunConfig
 FILE = "calibration.json"
 # A machine changes little within a week; one with another count of cores is another machine.
 GOOD_FOR_S = 7 * 86_400.0
+# An engine without work for so long is likely to stay so for the few seconds that it takes.
+CALM_S = 20.0
 # Small and large steps, a small and a larger network: what they cost differs by other factors from machine to machine.
 RUNS = (
     RunConfig(batch_size=256, max_epochs=2),
@@ -55,13 +57,23 @@ def is_due(directory: Path) -> bool:
         return True
 
 
-def begin(directory: Path) -> None:
-    """Measure in a process of its own, if it is due; what the engine does meanwhile is not held up."""
-    if is_due(directory):
-        command = [sys.executable, "-m", "jsc_explore.jobs.calibrate", str(directory)]
-        quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-        with suppress(OSError):
-            subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
+class WhenCalm:
+    """Calibrates once, if it is due, when an engine has had nothing to do for a while: nobody waits for it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self._since, self._begun = directory, time.monotonic(), False
+
+    def look(self, busy: bool) -> None:
+        """Take note whether the engine is busy; measure in a process of its own when it was calm for long enough."""
+        if busy:
+            self._since = time.monotonic()
+        elif not self._begun and time.monotonic() - self._since > CALM_S:
+            self._begun = True
+            if is_due(self.directory):
+                command = [sys.executable, "-m", "jsc_explore.jobs.calibrate", str(self.directory)]
+                quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+                with suppress(OSError):
+                    subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
 
 
 def measure() -> list[dict[str, Any]]:

@@ -97,8 +97,10 @@ class Engine:
             if not until_idle:
                 dataset = DEFAULTS["dataset"]
                 self.cluster.warm(dataset, DEFAULTS["protocol"], data.digest(dataset), self.device)
+            calibration = calibrate.WhenCalm(self.directory)
             while not self._stop.is_set():
                 busy = self._tick()
+                calibration.look(busy)
                 orphan = parent is not None and os.getppid() != parent
                 if not busy and (until_idle or orphan):
                     break
@@ -375,8 +377,6 @@ def run_engine(
     if cluster.scheduler is None and device in ("auto", "cpu"):
         begin_compiling()
     engine = Engine(directory, snapshot, cluster, device)
-    if not until_idle:
-        calibrate.begin(directory)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())
     engine.serve(until_idle=until_idle, parent=parent)
