@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -223,15 +224,20 @@ class Kernel:
 def kernel() -> Kernel:
     """Return the compiled functions: seconds on a machine that never had them, a fifth of one from the cache on disk.
 
-    Processes that need them at once wait for the first to compile, instead of each compiling its own.
+    Of processes that need them at once each compiles what no other is compiling, and waits for the rest.
     """
     folder = _cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     config.CACHE_DIR = str(folder)
     options: Any = {"nogil": True, "error_model": "numpy", "cache": True}
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return Kernel(njit(_TRAIN, **options)(_train), njit(float64(*_EVALUATE), **options)(_evaluate))
+    functions = {_train: _TRAIN, _evaluate: float64(*_EVALUATE)}
+    made: dict[Any, Any] = {}
+    for wait in (0, fcntl.LOCK_EX):
+        for function in [one for one in functions if one not in made]:
+            with (folder / f"{function.__name__}.lock").open("w") as lock, suppress(BlockingIOError):
+                fcntl.flock(lock, wait or fcntl.LOCK_EX | fcntl.LOCK_NB)
+                made[function] = njit(functions[function], **options)(function)
+    return Kernel(made[_train], made[_evaluate])
 
 
 def _cache_folder() -> Path:
