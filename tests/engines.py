@@ -9,7 +9,7 @@ from jsc_explore.data import load, split
 from jsc_explore.training.train import train_stack
 
 
-def eventually(condition, seconds=600.0):
+def eventually(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
