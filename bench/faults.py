@@ -41,6 +41,12 @@ _DEADLINE_S = 1800.0
 _MEASURED = ("train_time_s", "wall_time_s", "peak_memory_mb", "stack_size")
 
 
+def workers_of(engine: psutil.Process) -> list[psutil.Process]:
+    """Return the workers of an engine on this machine, forked from a process of its own."""
+    servers = [child for child in engine.children() if "multiprocessing.forkserver" in " ".join(child.cmdline())]
+    return [worker for server in servers for worker in server.children()]
+
+
 def run(quick: bool) -> Report:
     """Train the runs undisturbed, then under fire, compare; then once more on a disk that is full again and again."""
     runs, kills = (_runs(12), 20) if quick else (_runs(60), 200)
@@ -183,7 +189,7 @@ class Served:
                 return ""
             family = [engine, *engine.children(recursive=True)]
             self._family |= {process.pid: process for process in family}
-            workers = [process for process in family[1:] if "spawn_main" in " ".join(process.cmdline())]
+            workers = workers_of(engine)
             target = engine if rng.random() < ENGINE_SHARE or not workers else rng.choice(workers)
             target.send_signal(signal.SIGKILL)
             return "engine" if target is engine else "worker"

@@ -11,6 +11,7 @@ import psutil
 import pytest
 from engines import eventually, result_of, train_undisturbed
 
+from bench import faults
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.ask import ask
@@ -72,8 +73,7 @@ class Served:
 
     def busy_worker(self):
         """Return the worker that trains now."""
-        children = psutil.Process(self.engine.pid).children()
-        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        workers = faults.workers_of(psutil.Process(self.engine.pid))
         before = {worker: sum(worker.cpu_times()[:2]) for worker in workers}
         time.sleep(0.5)
         return max(before, key=lambda worker: sum(worker.cpu_times()[:2]) - before[worker])

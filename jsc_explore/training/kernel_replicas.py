@@ -47,6 +47,7 @@ class KernelReplicas(Replicas):
         self._orders: dict[int, NDArray[np.int32]] = {}
 
     def first_chunk(self) -> int:
+        """Return how many steps surely take no longer than a chunk shall, by the products that they are made of."""
         products = 3 * self.flat.shape[1] * self.batch_size * self.size
         return max(1, round(CHUNK_SECONDS * _SURE_PRODUCTS_PER_S / products))
 
