@@ -73,7 +73,7 @@ def roc_chart(
         half.mark_rule(strokeWidth=2.5, opacity=0.55).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q"),
         half.mark_point(filled=True, size=80, opacity=1).encode(y=y, tooltip=tooltip),
         *words,
-        base.mark_point(filled=True, size=60, opacity=0).encode(y=y, tooltip=tooltip),
+        base.mark_point(filled=True, size=60, opacity=0, aria=False).encode(y=y, tooltip=tooltip),
     ]
     title = alt.TitleParams(CLASS_WORDS[name], anchor="start", fontSize=13)
     return alt.layer(*layers).properties(height=HEIGHT, title=title, usermeta={"embedOptions": {"renderer": "svg"}})

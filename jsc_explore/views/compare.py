@@ -114,7 +114,7 @@ def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_ac
     }
     table = seed_table(store, list(ids.values()), score).to_pylist()
     runs: Runs = {side: [row for row in table if row["config_id"] == config_id] for side, config_id in ids.items()}
-    st.html(_STYLE + (hall.STYLE if hall.size() > 1 else ""))
+    st.html(_STYLE + hall.style())
     shown.begin(f"comparison of {chosen}, {score}, {quantity}, version {store.version}")
     _verdict(chosen, runs, score)
     for side, config in zip(charts.SIDES, chosen, strict=True):

@@ -14,7 +14,7 @@ from jsc_explore.data.examples import ExampleJet, example_jets, example_recipe
 from jsc_explore.data.glossary import CLASS_NAMES, CLASS_WORDS, NOTES, PAPERS, SYMBOLS
 from jsc_explore.errors import JscError
 from jsc_explore.store.jets import TAIL, JetFile
-from jsc_explore.views import provenance
+from jsc_explore.views import hall, provenance
 
 OVERVIEW_KEY, FEATURE_KEY = "overview", "feature"
 OVERVIEW_BINS, HISTOGRAM_BINS = 40, 80
@@ -44,7 +44,7 @@ both pieces carry a tenth of the momentum: the *groomed* mass is that of what is
 
 def page() -> None:
     """Draw the page."""
-    st.html(_STYLE)
+    st.html(_STYLE + hall.style())
     title, choice = st.columns([3, 1], vertical_alignment="bottom")
     name = choice.selectbox("Data", data.names(), key="dataset", bind="query-params", help="Which jets are shown")
     try:

@@ -35,8 +35,6 @@ _DRAWN, _DOOR = "_drawn cells", "_open door"
 _STYLE = """<style>
 [data-testid=stColumn]:has(.st-key-grid, .st-key-curves_panel) {min-width: min(100%, 440px);}
 [data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
-/* Captions are read, too: the theme's own grey is too faint for it. */
-[data-testid=stCaptionContainer], [data-testid=stCaptionContainer] p {color: inherit !important; opacity: 0.9;}
 [data-testid=stSidebarUserContent] [data-testid=stVerticalBlock] {gap: 0.6rem;}
 [data-testid=stSidebarUserContent] hr {margin: 0.5rem 0;}
 /* As high with one line of words as with two: nothing jumps when they change. */
@@ -67,7 +65,7 @@ def page() -> None:
     store.refresh()
     view = slicing.choose(store)
     dark = st.context.theme.type == "dark"
-    st.html(_STYLE + (_DARK if dark else "") + (hall.STYLE if hall.size() > 1 else ""))
+    st.html(_STYLE + (_DARK if dark else "") + hall.style())
     if view is None:
         return
     admission.door()

@@ -1,4 +1,4 @@
-"""The lecture hall: everything so large that the last row reads it."""
+"""What can be read: captions in ink, and in a lecture hall everything so large that the last row reads it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ import streamlit as st
 from jsc_explore.charts.style import HALL_SIZE
 from jsc_explore.views import url
 
+# The theme's own grey is too faint for captions, which are read, too.
+_CAPTIONS = """<style>
+[data-testid=stCaptionContainer], [data-testid=stCaptionContainer] p {color: inherit !important; opacity: 0.9;}
+</style>"""
 # Everything on the page is measured in the letters of its root; the sidebar's boxes hold their words in more width.
-STYLE = """<style>html {font-size: 135%;} [data-testid=stSidebar] {font-size: 1rem;}
+_LARGE = """<style>html {font-size: 135%;} [data-testid=stSidebar] {font-size: 1rem;}
 [data-testid=stSidebar][aria-expanded=true] {min-width: 400px;}</style>"""
 
 
 def size() -> float:
     """Return how many times the usual the letters of a chart are, on every page: Explore holds the switch."""
     return HALL_SIZE if st.session_state.get("hall", "hall" in url.query()) else 1.0
+
+
+def style() -> str:
+    """Return the style that every page begins with."""
+    return _CAPTIONS + (_LARGE if size() > 1 else "")

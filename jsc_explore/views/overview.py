@@ -56,7 +56,7 @@ def _draw(version: int, chosen: Scope, table: pa.Table) -> None:
             icon=":material/query_stats:",
         )
         return
-    st.html(_STYLE + (hall.STYLE if hall.size() > 1 else ""))
+    st.html(_STYLE + hall.style())
     # The table is ordered by the mean; the best one stands last, whichever way is good.
     rows = table.to_pylist() if is_share(score) else table.to_pylist()[::-1]
     names = axis_fields(rows)
