@@ -25,7 +25,7 @@ SIZE_MB = 24
 # What is left free: from nothing to about what a run writes.
 REST_BYTES = 64 * 1024
 # Longer than the engine takes to notice and say it.
-FULL_S, FREE_S, PATIENCE_S = 4.0, 1.0, 600.0
+FULL_S, FREE_S, PATIENCE_S, CLOSING_S = 4.0, 1.0, 600.0, 30.0
 
 
 def measure(fills: int) -> dict[str, int]:
@@ -38,7 +38,16 @@ def measure(fills: int) -> dict[str, int]:
         try:
             return _measure(disk, fills)
         finally:
-            subprocess.run(["umount", str(disk)], check=True, stdout=sys.stderr)
+            _unmount(disk)
+
+
+def _unmount(disk: Path) -> None:
+    """Unmount as soon as the engine's last process, which ends by itself after the engine, lets go of its log."""
+    deadline = time.monotonic() + CLOSING_S
+    while subprocess.run(["umount", str(disk)], stdout=sys.stderr).returncode:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{disk}: is still in use {CLOSING_S:g} s after the engine ended")
+        time.sleep(0.2)
 
 
 def _measure(disk: Path, fills: int) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Shared fixtures: a small split that trains in moments, a cache directory of the test session's own."""
 
 import os
+import shutil
 
 # Tiny steps gain nothing from a second thread and wait for it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,3 +34,17 @@ def jets_cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jets-cache")
     data.fetch("simulated", cache=folder, progress=False)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium, the machine's own."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert path, "no Chromium found: install it, e.g. apt-get install chromium"
+    with sync_playwright() as playwright:
+        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=path, args=quiet)
+        yield browser
+        browser.close()

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from engines import eventually
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs import Queue
@@ -69,16 +68,6 @@ def apps(home):
         app.process.wait(timeout=60)
     # An engine whose app was killed ends by itself, once it has nothing to do.
     eventually(lambda: engines(home / "store") == [])
-
-
-@pytest.fixture
-def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert path, "no Chromium found: install it, e.g. apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 def engines(store):

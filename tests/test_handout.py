@@ -2,13 +2,11 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from jsc_explore import cli
 from jsc_explore.errors import FieldError, JscError
@@ -129,16 +127,6 @@ def test_it_allows_itself_no_network(plain):
 
 
 # ---- opened in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert path, "no Chromium found: install it, e.g. apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 def opened(browser, text, folder, **options):

@@ -5,7 +5,6 @@ Screenshots of every station go to ``screenshots/``, which git ignores; look at 
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from jsc_explore import data
 from jsc_explore.config import RunConfig
@@ -64,18 +63,6 @@ def server(tmp_path_factory):
         process.terminate()
         process.wait(timeout=60)
         print((home / "app.log").read_text()[-2000:])
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert path, "no Chromium found: install it, e.g. apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 # The same server, browser and patience as on the other pages' journeys.
-server, browser, page = journeys.server, journeys.browser, journeys.page
+server, page = journeys.server, journeys.page
 GROWTH, PARALLEL = ".st-key-third-growth svg.marks", ".st-key-parallel svg.marks"
 # The second layer of the drawing holds the curves, one mark each.
 CURVES = f"{PARALLEL} .layer_1_marks"

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 # The same server, browser and patience as on the other pages' journeys.
-server, browser, page = journeys.server, journeys.browser, journeys.page
+server, page = journeys.server, journeys.page
 BIG = ".st-key-histogram_panel svg.marks"
 
 
