@@ -332,12 +332,22 @@ def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(pag
     page.get_by_label("Save what is seen now as").fill("with and without")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("button", name="with and without")).to_be_visible()
-    open_page(page, address)
+    # From an address that says something else, which the view replaces.
+    open_page(page, address, "score=train_time_s")
     page.get_by_role("button", name="Saved views").click()
     page.get_by_role("button", name="with and without").click()
     expect(page.get_by_text("12 of 84 cells missing")).to_be_visible()
     assert "facet=final_relu" in page.url
-    page.get_by_text("Rename or delete").click()
+    assert "score" not in page.url
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Saved views").click()
+    page.get_by_role("button", name="Rename").click()
+    page.get_by_label("New name").fill("both")
+    page.get_by_label("New name").press("Enter")
+    expect(page.get_by_role("button", name="both", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="with and without")).to_have_count(0)
+    assert_accessible(page)
+    shoot(page, "saved")
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_text("No view is saved yet")).to_be_visible()
 

@@ -21,6 +21,7 @@ from jsc_explore.views import (
     pair,
     panels,
     resources,
+    saved,
     slicing,
     takeaway,
     train_form,
@@ -63,7 +64,7 @@ def page() -> None:
     for problem in store.problems:
         st.warning(problem, icon=":material/broken_image:")
     store.refresh()
-    view = slicing.choose(store)
+    view = slicing.choose(store, _ask_for)
     dark = st.context.theme.type == "dark"
     st.html(_STYLE + (_DARK if dark else "") + hall.style())
     if view is None:
@@ -88,6 +89,10 @@ def page() -> None:
         train_form.dialog(view)
     elif door == "files":
         takeaway.dialog(view)
+    elif door == "views":
+        saved.views()
+    elif door == "share":
+        saved.share()
 
 
 def _fragment(panel: Callable[[Slice, bool], None], every: float | None) -> Callable[[Slice, bool], None]:
@@ -107,8 +112,12 @@ def _fragment(panel: Callable[[Slice, bool], None], every: float | None) -> Call
     return result
 
 
-def _open(door: str) -> None:
+def _ask_for(door: str) -> None:
     st.session_state[_DOOR] = door
+
+
+def _open(door: str) -> None:
+    _ask_for(door)
     st.rerun()
 
 

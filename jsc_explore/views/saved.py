@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import parse_qsl, urlencode
 
 import segno
 import streamlit as st
 
 from jsc_explore.errors import JscError
+from jsc_explore.store.saved import SavedViews
 from jsc_explore.views import admission, resources, url
 
+_FAULT, _RENAMED = "_saved fault", "_renamed view"
 
-def draw() -> None:
-    """Draw the doors to saved views and to sharing, each a popover."""
+
+def draw(open_door: Callable[[str], None]) -> None:
+    """Draw the doors to saved views and to sharing; ``open_door`` is told which, by name, and the page opens it."""
     st.divider()
-    # What a closed door hides is not made: the code is drawn for those who look at it.
-    views = st.popover("Saved views", icon=":material/bookmark:", width="stretch", key="views_door", on_change="rerun")
-    if views.open:
-        with views:
-            _views()
-    share = st.popover(
-        "Share this view", icon=":material/qr_code_2:", width="stretch", key="share_door", on_change="rerun"
-    )
-    if share.open:
-        with share:
-            _share()
+    for name, label, icon in (
+        ("views", "Saved views", ":material/bookmark:"),
+        ("share", "Share this view", ":material/qr_code_2:"),
+    ):
+        st.button(label, icon=icon, width="stretch", key=f"{name}_door", on_click=open_door, args=(name,))
 
 
 def address() -> str:
@@ -43,33 +41,55 @@ def qr_code(text: str) -> bytes:
     return stream.getvalue()
 
 
-def _views() -> None:
-    views, may_write = resources.saved_views(), not admission.refusal()
-    with st.form("save_view", border=False, clear_on_submit=True):
+@st.dialog("Saved views")
+def views() -> None:
+    """Save what is seen, and open, rename or delete what was saved."""
+    kept, may_write = resources.saved_views(), not admission.refusal()
+    with (
+        st.form("save_view", border=False, clear_on_submit=True),
+        st.container(horizontal=True, vertical_alignment="bottom"),
+    ):
         name = st.text_input("Save what is seen now as", placeholder="batch size at 1e-3", disabled=not may_write)
         # Views are shared by all: who may not train may not change them either.
         if st.form_submit_button("Save", disabled=not may_write, help=admission.refusal() or None):
-            _do(lambda: views.save(name, urlencode(url.query(), safe=":~,./")))
-    if message := st.session_state.pop("_saved fault", None):
+            _do(lambda: kept.save(name, urlencode(url.query(), safe=":~,./")))
+    if message := st.session_state.pop(_FAULT, None):
         st.error(message)
     try:
-        known = views.all()
+        known = kept.all()
     except JscError as error:
         st.error(str(error))
         return
     if not known:
         st.caption("No view is saved yet.")
-        return
     for label, query in known.items():
-        st.button(label, key=f"open {label}", on_click=_open, args=(query,), type="tertiary", width="stretch")
-    if not may_write:
+        _row(kept, label, query, may_write)
+
+
+def _row(kept: SavedViews, label: str, query: str, may_write: bool) -> None:
+    """Draw one saved view: its name opens it; while it is being renamed, a box for the new name stands instead."""
+    if may_write and st.session_state.get(_RENAMED) == label:
+        box = f"name {label}"
+        with st.form(f"rename {label}", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+            st.text_input("New name", label, key=box)
+            st.form_submit_button("Rename", on_click=_rename, args=(kept, label, box))
         return
-    with st.expander("Rename or delete"):
-        chosen = st.selectbox("View", list(known), key="saved view")
-        new = st.text_input("New name", key="saved view name")
-        left, right = st.columns(2)
-        left.button("Rename", disabled=not new.strip(), on_click=_do, args=(lambda: views.rename(chosen, new),))
-        right.button("Delete", on_click=_do, args=(lambda: views.delete(chosen),))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        with st.container(width="stretch"):
+            if st.button(label, key=f"open {label}", type="tertiary"):
+                url.go(dict(parse_qsl(query, keep_blank_values=True)))
+                st.rerun()
+        if may_write:
+            begin = partial(st.session_state.__setitem__, _RENAMED, label)
+            st.button("Rename", key=f"rename {label} now", type="tertiary", on_click=begin)
+            remove = partial(_do, partial(kept.delete, label))
+            st.button("Delete", key=f"delete {label}", type="tertiary", on_click=remove)
+
+
+def _rename(kept: SavedViews, label: str, box: str) -> None:
+    del st.session_state[_RENAMED]
+    if (new := st.session_state[box]) != label:
+        _do(lambda: kept.rename(label, new))
 
 
 def _do(action: Callable[[], None]) -> None:
@@ -77,14 +97,12 @@ def _do(action: Callable[[], None]) -> None:
         if not admission.refusal():
             action()
     except JscError as error:
-        st.session_state["_saved fault"] = str(error)
+        st.session_state[_FAULT] = str(error)
 
 
-def _open(query: str) -> None:
-    url.take(dict(parse_qsl(query, keep_blank_values=True)))
-
-
-def _share() -> None:
+@st.dialog("Share this view")
+def share() -> None:
+    """Show the address of what is seen, and its QR code for the room."""
     text = address()
     st.caption("Whoever opens this address sees the same view.")
     st.code(text, language=None, wrap_lines=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from jsc_explore.config import FIELDS
@@ -17,8 +19,11 @@ _FIRST = ("model", "max_epochs", "protocol", "final_relu")
 _SEED_COUNTS = (1, 2, 3, 5, 10, 20)
 
 
-def choose(store: Store) -> Slice | None:
-    """Draw the sidebar; return what was chosen, or None when its data are not there (the page then says so)."""
+def choose(store: Store, open_door: Callable[[str], None]) -> Slice | None:
+    """Draw the sidebar; return what was chosen, or None when its data are not there (the page then says so).
+
+    ``open_door`` is told by name what the page shall open over itself.
+    """
     with st.sidebar:
         axes = _axes()
         counts = filters.counts(store, *filters_of(st.session_state, axes))
@@ -40,7 +45,7 @@ def choose(store: Store) -> Slice | None:
         )
         st.toggle("Lecture hall", key="hall", help="Larger letters and figures, readable from the last row.")
         url.write()
-        saved.draw()
+        saved.draw(open_door)
     return _slice(on_click)
 
 

@@ -106,5 +106,4 @@ def show(config: RunConfig) -> None:
         if name not in (*axes, "seed") and getattr(config, name) != DEFAULTS[name]:
             query[name] = format_value(name, getattr(config, name))
     query[url.CELLS] = url.write_cells([tuple(getattr(config, name) for name in axes)], axes)
-    url.take(query)
-    st.query_params.from_dict(query)
+    url.go(query)

@@ -28,7 +28,7 @@ from jsc_explore.seen.words import (
 # What the panels need of an address's words, they find here.
 __all__ = [
     "ANY", "AXES", "AXIS_FIELDS", "CELLS", "MAX_SEEDS", "NONE", "PARAMS", "axes_of", "choose_cells", "chosen_cells",
-    "faults", "filter_param", "key_of", "query", "read_cells", "restore", "restore_filters", "take", "write",
+    "faults", "filter_param", "go", "key_of", "query", "read_cells", "restore", "restore_filters", "take", "write",
     "write_cells",
 ]  # fmt: skip
 _MIRROR, _FAULTS = "_address", "_address_faults"
@@ -63,6 +63,12 @@ def take(query: Mapping[str, str]) -> None:
     st.session_state[_MIRROR] = dict(query)
     st.session_state[_FAULTS] = faults(query)
     fill(st.session_state, query)
+
+
+def go(query: Mapping[str, str]) -> None:
+    """Show another view: what ``take`` does, and the address bar with it, whatever it said before."""
+    take(query)
+    st.query_params.from_dict(dict(query))
 
 
 def write() -> None:
