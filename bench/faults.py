@@ -110,6 +110,11 @@ def small_sample(cache: Path) -> Iterator[None]:
             os.environ["JSC_EXPLORE_CACHE"] = before
 
 
+def _aim(rng: random.Random | None) -> str:
+    """Choose what is hit next, before it is looked for: an engine that has no workers yet is not hit in their place."""
+    return "engine" if rng and rng.random() < ENGINE_SHARE else "worker"
+
+
 def _runs(count: int) -> list[RunConfig]:
     """Two short ones for a long one, which lives long enough to be saved and resumed."""
     network: dict[str, Any] = {"dataset": SAMPLE, "model": "16-64-64-5", "batch_size": 256, "final_relu": False}
@@ -133,7 +138,7 @@ class Served:
         supervisor = Supervisor(self.directory, self.directory / "none.parquet")
         supervisor.start()
         began = struck = time.monotonic()
-        pause = 0.0
+        pause, aim = 0.0, _aim(rng)
         try:
             while True:
                 active, done = self.queue.progress(wanted)
@@ -141,9 +146,9 @@ class Served:
                 if now - began > _DEADLINE_S or (not active and (killed >= kills or killed == 0)):
                     return hits
                 lags = len(wanted) - active + done < len(wanted) * killed / max(1, kills)
-                if rng and killed < kills and now - struck > pause + LAG_S * lags and (hit := self._strike(rng)):
-                    hits[hit] += 1
-                    struck, pause = now, rng.uniform(0, JITTER_S)
+                if rng and killed < kills and now - struck > pause + LAG_S * lags and self._strike(aim, rng):
+                    hits[aim] += 1
+                    struck, pause, aim = now, rng.uniform(0, JITTER_S), _aim(rng)
                 time.sleep(0.02)
         finally:
             supervisor.stop()
@@ -186,19 +191,19 @@ class Served:
         values = {name: value for name, value in asdict(record.outcome).items() if name not in _MEASURED}
         return values | {"points": [{**point, "time_s": None} for point in record.outcome.points]}
 
-    def _strike(self, rng: random.Random) -> str:
-        """Kill the engine or one of its workers, whatever it does; name what was hit, empty if there was nothing."""
+    def _strike(self, aim: str, rng: random.Random) -> bool:
+        """Kill the engine or one of its workers, whatever it does; return whether it was there to be killed."""
         state = self.queue.engine()
         with suppress(psutil.Error):
             if state is None or not (engine := psutil.Process(state.pid)).is_running():
-                return ""
+                return False
             family = [engine, *engine.children(recursive=True)]
             self._family |= {process.pid: process for process in family}
-            workers = workers_of(engine)
-            target = engine if rng.random() < ENGINE_SHARE or not workers else rng.choice(workers)
-            target.send_signal(signal.SIGKILL)
-            return "engine" if target is engine else "worker"
-        return ""
+            targets = [engine] if aim == "engine" else workers_of(engine)
+            if targets:
+                rng.choice(targets).send_signal(signal.SIGKILL)
+            return bool(targets)
+        return False
 
     def _orphans(self) -> int:
         """Count processes of dead engines that live on, and files and rows that nobody will touch again."""

@@ -164,6 +164,9 @@ def test_a_missing_cell_is_clicked_trains_grows_and_is_there_after_a_reload_and_
     open_page(page, address, query)
     engine = Queue(store_directory)
     _wait(lambda: (state := engine.engine()) is not None and state.message != "starting", 180)
+    # A second screen looks on, which nobody touches.
+    second = browser.new_context().new_page()
+    open_page(second, address, query)
     # The axis shows the value from the address; another click on the same cell trains it.
     click_cell(page, "16384", "1e-2")
     expect(page.get_by_text(re.compile("Batch size 16384, learning rate 1e-2: 5 seeds"))).to_be_visible()
@@ -178,11 +181,11 @@ def test_a_missing_cell_is_clicked_trains_grows_and_is_there_after_a_reload_and_
     assert store.existing(asked) == set(asked)
     figure = f"{100 * _mean_accuracy(store, asked):.1f}%"
     assert figure in grid_texts(page)
+    expect(second.locator(".st-key-grid svg.marks")).to_contain_text(figure)
 
     page.reload()
     expect(page.locator(".st-key-grid svg.marks")).to_contain_text(figure)
     expect(page.get_by_text("Batch size 16384, learning rate 1e-2").first).to_be_visible()
-    second = browser.new_context().new_page()
     second.goto(page.url)
     expect(second.locator(".st-key-grid svg.marks")).to_contain_text(figure)
     assert all(state == "done" for state in engine.states(list(asked)).values())

@@ -150,16 +150,21 @@ def _read(path: Path, part: Part) -> tuple[pa.Table | None, str]:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != part.sha256:
             return None, f"{path}: its checksum is not the recorded one; run `jsc-explore verify`"
-        table = pq.read_table(pa.BufferReader(content), use_threads=False)
+        # `read_table` would set up a dataset, which costs more than reading a run.
+        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
         problem = schema_problem(table.schema)
     except (OSError, pa.ArrowException) as error:
         return None, f"{path}: cannot be read ({error}); run `jsc-explore verify`"
     if problem is not None:
         return None, f"{path}: {problem}"
-    for column in part_schema():
-        if column.name not in table.column_names:
+    schema = part_schema()
+    known = set(table.column_names)
+    for column in schema:
+        if column.name not in known:
             table = table.append_column(column, pa.nulls(table.num_rows, column.type))
-    return table.select(part_schema().names).cast(part_schema()), ""
+    if table.column_names != schema.names:
+        table = table.select(schema.names)
+    return table if table.schema.equals(schema) else table.cast(schema), ""
 
 
 def _switch(catalog: Catalog, sources: Sequence[Part], written: Sequence[tuple[Written, pa.Table]]) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +17,11 @@ from jsc_explore.store.schema import ROC, with_roc
 
 # A footer of 4,096 runs takes about 2 MB as an object.
 _FOOTERS = 64
+
+
+@lru_cache(maxsize=1)
+def _readers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="curves")
 
 
 class GoneError(OSError):
@@ -40,22 +48,26 @@ class CurveFiles:
     def take(self, places: Mapping[str, Sequence[int]], columns: Sequence[str]) -> pa.Table:
         """Return ``run_id`` and the columns of these rows, given as file -> places. GoneError for a lost file."""
         names = ["run_id", *columns]
+        # Decoding leaves Python's lock to others: two cores read two files at a time.
+        each = _readers().map if len(places) > 1 else map
+        return pa.concat_tables(each(lambda name: self._take(name, places[name], names), places))
+
+    def _take(self, name: str, wanted: Sequence[int], names: Sequence[str]) -> pa.Table:
+        footer = self._footer(name)
+        rows = np.sort(np.asarray(wanted, np.int64))
+        groups = np.searchsorted(footer.starts, rows, side="right") - 1
+        if groups.size and groups[-1] >= len(footer.starts) - 1:
+            raise GoneError(f"{name}: has fewer rows than it had")
         tables = []
-        for name, wanted in places.items():
-            footer = self._footer(name)
-            rows = np.sort(np.asarray(wanted, np.int64))
-            groups = np.searchsorted(footer.starts, rows, side="right") - 1
-            if groups.size and groups[-1] >= len(footer.starts) - 1:
-                raise GoneError(f"{name}: has fewer rows than it had")
-            try:
-                with pq.ParquetFile(name, metadata=footer.metadata, pre_buffer=False) as file:
-                    for group in np.unique(groups):
-                        inside = rows[groups == group] - footer.starts[group]
-                        table = file.read_row_group(int(group), columns=names, use_threads=False)
-                        table = with_roc(table).select(names) if ROC.name in names else table
-                        tables.append(table.take(pa.array(inside)))
-            except FileNotFoundError as error:
-                raise GoneError(str(error)) from error
+        try:
+            with pq.ParquetFile(name, metadata=footer.metadata, pre_buffer=False) as file:
+                for group in np.unique(groups):
+                    inside = rows[groups == group] - footer.starts[group]
+                    table = file.read_row_group(int(group), columns=names, use_threads=False)
+                    table = with_roc(table).select(names) if ROC.name in names else table
+                    tables.append(table.take(pa.array(inside)))
+        except FileNotFoundError as error:
+            raise GoneError(str(error)) from error
         return pa.concat_tables(tables)
 
     def forget(self, names: Sequence[str]) -> None:

@@ -278,33 +278,38 @@ class Store:
             str(name) for name in self.query("SELECT DISTINCT file FROM runs ORDER BY file", [])["file"].to_pylist()
         ]
 
-    def places(self, run_ids: Sequence[str]) -> dict[str, list[int]]:
-        """Return where these runs lie: file -> rows. Runs that are not stored are left out."""
-        found = self.query(
-            "SELECT file, list(place ORDER BY place) AS places FROM runs "
-            "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY file ORDER BY file",
-            [list(run_ids)],
-        )
-        return dict(zip(found["file"].to_pylist(), found["places"].to_pylist(), strict=True))
+    def rows(
+        self, run_ids: Sequence[str], columns: Sequence[str], *, scalars: Sequence[str] = (), weights: bool = False
+    ) -> pa.Table:
+        """Return ``run_id``, columns of the file and ``scalars``, of these runs in any order.
 
-    def rows(self, run_ids: Sequence[str], columns: Sequence[str], *, weights: bool = False) -> pa.Table:
-        """Return ``run_id`` and columns of the file, of these runs in any order; ``weights`` where a file has them.
-
-        StoreError if a file cannot be read.
+        Runs that are not stored are left out; ``weights`` come along where a file has them. StoreError if a file cannot
+        be read.
         """
+        # Found together with the places, the scalars cost no second look through all runs.
+        find = (
+            f"SELECT {', '.join(['file', 'place', 'run_id', *scalars])} FROM runs "
+            "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY file, place"
+        )
         try:
             for _ in range(_TRIES):
-                places = self.places(run_ids)
-                wanted = sum(map(len, places.values()))
-                if not wanted:
-                    return pa.table({name: pa.array([], _TYPES[name]) for name in ("run_id", *columns)})
+                found = self.query(find, [list(run_ids)])
+                if not found.num_rows:
+                    return pa.table({name: pa.array([], _TYPES[name]) for name in ("run_id", *columns, *scalars)})
+                places: dict[str, list[int]] = {}
+                for file, place in zip(found["file"].to_pylist(), found["place"].to_pylist(), strict=True):
+                    places.setdefault(file, []).append(place)
                 try:
                     more = [WEIGHTS.name] if weights and _have_weights(places) else []
                     table = self._curves.take(places, [*columns, *more])
                 except (GoneError, FileNotFoundError):
                     self.refresh()
                     continue
-                if set(table["run_id"].to_pylist()) <= set(run_ids):
+                order = {run_id: row for row, run_id in enumerate(found["run_id"].to_pylist())}
+                if set(read := table["run_id"].to_pylist()) == set(order):
+                    known = found.select(scalars).take(pa.array([order[run_id] for run_id in read]))
+                    for name in scalars:
+                        table = table.append_column(name, known[name])
                     return table
                 # Only the snapshot is ever another file under the same name.
                 self._curves.forget(list(places))
@@ -335,11 +340,8 @@ class Store:
         curves of these quantities. The text may begin with further CTEs, after a comma; ``more`` are its parameters.
         """
         names = [CURVE_PREFIX + name for name in dict.fromkeys(quantities)]
-        source = f"""
-            SELECT runs.run_id, config_id, seed, dead_classes, {", ".join(names)}
-            FROM read JOIN runs ON runs.run_id = read.run_id
-        """
-        return self.query(f"WITH source AS ({source}) {select}", more, live, read=self.rows(run_ids, names))
+        read = self.rows(run_ids, names, scalars=("config_id", "seed", "dead_classes"))
+        return self.query(f"WITH source AS (FROM read) {select}", more, live, read=read)
 
 
 def _known(columns: Sequence[str]) -> list[str]:

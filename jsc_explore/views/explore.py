@@ -30,7 +30,8 @@ from jsc_explore.views import (
 from jsc_explore.views.slicing import Slice
 
 # Curves grow five times a second and more; the grid's figures and the rows of what is under way are read more slowly.
-CURVES_S, GRID_S, AWAIT_S = 0.15, 1.0, 0.4
+# A page on which nothing happens looks every few seconds whether somebody else has asked for something.
+CURVES_S, GRID_S, AWAIT_S, WATCH_S = 0.15, 1.0, 0.4, 3.0
 _DRAWN, _DOOR = "_drawn cells", "_open door"
 # Side by side only where both charts are readable; a click on a chart focuses the page, which needs no frame.
 _STYLE = """<style>
@@ -85,6 +86,8 @@ def page() -> None:
         _fragment(_right, curves_s)(view, active)
     if forecast.awaited():
         st.fragment(_await, run_every=AWAIT_S)()
+    elif not active and door is None:
+        st.fragment(_watch, run_every=resources.pace(WATCH_S, admission.session()))(store.version)
     if door == "train":
         train_form.dialog(view)
     elif door == "files":
@@ -125,6 +128,16 @@ def _await() -> None:
     """Draw the page anew as soon as the predictions that it lacks are found."""
     if forecast.is_due():
         st.rerun()
+
+
+def _watch(version: int) -> None:
+    """Draw the page anew as soon as anything trains, or the store holds other runs than those that were drawn."""
+    try:
+        resources.store().refresh()
+        if resources.store().version != version or resources.queue().jobs(ACTIVE):
+            st.rerun()
+    except JscError:
+        return  # The panels say what is wrong, in their own place, when they are drawn next.
 
 
 def _now(active: bool) -> tuple[list[Job], dict[str, list[Point]]]:

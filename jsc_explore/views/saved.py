@@ -41,7 +41,7 @@ def qr_code(text: str) -> bytes:
     return stream.getvalue()
 
 
-@st.dialog("Saved views")
+@st.dialog("Saved views", on_dismiss="rerun")
 def views() -> None:
     """Save what is seen, and open, rename or delete what was saved."""
     kept, may_write = resources.saved_views(), not admission.refusal()
@@ -100,7 +100,7 @@ def _do(action: Callable[[], None]) -> None:
         st.session_state[_FAULT] = str(error)
 
 
-@st.dialog("Share this view")
+@st.dialog("Share this view", on_dismiss="rerun")
 def share() -> None:
     """Show the address of what is seen, and its QR code for the room."""
     text = address()

@@ -38,7 +38,7 @@ view.json       what the page was asked to show
 """
 
 
-@st.dialog("Take away", width="large")
+@st.dialog("Take away", width="large", on_dismiss="rerun")
 def dialog(view: Slice) -> None:
     """Offer what the Explore page shows as files; each is made when it is asked for."""
     figures, tables = contents(view)

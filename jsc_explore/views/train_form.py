@@ -19,7 +19,7 @@ from jsc_explore.views.slicing import Slice
 _FIRST = ("batch_size", "learning_rate", "max_epochs", "optimizer", "final_relu", "protocol")
 
 
-@st.dialog("Train a configuration", width="large")
+@st.dialog("Train a configuration", width="large", on_dismiss="rerun")
 def dialog(view: Slice, start: RunConfig | None = None) -> None:
     """Draw the form; ``start`` fills it, by default what the page shows."""
     values: dict[str, Any] = {}
