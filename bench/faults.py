@@ -146,9 +146,12 @@ class Served:
                 if now - began > _DEADLINE_S or (not active and (killed >= kills or killed == 0)):
                     return hits
                 lags = len(wanted) - active + done < len(wanted) * killed / max(1, kills)
-                if rng and killed < kills and now - struck > pause + LAG_S * lags and self._strike(aim, rng):
-                    hits[aim] += 1
-                    struck, pause, aim = now, rng.uniform(0, JITTER_S), _aim(rng)
+                if rng and killed < kills and now - struck > pause + LAG_S * lags:
+                    # What is not there is aimed at again some time later, not struck as it appears.
+                    hit = self._strike(aim, rng)
+                    hits[aim] += hit
+                    aim, pause = _aim(rng) if hit else aim, rng.uniform(0, JITTER_S) - (0 if hit else LAG_S * lags)
+                    struck = now
                 time.sleep(0.02)
         finally:
             supervisor.stop()

@@ -118,6 +118,22 @@ def test_a_worker_killed_in_the_middle_costs_time_and_nothing_else(served):
     assert [part.rows for part in served.store.catalog.parts()] == [1] * served.store.runs().num_rows
 
 
+def test_a_worker_killed_while_it_starts_is_started_again(tmp_path, jets_cache):
+    served = Served(tmp_path, jets_cache)
+    served.start()
+    engine = psutil.Process(served.engine.pid)
+    eventually(lambda: faults.workers_of(engine), 60)
+    for worker in faults.workers_of(engine):
+        worker.kill()
+    (run_id,) = served.ask(RunConfig(**SMALL, seed=3))
+    assert served.record(run_id).outcome.status == "done"
+    assert served.engine.poll() is None, "the same engine"
+    assert "died while it started" in (tmp_path / "engine.log").read_text()
+    assert served.stop() == []
+    served.queue.close()
+    served.store.close()
+
+
 def test_a_long_run_ends_when_it_is_cancelled_and_the_worker_is_free(served):
     (run_id,) = served.ask(RunConfig(**LONG))
     eventually(lambda: served.queue.live()[1].get(run_id))

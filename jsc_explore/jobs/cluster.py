@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import re
 import threading
@@ -12,7 +11,6 @@ import time
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from typing import Any
 
 from jsc_explore.errors import FieldError, JscError
@@ -88,13 +86,16 @@ class Cluster:
         """Start the local cluster, or begin to join the scheduler; what workers send goes to ``on_event``."""
         import dask
 
+        from jsc_explore.jobs.local import local_cluster
+
         dask.config.set(_DASK)
         logging.getLogger("distributed").setLevel(logging.ERROR)
         # That a scheduler has gone is said in one line below.
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         self._on_event = on_event
         if self.scheduler is None:
-            self._local = _local_cluster(self.workers or os.cpu_count() or 1, self.keep_free)
+            names = [f"bulk-{i}" for i in range(self.workers or os.cpu_count() or 1)]
+            self._local = local_cluster([*names, *[KEPT_FREE] * self.keep_free])
             self._take(self._connect(self._local))
         else:
             self._join()
@@ -327,17 +328,3 @@ class Cluster:
             self._on_event({"stack": task.stack, "checkpoints": brought["checkpoints"]})
         for run_id, outcome in brought["outcomes"].items():
             self._on_event({"stack": task.stack, "finished": run_id, "outcome": outcome})
-
-
-def _local_cluster(workers: int, keep_free: bool) -> Any:
-    from distributed import Nanny, Scheduler, SpecCluster
-
-    # Torch is imported once, not by each: four seconds of a core and 200 MB for every worker.
-    multiprocessing.set_forkserver_preload(["distributed", "jsc_explore.training.train"])
-    forkserver.ensure_running()
-    # By default workers listen on every interface, and whoever reaches them can run code.
-    here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    nanny = {"cls": Nanny, "options": {**here, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}}
-    names = [f"bulk-{i}" for i in range(workers)] + [KEPT_FREE] * keep_free
-    scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
-    return SpecCluster(workers=dict.fromkeys(names, nanny), scheduler=scheduler, silence_logs=logging.ERROR)

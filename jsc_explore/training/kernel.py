@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,9 @@ from typing import Any
 
 import numpy as np
 from numba import __version__, config, float32, float64, int8, int32, int64, njit
+from numba.core import entrypoints
+from numba.core.codegen import CPUCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
 
 from jsc_explore.paths import cache_dir
 from jsc_explore.training.kernel_elements import activate, activate_backward, drop, drop_backward, entropy, update
@@ -236,8 +239,30 @@ def kernel() -> Kernel:
         for function in [one for one in functions if one not in made]:
             with (folder / f"{function.__name__}.lock").open("w") as lock, suppress(BlockingIOError):
                 fcntl.flock(lock, wait or fcntl.LOCK_EX | fcntl.LOCK_NB)
-                made[function] = njit(functions[function], **options)(function)
+                with _parts_left_to_the_whole(function.__name__):
+                    made[function] = njit(functions[function], **options)(function)
     return Kernel(made[_train], made[_evaluate])
+
+
+@contextmanager
+def _parts_left_to_the_whole(name: str) -> Iterator[None]:
+    """Have LLVM optimise the function of this name alone, with everything that it inlines.
+
+    Numba optimises each of the forty parts first, and all of them again within the whole: a third of the compiling.
+    Nor does the kernel need the types that other packages add to Numba, which would be imported now: a second.
+    """
+    usual, extended = CPUCodeLibrary._optimize_final_module, entrypoints._already_initialized
+
+    def optimise(library):
+        if library.name == name:
+            usual(library)
+
+    with global_compiler_lock:
+        CPUCodeLibrary._optimize_final_module, entrypoints._already_initialized = optimise, True
+        try:
+            yield
+        finally:
+            CPUCodeLibrary._optimize_final_module, entrypoints._already_initialized = usual, extended
 
 
 def _cache_folder() -> Path:
