@@ -7,7 +7,7 @@ import importlib
 from pathlib import Path
 
 # Each is a module of this package with a function run(quick: bool) -> Report.
-NAMES = ("app", "store", "training", "stack", "gpu", "faults", "load", "fuzz", "estimates")
+NAMES = ("app", "store", "training", "proof", "stack", "gpu", "faults", "load", "fuzz", "estimates")
 
 
 README = Path(__file__).parent.parent / "README.md"

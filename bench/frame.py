@@ -67,7 +67,9 @@ class Report:
         """Return the report as tables for a README."""
         lines = ["| figure | measured | bound |", "|---|---:|---|"]
         for key, value in self.figures.items():
-            lines.append(f"| `{key}` | {value:.3g} | {self.bounds[key].show(value) if key in self.bounds else ''} |")
+            lines.append(
+                f"| `{key}` | {_figure(value)} | {self.bounds[key].show(value) if key in self.bounds else ''} |"
+            )
         if rows := self.summary or self.rows:
             names = list(rows[0])
             lines += ["", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
@@ -78,7 +80,12 @@ class Report:
 
     def _line(self, key: str, value: float) -> str:
         bound = f"  {self.bounds[key].show(value)}" if key in self.bounds else ""
-        return f"  {key:40} {value:<10.4g}{bound}".rstrip()
+        return f"  {key:40} {_figure(value):10}{bound}".rstrip()
+
+
+def _figure(value: float) -> str:
+    """Return three digits or, of a large number, all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,11 +11,12 @@ import streamlit as st
 from jsc_explore import data
 from jsc_explore.charts import features as charts
 from jsc_explore.charts.jets import constituent_table, jet_chart, mass_chart
+from jsc_explore.charts.style import Drawing
 from jsc_explore.data.examples import ExampleJet, example_jets, example_recipe
 from jsc_explore.data.glossary import CLASS_NAMES, CLASS_WORDS, NOTES, PAPERS, SYMBOLS
 from jsc_explore.errors import JscError
 from jsc_explore.store.jets import TAIL, JetFile
-from jsc_explore.views import hall, provenance
+from jsc_explore.views import hall, provenance, shown, takeaway
 
 OVERVIEW_KEY, FEATURE_KEY = "overview", "feature"
 OVERVIEW_BINS, HISTOGRAM_BINS = 40, 80
@@ -45,7 +47,7 @@ both pieces carry a tenth of the momentum: the *groomed* mass is that of what is
 def page() -> None:
     """Draw the page."""
     st.html(_STYLE + hall.style())
-    title, choice = st.columns([3, 1], vertical_alignment="bottom")
+    title, choice, door = st.columns([6, 2, 1], vertical_alignment="bottom")
     name = choice.selectbox("Data", data.names(), key="dataset", bind="query-params", help="Which jets are shown")
     try:
         path, manifest = data.locate(name)
@@ -55,7 +57,10 @@ def page() -> None:
         st.info(str(error), icon=":material/download:")
         _jet(None, "")
         return
-    title.markdown(_sentence(summary))
+    sentence = _sentence(summary)
+    title.markdown(f"##### {sentence}")
+    taken = door.button("Take away", icon=":material/download:", help="Charts and tables as files", width="stretch")
+    shown.begin(f"jets of {name}, {manifest.digest}")
     _jet(str(path), manifest.digest)
     st.divider()
     _features(str(path), manifest.digest)
@@ -65,13 +70,24 @@ def page() -> None:
         _correlations(str(path), manifest.digest)
     with right, st.container(key="provenance_panel"):
         provenance.show(name, path, manifest)
+    if taken:
+        takeaway.drawn(f"{sentence}. Jets: {name}, digest {manifest.digest}.", _tables(), [])
+
+
+def _tables() -> dict[str, pa.Table]:
+    """Return what the charts on the page were drawn from, by file name."""
+    return {
+        name if len(figure.tables) == 1 else f"{name}_{i}": table
+        for name, figure in shown.figures().items()
+        for i, table in enumerate(figure.tables.values(), 1)
+    }
 
 
 def _sentence(summary: pa.Table) -> str:
     counts = summary["n"].to_pylist()
     low, high = min(counts), max(counts)
     each = f"{low:,} of each" if low == high else f"{low:,} to {high:,} of each"
-    return f"##### {sum(counts):,} jets of {len(counts)} kinds, {each}; {len(data.FEATURES)} features a jet"
+    return f"{sum(counts):,} jets of {len(counts)} kinds, {each}; {len(data.FEATURES)} features a jet"
 
 
 # ---- a jet
@@ -101,18 +117,15 @@ def _jet(path: str | None, digest: str) -> None:
         jet = examples[place]
         if path is not None:
             table = _histogram(path, digest, (_DEFAULT,), HISTOGRAM_BINS, False)
-            st.altair_chart(
-                mass_chart(table, label, jet, _ground()),
-                key="mass_chart",
-                alt=f"Groomed masses of {CLASS_NAMES[label]} jets, and the two masses of the one drawn",
-            )
+            words_of = f"Groomed masses of {CLASS_NAMES[label]} jets, and the two masses of the one drawn"
+            make = partial(mass_chart, table, label, jet)
+            shown.keep("masses", make, f"{words_of}, {place}")
+            st.altair_chart(make(_ground()), key="mass_chart", alt=words_of)
     caption.caption(_caption(label, place, jet))
-    below.altair_chart(
-        jet_chart(constituent_table(jet), label, _ground()),
-        width="content",
-        key="jet_chart",
-        alt=f"Constituents of a {CLASS_NAMES[label]} jet around its axis",
-    )
+    words_of = f"Constituents of a {CLASS_NAMES[label]} jet around its axis"
+    draw = partial(jet_chart, constituent_table(jet), label)
+    shown.keep("jet", draw, f"{words_of}, {place}")
+    below.altair_chart(draw(_ground()), width="content", key="jet_chart", alt=words_of)
 
 
 def _caption(label: str, place: str, jet: ExampleJet) -> str:
@@ -145,12 +158,11 @@ def _features(path: str, digest: str) -> None:
     feature = st.session_state.get(FEATURE_KEY) or st.query_params.get(FEATURE_KEY, _DEFAULT)
     with left, st.container(key="overview_panel"):
         st.markdown("###### The sixteen features, by class")
+        words = "Distribution of each of the sixteen features by class"
+        make = partial(charts.overview_chart, _overview(path, digest), feature)
+        shown.keep("features", make, f"{words}, {feature} marked")
         st.altair_chart(
-            charts.overview_chart(_overview(path, digest), feature, _ground()),
-            key=OVERVIEW_KEY,
-            on_select=_clicked,
-            selection_mode=charts.SELECTION,
-            alt="Distribution of each of the sixteen features by class",
+            make(_ground()), key=OVERVIEW_KEY, on_select=_clicked, selection_mode=charts.SELECTION, alt=words
         )
         st.caption(
             "Click one to see it at large. Names without the _mmdt that says: of the groomed jet (of all particles are "
@@ -184,11 +196,13 @@ def _large(path: str, digest: str) -> None:
     except JscError as error:
         st.error(str(error))
         return
-    st.altair_chart(
-        charts.histogram_chart(table, feature, log_x=log_x, log_y=log_y, ground=_ground()),
-        key="histogram",
-        alt=f"Distribution of {feature} by class",
-    )
+    words = f"Distribution of {feature} by class"
+
+    def make(ground: str) -> Drawing:
+        return charts.histogram_chart(table, feature, log_x=log_x, log_y=log_y, ground=ground)
+
+    shown.keep("feature", make, f"{words}, {'log' if log_x else 'linear'} x, {'log' if log_y else 'linear'} y")
+    st.altair_chart(make(_ground()), key="histogram", alt=words)
     st.markdown(_explanation(feature))
     st.latex(NOTES[feature].formula)
     st.markdown(_moments(feature, _summary(path, digest, feature)))
@@ -228,11 +242,9 @@ def _correlations(path: str, digest: str) -> None:
     )  # fmt: skip
     label = next((key for key, words in CLASS_NAMES.items() if words == chosen), None)
     table = _correlation(path, digest, label)
-    st.altair_chart(
-        charts.correlation_chart(table, _ground()),
-        key="correlation",
-        alt=f"Correlation of every two features, {chosen}",
-    )
+    words = f"Correlation of every two features, {chosen}"
+    shown.keep("correlations", partial(charts.correlation_chart, table), words)
+    st.altair_chart(charts.correlation_chart(table, _ground()), key="correlation", alt=words)
     r = {(row["x"], row["y"]): row["r"] for row in table.to_pylist()}
     same = r["d2_b1_mmdt", "d2_a1_b1_mmdt"]
     st.caption(

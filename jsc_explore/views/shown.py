@@ -25,12 +25,18 @@ def draw(name: str, make: Make, words: str, key: str) -> None:
 
     Within one view and with the same words it is made once: the page is drawn anew every second while something trains.
     """
+    figure = keep(name, make, words)
+    st.vega_lite_chart(figure.for_page() | {"config": letters(hall.size())}, key=key, alt=figure.words)
+
+
+def keep(name: str, make: Make, words: str) -> Figure:
+    """Remember a chart that the page draws itself, or is about to."""
     ground = st.context.theme.type or "light"
     known = st.session_state.setdefault(_SHOWN, {})
     if name not in known or known[name][1:3] != (words, ground):
         known[name] = (make, words, ground, figure_of(make, ground, words))
-    figure = known[name][3]
-    st.vega_lite_chart(figure.for_page() | {"config": letters(hall.size())}, key=key, alt=figure.words)
+    figure: Figure = known[name][3]
+    return figure
 
 
 def figures() -> dict[str, Figure]:

@@ -30,12 +30,14 @@ _README = """{sentence}
 Taken from JSC Explore {version} on {now:%Y-%m-%d %H:%M} UTC.
 The same view, live: {address}
 
-Charts are SVG, PNG and PDF; tables are CSV and Parquet. A dagger marks seeds with a dead class: one that the network
-never predicts.
-
-commands.sh     the command lines that reproduce every run
+Charts are SVG, PNG and PDF; tables are CSV and Parquet.
+{runs}
 view.json       what the page was asked to show
 """
+# Of pages with runs.
+_RUNS = """A dagger marks seeds with a dead class: one that the network never predicts.
+
+commands.sh     the command lines that reproduce every run"""
 
 
 @st.dialog("Take away", width="large", on_dismiss="rerun")
@@ -51,8 +53,9 @@ def drawn(sentence: str, tables: Mapping[str, pa.Table], lines: Sequence[str]) -
     """Offer the charts that a page has drawn, these tables and these command lines as files."""
     query = st.query_params.to_dict()
     address = f"{(st.context.url or '').split('?')[0]}?{urlencode(query, safe=':~,./')}"
-    readme = _README.format(sentence=sentence, version=__version__, now=datetime.now(UTC), address=address)
-    texts = {"README.txt": readme, "commands.sh": _script(lines), "view.json": json.dumps(query, indent=1)}
+    texts = {"README.txt": _readme(sentence, address, _RUNS if lines else ""), "view.json": json.dumps(query, indent=1)}
+    if lines:
+        texts["commands.sh"] = _script(lines)
     _offer(shown.figures(), tables, lines, texts)
 
 
@@ -74,8 +77,9 @@ def _offer(
             st.markdown(f"**Table of {name.replace('_', ' ')}**, {table.num_rows:,} rows", width="stretch")
             _button("CSV", f"{name}.csv", partial(table_file, table, "csv"))
             _button("Parquet", f"{name}.parquet", partial(table_file, table, "parquet"))
-    with st.expander(f"Command lines that reproduce {len(lines):,} configurations"):
-        st.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
+    if lines:
+        part = st.expander(f"Command lines that reproduce {len(lines):,} configurations")
+        part.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
     both = st.container(horizontal=True)
     if whole:
         both.download_button(
@@ -126,7 +130,7 @@ def contents(view: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
 
 def _texts(view: Slice, lines: Sequence[str]) -> dict[str, str]:
     sentence = grid_panel.sentence(view, grid_panel.cells_of(view, []))
-    readme = _README.format(sentence=sentence, version=__version__, now=datetime.now(UTC), address=saved.address())
+    readme = _readme(sentence, saved.address(), _RUNS)
     readme += """
 grid.*          the grid; its table has a row a cell: mean, standard deviation and count over seeds
 curves.*        the learning curves; curves_means has the drawn means with their bands, curves_seeds every seed
@@ -137,6 +141,10 @@ curve_points.*  every recorded point of the runs in colour with their hyperparam
         "commands.sh": _script(lines),
         "view.json": json.dumps(url.query(), indent=1),
     }
+
+
+def _readme(sentence: str, address: str, runs: str) -> str:
+    return _README.format(sentence=sentence, version=__version__, now=datetime.now(UTC), address=address, runs=runs)
 
 
 def _script(lines: Sequence[str]) -> str:
