@@ -1,6 +1,8 @@
 """A journey through the Data page in a real browser; screenshots go to ``screenshots/``."""
 
 import re
+import zipfile
+from pathlib import Path
 
 import pytest
 import test_journeys as journeys
@@ -47,6 +49,28 @@ def test_from_the_grid_to_a_feature_on_logarithmic_axes_and_back(page, server):
     page.goto(view)
     expect(page.locator(BIG)).to_contain_text("multiplicity")
     expect(page.get_by_text("A top quark (173 GeV) decays to a W and a b quark")).to_be_visible()
+
+
+def test_charts_and_tables_of_the_jets_are_taken_away(page, server, tmp_path):
+    address, _ = server
+    page.goto(f"{address}/data?feature=multiplicity")
+    expect(page.locator(BIG)).to_contain_text("multiplicity")
+    page.get_by_role("button", name="Take away").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("Command lines")).to_have_count(0)
+    with page.expect_download() as download:
+        dialog.get_by_role("button", name="Everything in one ZIP").click()
+    download.value.save_as(tmp_path / "view.zip")
+    with zipfile.ZipFile(tmp_path / "view.zip") as bundle:
+        names = {Path(name).name for name in bundle.namelist()}
+        rows = bundle.read("jsc-explore-view/feature.csv").decode().splitlines()
+    charts, tables = ("masses", "jet", "features", "feature", "correlations"), ("csv", "parquet")
+    assert names == {"README.txt", "view.json"} | {
+        f"{name}.{kind}" for name in charts for kind in ("svg", "png", "pdf", *tables)
+    }
+    assert len(rows) > 100
+    journeys.shoot(page, "data-taken")
+    assert journeys.visible_errors(page) == []
 
 
 @pytest.mark.parametrize(

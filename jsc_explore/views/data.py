@@ -71,16 +71,7 @@ def page() -> None:
     with right, st.container(key="provenance_panel"):
         provenance.show(name, path, manifest)
     if taken:
-        takeaway.drawn(f"{sentence}. Jets: {name}, digest {manifest.digest}.", _tables(), [])
-
-
-def _tables() -> dict[str, pa.Table]:
-    """Return what the charts on the page were drawn from, by file name."""
-    return {
-        name if len(figure.tables) == 1 else f"{name}_{i}": table
-        for name, figure in shown.figures().items()
-        for i, table in enumerate(figure.tables.values(), 1)
-    }
+        takeaway.drawn(f"{sentence}. Jets: {name}, digest {manifest.digest}.", shown.tables(), [])
 
 
 def _sentence(summary: pa.Table) -> str:
@@ -119,12 +110,13 @@ def _jet(path: str | None, digest: str) -> None:
             table = _histogram(path, digest, (_DEFAULT,), HISTOGRAM_BINS, False)
             words_of = f"Groomed masses of {CLASS_NAMES[label]} jets, and the two masses of the one drawn"
             make = partial(mass_chart, table, label, jet)
-            shown.keep("masses", make, f"{words_of}, {place}")
+            shown.keep("masses", make, f"{words_of}, {place}", table)
             st.altair_chart(make(_ground()), key="mass_chart", alt=words_of)
     caption.caption(_caption(label, place, jet))
     words_of = f"Constituents of a {CLASS_NAMES[label]} jet around its axis"
-    draw = partial(jet_chart, constituent_table(jet), label)
-    shown.keep("jet", draw, f"{words_of}, {place}")
+    table = constituent_table(jet)
+    draw = partial(jet_chart, table, label)
+    shown.keep("jet", draw, f"{words_of}, {place}", table)
     below.altair_chart(draw(_ground()), width="content", key="jet_chart", alt=words_of)
 
 
@@ -159,8 +151,9 @@ def _features(path: str, digest: str) -> None:
     with left, st.container(key="overview_panel"):
         st.markdown("###### The sixteen features, by class")
         words = "Distribution of each of the sixteen features by class"
-        make = partial(charts.overview_chart, _overview(path, digest), feature)
-        shown.keep("features", make, f"{words}, {feature} marked")
+        table = _overview(path, digest)
+        make = partial(charts.overview_chart, table, feature)
+        shown.keep("features", make, f"{words}, {feature} marked", table)
         st.altair_chart(
             make(_ground()), key=OVERVIEW_KEY, on_select=_clicked, selection_mode=charts.SELECTION, alt=words
         )
@@ -201,7 +194,7 @@ def _large(path: str, digest: str) -> None:
     def make(ground: str) -> Drawing:
         return charts.histogram_chart(table, feature, log_x=log_x, log_y=log_y, ground=ground)
 
-    shown.keep("feature", make, f"{words}, {'log' if log_x else 'linear'} x, {'log' if log_y else 'linear'} y")
+    shown.keep("feature", make, f"{words}, {'log' if log_x else 'linear'} x, {'log' if log_y else 'linear'} y", table)
     st.altair_chart(make(_ground()), key="histogram", alt=words)
     st.markdown(_explanation(feature))
     st.latex(NOTES[feature].formula)
@@ -243,7 +236,7 @@ def _correlations(path: str, digest: str) -> None:
     label = next((key for key, words in CLASS_NAMES.items() if words == chosen), None)
     table = _correlation(path, digest, label)
     words = f"Correlation of every two features, {chosen}"
-    shown.keep("correlations", partial(charts.correlation_chart, table), words)
+    shown.keep("correlations", partial(charts.correlation_chart, table), words, table)
     st.altair_chart(charts.correlation_chart(table, _ground()), key="correlation", alt=words)
     r = {(row["x"], row["y"]): row["r"] for row in table.to_pylist()}
     same = r["d2_b1_mmdt", "d2_a1_b1_mmdt"]

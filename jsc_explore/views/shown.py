@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pyarrow as pa
 import streamlit as st
 
 from jsc_explore.charts.figure import Figure, figure_of, letters
@@ -29,14 +30,19 @@ def draw(name: str, make: Make, words: str, key: str) -> None:
     st.vega_lite_chart(figure.for_page() | {"config": letters(hall.size())}, key=key, alt=figure.words)
 
 
-def keep(name: str, make: Make, words: str) -> Figure:
-    """Remember a chart that the page draws itself, or is about to."""
+def keep(name: str, make: Make, words: str, table: pa.Table | None = None) -> Figure:
+    """Remember a chart that the page draws itself, or is about to, and the table that it shows."""
     ground = st.context.theme.type or "light"
     known = st.session_state.setdefault(_SHOWN, {})
     if name not in known or known[name][1:3] != (words, ground):
-        known[name] = (make, words, ground, figure_of(make, ground, words))
+        known[name] = (make, words, ground, figure_of(make, ground, words), table)
     figure: Figure = known[name][3]
     return figure
+
+
+def tables() -> dict[str, pa.Table]:
+    """Return the tables that the drawn charts show, by file name, where they were handed over."""
+    return {name: known[4] for name, known in st.session_state.get(_SHOWN, {}).items() if known[4] is not None}
 
 
 def figures() -> dict[str, Figure]:

@@ -52,7 +52,7 @@ def dialog(view: Slice) -> None:
 def drawn(sentence: str, tables: Mapping[str, pa.Table], lines: Sequence[str]) -> None:
     """Offer the charts that a page has drawn, these tables and these command lines as files."""
     query = st.query_params.to_dict()
-    address = f"{(st.context.url or '').split('?')[0]}?{urlencode(query, safe=':~,./')}"
+    address = f"{(st.context.url or '').split('?')[0]}?{urlencode(query, safe=':~,./')}".rstrip("?")
     texts = {"README.txt": _readme(sentence, address, _RUNS if lines else ""), "view.json": json.dumps(query, indent=1)}
     if lines:
         texts["commands.sh"] = _script(lines)
