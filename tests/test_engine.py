@@ -17,7 +17,8 @@ from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
 from jsc_explore.jobs import Queue
-from jsc_explore.jobs.engine import MAX_LOST, Engine
+from jsc_explore.jobs.engine import Engine
+from jsc_explore.jobs.losses import MAX_LOST, SUSPECT_AFTER
 from jsc_explore.jobs.queue import BULK, INTERACTIVE
 from jsc_explore.record import Outcome
 from jsc_explore.store import Store
@@ -534,7 +535,28 @@ def test_a_run_that_kills_every_worker_it_meets_is_given_up(tmp_path, request_ru
     assert len(cluster.stacks) == MAX_LOST
     (job,) = request_runs.queue.jobs(("failed",))
     assert job.run_id == ids[0]
-    assert "5 times its worker was lost at the same place, last: worker a has gone" in job.error
+    assert f"{MAX_LOST} times its worker was lost at the same place, last: worker a has gone" in job.error
+
+
+def test_of_runs_lost_together_the_one_to_blame_is_found_and_the_others_are_trained(tmp_path, request_runs):
+    def kills(stack):
+        seeds = {run["seed"] for run in stack.runs.values()}
+        sizes.append(len(seeds))
+        stack.progress(7)
+        yield
+        if 1 in seeds:
+            stack.lost = "worker a has gone"
+        else:
+            for run_id in stack.runs:
+                stack.finish(run_id)
+
+    sizes = []
+    ids = request_runs(0, 1, 2)
+    serve_until_idle(tmp_path, kills)
+    states = request_runs.queue.states(ids)
+    assert [states[run_id] for run_id in ids] == ["done", "failed", "done"]
+    assert sizes.count(3) == SUSPECT_AFTER
+    assert sizes.count(1) == 2 + MAX_LOST - SUSPECT_AFTER
 
 
 def test_a_run_that_gets_further_each_time_is_never_given_up(tmp_path, request_runs):

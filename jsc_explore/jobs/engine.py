@@ -26,6 +26,7 @@ from jsc_explore.jobs import calibrate
 from jsc_explore.jobs.checkpoints import Checkpoints
 from jsc_explore.jobs.cluster import Cluster
 from jsc_explore.jobs.gpu import gpu_bytes
+from jsc_explore.jobs.losses import MAX_LOST, Losses
 from jsc_explore.jobs.pack import StackPlan, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Job, Queue
 from jsc_explore.jobs.reserve import Reserve
@@ -41,8 +42,6 @@ BEAT_S = 1.0
 RETRY_S = 1.0
 # How long an engine may take to end its workers.
 CLOSING_S = 30.0
-# A run that loses its worker this often without getting further is to blame itself: it needs too much memory.
-MAX_LOST = 5
 
 
 @dataclass
@@ -79,7 +78,7 @@ class Engine:
         self._points: list[tuple[str, Point]] = []
         self._progress: dict[str, tuple[int, int]] = {}
         # For runs whose worker was lost: the furthest step at that time, and how often it got no further.
-        self._lost: dict[str, tuple[int, int]] = {}
+        self._losses = Losses()
         self._steps: dict[str, int] = {}
         self._stop = threading.Event()
         self._message = self._cluster_state = ""
@@ -240,7 +239,7 @@ class Engine:
 
     def _forget(self, run_id: str) -> None:
         self.checkpoints.drop(run_id)
-        self._lost.pop(run_id, None)
+        self._losses.forget(run_id)
         self._steps.pop(run_id, None)
 
     def _take_outcome(self, stack: _Stack, run_id: str, values: dict[str, Any]) -> None:
@@ -277,14 +276,10 @@ class Engine:
         wanted = [run_id for run_id in stack.jobs if run_id not in stack.told]
         log.warning("%s; %d runs are queued again", reason, len(wanted))
         for run_id in wanted:
-            step = self._steps.get(run_id, 0)
-            furthest, times = self._lost.get(run_id, (-1, 0))
-            times = 1 if step > furthest else times + 1
-            if times < MAX_LOST:
-                self.queue.requeue([run_id], reason)
-                self._lost[run_id] = (max(step, furthest), times)
-            else:
+            if self._losses.add(run_id, self._steps.get(run_id, 0), alone=len(wanted) == 1):
                 self._fail(run_id, f"given up: {MAX_LOST} times its worker was lost at the same place, last: {reason}")
+            else:
+                self.queue.requeue([run_id], reason)
             del stack.jobs[run_id]
 
     def _look(self) -> None:
@@ -330,7 +325,7 @@ class Engine:
         if not waiting:
             return
         resumable = {job.run_id: self.checkpoints.epoch(job.run_id) for job in waiting}
-        for plan in pack(waiting, free, resumable, self._gpu_bytes()):
+        for plan in pack(waiting, free, resumable, self._gpu_bytes(), self._losses.suspects()):
             if self.cluster.free(bulk=plan.priority == BULK):
                 self._submit(plan)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jsc_explore.jobs.queue import Job
@@ -29,18 +29,24 @@ class StackPlan:
 
 
 def pack(
-    jobs: Iterable[Job], slots: int, resumable: Mapping[str, int] | None = None, gpu_bytes: int | None = None
+    jobs: Iterable[Job],
+    slots: int,
+    resumable: Mapping[str, int] | None = None,
+    gpu_bytes: int | None = None,
+    alone: Collection[str] = (),
 ) -> list[StackPlan]:
     """Group waiting jobs, in the order of their turns, into stacks for ``slots`` free workers.
 
     The most urgent stacks come first; of equally urgent ones each session's first, then each one's second. Only runs
     of one network, batch size, priority and session share a stack: among another's hundreds one would wait for all of
     them. ``resumable`` gives the epoch at which a run's checkpoint stands; runs in one stack stand at the same epoch.
-    ``gpu_bytes`` is the memory that each stack has on a GPU, None where workers train on CPUs.
+    ``gpu_bytes`` is the memory that each stack has on a GPU, None where workers train on CPUs. The runs in ``alone``
+    share a stack with no other.
     """
     groups: dict[tuple[object, ...], list[Job]] = {}
     for job in sorted(jobs, key=lambda job: job.priority):
-        key = (job.priority, *job.config.stack_key, (resumable or {}).get(job.run_id, 0), job.session)
+        apart = job.run_id if job.run_id in alone else ""
+        key = (job.priority, *job.config.stack_key, (resumable or {}).get(job.run_id, 0), job.session, apart)
         groups.setdefault(key, []).append(job)
     plans = [
         StackPlan(tuple(part), group[0].priority)
