@@ -28,6 +28,7 @@ from jsc_explore.views import (
     url,
 )
 from jsc_explore.views.slicing import Slice
+from jsc_explore.views.turns import turn
 
 # Curves grow five times a second and more; the grid's figures and the rows of what is under way are read more slowly.
 # A page on which nothing happens looks every few seconds whether somebody else has asked for something.
@@ -54,6 +55,11 @@ _DARK = """<style>
 
 def page() -> None:
     """Draw the page."""
+    with turn():
+        _page()
+
+
+def _page() -> None:
     for line in url.restore():
         st.warning(line, icon=":material/link_off:")
     try:
@@ -102,13 +108,14 @@ def _fragment(panel: Callable[[Slice, bool], None], every: float | None) -> Call
     """Return a panel that is drawn anew by itself, and says what is wrong in its own place."""
 
     def drawn(view: Slice, active: bool) -> None:
-        # A box behind a door that was closed has taken its state along; the address has it still.
-        url.restore_filters()
-        try:
-            panel(view, active)
-        except JscError as error:
-            st.error(str(error))
-        url.write()
+        with turn():
+            # A box behind a door that was closed has taken its state along; the address has it still.
+            url.restore_filters()
+            try:
+                panel(view, active)
+            except JscError as error:
+                st.error(str(error))
+            url.write()
 
     drawn.__qualname__ = panel.__qualname__
     result: Callable[[Slice, bool], None] = st.fragment(drawn, run_every=every)
@@ -133,7 +140,8 @@ def _await() -> None:
 def _watch(version: int) -> None:
     """Draw the page anew as soon as anything trains, or the store holds other runs than those that were drawn."""
     try:
-        resources.store().refresh()
+        with turn():
+            resources.store().refresh()
         if resources.store().version != version or resources.queue().jobs(ACTIVE):
             st.rerun()
     except JscError:

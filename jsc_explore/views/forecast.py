@@ -16,6 +16,7 @@ from jsc_explore.seen.reading import Reader
 from jsc_explore.store import Store
 from jsc_explore.views import resources
 from jsc_explore.views.slicing import Slice
+from jsc_explore.views.turns import waiting
 
 _SHOWN, _CALIBRATION, _AWAITED = "shown predictions", "calibration of predictions", "awaited predictions"
 _WAITS = "waits for predictions"
@@ -42,7 +43,8 @@ def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
     if not future.done() and not st.session_state.get(_WAITS):
         st.session_state.setdefault(_AWAITED, []).append(future)
         return kept(view.score)
-    found = future.result()
+    with waiting():
+        found = future.result()
     shown = {cell.config_id: guess for cell, guess in zip(missing, found.predictions, strict=True) if guess is not None}
     st.session_state.setdefault(_SHOWN, {}).setdefault(view.score, {}).update(shown)
     st.session_state[_CALIBRATION] = found.calibration
