@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 
@@ -90,10 +91,11 @@ def _page() -> None:
         _fragment(_left, grid_s)(view, active)
     with right, st.container(key="curves_panel"):
         _fragment(_right, curves_s)(view, active)
+    looks = partial(resources.pace, session=admission.session(), at_full_pace=resources.LOOKING_AT_FULL_PACE)
     if forecast.awaited():
-        st.fragment(_await, run_every=AWAIT_S)()
+        st.fragment(_await, run_every=looks(AWAIT_S))()
     elif not active and door is None:
-        st.fragment(_watch, run_every=resources.pace(WATCH_S, admission.session()))(store.version)
+        st.fragment(_watch, run_every=looks(WATCH_S))(store.version)
     if door == "train":
         train_form.dialog(view)
     elif door == "files":

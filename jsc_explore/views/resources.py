@@ -74,12 +74,13 @@ def serve() -> None:
         supervisor()
 
 
-# Sessions that were served within this time share the server; up to so many live pages it serves at their full pace.
-_PRESENT_S, AT_FULL_PACE = 30.0, 6
+# Sessions that were served within this time share the server; up to so many live pages it serves at their full pace,
+# and more of those that only look whether anything has happened.
+_PRESENT_S, AT_FULL_PACE, LOOKING_AT_FULL_PACE = 30.0, 3, 20
 _SEEN: dict[str, float] = {}
 
 
-def pace(every_s: float, session: str) -> float:
+def pace(every_s: float, session: str, at_full_pace: int = AT_FULL_PACE) -> float:
     """Return how often a live panel of this session is to be drawn, in seconds: the more look on, the more slowly.
 
     Drawn five times a second each, a hundred pages would ask for more than two cores can draw, and clicks would wait.
@@ -90,7 +91,7 @@ def pace(every_s: float, session: str) -> float:
     if len(_SEEN) > 2 * present + 100:
         for gone in [name for name, seen in list(_SEEN.items()) if now - seen >= _PRESENT_S]:
             _SEEN.pop(gone, None)
-    return every_s * max(1.0, present / AT_FULL_PACE)
+    return every_s * max(1.0, present / at_full_pace)
 
 
 def saved_views() -> SavedViews:
