@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -198,7 +198,7 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field by name, ready for JSON."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in FIELDS}
 
     def with_(self, **changes: Any) -> RunConfig:
         """Return a copy with some fields changed, checked again."""

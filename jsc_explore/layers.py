@@ -106,6 +106,7 @@ def canonical(model: str) -> str:
     return parse(model).spec
 
 
+@lru_cache(maxsize=1024)
 def display_name(model: str) -> str:
     """Return the lab's name of a network if it has one, else its canonical text."""
     spec = canonical(model)

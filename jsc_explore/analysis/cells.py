@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from jsc_explore.config import FIELDS, RunConfig
@@ -113,8 +114,7 @@ def build_cells(
     names = tuple(axes)
     cells: dict[Place, Cell] = {}
     for place in itertools.product(*axes.values()):
-        config = base.with_(**dict(zip(names, place, strict=True)))
-        cells[place] = Cell(place, config, config.config_id(digest), wanted)
+        cells[place] = Cell(place, *_placed(base, names, place, digest), wanted)
     for row in stored:
         if cell := cells.get(tuple(row[name] for name in names)):
             for figure in ("mean", "sd", "low", "high", "n", "n_configs", "n_hidden", "n_dead", "n_diverged"):
@@ -123,6 +123,13 @@ def build_cells(
         if cell := cells.get(tuple(getattr(job.config, name) for name in names)):
             (cell.failed if job.state == "failed" else cell.active).append(job)
     return list(cells.values())
+
+
+@lru_cache(maxsize=1 << 14)
+def _placed(base: RunConfig, names: tuple[str, ...], place: Place, digest: str) -> tuple[RunConfig, str]:
+    """Return the config at a place, and its id: checking and hashing are most of what a grid costs."""
+    config = base.with_(**dict(zip(names, place, strict=True)))
+    return config, config.config_id(digest)
 
 
 def with_seeds(cells: Sequence[Cell], seeds: Mapping[str, Sequence[int]]) -> list[Cell]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jsc_explore.config import FIELDS, check_field
 from jsc_explore.errors import FieldError
@@ -117,15 +118,28 @@ def count_choices(store: Store, filters: Filters, text: str = "") -> dict[str, d
 
     What is stored but passes nowhere stands there with a count of zero.
     """
+    names = [name for name in FIELDS if name != "seed"]
+    # One pass for all fields: a query costs more than looking at some thousand runs. Fields without a filter of their
+    # own are counted under the same condition.
+    conditions = {name: condition({one: filters[one] for one in filters if one != name}, text) for name in names}
+    flags = list(dict.fromkeys(where for where, _ in conditions.values()))
+    values = [value for flag in flags for value in next(more for where, more in conditions.values() if where == flag)]
+    table = store.query(
+        f"""
+        SELECT {", ".join(names)}, grouping({", ".join(names)}) AS others,
+               {", ".join(f"count(*) FILTER (pass_{i}) AS n_{i}" for i in range(len(flags)))}
+        FROM (SELECT *, {", ".join(f"coalesce({flag}, false) AS pass_{i}" for i, flag in enumerate(flags))} FROM runs)
+        GROUP BY GROUPING SETS ({", ".join(f"({name})" for name in names)})
+        """,
+        values,
+    )
     counts: dict[str, dict[Any, int]] = {}
-    for name in (name for name in FIELDS if name != "seed"):
-        where, values = condition({field: allowed for field, allowed in filters.items() if field != name}, text)
-        table = store.query(
-            f"SELECT {name} AS value, count(*) FILTER (coalesce({where}, false)) AS n FROM runs GROUP BY 1 ORDER BY 1",
-            values,
-        )
-        counts[name] = dict(zip(table["value"].to_pylist(), table["n"].to_pylist(), strict=True))
-    return counts
+    for place, name in enumerate(reversed(names)):
+        # Each bit says that a field was not grouped by, the last field's first.
+        own = table.filter(pc.equal(table["others"], (1 << len(names)) - 1 - (1 << place))).sort_by(name)
+        passing = own[f"n_{flags.index(conditions[name][0])}"]
+        counts[name] = dict(zip(own[name].to_pylist(), passing.to_pylist(), strict=True))
+    return {name: counts[name] for name in names}
 
 
 def run_ids(store: Store, filters: Filters, text: str = "") -> list[str]:
