@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 
 import streamlit as st
@@ -24,7 +26,9 @@ _WAITS = "waits for predictions"
 
 def forecast(runs: Sequence[RunConfig], score: str) -> Forecast:
     """Return what is expected of these runs, from those of the same data and protocol as the first."""
-    return _later(resources.store().version, _written(runs), score).result()
+    while True:
+        with suppress(CancelledError):  # The store has changed meanwhile.
+            return _later(resources.store().version, _written(runs), score).result()
 
 
 def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
@@ -43,8 +47,11 @@ def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
     if not future.done() and not st.session_state.get(_WAITS):
         st.session_state.setdefault(_AWAITED, []).append(future)
         return kept(view.score)
-    with waiting():
-        found = future.result()
+    try:
+        with waiting():
+            found = future.result()
+    except CancelledError:
+        return kept(view.score)
     shown = {cell.config_id: guess for cell, guess in zip(missing, found.predictions, strict=True) if guess is not None}
     st.session_state.setdefault(_SHOWN, {}).setdefault(view.score, {}).update(shown)
     st.session_state[_CALIBRATION] = found.calibration
@@ -95,9 +102,21 @@ def _worker() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="forecast")
 
 
+# What was asked for and may not have begun, with the version of the store that it was asked of.
+_ASKED: list[tuple[int, Future[Forecast]]] = []
+_ASKING = threading.Lock()
+
+
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _later(version: int, configs: str, score: str) -> Future[Forecast]:
-    return _worker().submit(_forecast, resources.store(), configs, score)
+    # Five seeds that end within a second change the store five times; only what is asked of the last is wanted still.
+    with _ASKING:
+        for earlier, future in list(_ASKED):
+            if future.done() or (earlier < version and future.cancel()):
+                _ASKED.remove((earlier, future))
+        future = _worker().submit(_forecast, resources.store(), configs, score)
+        _ASKED.append((version, future))
+    return future
 
 
 def _forecast(store: Store, configs: str, score: str) -> Forecast:
