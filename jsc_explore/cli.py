@@ -17,7 +17,7 @@ from typing import Any
 from jsc_explore import __version__, cli_app, cli_ask, cli_data, cli_handout, cli_import, cli_store, layers, paths
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, expand_grid, format_value, parse_value
 from jsc_explore.errors import FieldError, JscError
-from jsc_explore.jobs import Job, Queue
+from jsc_explore.jobs import Job, Queue, ahead
 from jsc_explore.jobs.ask import Answer
 from jsc_explore.jobs.estimate import expected_seconds, format_seconds
 from jsc_explore.jobs.pack import pack
@@ -57,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def engine(options: argparse.Namespace) -> int:
     """Train what is asked for, until stopped."""
+    if options.scheduler is None:
+        ahead.begin_importing()
+        if options.device in ("auto", "cpu"):
+            ahead.begin_compiling()
     from jsc_explore.jobs.cluster import Cluster
     from jsc_explore.jobs.engine import run_engine
 

@@ -30,7 +30,6 @@ from jsc_explore.jobs.losses import MAX_LOST, Losses
 from jsc_explore.jobs.pack import StackPlan, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Job, Queue
 from jsc_explore.jobs.reserve import Reserve
-from jsc_explore.jobs.supervise import begin_compiling
 from jsc_explore.record import Outcome, Point, RunRecord
 from jsc_explore.store import Store
 
@@ -369,8 +368,6 @@ def run_engine(
     parent: int | None = None,
 ) -> None:
     """Serve a store in this process; SIGTERM and SIGINT end it in order."""
-    if cluster.scheduler is None and device in ("auto", "cpu"):
-        begin_compiling()
     engine = Engine(directory, snapshot, cluster, device)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())

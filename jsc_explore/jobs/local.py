@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 from collections.abc import Sequence
-from multiprocessing import forkserver
 from typing import Any
 
 from distributed import Nanny, Scheduler, SpecCluster, Status
+
+from jsc_explore.jobs.ahead import begin_importing
 
 log = logging.getLogger("jsc_explore.engine")
 # A worker that does not come up by then lacks more than luck.
@@ -34,9 +34,7 @@ class _Nanny(Nanny):
 
 def local_cluster(names: Sequence[str]) -> Any:
     """Start a scheduler and a worker process for each name."""
-    # Torch is imported once, not by each: four seconds of a core and 200 MB for every worker.
-    multiprocessing.set_forkserver_preload(["distributed", "jsc_explore.training.train"])
-    forkserver.ensure_running()
+    begin_importing()
     # By default workers listen on every interface, and whoever reaches them can run code.
     here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     nanny = {"cls": _Nanny, "options": {**here, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}}

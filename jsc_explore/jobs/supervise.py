@@ -38,16 +38,6 @@ def start_engine(
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
 
-def begin_compiling() -> None:
-    """Compile the kernel, where it never was: ten seconds of a core, while Dask starts and the workers import torch.
-
-    A process of its own, which imports no torch; the workers wait for its lock, and find all of it on the disk.
-    """
-    code = "from jsc_explore.training.kernel import kernel; kernel()"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    threading.Thread(target=process.wait, name="kernel", daemon=True).start()
-
-
 def is_served(queue: Queue, own: subprocess.Popen[bytes] | None = None) -> bool:
     """Say whether an engine serves the store; ``own`` is one started here, whose last word counts no more once dead."""
     if own is not None and own.poll() is None:
