@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -143,7 +146,11 @@ def parquet_file(damage: tuple[list[tuple[float, int]], float, bool]) -> None:
     content = bytearray(_runs_file())
     for place, byte in damage[0]:
         content[min(len(content) - 1, int(place * len(content)))] = byte
-    content = content[: int(damage[1] * len(content))] if damage[2] else content
+    parquet_bytes(bytes(content[: int(damage[1] * len(content))] if damage[2] else content))
+
+
+def parquet_bytes(content: bytes) -> None:
+    """Open a store over a file of runs, and read all of it."""
     path = Path(_folder()) / "damaged.parquet"
     path.write_bytes(content)
     store = Store(Path(_folder()) / "store", path)
@@ -164,8 +171,13 @@ DOORS: dict[Callable[[Any], None], st.SearchStrategy[Any]] = {
 
 
 def run(quick: bool) -> Report:
-    """Try 10,000 (quick: 1,000) inputs, a fifth at each door."""
+    """Try 10,000 (quick: 1,000) inputs, a fifth at each door; then as many again that are led by what they reach."""
     found = {door.__name__: knock(door, 200 if quick else 2000) for door in DOORS}
+    notes = []
+    if importlib.util.find_spec("atheris") is None:
+        notes += ["Not run: inputs led by coverage; pip install -r bench/requirements.txt brings atheris."]
+    else:
+        found |= {f"{door}, led": led(door, 250 if quick else 2500) for door in LED}
     faults = [fault for one in found.values() for fault in one.faults]
     figures = {
         "inputs": float(sum(one.inputs for one in found.values())),
@@ -180,37 +192,57 @@ def run(quick: bool) -> Report:
         for name, one in found.items()
     ]
     writes = [write for one in found.values() for write in one.writes]
-    return Report("fuzz", figures, rows, bounds, [*faults[:5], *writes[:5]])
+    return Report("fuzz", figures, rows, bounds, [*notes, *faults[:5], *writes[:5]])
+
+
+def led(door: str, inputs: int) -> Found:
+    """Try so many inputs at a door in a process of its own, each made from those that reached new code."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "found.json"
+        command = [sys.executable, "-m", "bench.fuzz_led", door, str(inputs), folder]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        if ended.returncode or not answer.is_file():
+            raise RuntimeError(f"bench.fuzz_led {door} ended with {ended.returncode}: {ended.stderr.strip()[-2000:]}")
+        return Found(**json.loads(answer.read_text()))
 
 
 def knock(door: Callable[[Any], None], inputs: int, start: int = 0) -> Found:
     """Try so many inputs at a door; whatever it raises beside JscError is a fault."""
     found = Found()
-    # Made before anything is watched.
-    _store(), _runs_file()
+    prepare()
 
     @seed(start)
     @settings(max_examples=inputs, deadline=None, database=None, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(DOORS[door])
     def each(value: Any) -> None:
-        found.inputs += 1
-        # Processor time: a machine that does something else is no hang.
-        began = time.thread_time()
-        try:
-            with warnings.catch_warnings(), _watched(found.writes, door is parquet_file):
-                warnings.simplefilter("ignore")
-                door(value)
-        except JscError as error:
-            found.refused += 1
-            if "\n" in str(error):
-                found.faults.append(f"{door.__name__}({value!r}): more than one line: {error}")
-        except Exception:
-            found.faults.append(f"{door.__name__}({value!r})\n{traceback.format_exc()}")
-        found.slowest_s = max(found.slowest_s, time.thread_time() - began)
+        attempt(door, value, found)
 
     each()
     return found
+
+
+def prepare() -> None:
+    """Make the store and the file that doors ask, before anything is watched."""
+    _store(), _runs_file()
+
+
+def attempt(door: Callable[[Any], None], value: Any, found: Found) -> None:
+    """Knock once, and enter what came of it."""
+    found.inputs += 1
+    # Processor time: a machine that does something else is no hang.
+    began = time.thread_time()
+    try:
+        with warnings.catch_warnings(), _watched(found.writes, door in (parquet_file, parquet_bytes)):
+            warnings.simplefilter("ignore")
+            door(value)
+    except JscError as error:
+        found.refused += 1
+        if "\n" in str(error):
+            found.faults.append(f"{door.__name__}({value!r}): more than one line: {error}")
+    except Exception:
+        found.faults.append(f"{door.__name__}({value!r})\n{traceback.format_exc()}")
+    found.slowest_s = max(found.slowest_s, time.thread_time() - began)
 
 
 _WATCHING: list[list[str]] = []
@@ -263,3 +295,15 @@ def _runs_file() -> bytes:
     stream = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(part_schema().metadata), stream, compression="zstd")
     return stream.getvalue()
+
+
+# Doors that coverage leads inputs through, with what they start from.
+LED: dict[str, tuple[Callable[[Any], None], Callable[[], list[bytes]]]] = {
+    "filter_in_words": (filter_in_words, lambda: [b"val_acc > 0.7 and (optimizer = 'sgd' or not dead)"]),
+    "layer_language": (
+        layer_language,
+        lambda: [b"16-64b/tanhd0.1-5 bn=all act=relu", b"16-c8k3-p2-gap-5", b"jsc-tiny"],
+    ),
+    "toml_grid": (toml_grid, lambda: [b'model = ["jsc-tiny", "16-8-5"]\nbatch_size = [16, 32]\nseeds = 3\n']),
+    "parquet_bytes": (parquet_bytes, lambda: [_runs_file()]),
+}
