@@ -1,7 +1,9 @@
 """Views without a browser: what each door of the page accepts and refuses, and how light it is."""
 
+import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
 from jsc_explore.config import FIELDS, RunConfig
-from jsc_explore.jobs import Job
+from jsc_explore.jobs import Job, Queue
 from jsc_explore.jobs.supervise import Supervisor
 from jsc_explore.seen.files import command
 from jsc_explore.store.slices import Between
@@ -165,6 +167,16 @@ def test_a_foreign_snapshot_is_named_and_the_page_goes_on(app, monkeypatch, tmp_
     assert not app.exception
     assert "cannot be read as Parquet" in texts(app.warning)
     assert "0 runs" in texts(app.markdown)
+
+
+def test_what_is_wrong_with_the_engine_or_its_disk_stands_on_the_page(app, tmp_path):
+    with closing(Queue(tmp_path / "store")) as queue:
+        queue.beat(os.getpid(), "store s: its disk is full; make room: what is trained waits in memory")
+        app.run()
+        assert "its disk is full; make room" in texts(app.warning)
+        queue.beat(os.getpid())
+        app.run()
+        assert texts(app.warning) == ""
 
 
 def test_a_bad_address_is_told_by_line(app):
