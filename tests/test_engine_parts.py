@@ -13,7 +13,7 @@ from jsc_explore import data
 from jsc_explore.data import canonical
 from jsc_explore.data.sources import Release
 from jsc_explore.errors import DataError
-from jsc_explore.jobs import parcel, reserve
+from jsc_explore.jobs import parcel, reserve, supervise
 from jsc_explore.jobs.checkpoints import Checkpoints
 from jsc_explore.jobs.reserve import Reserve
 from jsc_explore.training.header import metadata
@@ -146,3 +146,14 @@ def test_there_is_no_room_on_a_disk_that_has_less(tmp_path, monkeypatch):
     room = Reserve(tmp_path / "reserve")
     assert not room.hold()
     assert not room.path.exists()
+
+
+def test_a_long_log_is_put_aside_when_an_engine_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervise.sys, "executable", "true")
+    (tmp_path / "engine.log").write_text("short")
+    supervise.start_engine(tmp_path, tmp_path / "none.parquet").wait(timeout=60)
+    assert not (tmp_path / "engine.log.1").exists()
+    (tmp_path / "engine.log").write_bytes(b"x" * (supervise.LOG_BYTES + 1))
+    supervise.start_engine(tmp_path, tmp_path / "none.parquet").wait(timeout=60)
+    assert (tmp_path / "engine.log.1").stat().st_size > supervise.LOG_BYTES
+    assert (tmp_path / "engine.log").read_text() == ""

@@ -17,6 +17,8 @@ from jsc_explore.jobs.queue import Queue
 CHECK_EVERY_S, SLOWEST_CHECK_S = 2.0, 60.0
 # An engine that ends sooner than this was not stopped by anyone: something is wrong with it.
 DIED_YOUNG_S = 20.0
+# What engines said before the last so many bytes is in ``engine.log.1``, and before that nowhere.
+LOG_BYTES = 1_000_000
 
 
 def start_engine(
@@ -24,7 +26,7 @@ def start_engine(
 ) -> subprocess.Popen[bytes]:
     """Start an engine for the store; it ends by itself if another serves it, or when this process is gone.
 
-    What it says goes to ``engine.log`` in the store.
+    What it says goes to ``engine.log`` in the store; a long one is put aside first, as ``engine.log.1``.
     """
     command = [sys.executable, "-m", "jsc_explore", "engine", "--store", str(directory), "--parent", str(os.getpid())]
     command += ["--until-idle"] if until_idle else []
@@ -34,7 +36,10 @@ def start_engine(
     # What opens the page is no business of the engine's.
     inherited = {name: text for name, text in os.environ.items() if name != PASSWORD}
     environment = {**inherited, "OMP_NUM_THREADS": "1", "JSC_EXPLORE_SNAPSHOT": str(snapshot)}
-    with (directory / "engine.log").open("ab") as log:
+    path = directory / "engine.log"
+    if path.exists() and path.stat().st_size > LOG_BYTES:
+        path.replace(directory / "engine.log.1")
+    with path.open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
 
