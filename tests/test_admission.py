@@ -392,7 +392,8 @@ def test_live_panels_slow_down_as_a_room_fills(monkeypatch):
     for i in range(59):
         resources.pace(0.15, f"other {i}")
     assert resources.pace(0.15, "me") == pytest.approx(0.15 * 60 / resources.AT_FULL_PACE)
-    assert resources.pace(3, "me", resources.LOOKING_AT_FULL_PACE) == pytest.approx(9), "a look costs less"
+    looks = resources.LOOKING_AT_FULL_PACE
+    assert resources.pace(3, "me", looks) == pytest.approx(3 * 60 / looks), "a look costs less"
     clock[0] += 31
     assert resources.pace(0.15, "me") == 0.15
     for i in range(300):

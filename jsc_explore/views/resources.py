@@ -76,7 +76,7 @@ def serve() -> None:
 
 # Sessions that were served within this time share the server; up to so many live pages it serves at their full pace,
 # and more of those that only look whether anything has happened.
-_PRESENT_S, AT_FULL_PACE, LOOKING_AT_FULL_PACE = 30.0, 3, 20
+_PRESENT_S, AT_FULL_PACE, LOOKING_AT_FULL_PACE = 30.0, 2, 10
 _SEEN: dict[str, float] = {}
 
 
