@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -73,7 +74,10 @@ class Bench:
         self._stores += 1
         directory = self.folder / f"store-{self._stores}"
         caches = {name: str(directory / "caches" / name.lower()) for name in _CACHES}
-        with _environment(caches | {"JSC_EXPLORE_CACHE": str(self.jets)}):
+        # The kernel is kept beside the jets: each engine gets a folder of its own with the same jets in it.
+        own = directory / "caches" / "jets"
+        shutil.copytree(self.jets, own, copy_function=os.link)
+        with _environment(caches | {"JSC_EXPLORE_CACHE": str(own)}):
             engine = start_engine(directory, directory / "none.parquet")
             served = _Served(directory)
             try:

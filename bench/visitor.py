@@ -71,9 +71,10 @@ class Visitor:
             if value is PRESSED:
                 del self._states[widget]
 
-    async def rerun(self, fragment: str = "") -> float:
+    async def rerun(self, fragment: str = "", *, by_itself: bool = False) -> float:
         """Have the page drawn anew with all widgets as they are, and read it to its end."""
         message = BackMsg()
+        message.rerun_script.is_auto_rerun = by_itself
         message.rerun_script.query_string = self.query
         message.rerun_script.fragment_id = fragment
         message.rerun_script.widget_states.widgets.extend(self._states.values())
@@ -104,7 +105,7 @@ class Visitor:
             for name in due:
                 every, _ = self._again[name]
                 self._again[name] = (every, time.monotonic() + every)
-                await self.rerun(name)
+                await self.rerun(name, by_itself=True)
             if not due:
                 next_due = min((at for _, at in self._again.values()), default=end)
                 await asyncio.sleep(max(0.005, min(end, next_due) - now))

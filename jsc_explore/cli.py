@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def engine(options: argparse.Namespace) -> int:
     """Train what is asked for, until stopped."""
     if options.scheduler is None:
-        ahead.begin_importing()
+        ahead.begin_importing(ahead.first_wanted(options.store))
         if options.device in ("auto", "cpu"):
             ahead.begin_compiling()
     from jsc_explore.jobs.cluster import Cluster

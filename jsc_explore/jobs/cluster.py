@@ -21,7 +21,7 @@ from jsc_explore.jobs.members import Member, Members
 log = logging.getLogger("jsc_explore.engine")
 # Bulk work gives way to the app and to interactive training on the same cores.
 KEPT_FREE = "interactive"
-BULK_NICENESS, INTERACTIVE_NICENESS = 10, 2
+BULK_NICENESS, INTERACTIVE_NICENESS = 12, 6
 JOIN_TIMEOUT_S, JOIN_AGAIN_S = 10, 1.0
 # Joining and leaving are told at once; only that a worker has fallen silent must be asked for.
 ASK_EVERY_S = 2.0

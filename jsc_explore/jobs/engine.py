@@ -20,9 +20,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from jsc_explore import data
-from jsc_explore.config import DEFAULTS, RECIPE_VERSION, RunConfig
+from jsc_explore.config import RECIPE_VERSION, RunConfig
 from jsc_explore.errors import JscError, StoreError
 from jsc_explore.jobs import calibrate
+from jsc_explore.jobs.ahead import first_wanted
 from jsc_explore.jobs.checkpoints import Checkpoints
 from jsc_explore.jobs.cluster import Cluster
 from jsc_explore.jobs.gpu import gpu_bytes
@@ -93,8 +94,7 @@ class Engine:
             self._recover()
             self.cluster.start(self._events.put)
             if not until_idle:
-                dataset = DEFAULTS["dataset"]
-                self.cluster.warm(dataset, DEFAULTS["protocol"], data.digest(dataset), self.device)
+                self._warm()
             calibration = calibrate.WhenCalm(self.directory)
             while not self._stop.is_set():
                 busy = self._tick()
@@ -105,6 +105,12 @@ class Engine:
                 self._stop.wait(TICK_S)
         finally:
             self._shut_down()
+
+    def _warm(self) -> None:
+        """Let the workers load what somebody waits for already, else what is asked for most."""
+        wanted = first_wanted(self.directory)
+        with suppress(JscError):  # of a run whose jets are not here, the run itself will tell
+            self.cluster.warm(wanted.dataset, wanted.protocol, data.digest(wanted.dataset), self.device)
 
     def _tick(self) -> bool:
         """Do what is due; return whether anything is waiting or under way."""

@@ -1,4 +1,4 @@
-"""What the process that workers are forked from imports: torch, Lightning and Dask, once for all of them."""
+"""What the process that workers are forked from holds for all: torch, Lightning, Dask, and the first jets."""
 
 import gc
 
@@ -7,6 +7,9 @@ gc.disable()
 import distributed  # noqa: E402, F401
 
 import jsc_explore.training.train  # noqa: E402, F401
+from jsc_explore.jobs import parcel  # noqa: E402
+
+parcel.preload()
 
 # A collection in a worker would write to every one of them, and so copy the memory that the workers share.
 gc.freeze()

@@ -10,10 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from jsc_explore import data
-from jsc_explore.data import Jets
-from jsc_explore.errors import DataError
+from jsc_explore.data import Jets, Split
+from jsc_explore.errors import DataError, JscError
 
 log = logging.getLogger("jsc_explore.worker")
+# Names what the process that workers are forked from loads for all of them: a source and a protocol, as JSON.
+PRELOAD = "JSC_EXPLORE_PRELOAD"
+# Splits loaded before this process was forked, by digest and protocol: every worker sees the same memory.
+_preloaded: dict[tuple[str, str], Split] = {}
 # Folders of parcels that the cache could not take, by digest, for as long as this process lives.
 _passing: dict[str, Path] = {}
 
@@ -31,6 +35,22 @@ def jets_of(dataset: str, digest: str) -> Jets:
         except DataError as error:
             log.debug("%s", error)
     raise AbsentError(f"{dataset}: no jets of digest {digest[:12]} here")
+
+
+def split_of(dataset: str, protocol: str, digest: str) -> Split:
+    """Return the jets of this digest, split; AbsentError where there are none."""
+    return _preloaded.get((digest, protocol)) or data.split(jets_of(dataset, digest), protocol)
+
+
+def preload() -> None:
+    """Load what $JSC_EXPLORE_PRELOAD names, if it is on this machine, for the processes that are forked from this."""
+    dataset, protocol = json.loads(os.environ.get(PRELOAD, '["", ""]'))
+    if dataset:
+        try:
+            split = data.split(data.load(dataset), protocol)
+            _preloaded[split.digest, protocol] = split
+        except JscError as error:
+            log.debug("%s", error)  # a run that needs them will tell
 
 
 def wrap(dataset: str) -> tuple[str, bytes]:

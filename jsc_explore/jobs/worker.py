@@ -19,7 +19,7 @@ from typing import Any
 
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs.identity import Identity
-from jsc_explore.jobs.parcel import AbsentError, jets_of
+from jsc_explore.jobs.parcel import AbsentError, split_of
 from jsc_explore.record import Outcome, Point
 
 TOPIC = "jsc-explore"
@@ -168,11 +168,10 @@ class _Reporter:
 
 @lru_cache(maxsize=4)
 def _data(dataset: str, protocol: str, digest: str, device: str) -> Any:
-    from jsc_explore import data
     from jsc_explore.training.replicas import DeviceSplit
     from jsc_explore.training.train import device_of
 
-    return DeviceSplit.of(data.split(jets_of(dataset, digest), protocol), device_of(device))
+    return DeviceSplit.of(split_of(dataset, protocol, digest), device_of(device))
 
 
 @lru_cache(maxsize=1)

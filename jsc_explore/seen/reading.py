@@ -15,7 +15,7 @@ from jsc_explore.store.slices import Points, configs, curve_points, grid_cells, 
 
 
 class Reader:
-    """Asks one store; every answer holds for one version of it."""
+    """Asks one store; every answer holds for one version of it, those of ``curves`` for ever."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -51,6 +51,18 @@ class Reader:
     ) -> Points:
         """Return the points of configs, at most about ``budget`` rows; without those of single seeds if asked so."""
         runs = self.run_ids(view, config_ids) if config_ids else []
+        return self.curves(tuple(runs), x, quantities, span, budget, each_seed)
+
+    def curves(
+        self,
+        runs: tuple[str, ...],
+        x: str,
+        quantities: tuple[str, ...],
+        span: tuple[float, float] | None,
+        budget: int,
+        each_seed: bool,
+    ) -> Points:
+        """Return the points of these runs, as ``points`` does; those of a stored run never change."""
         return curve_points(self.store, runs, x, quantities, budget=budget, span=span, each_seed=each_seed)
 
     def forecast(self, runs: Sequence[RunConfig], score: str) -> Forecast:

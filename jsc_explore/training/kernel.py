@@ -16,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numba import __version__, config, float32, float64, int8, int32, int64, njit
 from numba.core import entrypoints
-from numba.core.codegen import CPUCodeLibrary
+from numba.core.codegen import CPUCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 
 from jsc_explore.paths import cache_dir
@@ -227,42 +227,64 @@ class Kernel:
 def kernel() -> Kernel:
     """Return the compiled functions: seconds on a machine that never had them, a fifth of one from the cache on disk.
 
-    Of processes that need them at once each compiles what no other is compiling, and waits for the rest.
+    Of processes that need them at once, on a machine that never had them, one compiles and the others wait for it.
     """
     folder = _cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     config.CACHE_DIR = str(folder)
     options: Any = {"nogil": True, "error_model": "numpy", "cache": True}
-    functions = {_train: _TRAIN, _evaluate: float64(*_EVALUATE)}
     made: dict[Any, Any] = {}
-    for wait in (0, fcntl.LOCK_EX):
-        for function in [one for one in functions if one not in made]:
-            with (folder / f"{function.__name__}.lock").open("w") as lock, suppress(BlockingIOError):
-                fcntl.flock(lock, wait or fcntl.LOCK_EX | fcntl.LOCK_NB)
-                with _parts_left_to_the_whole(function.__name__):
-                    made[function] = njit(functions[function], **options)(function)
+    compiled = folder / "compiled"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH if compiled.exists() else fcntl.LOCK_EX)
+        for function, signature in ((_train, _TRAIN), (_evaluate, float64(*_EVALUATE))):
+            with _parts_left_to_the_whole(function.__name__):
+                made[function] = njit(signature, **options)(function)
+        compiled.touch()
     return Kernel(made[_train], made[_evaluate])
 
 
 @contextmanager
 def _parts_left_to_the_whole(name: str) -> Iterator[None]:
-    """Have LLVM optimise the function of this name alone, with everything that it inlines.
+    """Have LLVM optimise and translate the function of this name alone, with everything that it inlines.
 
-    Numba optimises each of the forty parts first, and all of them again within the whole: a third of the compiling.
-    Nor does the kernel need the types that other packages add to Numba, which would be imported now: a second.
+    Numba optimises each of the forty parts first, and all of them again within the whole, and makes machine code of
+    each, which nobody calls: half of the compiling. Nor does the kernel need the types that other packages add to
+    Numba, which would be imported now: a second.
     """
-    usual, extended = CPUCodeLibrary._optimize_final_module, entrypoints._already_initialized
+    library, extended = CPUCodeLibrary, entrypoints._already_initialized
+    prepare, optimise = library._optimize_functions, library._optimize_final_module
+    finalise, tell = library._finalize_final_module, JITCPUCodegen.set_env
 
-    def optimise(library):
-        if library.name == name:
-            usual(library)
+    def prepare_whole(part, module):
+        if part.name == name:
+            prepare(part, module)
+        else:
+            module.data_layout = part._codegen._data_layout
+
+    def optimise_whole(part):
+        if part.name == name:
+            optimise(part)
+
+    def finalise_whole(part):
+        if part.name == name:
+            finalise(part)
+        part._finalized = True
+
+    def tell_whole(codegen, environment, value):
+        if codegen._engine.is_symbol_defined(environment):
+            tell(codegen, environment, value)
 
     with global_compiler_lock:
-        CPUCodeLibrary._optimize_final_module, entrypoints._already_initialized = optimise, True
+        library._optimize_functions, library._optimize_final_module = prepare_whole, optimise_whole
+        library._finalize_final_module, JITCPUCodegen.set_env = finalise_whole, tell_whole
+        entrypoints._already_initialized = True
         try:
             yield
         finally:
-            CPUCodeLibrary._optimize_final_module, entrypoints._already_initialized = usual, extended
+            library._optimize_functions, library._optimize_final_module = prepare, optimise
+            library._finalize_final_module, JITCPUCodegen.set_env = finalise, tell
+            entrypoints._already_initialized = extended
 
 
 def _cache_folder() -> Path:

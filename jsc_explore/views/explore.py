@@ -29,12 +29,12 @@ from jsc_explore.views import (
     url,
 )
 from jsc_explore.views.slicing import Slice
-from jsc_explore.views.turns import turn
+from jsc_explore.views.turns import LIVE_PATIENCE_S, PAGE_PATIENCE_S, tune, turn
 
 # Curves grow five times a second and more; the grid's figures and the rows of what is under way are read more slowly.
 # A page on which nothing happens looks every few seconds whether somebody else has asked for something.
 CURVES_S, GRID_S, AWAIT_S, WATCH_S = 0.15, 1.0, 0.4, 3.0
-_DRAWN, _DOOR = "_drawn cells", "_open door"
+_DRAWN, _DOOR, _BY_ITSELF = "_drawn cells", "_open door", "_drawn by itself"
 # Side by side only where both charts are readable; a click on a chart focuses the page, which needs no frame.
 _STYLE = """<style>
 [data-testid=stColumn]:has(.st-key-grid, .st-key-curves_panel) {min-width: min(100%, 440px);}
@@ -56,8 +56,9 @@ _DARK = """<style>
 
 def page() -> None:
     """Draw the page."""
-    with turn():
+    with turn(PAGE_PATIENCE_S if st.session_state.pop(_BY_ITSELF, False) else 0.0):
         _page()
+        tune()
 
 
 def _page() -> None:
@@ -110,7 +111,7 @@ def _fragment(panel: Callable[[Slice, bool], None], every: float | None) -> Call
     """Return a panel that is drawn anew by itself, and says what is wrong in its own place."""
 
     def drawn(view: Slice, active: bool) -> None:
-        with turn():
+        with turn(LIVE_PATIENCE_S if every else 0.0):
             # A box behind a door that was closed has taken its state along; the address has it still.
             url.restore_filters()
             try:
@@ -133,19 +134,25 @@ def _open(door: str) -> None:
     st.rerun()
 
 
+def _draw_anew() -> None:
+    """Draw the whole page, which nobody has clicked for."""
+    st.session_state[_BY_ITSELF] = True
+    st.rerun()
+
+
 def _await() -> None:
     """Draw the page anew as soon as the predictions that it lacks are found."""
     if forecast.is_due():
-        st.rerun()
+        _draw_anew()
 
 
 def _watch(version: int) -> None:
     """Draw the page anew as soon as anything trains, or the store holds other runs than those that were drawn."""
     try:
-        with turn():
+        with turn(PAGE_PATIENCE_S):
             resources.store().refresh()
         if resources.store().version != version or resources.queue().jobs(ACTIVE):
-            st.rerun()
+            _draw_anew()
     except JscError:
         return  # The panels say what is wrong, in their own place, when they are drawn next.
 
@@ -156,7 +163,7 @@ def _now(active: bool) -> tuple[list[Job], dict[str, list[Point]]]:
     jobs, points = resources.queue().live()
     resources.store().refresh()
     if bool(jobs) != active:
-        st.rerun()
+        _draw_anew()
     return jobs, points
 
 

@@ -27,7 +27,7 @@ def counts(store: Store, chosen: Filters, text: str) -> dict[str, dict[Any, int]
     return _counts(store.version, flat, text)
 
 
-@st.cache_data(show_spinner=False, max_entries=128)
+@st.cache_resource(show_spinner=False, max_entries=128)
 def _counts(version: int, chosen: Mapping[str, Any], text: str) -> dict[str, dict[Any, int]]:
     known = {name: Between(*value) if isinstance(value, tuple) else value for name, value in chosen.items()}
     return count_choices(resources.store(), known, text)

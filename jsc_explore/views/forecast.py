@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import lru_cache
 
@@ -48,8 +48,10 @@ def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
         st.session_state.setdefault(_AWAITED, []).append(future)
         return kept(view.score)
     try:
-        with waiting():
-            found = future.result()
+        if not future.done():  # else nobody shall wait for another turn
+            with waiting():
+                wait([future])
+        found = future.result()
     except CancelledError:
         return kept(view.score)
     shown = {cell.config_id: guess for cell, guess in zip(missing, found.predictions, strict=True) if guess is not None}

@@ -1,4 +1,4 @@
-"""A Reader that keeps its answers for all sessions, as long as the store is of one version."""
+"""A Reader that keeps its answers for all sessions: those of one version of the store, and curves, which stay."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class KeptReader(Reader):
         """See Reader."""
         return _kept(self.store.version, "grid", question)
 
-    def seeds(self, *question: Any) -> Any:
+    def seeds(self, config_ids: tuple[str, ...]) -> Any:
         """See Reader."""
-        return _kept(self.store.version, "seeds", question)
+        # As one text: Streamlit takes longer over hundreds of ids than over reading what they stand for.
+        return _kept_seeds(self.store.version, " ".join(config_ids))
 
     def configs(self, *question: Any) -> Any:
         """See Reader."""
@@ -33,11 +34,22 @@ class KeptReader(Reader):
         """See Reader."""
         return _kept(self.store.version, "run_ids", question)
 
-    def points(self, *question: Any) -> Any:
+    def curves(self, runs: tuple[str, ...], *question: Any) -> Any:
         """See Reader."""
-        return _kept(self.store.version, "points", question)
+        return _kept_curves(" ".join(runs), question)
 
 
-@st.cache_data(show_spinner=False, max_entries=512, hash_funcs={Slice: repr})
+# Shared by all who ask, not copied for each: nobody changes what he was answered.
+@st.cache_resource(show_spinner=False, max_entries=512, hash_funcs={Slice: repr})
 def _kept(version: int, what: str, question: tuple[Any, ...]) -> Any:
     return getattr(Reader(resources.store()), what)(*question)
+
+
+@st.cache_resource(show_spinner=False, max_entries=128)
+def _kept_seeds(version: int, config_ids: str) -> Any:
+    return Reader(resources.store()).seeds(tuple(config_ids.split()))
+
+
+@st.cache_resource(show_spinner=False, max_entries=128)
+def _kept_curves(runs: str, question: tuple[Any, ...]) -> Any:
+    return Reader(resources.store()).curves(tuple(runs.split()), *question)
