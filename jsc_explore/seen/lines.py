@@ -16,7 +16,7 @@ from jsc_explore.record import POINT_FIELDS
 from jsc_explore.seen.reading import Reader
 from jsc_explore.seen.slice import Slice
 from jsc_explore.seen.words import NONE
-from jsc_explore.store.slices import Points, configs, curve_points
+from jsc_explore.store.slices import Points, configs
 
 # More lines than these are a carpet; what is left out is said.
 MAX_LINES, MAX_CONTEXT = 16, 60
@@ -98,7 +98,7 @@ def points(
 ) -> tuple[Points, Points]:
     """Return the points of the chosen configs with every seed, and the means of those behind them.
 
-    What is stored is read once for each version of the store; only what grows is read anew.
+    What is stored is read once; only what grows is read anew.
     """
     grows = set(live["config_id"].to_pylist()) if live is not None else set()
     still = tuple(config.config_id for config in drawn.configs if config.config_id not in grows)
@@ -108,7 +108,7 @@ def points(
         stored = reader.run_ids(view, moving)
         fresh = live.filter(pa.compute.invert(pa.compute.is_in(live["run_id"], pa.array(stored, pa.string()))))
         fresh = fresh.filter(pa.compute.is_in(fresh["config_id"], pa.array(moving)))
-        growing = curve_points(reader.store, stored, x, quantities, budget=MAX_ROWS, span=span, live=fresh)
+        growing = reader.growing(tuple(stored), x, quantities, span, MAX_ROWS, fresh)
         chosen = Points(
             pa.concat_tables([chosen.seeds, growing.seeds]),
             pa.concat_tables([chosen.means, growing.means]),

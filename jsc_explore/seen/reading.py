@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from jsc_explore import data
 from jsc_explore.analysis.prediction import Forecast, predict
 from jsc_explore.config import RunConfig
@@ -64,6 +66,18 @@ class Reader:
     ) -> Points:
         """Return the points of these runs, as ``points`` does; those of a stored run never change."""
         return curve_points(self.store, runs, x, quantities, budget=budget, span=span, each_seed=each_seed)
+
+    def growing(
+        self,
+        runs: tuple[str, ...],
+        x: str,
+        quantities: tuple[str, ...],
+        span: tuple[float, float] | None,
+        budget: int,
+        live: pa.Table,
+    ) -> Points:
+        """Return the points of stored runs with those of ``live``, which are not stored yet."""
+        return curve_points(self.store, runs, x, quantities, budget=budget, span=span, live=live)
 
     def forecast(self, runs: Sequence[RunConfig], score: str) -> Forecast:
         """Return what is expected of runs, from those of the same data and protocol as the first."""

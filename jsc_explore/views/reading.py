@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
+import pyarrow as pa
 import streamlit as st
 
 from jsc_explore.seen.reading import Reader
@@ -38,6 +40,11 @@ class KeptReader(Reader):
         """See Reader."""
         return _kept_curves(" ".join(runs), question)
 
+    def growing(self, runs: tuple[str, ...], *question: Any) -> Any:
+        """See Reader. A whole room looks at what a few points made, until the next ones come."""
+        *rest, live = question
+        return _kept_growing(" ".join(runs), tuple(rest), _digest(live), live)
+
 
 # Shared by all who ask, not copied for each: nobody changes what he was answered.
 @st.cache_resource(show_spinner=False, max_entries=512, hash_funcs={Slice: repr})
@@ -53,3 +60,16 @@ def _kept_seeds(version: int, config_ids: str) -> Any:
 @st.cache_resource(show_spinner=False, max_entries=128)
 def _kept_curves(runs: str, question: tuple[Any, ...]) -> Any:
     return Reader(resources.store()).curves(tuple(runs.split()), *question)
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
+def _kept_growing(runs: str, question: tuple[Any, ...], digest: str, _live: pa.Table) -> Any:
+    x, quantities, span, budget = question
+    return Reader(resources.store()).growing(tuple(runs.split()), x, quantities, span, budget, _live)
+
+
+def _digest(table: pa.Table) -> str:
+    buffer = pa.BufferOutputStream()
+    with pa.ipc.new_stream(buffer, table.schema) as stream:
+        stream.write_table(table)
+    return hashlib.sha256(buffer.getvalue()).hexdigest()

@@ -7,6 +7,7 @@ before what draws itself anew.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import heapq
 import itertools
@@ -83,6 +84,7 @@ def tune() -> None:
     # Everything stands still while rubbish is looked for: 0.1 s, were it among all that the libraries hold too.
     gc.collect()
     gc.freeze()
+    atexit.register(gc.unfreeze)  # Libraries complain at the end of what is not given back.
     gc.set_threshold(_RUBBISH_AFTER, 20, 20)
 
 
