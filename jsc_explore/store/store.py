@@ -293,8 +293,8 @@ class Store:
         )
         try:
             for _ in range(_TRIES):
-                found = self.query(find, [list(run_ids)])
-                if not found.num_rows:
+                found = self.query(find, [list(run_ids)]) if run_ids else None
+                if found is None or not found.num_rows:
                     return pa.table({name: pa.array([], _TYPES[name]) for name in ("run_id", *columns, *scalars)})
                 places: dict[str, list[int]] = {}
                 for file, place in zip(found["file"].to_pylist(), found["place"].to_pylist(), strict=True):

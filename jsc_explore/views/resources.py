@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from streamlit import runtime
+
 from jsc_explore import paths
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.access import Access
@@ -87,11 +89,14 @@ def pace(every_s: float, session: str, at_full_pace: int = AT_FULL_PACE) -> floa
     """
     now = time.monotonic()
     _SEEN[session] = now
-    present = sum(now - seen < _PRESENT_S for seen in list(_SEEN.values()))
-    if len(_SEEN) > 2 * present + 100:
-        for gone in [name for name, seen in list(_SEEN.items()) if now - seen >= _PRESENT_S]:
-            _SEEN.pop(gone, None)
-    return every_s * max(1.0, present / at_full_pace)
+    for gone in [name for name, seen in list(_SEEN.items()) if now - seen >= _PRESENT_S or not _is_connected(name)]:
+        _SEEN.pop(gone, None)
+    return every_s * max(1.0, len(_SEEN) / at_full_pace)
+
+
+def _is_connected(session: str) -> bool:
+    # Who has loaded the page anew has left a session behind.
+    return not runtime.exists() or runtime.get_instance().is_active_session(session)
 
 
 def saved_views() -> SavedViews:
