@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from playwright.sync_api import Browser, Page, WebSocket, sync_playwright
 
-from bench.frame import Report
+from bench.frame import Bound, Report
 from bench.store import POINTS, SEEDS, nested_table
 from jsc_explore import data, paths
 from jsc_explore.config import DEFAULTS, FIELDS, RECIPE_VERSION, RunConfig
@@ -37,6 +37,18 @@ GRID = ".st-key-grid svg.marks"
 POINTS_PER_S = 10
 # The last varies fastest: the grid that opens is full also with few runs.
 _VARIED = ("precision", "optimizer", "scheduler", "model", "max_epochs", "final_relu", "learning_rate", "batch_size")
+
+
+# At least (True) or at most.
+_BOUNDS = {
+    "first_paint_s": (1.5, False),
+    "view_mb": (1.0, False),
+    "cached_cell_s": (0.3, False),
+    "live_updates_per_s": (5.0, True),
+    "live_server_ms": (30.0, False),
+    "slice_1k_s": (0.5, False),
+    "slice_100k_s": (1.0, False),
+}
 
 
 def run(quick: bool) -> Report:
@@ -58,7 +70,8 @@ def run(quick: bool) -> Report:
                 figures[key] = statistics.median(values)
                 rows.append({"figure": key, "low": min(values), "high": max(values), "n": len(values)})
         browser.close()
-    return Report("app", figures, rows)
+    bounds = {key: Bound(limit, at_least) for key, (limit, at_least) in _BOUNDS.items() if key in figures}
+    return Report("app", figures, rows, bounds)
 
 
 def _shipped(browser: Browser, address: str, server: psutil.Process, home: Path, times: int) -> dict[str, list[float]]:

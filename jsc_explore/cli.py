@@ -24,6 +24,7 @@ from jsc_explore.jobs.pack import pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE
 from jsc_explore.record import RunRecord
 from jsc_explore.store import Store
+from jsc_explore.store.imported import Imported
 
 POLL_S = 0.1
 # An engine that ends although there is work is started again, but not for ever.
@@ -109,6 +110,9 @@ def list_runs(options: argparse.Namespace) -> int:
     store = _open(options)
     filters = {name: [value] for name, value in _given(options).items()}
     rows = store.runs(filters).to_pylist()
+    # They are no runs of the store, but whoever brought them in looks for them here.
+    if others := len(Imported(options.store).all()):
+        print(f"jsc-explore: imported besides: {others}, listed by `jsc-explore import`", file=sys.stderr)
     if options.json:
         for row in rows:
             print(json.dumps(row))

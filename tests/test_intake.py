@@ -410,6 +410,11 @@ def test_the_command_imports_lists_and_removes(tmp_path, capsys):
     code, out, _ = command(capsys, *store)
     assert code == 0
     assert out.splitlines()[1] == "version_1  8 points, val 60.0%, test 68.8%  batch_size=50 learning_rate=1e-2"
+    with pytest.raises(SystemExit):
+        cli.main(["list", "--json", *map(str, store)])
+    listed = capsys.readouterr()
+    assert "imported besides: 2" in listed.err
+    assert "version_" not in listed.out
     assert command(capsys, "--remove", "version_1", *store)[:2] == (0, "version_1 removed\n")
     assert len(command(capsys, *store)[1].splitlines()) == 1
 

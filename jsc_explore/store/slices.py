@@ -219,17 +219,32 @@ def curve_points(
     )
     first = table.slice(0, 1).to_pylist()
     stride, total = (first[0]["stride"], first[0]["total"] * len(quantities)) if first else (1, 0)
-    means = store.query(
-        """
-        SELECT config_id, avg(x) AS x, quantity, avg(value) AS mean, stddev_samp(value) AS sd, min(value) AS low,
-               max(value) AS high, count(value) AS n
-        FROM live GROUP BY config_id, quantity, step ORDER BY config_id, quantity, step
-        """,
-        [],
-        table,
-    )
+    means = _means(table)
     seeds = table.drop_columns(["step", "total", "stride"])
     return Points(seeds if each_seed else seeds.slice(0, 0), means, stride, total)
+
+
+def _means(points: pa.Table) -> pa.Table:
+    """Return the mean over seeds, with its spread, of each config, quantity and step."""
+    keys = ["config_id", "quantity", "step"]
+    spread = pc.VarianceOptions(ddof=1)
+    # Arrow's own, in a fifth of the time of a query: while a curve grows this is done several times a second.
+    found = points.group_by(keys, use_threads=False).aggregate(
+        [("x", "mean"), ("value", "stddev", spread), *(("value", name) for name in ("mean", "min", "max", "count"))]
+    )
+    found = found.sort_by([(key, "ascending") for key in keys])
+    return pa.table(
+        {
+            "config_id": found["config_id"],
+            "x": found["x_mean"],
+            "quantity": found["quantity"],
+            "mean": found["value_mean"],
+            "sd": found["value_stddev"],
+            "low": found["value_min"],
+            "high": found["value_max"],
+            "n": found["value_count"],
+        }
+    )
 
 
 def _kept_points(
