@@ -191,7 +191,7 @@ def test_a_cluster_that_shares_nothing_loses_nothing(room):
     eventually(lambda: room.ended(ids))
 
     assert room.store.refresh()
-    assert [part.rows for part in room.store.catalog.parts()] == [1] * 4, "each was stored once"
+    assert sum(part.rows for part in room.store.catalog.parts()) == 4, "each was stored once"
     for run in (*long, *short):
         record = room.store.record(run.run_id(data.digest(SAMPLE)), weights=True)
         assert result_of(record.outcome) | {"stack_size": 1} == result_of(train_undisturbed(run, room.cache))
@@ -298,7 +298,7 @@ def test_three_hosts_and_a_cut_wire(room, hosts):
     room.brake(on=False)
     eventually(lambda: room.ended(ids))
     assert room.store.refresh()
-    assert [part.rows for part in room.store.catalog.parts()] == [1, 1]
+    assert sum(part.rows for part in room.store.catalog.parts()) == 2
     for run in runs:
         record = room.store.record(run.run_id(data.digest(SAMPLE)), weights=True)
         assert result_of(record.outcome) | {"stack_size": 1} == result_of(train_undisturbed(run, room.cache))

@@ -115,7 +115,7 @@ def test_a_worker_killed_in_the_middle_costs_time_and_nothing_else(served):
     record = served.record(run_id)
     assert record.outcome.epochs_run == 20
     assert [point["epoch"] for point in record.outcome.points][-20:] == [float(epoch) for epoch in range(1, 21)]
-    assert [part.rows for part in served.store.catalog.parts()] == [1] * served.store.runs().num_rows
+    assert sum(part.rows for part in served.store.catalog.parts()) == served.store.runs().num_rows
 
 
 def test_a_worker_killed_while_it_starts_is_started_again(tmp_path, jets_cache):

@@ -297,19 +297,28 @@ class Engine:
         if self._message and not force and time.monotonic() - self._saved < RETRY_S:
             return
         self._saved = time.monotonic()
-        for run_id, record in list(self._unsaved.items()):
+        # Together: a part, its way to the disk and a new version of the store for each would take longer than training.
+        todo = [dict(self._unsaved)] if self._unsaved else []
+        while todo:
+            records = todo.pop()
             try:
-                self.store.add(record)
+                self.store.add_all(list(records.values()))
             except StoreError as error:
                 self._message = f"{error}; {len(self._unsaved)} finished runs wait in memory"
                 log.error("%s", self._message)
                 return
-            except Exception:  # Not the disk but the record: it would never be written, and the others wait behind it.
+            except Exception:  # Not the disk but a record: it would never be written, and the others wait behind it.
+                if len(records) > 1:
+                    todo += [{run_id: record} for run_id, record in records.items()]
+                    continue
+                (run_id,) = records
                 self._fail(run_id, traceback.format_exc())
-            else:
+                del self._unsaved[run_id]
+                continue
+            for run_id, record in records.items():
                 self.queue.finish(run_id, record.outcome.status)
                 self._forget(run_id)
-            del self._unsaved[run_id]
+                del self._unsaved[run_id]
         self._message = ""
 
     # ---- what goes out

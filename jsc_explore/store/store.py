@@ -142,7 +142,11 @@ class Store:
 
     def add(self, record: RunRecord) -> None:
         """Store a finished run durably; a run that is there already is left as it is. StoreError: nothing changed."""
-        self.add_table(to_table(record))
+        self.add_all([record])
+
+    def add_all(self, records: Sequence[RunRecord]) -> None:
+        """Store finished runs as ``add`` does, in one part: all of them or, with a StoreError, none."""
+        self.add_table(pa.concat_tables([to_table(record) for record in records]))
 
     def add_table(self, table: pa.Table) -> int:
         """Store the rows of a table with the columns of a part, durably and all at once; return how many were new.
