@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
+from test_store import record_of
 
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs import Job, Queue
 from jsc_explore.jobs.supervise import Supervisor
 from jsc_explore.seen.files import command
+from jsc_explore.store import Store
 from jsc_explore.store.slices import Between
 from jsc_explore.views import live, panels, resources, saved, url
+from jsc_explore.views.reading import KeptReader
 from jsc_explore.views.slicing import Slice
 
 ROOT = Path(__file__).parent.parent
@@ -260,6 +263,19 @@ def test_a_qr_code_is_a_picture_of_its_address_alone():
     code = saved.qr_code("http://localhost:8501/?x=model")
     assert code.startswith(b"\x89PNG")
     assert code == saved.qr_code("http://localhost:8501/?x=model") != saved.qr_code("http://localhost:8501/?y=model")
+
+
+def test_curves_are_read_once_but_not_kept_while_one_of_their_runs_is_gone(tmp_path, monkeypatch):
+    runs = [record_of(RunConfig(seed=seed)) for seed in (0, 1)]
+    question = (tuple(run.run_id for run in runs), "epoch", ("val_acc",), None, 1000, True)
+    with closing(Store(tmp_path / "store")) as store:
+        monkeypatch.setattr(resources, "store", lambda: store)
+        store.add(runs[0])
+        assert set(KeptReader().curves(*question).seeds["seed"].to_pylist()) == {0}
+        store.add(runs[1])
+        both = KeptReader().curves(*question)
+        assert set(both.seeds["seed"].to_pylist()) == {0, 1}
+        assert KeptReader().curves(*question) is both
 
 
 @pytest.mark.parametrize(

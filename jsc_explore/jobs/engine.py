@@ -13,25 +13,24 @@ import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from jsc_explore import data
-from jsc_explore.config import RECIPE_VERSION, RunConfig
 from jsc_explore.errors import JscError, StoreError
 from jsc_explore.jobs import calibrate
 from jsc_explore.jobs.ahead import first_wanted
 from jsc_explore.jobs.checkpoints import Checkpoints
 from jsc_explore.jobs.cluster import Cluster
+from jsc_explore.jobs.finished import Finished
 from jsc_explore.jobs.gpu import gpu_bytes
 from jsc_explore.jobs.losses import MAX_LOST, Losses
 from jsc_explore.jobs.pack import StackPlan, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Job, Queue
 from jsc_explore.jobs.reserve import Reserve
-from jsc_explore.record import Outcome, Point, RunRecord
+from jsc_explore.record import Point
 from jsc_explore.store import Store
 
 log = logging.getLogger("jsc_explore.engine")
@@ -74,7 +73,7 @@ class Engine:
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
         self._events: queues.SimpleQueue[dict[str, Any]] = queues.SimpleQueue()
         self._stacks: dict[str, _Stack] = {}
-        self._unsaved: dict[str, RunRecord] = {}
+        self._unsaved = Finished()
         self._points: list[tuple[str, Point]] = []
         self._progress: dict[str, tuple[int, int]] = {}
         # For runs whose worker was lost: the furthest step at that time, and how often it got no further.
@@ -252,7 +251,7 @@ class Engine:
         if job is None:
             return
         try:
-            self._unsaved[run_id] = _record(job, Outcome(**values))
+            self._unsaved.take(job, values)
         except (JscError, TypeError):  # The data have gone, or a worker of another version answered.
             self._fail(run_id, traceback.format_exc())
         del stack.jobs[run_id]
@@ -297,28 +296,14 @@ class Engine:
         if self._message and not force and time.monotonic() - self._saved < RETRY_S:
             return
         self._saved = time.monotonic()
-        # Together: a part, its way to the disk and a new version of the store for each would take longer than training.
-        todo = [dict(self._unsaved)] if self._unsaved else []
-        while todo:
-            records = todo.pop()
-            try:
-                self.store.add_all(list(records.values()))
-            except StoreError as error:
-                self._message = f"{error}; {len(self._unsaved)} finished runs wait in memory"
-                log.error("%s", self._message)
-                return
-            except Exception:  # Not the disk but a record: it would never be written, and the others wait behind it.
-                if len(records) > 1:
-                    todo += [{run_id: record} for run_id, record in records.items()]
-                    continue
-                (run_id,) = records
-                self._fail(run_id, traceback.format_exc())
-                del self._unsaved[run_id]
-                continue
-            for run_id, record in records.items():
-                self.queue.finish(run_id, record.outcome.status)
+        try:
+            for run_id, status, error in self._unsaved.store(self.store):
+                self.queue.finish(run_id, status, error)
                 self._forget(run_id)
-                del self._unsaved[run_id]
+        except StoreError as error:
+            self._message = f"{error}; {len(self._unsaved)} finished runs wait in memory"
+            log.error("%s", self._message)
+            return
         self._message = ""
 
     # ---- what goes out
@@ -387,17 +372,3 @@ def run_engine(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())
     engine.serve(until_idle=until_idle, parent=parent)
-
-
-def _record(job: Job, outcome: Outcome) -> RunRecord:
-    run: RunConfig = job.config
-    return RunRecord(
-        run_id=job.run_id,
-        config_id=job.config_id,
-        data_digest=data.digest(run.dataset),
-        recipe=RECIPE_VERSION,
-        config=run.to_dict(),
-        parameters=run.network.parameters,
-        outcome=outcome,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )

@@ -108,7 +108,7 @@ def points(
         stored = reader.run_ids(view, moving)
         fresh = live.filter(pa.compute.invert(pa.compute.is_in(live["run_id"], pa.array(stored, pa.string()))))
         fresh = fresh.filter(pa.compute.is_in(fresh["config_id"], pa.array(moving)))
-        growing = reader.growing(tuple(stored), x, quantities, span, MAX_ROWS, fresh)
+        growing = reader.curves(tuple(stored), x, quantities, span, MAX_ROWS, True, live=fresh)
         chosen = Points(
             pa.concat_tables([chosen.seeds, growing.seeds]),
             pa.concat_tables([chosen.means, growing.means]),

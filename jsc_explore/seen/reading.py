@@ -17,7 +17,7 @@ from jsc_explore.store.slices import Points, configs, curve_points, grid_cells, 
 
 
 class Reader:
-    """Asks one store; every answer holds for one version of it, those of ``curves`` for ever."""
+    """Asks one store; every answer holds for one version of it, what ``curves`` finds of a run for ever."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -63,21 +63,14 @@ class Reader:
         span: tuple[float, float] | None,
         budget: int,
         each_seed: bool,
+        *,
+        live: pa.Table | None = None,
     ) -> Points:
-        """Return the points of these runs, as ``points`` does; those of a stored run never change."""
-        return curve_points(self.store, runs, x, quantities, budget=budget, span=span, each_seed=each_seed)
+        """Return the points of these runs, with those of ``live``, which are not stored yet.
 
-    def growing(
-        self,
-        runs: tuple[str, ...],
-        x: str,
-        quantities: tuple[str, ...],
-        span: tuple[float, float] | None,
-        budget: int,
-        live: pa.Table,
-    ) -> Points:
-        """Return the points of stored runs with those of ``live``, which are not stored yet."""
-        return curve_points(self.store, runs, x, quantities, budget=budget, span=span, live=live)
+        Those of a stored run never change; one that is no longer in the store is left out.
+        """
+        return curve_points(self.store, runs, x, quantities, budget=budget, span=span, live=live, each_seed=each_seed)
 
     def forecast(self, runs: Sequence[RunConfig], score: str) -> Forecast:
         """Return what is expected of runs, from those of the same data and protocol as the first."""

@@ -10,6 +10,7 @@ import streamlit as st
 
 from jsc_explore.seen.reading import Reader
 from jsc_explore.seen.slice import Slice
+from jsc_explore.store.slices import Points, run_ids
 from jsc_explore.views import resources
 
 
@@ -36,14 +37,22 @@ class KeptReader(Reader):
         """See Reader."""
         return _kept(self.store.version, "run_ids", question)
 
-    def curves(self, runs: tuple[str, ...], *question: Any) -> Any:
-        """See Reader."""
-        return _kept_curves(" ".join(runs), question)
-
-    def growing(self, runs: tuple[str, ...], *question: Any) -> Any:
+    def curves(self, runs: tuple[str, ...], *question: Any, live: pa.Table | None = None) -> Any:
         """See Reader. A whole room looks at what a few points made, until the next ones come."""
-        *rest, live = question
-        return _kept_growing(" ".join(runs), tuple(rest), _digest(live), live)
+        if live is not None:
+            return _kept_growing(" ".join(runs), question, _digest(live), live)
+        try:
+            return _kept_curves(" ".join(runs), question)
+        except _RunsGoneError as gone:
+            return gone.points
+
+
+class _RunsGoneError(Exception):
+    """Some runs left the store before they were read: what is there, not to be kept, for they may come back."""
+
+    def __init__(self, points: Points) -> None:
+        super().__init__(points)
+        self.points = points
 
 
 # Shared by all who ask, not copied for each: nobody changes what he was answered.
@@ -59,13 +68,16 @@ def _kept_seeds(version: int, config_ids: str) -> Any:
 
 @st.cache_resource(show_spinner=False, max_entries=128)
 def _kept_curves(runs: str, question: tuple[Any, ...]) -> Any:
-    return Reader(resources.store()).curves(tuple(runs.split()), *question)
+    reader, wanted = Reader(resources.store()), runs.split()
+    points = reader.curves(tuple(wanted), *question)
+    if len(run_ids(reader.store, {"run_id": wanted})) < len(wanted):
+        raise _RunsGoneError(points)
+    return points
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)
 def _kept_growing(runs: str, question: tuple[Any, ...], digest: str, _live: pa.Table) -> Any:
-    x, quantities, span, budget = question
-    return Reader(resources.store()).growing(tuple(runs.split()), x, quantities, span, budget, _live)
+    return Reader(resources.store()).curves(tuple(runs.split()), *question, live=_live)
 
 
 def _digest(table: pa.Table) -> str:
