@@ -16,7 +16,7 @@ FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 # torch prescribes the name and says what it does.
 # Methods that a base class documents.
 SAID_ELSEWHERE = {
-    "forward", "said", "ready", "begin_epoch", "take_orders", "advance", "evaluate", "logits", "select",
+    "forward", "said", "ready", "begin_epoch", "draw_orders", "advance", "evaluate", "logits", "select",
 }  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 

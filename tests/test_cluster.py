@@ -37,12 +37,12 @@ WORKER = f"""
 import pathlib, time
 import jsc_explore.training.train as train
 train.CHECKPOINT_EVERY_S = 0.0
-begin = train.StackTraining.on_train_epoch_start
-def braked(self):
-    while self.start_epoch + self.current_epoch == {BRAKED_AT} and pathlib.Path("../brake").exists():
+begin = train.StackTraining.begin_epoch
+def braked(self, epoch):
+    while epoch == {BRAKED_AT} and pathlib.Path("../brake").exists():
         time.sleep(0.02)
-    begin(self)
-train.StackTraining.on_train_epoch_start = braked
+    begin(self, epoch)
+train.StackTraining.begin_epoch = braked
 from distributed.cli.dask_worker import main
 main()
 """

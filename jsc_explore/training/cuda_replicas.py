@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,10 @@ from jsc_explore.training.cuda_inner import shown
 from jsc_explore.training.cuda_kernel import evaluate_kernel, train_kernel
 from jsc_explore.training.cuda_layout import SHARED_BYTES, Layout, layout
 from jsc_explore.training.metrics import Scores
-from jsc_explore.training.optimizers import BETA1, BETA2
+from jsc_explore.training.optimizers import bias_corrections
 from jsc_explore.training.plan import Chunk
 from jsc_explore.training.program import program
-from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken
+from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken, batch_order
 
 _KINDS = {"adam": parts.ADAM, "adamw": parts.ADAMW, "sgd": parts.SGD}
 # A block has a thread for each jet of a batch, within these bounds.
@@ -65,9 +65,9 @@ class CudaReplicas(Replicas):
         first = {run.seed: generator for run, generator in zip(self.runs, self.generators, strict=True)}
         self.generators = [first[run.seed] for run in self.runs]
 
-    def take_orders(self, orders: dict[int, Tensor]) -> None:
-        self._seeds = list(orders)
-        self._orders = torch.stack(list(orders.values())).to(self.device)
+    def draw_orders(self, epoch: int, seeds: Sequence[int]) -> None:
+        self._seeds, rows = list(seeds), len(self.data.train_y)
+        self._orders = torch.stack([batch_order(seed, epoch, rows) for seed in seeds]).to(self.device)
 
     def advance(self, chunk: Chunk) -> Taken:
         began, steps = time.perf_counter(), chunk.stop - chunk.start
@@ -131,13 +131,9 @@ class CudaReplicas(Replicas):
     def _rates(self, chunk: Chunk) -> Tensor:
         """Return rates, Adam's corrected rates and its other correction of each step, ``(K, 3, steps)``."""
         rates = self.rates[chunk.start : chunk.stop].T
-        # Bias corrections in float64: 1 - 0.999**t loses four digits in float32 at small t.
-        t = self.optimizer.t.cpu().double().numpy() + np.arange(1, rates.shape[1] + 1)
+        first, second = bias_corrections(self.optimizer.t.cpu().long().numpy() + np.arange(1, rates.shape[1] + 1))
         rates = rates.astype(np.float32)
-        # Powers that no longer change the difference are cut off: their underflow is slow.
-        scales = rates / (1 - BETA1 ** np.minimum(t, 400))
-        corrections = 1 / np.sqrt(1 - BETA2 ** np.minimum(t, 40_000))
-        return torch.from_numpy(np.stack([rates, scales, corrections], 1).astype(np.float32)).to(self.device)
+        return torch.from_numpy(np.stack([rates, rates / first, second], 1).astype(np.float32)).to(self.device)
 
     def _pieces(self, chunk: Chunk) -> Iterator[tuple[int, int, Tensor]]:
         """Cut a chunk so that its factors of dropout, ``(seeds, values)``, fit in memory; draw them as needed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -16,10 +16,10 @@ from jsc_explore.training import program as parts
 from jsc_explore.training.kernel import kernel
 from jsc_explore.training.memory import aligned
 from jsc_explore.training.metrics import Scores
-from jsc_explore.training.optimizers import BETA1, BETA2
+from jsc_explore.training.optimizers import bias_corrections
 from jsc_explore.training.plan import CHUNK_SECONDS, Chunk
 from jsc_explore.training.program import EVALUATION_ROWS, program, stride_of
-from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken
+from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken, batch_order
 from jsc_explore.training.simd import WIDTH
 
 _KINDS = {"adam": parts.ADAM, "adamw": parts.ADAMW, "sgd": parts.SGD}
@@ -51,10 +51,14 @@ class KernelReplicas(Replicas):
         products = 3 * self.flat.shape[1] * self.batch_size * self.size
         return max(1, round(CHUNK_SECONDS * _SURE_PRODUCTS_PER_S / products))
 
-    def take_orders(self, orders: dict[int, Tensor]) -> None:
-        # The kernel reads whole vectors of row numbers, also at the end.
-        padding = torch.zeros(WIDTH, dtype=torch.int32)
-        self._orders = {seed: torch.cat([order, padding]).numpy() for seed, order in orders.items()}
+    def draw_orders(self, epoch: int, seeds: Sequence[int]) -> None:
+        rows = len(self.data.train_y)
+        # Into the memory of the epoch before; the kernel reads whole vectors of row numbers, also at the end.
+        self._orders = {
+            seed: self._orders[seed] if seed in self._orders else np.zeros(rows + WIDTH, np.int32) for seed in seeds
+        }
+        for seed, order in self._orders.items():
+            batch_order(seed, epoch, rows, out=torch.from_numpy(order)[:rows])
 
     def advance(self, chunk: Chunk) -> Taken:
         steps = chunk.stop - chunk.start
@@ -94,11 +98,8 @@ class KernelReplicas(Replicas):
         for part, tensor in state.items():
             self._arena[self._where(self._places, part)] = tensor.numpy()
         rates = self.rates[chunk.start : chunk.stop, row].astype(np.float32)
-        # Bias corrections in float64: 1 - 0.999**t loses four digits in float32 at small t.
-        t = float(optimizer.t[row]) + np.arange(1, len(rates) + 1)
-        # Powers that no longer change the difference are cut off: their underflow took as long as half the training.
-        scales = (rates.astype(np.float64) / (1 - BETA1 ** np.minimum(t, 400))).astype(np.float32)
-        corrections = (1 / np.sqrt(1 - BETA2 ** np.minimum(t, 40_000))).astype(np.float32)
+        first, second = bias_corrections(int(optimizer.t[row]) + np.arange(1, len(rates) + 1))
+        scales, corrections = (rates / first).astype(np.float32), second.astype(np.float32)
         for start, stop, factors in self._pieces(row, chunk):
             piece = slice(start - chunk.start, stop - chunk.start)
             self._kernel.train(

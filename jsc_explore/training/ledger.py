@@ -34,7 +34,10 @@ class Ledger:
     ) -> None:
         """Add a chunk of steps: mean loss, jets recognised and jets seen of each."""
         # Strictly one after the other, so that the sum does not depend on where an epoch was cut into chunks.
-        self.loss_sum = float(np.add.accumulate(np.append(self.loss_sum, losses * sizes))[-1])
+        sums = np.empty(len(losses) + 1)
+        sums[0] = self.loss_sum
+        np.multiply(losses, sizes, out=sums[1:])
+        self.loss_sum = float(np.add.accumulate(sums, out=sums)[-1])
         self.hit_sum += float(hits.sum())
         jets = int(sizes.sum())
         self.jets += jets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,17 +27,19 @@ class Chunk:
     ends_epoch: bool
 
 
-class EpochPlan:
-    """The chunks of one epoch as Lightning takes them: an iterable with a length (a list would mean many loaders)."""
+class Plan:
+    """The chunks of a whole training as Lightning takes them: an iterable of a length that nobody knows.
 
-    def __init__(self, epoch: int, steps_per_epoch: int, most: int = FIRST_CHUNK_STEPS) -> None:
-        self.chunks = epoch_chunks(epoch, steps_per_epoch, most)
+    To Lightning it is one epoch: at the end of each it does work that took as long as a tenth of jsc-tiny's steps.
+    ``most`` is asked, when an epoch begins, for the greatest length of its chunks.
+    """
+
+    def __init__(self, epochs: range, steps_per_epoch: int, most: Callable[[], int]) -> None:
+        self.epochs, self.steps_per_epoch, self.most = epochs, steps_per_epoch, most
 
     def __iter__(self) -> Iterator[Chunk]:
-        return iter(self.chunks)
-
-    def __len__(self) -> int:
-        return len(self.chunks)
+        for epoch in self.epochs:
+            yield from epoch_chunks(epoch, self.steps_per_epoch, self.most())
 
 
 def epoch_chunks(epoch: int, steps_per_epoch: int, most: int = FIRST_CHUNK_STEPS) -> list[Chunk]:

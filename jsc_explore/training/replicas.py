@@ -68,10 +68,13 @@ class Taken:
     seconds: list[float]
 
 
-def batch_order(seed: int, epoch: int, rows: int) -> Tensor:
-    """Return the order of the training rows in ``epoch``: a permutation ``(rows,) int32`` of its own for each seed."""
+def batch_order(seed: int, epoch: int, rows: int, out: Tensor | None = None) -> Tensor:
+    """Return the order of the training rows in ``epoch``: a permutation ``(rows,) int32`` of its own for each seed.
+
+    With ``out``, of that shape and type, it is drawn there.
+    """
     generator = torch.Generator().manual_seed(stream_seed("order", seed, epoch))
-    return torch.randperm(rows, generator=generator, dtype=torch.int32)
+    return torch.randperm(rows, generator=generator, dtype=torch.int32, out=out)
 
 
 class Replicas(ABC):
@@ -131,12 +134,11 @@ class Replicas(ABC):
         """Prepare batch order, learning rates and dropout of ``epoch`` (from 0)."""
         self.rates = np.stack([learning_rates(run, epoch, self.steps_per_epoch) for run in self.runs], axis=1)
         self.generators = [torch.Generator().manual_seed(stream_seed("dropout", run.seed, epoch)) for run in self.runs]
-        seeds = sorted({run.seed for run in self.runs})
-        self.take_orders({seed: batch_order(seed, epoch, len(self.data.train_y)) for seed in seeds})
+        self.draw_orders(epoch, sorted({run.seed for run in self.runs}))
 
     @abstractmethod
-    def take_orders(self, orders: dict[int, Tensor]) -> None:
-        """Keep the epoch's batch order ``(rows,) int32`` of each seed in the form the engine needs."""
+    def draw_orders(self, epoch: int, seeds: Sequence[int]) -> None:
+        """Draw the ``batch_order`` of each seed, in the form the engine needs."""
 
     @abstractmethod
     def advance(self, chunk: Chunk) -> Taken:
@@ -161,8 +163,9 @@ class Replicas(ABC):
 
     def batch_sizes(self, chunk: Chunk) -> NDArray[np.float64]:
         """Return the number of jets in each step's batch."""
-        stops = np.minimum(np.arange(chunk.start, chunk.stop + 1) * self.batch_size, len(self.data.train_y))
-        return np.diff(stops).astype(np.float64)
+        sizes = np.full(chunk.stop - chunk.start, float(self.batch_size))
+        sizes[-1] = min(self.batch_size, len(self.data.train_y) - (chunk.stop - 1) * self.batch_size)
+        return sizes
 
     def state_dict(self, flat: Tensor, running: Tensor) -> dict[str, Tensor]:
         """Return one replica's weights ``(P,)`` and statistics ``(R,)`` under the module's own names, on the CPU."""

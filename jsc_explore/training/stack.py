@@ -21,7 +21,7 @@ from jsc_explore.training.choice import compiled_from
 from jsc_explore.training.compiled import Build, CompileError, Program, Spec
 from jsc_explore.training.metrics import Scores, confusion_counts
 from jsc_explore.training.plan import Chunk
-from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken
+from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken, batch_order
 from jsc_explore.training.step import Batch, Settings, State, Step
 
 # Rows evaluated at once over all replicas. Linear nets do not care; a convolution's activations must stay in the cache,
@@ -75,9 +75,8 @@ class Stack(Replicas):
         begins = [self._compiled_from(run) for run in self.runs] if self._program else []
         self.compiled_rows = [row for row, begin in enumerate(begins) if begin is not None and epoch >= begin]
 
-    def take_orders(self, orders: dict[int, Tensor]) -> None:
-        seeds = list(orders)
-        self.order = torch.stack(list(orders.values())).to(self.device)
+    def draw_orders(self, epoch: int, seeds: Sequence[int]) -> None:
+        self.order = torch.stack([batch_order(seed, epoch, len(self.data.train_y)) for seed in seeds]).to(self.device)
         self.order_of = torch.tensor([seeds.index(run.seed) for run in self.runs], device=self.device)
         self.device_rates = torch.from_numpy(self.rates).float().to(self.device).unsqueeze(2)
 

@@ -34,7 +34,7 @@ from jsc_explore.training.kernel_replicas import KernelReplicas
 from jsc_explore.training.ledger import Ledger
 from jsc_explore.training.metrics import Scores, roc_summary
 from jsc_explore.training.observer import Observer
-from jsc_explore.training.plan import CHUNK_SECONDS, Chunk, EpochPlan
+from jsc_explore.training.plan import CHUNK_SECONDS, Chunk, Plan
 from jsc_explore.training.replicas import DeviceSplit, Replicas, Taken
 from jsc_explore.training.stack import Stack
 
@@ -71,8 +71,7 @@ def train_stack(
         trainer = Trainer(
             accelerator=where.type,
             devices=1,
-            max_epochs=max(run.max_epochs for run in runs.values()) - module.start_epoch,
-            reload_dataloaders_every_n_epochs=1,
+            max_epochs=1,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -106,9 +105,10 @@ class StackTraining(LightningModule):
         self._earlier_s = self.ledgers[0].wall_time_s
         self._saved, self._patience_s = time.perf_counter(), FIRST_CHECKPOINT_S
 
-    def train_dataloader(self) -> EpochPlan:
-        """Return the chunks of the coming epoch."""
-        return EpochPlan(self.start_epoch + self.current_epoch, self.stack.steps_per_epoch, self.most_steps)
+    def train_dataloader(self) -> Plan:
+        """Return the chunks of all epochs."""
+        epochs = range(self.start_epoch, max(run.max_epochs for run in self.stack.runs))
+        return Plan(epochs, self.stack.steps_per_epoch, lambda: self.most_steps)
 
     def transfer_batch_to_device(self, batch: Chunk, _device: torch.device, _index: int) -> Chunk:
         """Leave the chunk as it is: it holds step numbers, the data lie on the device already."""
@@ -117,9 +117,8 @@ class StackTraining(LightningModule):
     def configure_optimizers(self) -> None:
         """The stack holds its own optimizer state."""
 
-    def on_train_epoch_start(self) -> None:
+    def begin_epoch(self, epoch: int) -> None:
         """Prepare the epoch's batch order and rates; the very first one begins with a point before any step."""
-        epoch = self.start_epoch + self.current_epoch
         if epoch == 0:
             self._measure(0, 0.0, with_rate=False)
         while self.keys and not self.stack.ready(epoch):
@@ -131,6 +130,8 @@ class StackTraining(LightningModule):
 
     def training_step(self, chunk: Chunk, _index: int = 0) -> None:
         """Take the chunk's steps, then look: divergence, point, end of epoch, cancellation."""
+        if chunk.start == 0:
+            self.begin_epoch(chunk.epoch)
         if not self.keys:
             self.trainer.should_stop = True
             return
