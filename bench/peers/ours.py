@@ -31,7 +31,7 @@ from jsc_explore.training.train import train_stack
 _EVALUATED = 1000
 # More epochs than any measurement lets pass.
 _EPOCHS = 1000
-_TRIED_STEPS = 100
+_TRIED_STEPS, _TRIED_SHARE = 100, 0.2
 
 
 class Loop(task.Loop):
@@ -46,7 +46,12 @@ class Loop(task.Loop):
     def plan(self, budget_s: float) -> int:
         """Choose how many steps fit into the budget: whole epochs, or the beginning of the first."""
         self._start()
-        tried, epoch = self._ask(_TRIED_STEPS), self.task.steps_per_epoch
+        steps, epoch = _TRIED_STEPS, self.task.steps_per_epoch
+        tried = self._ask(steps)
+        # In the time of a few steps of a small network lie as long looks at the clock: more are tried.
+        while steps < epoch and tried.step_s * steps < _TRIED_SHARE * budget_s:
+            steps = min(8 * steps, epoch)
+            tried = self._ask(steps)
         afford = int(budget_s / tried.step_s)
         self.steps = afford // epoch * epoch if afford >= epoch else max(_TRIED_STEPS, afford)
         return self.steps

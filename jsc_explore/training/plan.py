@@ -28,18 +28,29 @@ class Chunk:
 
 
 class Plan:
-    """The chunks of a whole training as Lightning takes them: an iterable of a length that nobody knows.
+    """The chunks of a whole training as Lightning takes them: in batches, of whose number nobody knows.
 
-    To Lightning it is one epoch: at the end of each it does work that took as long as a tenth of jsc-tiny's steps.
-    ``most`` is asked, when an epoch begins, for the greatest length of its chunks.
+    A batch is one chunk, or several epochs of one chunk each that take no longer together. All are one epoch to
+    Lightning: what it does for each batch and epoch took as long as a tenth of jsc-tiny's steps. ``most`` is asked for
+    the greatest length of a chunk, ``at_once`` for the number of epochs in a batch, as they are known by then.
     """
 
-    def __init__(self, epochs: range, steps_per_epoch: int, most: Callable[[], int]) -> None:
-        self.epochs, self.steps_per_epoch, self.most = epochs, steps_per_epoch, most
+    def __init__(
+        self, epochs: range, steps_per_epoch: int, most: Callable[[], int], at_once: Callable[[], int]
+    ) -> None:
+        self.epochs, self.steps_per_epoch, self.most, self.at_once = epochs, steps_per_epoch, most, at_once
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[list[Chunk]]:
+        batch: list[Chunk] = []
         for epoch in self.epochs:
-            yield from epoch_chunks(epoch, self.steps_per_epoch, self.most())
+            chunks = epoch_chunks(epoch, self.steps_per_epoch, self.most())
+            if batch and (len(chunks) > 1 or len(batch) >= self.at_once()):
+                yield batch
+                batch = []
+            yield from ([chunk] for chunk in chunks[:-1])
+            batch.append(chunks[-1])
+        if batch:
+            yield batch
 
 
 def epoch_chunks(epoch: int, steps_per_epoch: int, most: int = FIRST_CHUNK_STEPS) -> list[Chunk]:

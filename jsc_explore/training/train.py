@@ -81,7 +81,7 @@ def train_stack(
 
 
 class StackTraining(LightningModule):
-    """A stack as a LightningModule: one ``training_step`` is a whole chunk of optimizer steps (manual optimization)."""
+    """A stack as a LightningModule: one ``training_step`` is many optimizer steps (manual optimization)."""
 
     def __init__(
         self,
@@ -96,8 +96,8 @@ class StackTraining(LightningModule):
         self.stack_size = len(runs)
         self.stack = replicas_for(list(runs.values()), data)
         self.best = Best(self.stack.flat.clone(), self.stack.running.clone())
-        self.most_steps = self.stack.first_chunk()
-        self._epoch_s, self._epoch_steps = 0.0, 0
+        self.most_steps, self.epochs_at_once = self.stack.first_chunk(), 1
+        self._epoch_began, self._epoch_s, self._epoch_steps = 0.0, 0.0, 0
         self.ledgers = [Ledger() for _ in runs]
         self.start_epoch = 0
         self._resume()
@@ -108,10 +108,10 @@ class StackTraining(LightningModule):
     def train_dataloader(self) -> Plan:
         """Return the chunks of all epochs."""
         epochs = range(self.start_epoch, max(run.max_epochs for run in self.stack.runs))
-        return Plan(epochs, self.stack.steps_per_epoch, lambda: self.most_steps)
+        return Plan(epochs, self.stack.steps_per_epoch, lambda: self.most_steps, lambda: self.epochs_at_once)
 
-    def transfer_batch_to_device(self, batch: Chunk, _device: torch.device, _index: int) -> Chunk:
-        """Leave the chunk as it is: it holds step numbers, the data lie on the device already."""
+    def transfer_batch_to_device(self, batch: list[Chunk], _device: torch.device, _index: int) -> list[Chunk]:
+        """Leave the chunks as they are: they hold step numbers, the data lie on the device already."""
         return batch
 
     def configure_optimizers(self) -> None:
@@ -124,17 +124,26 @@ class StackTraining(LightningModule):
         while self.keys and not self.stack.ready(epoch):
             time.sleep(_LOOK_S)
             self._drop(sorted(self._rows(self.observer.cancelled())))
-        self._epoch_s, self._epoch_steps = 0.0, 0
+        self._epoch_began, self._epoch_s, self._epoch_steps = time.perf_counter(), 0.0, 0
         if self.keys:
             self.stack.begin_epoch(epoch)
 
-    def training_step(self, chunk: Chunk, _index: int = 0) -> None:
-        """Take the chunk's steps, then look: divergence, point, end of epoch, cancellation."""
-        if chunk.start == 0:
-            self.begin_epoch(chunk.epoch)
+    def training_step(self, batch: list[Chunk], _index: int = 0) -> None:
+        """Take the steps of each chunk while anything trains, then tell how far it is and look for cancellations."""
+        for chunk in batch:
+            if chunk.start == 0:
+                self.begin_epoch(chunk.epoch)
+            if self.keys:
+                self._take(chunk)
+        step = batch[-1].epoch * self.stack.steps_per_epoch + batch[-1].stop
+        totals = [run.max_epochs * self.stack.steps_per_epoch for run in self.stack.runs]
+        self.observer.progress(self.keys, step, totals)
+        self._drop(sorted(self._rows(self.observer.cancelled())))
         if not self.keys:
             self.trainer.should_stop = True
-            return
+
+    def _take(self, chunk: Chunk) -> None:
+        """Take the chunk's steps, then look: divergence, point, end of epoch."""
         began = time.perf_counter()
         taken = self.stack.advance(chunk)
         # Of the whole epoch: its last chunk may hold a few steps alone, which say little of what a step takes.
@@ -150,11 +159,7 @@ class StackTraining(LightningModule):
             self._measure(step, chunk.epoch + chunk.stop / self.stack.steps_per_epoch, rate_row=chunk.stop - 1)
         if self.keys and chunk.ends_epoch:
             self._end_epoch(chunk.epoch + 1)
-        totals = [run.max_epochs * self.stack.steps_per_epoch for run in self.stack.runs]
-        self.observer.progress(self.keys, step, totals)
-        self._drop(sorted(self._rows(self.observer.cancelled())))
-        if not self.keys:
-            self.trainer.should_stop = True
+            self.epochs_at_once = max(1, int(CHUNK_SECONDS / (time.perf_counter() - self._epoch_began)))
 
     def _resume(self) -> None:
         if self.checkpoints is None:
