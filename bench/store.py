@@ -22,9 +22,10 @@ from jsc_explore.store import Store
 from jsc_explore.store.catalog import Catalog, run_rows
 from jsc_explore.store.compaction import ROWS_PER_PART, compact
 from jsc_explore.store.merge import merge
+from jsc_explore.store.points import curve_points
 from jsc_explore.store.publish import publish
 from jsc_explore.store.schema import COLUMNS, CURVE_PREFIX, part_schema
-from jsc_explore.store.slices import curve_points, grid_cells
+from jsc_explore.store.slices import grid_cells
 from jsc_explore.store.verify import verify
 from jsc_explore.store.writing import Written, digest_of
 

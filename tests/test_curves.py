@@ -15,6 +15,7 @@ from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.analysis.smoothing import smooth
 from jsc_explore.charts.curves import (
+    BEHIND,
     EXPECTED,
     MARKS,
     MEANS,
@@ -87,16 +88,18 @@ def tables(look=Look(), means=None, seeds=None):  # noqa: B008
 )
 def test_a_curve_has_mean_band_and_each_seed(band, low, high):
     drawn = tables(Look(band=band))
-    assert set(drawn[MEANS]["config_id"].to_pylist()) == {"a", "b"}
+    assert set(drawn[MEANS]["config_id"].to_pylist()) == {"a"}
+    assert drawn[BEHIND].to_pylist()[0] == {"line": 0, "x": 0.0, "mean": 0.5, "name": "Batch size 32"}
+    assert drawn[BEHIND].num_rows == 3
     first = drawn[MEANS].to_pylist()[0]
     assert (first["low"], first["high"]) == (pytest.approx(low), pytest.approx(high))
-    assert (first["name"], first["group"], first["chosen"]) == ("Batch size 16", "16 (n=4)", True)
+    assert (first["name"], first["group"]) == ("Batch size 16", "16 (n=4)")
     assert drawn[SEEDS]["value"].to_pylist() == [0.2, 0.6]
 
 
 def test_one_seed_has_no_interval():
-    rows = [row for row in tables()[MEANS].to_pylist() if row["config_id"] == "b"]
-    assert all(row["low"] == row["mean"] == row["high"] for row in rows)
+    rows = tables(means=means_table({"a": 1}))[MEANS].to_pylist()
+    assert [(row["low"], row["mean"], row["high"]) for row in rows] == [(0.5, 0.5, 0.5)] * 3
 
 
 def test_a_seed_with_a_dead_class_is_marked_where_its_curve_ends():
@@ -108,7 +111,7 @@ def test_a_seed_with_a_dead_class_is_marked_where_its_curve_ends():
 
 def test_a_logarithmic_axis_leaves_out_what_is_not_above_zero_and_counts_it():
     drawn = tables(Look(log_x=True))
-    assert drawn[MEANS]["x"].to_pylist() == [1.0, 2.0] * 2
+    assert drawn[MEANS]["x"].to_pylist() == drawn[BEHIND]["x"].to_pylist() == [1.0, 2.0]
     look = Look(shown="val_loss", log_y=True)
     seeds = seeds_table("a", (0.0, -1.0, 2.0), quantity="val_loss")
     assert share_below_zero(seeds, look) == 2
@@ -125,7 +128,8 @@ def test_training_and_validation_together_are_told_apart_by_their_dash():
 
 def test_smoothing_keeps_the_raw_mean_and_never_reaches_into_another_curve():
     means = pa.concat_tables([means_table({"a": 2}, mean=0.2), means_table({"b": 2}, mean=0.8)])
-    drawn = tables(Look(smoothing=0.9), means)[MEANS]
+    both = {"a": LINES["a"], "b": Line("Batch size 32", "32 (n=2)")}
+    drawn = curve_tables(means, seeds_table("a"), both, Look(smoothing=0.9))[MEANS]
     assert drawn["mean"].to_pylist() == [0.2] * 3 + [0.8] * 3
     assert drawn["smooth"].to_pylist() == pytest.approx([0.2] * 3 + [0.8] * 3)
 
@@ -177,7 +181,7 @@ def test_colours_titles_and_ranges_of_one_spec_never_enter_another():
         tables(Look()), ["16"], [], Look(shown="val_loss", y_range=(0.5, 2.0), titles=("Batch size", ""))
     )
     second = curve_figure(tables(Look()), ["a", "b"], [], Look(shown="val_loss", y_range=(1.0, 3.0)))
-    colours = [figure.spec["layer"][1]["encoding"]["color"] for figure in (first, second)]
+    colours = [figure.spec["layer"][2]["encoding"]["color"] for figure in (first, second)]
     assert [colour["scale"]["domain"] for colour in colours] == [["16"], ["a", "b"]]
     assert [colour["legend"]["title"] for colour in colours] == ["Batch size", None]
     ranges = [figure.spec["layer"][0]["encoding"]["y"]["scale"]["domain"] for figure in (first, second)]

@@ -8,12 +8,12 @@ from test_store import record_of
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.store import Store
+from jsc_explore.store.points import curve_points
 from jsc_explore.store.saved import SavedViews
 from jsc_explore.store.slices import (
     Between,
     configs,
     count_choices,
-    curve_points,
     grid_cells,
     run_ids,
     seeds_of,

@@ -294,17 +294,3 @@ def test_rows_hold_every_field_and_every_quantity():
 def test_the_store_imports_neither_torch_nor_streamlit():
     code = "import sys, jsc_explore.store; assert not {'torch', 'streamlit', 'sklearn', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_live_points_join_the_mean_of_the_stored_seeds(store):
-    stored, growing = record_of(RunConfig(seed=0)), record_of(RunConfig(seed=1))
-    store.add(stored)
-    rows = [
-        {"run_id": growing.run_id, "config_id": growing.config_id, "seed": 1, "dead": False, **point}
-        for point in growing.outcome.points[:2]
-    ]
-    table = store.mean_curves([stored.run_id], "val_acc", pa.Table.from_pylist(rows)).to_pylist()
-    assert [row["n"] for row in table] == [2, 2, 1, 1]
-    assert table[1]["mean"] == pytest.approx(1.05)
-    alone = store.mean_curves([], "val_acc", pa.Table.from_pylist(rows)).to_pylist()
-    assert [row["n"] for row in alone] == [1, 1]

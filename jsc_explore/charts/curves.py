@@ -33,7 +33,7 @@ HEIGHT = 420
 # Accuracies are drawn on one range, so that a growing curve does not move the axis under the reader.
 SHARE_RANGE = (0.0, 0.8)
 ZOOM, LEGEND = "zoom", "groups"
-MEANS, SEEDS, MARKS, EXPECTED = "means", "seeds", "marks", "expected"
+MEANS, BEHIND, SEEDS, MARKS, EXPECTED = "means", "behind", "seeds", "marks", "expected"
 _DASHES = ([1, 0], [7, 4], [2, 2], [10, 3, 2, 3], [4, 4], [12, 4])
 _ANY_RANGE = (0.25, 0.75)
 _PARTS = {"val": "validation", "train": "training"}
@@ -79,24 +79,26 @@ def quantities_of(shown: str) -> tuple[str, ...]:
 
 
 def curve_tables(means: pa.Table, seeds: pa.Table, lines: Mapping[str, Line], look: Look) -> dict[str, pa.Table]:
-    """Return the tables that ``curve_figure`` draws, from ``store.slices.curve_points``.
+    """Return the tables that ``curve_figure`` draws, from ``store.points.curve_points``.
 
-    ``means`` has a row a point of a config: mean, smoothed mean, ends of the band; ``seeds`` a row a point of every
-    seed of the chosen configs; ``marks`` the last point of each seed with a dead class. On a logarithmic axis what is
-    not above zero is left out.
+    ``means`` has a row a point of a chosen config: mean, smoothed mean, ends of the band; ``behind`` one of the others:
+    the mean alone; ``seeds`` a row a point of every seed of the chosen configs; ``marks`` the last point of each seed
+    with a dead class. On a logarithmic axis what is not above zero is left out.
     """
-    named_means = _with_lines(means, lines, look)
+    chosen = {config_id: line for config_id, line in lines.items() if line.chosen}
+    named_means = _with_lines(means, chosen, look)
     low, high = _band(named_means, look)
     smoothed = _smoothed(named_means, look.smoothing)
-    table = named_means.select(["config_id", "x", "mean", "n", "name", "group", "dash", "chosen"])
+    table = named_means.select(["config_id", "x", "mean", "n", "name", "group", "dash"])
     for name, values in (("smooth", smoothed), ("low", low), ("high", high)):
         table = table.append_column(name, pa.array(values, pa.float64()))
-    each = _with_lines(seeds, lines, look)
-    each = each.filter(each["chosen"])
+    others = {config_id: line for config_id, line in lines.items() if not line.chosen}
+    behind = _with_lines(means, others, look).select(["line", "x", "mean", "name"])
+    each = _with_lines(seeds, chosen, look)
     # Many marks at the end of their lines hide each other's letters: there the tooltip names the classes.
     marks = dead_marks(each, brief=len({line.group for line in lines.values() if line.chosen}) > 3)
     each = each.select(["run_id", "seed", "x", "value", "group", "dash"]) if look.each else each.slice(0, 0)
-    return {MEANS: table, SEEDS: each, MARKS: marks}
+    return {MEANS: table, BEHIND: behind, SEEDS: each, MARKS: marks}
 
 
 def expected_table(
@@ -132,8 +134,7 @@ def value_range(tables: Sequence[Mapping[str, pa.Table]], look: Look) -> tuple[f
     """Return one range for the y axis of several panels; None where its kind fixes it or nothing is there."""
     if is_share(look.shown) and not look.log_y:
         return None
-    chosen = [table[MEANS].filter(table[MEANS]["chosen"]) for table in tables]
-    columns = [part[name] for part in chosen for name in ("low", "high", "mean")]
+    columns = [table[MEANS][name] for table in tables for name in ("low", "high", "mean")]
     columns += [table[SEEDS]["value"] for table in tables if table[SEEDS].num_rows]
     values = np.concatenate([np.asarray(column.to_numpy(), float) for column in columns] or [np.empty(0)])
     values = values[np.isfinite(values) & (values > 0 if look.log_y else True)]
@@ -154,7 +155,7 @@ def curve_figure(
 
 
 def _with_lines(points: pa.Table, lines: Mapping[str, Line], look: Look) -> pa.Table:
-    """Keep the points of these configs that the axes can show; add name, group, dash and whether it is chosen."""
+    """Keep the points of these configs that the axes can show; add the line's number, name, group and dash."""
     ids = pa.array(list(lines), pa.string())
     place = pc.index_in(points["config_id"], value_set=ids)
     keep = pc.is_valid(place)
@@ -164,9 +165,9 @@ def _with_lines(points: pa.Table, lines: Mapping[str, Line], look: Look) -> pa.T
         if log:
             keep = pc.and_(keep, pc.greater(points[name], 0))
     points, place = points.filter(keep), place.filter(keep)
-    known = list(lines.values())
-    for column, kind in (("name", pa.string()), ("group", pa.string()), ("dash", pa.string()), ("chosen", pa.bool_())):
-        values = pa.array([getattr(line, column) for line in known], kind)
+    points = points.append_column("line", place)
+    for column in ("name", "group", "dash"):
+        values = pa.array([getattr(line, column) for line in lines.values()], pa.string())
         points = points.append_column(column, values.take(place))
     if look.shown in TOGETHER:
         parts = pc.if_else(pc.starts_with(points["quantity"], "val"), _PARTS["val"], _PARTS["train"])
@@ -250,12 +251,12 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Lo
     def seen(opacity: float) -> Any:
         return alt.condition(picked, alt.value(opacity), alt.value(0.0))
 
-    chosen = named(MEANS).transform_filter("datum.chosen")
-    behind = (
-        named(MEANS).transform_filter("!datum.chosen")
-        .mark_line(color=FAINT[look.ground], strokeWidth=look.size, opacity=0.8, clip=True)
-        .encode(x=x, y=y, detail=["config_id:N", "dash:N"])
-    )  # fmt: skip
+    chosen, others = named(MEANS), named(BEHIND).encode(x=x, y=y, detail="line:N")
+    behind = others.mark_line(color=FAINT[look.ground], strokeWidth=look.size, opacity=0.8, clip=True)
+    # A line of one pixel is hard to hit. Points as of the chosen ones were half of the time that a chart took.
+    named_behind = others.mark_line(strokeWidth=8 * look.size, opacity=0, clip=True).encode(
+        tooltip=alt.Tooltip("name:N", title=" ")
+    )
     # Many bands over each other would be mud.
     band = chosen.mark_area(clip=True).encode(
         x=x,
@@ -284,6 +285,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Lo
     )
     layers = [
         behind,
+        named_behind,
         *(_predicted(x, y, colour, seen, look) if look.expected else []),
         band,
         each,

@@ -33,7 +33,7 @@ from jsc_explore.seen.imported import drawn_of, last_epoch, reach, readings
 from jsc_explore.seen.reading import Reader
 from jsc_explore.seen.slice import Slice
 from jsc_explore.seen.words import CELLS, NONE
-from jsc_explore.store.slices import Points
+from jsc_explore.store.points import Points
 
 # From here on a linear axis hides the first epoch, in which most of the learning happens.
 LOG_FROM_EPOCHS = 20

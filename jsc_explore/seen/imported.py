@@ -14,7 +14,7 @@ from jsc_explore.charts.curves import SHARE_RANGE, Look
 from jsc_explore.charts.style import TOGETHER, is_share
 from jsc_explore.config import format_value
 from jsc_explore.intake.run import ImportedRun
-from jsc_explore.store.slices import LR_SUM
+from jsc_explore.store.points import LR_SUM
 
 # More dashed lines than these cannot be told apart.
 MAX_DRAWN = 6

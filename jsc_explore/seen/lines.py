@@ -16,7 +16,8 @@ from jsc_explore.record import POINT_FIELDS
 from jsc_explore.seen.reading import Reader
 from jsc_explore.seen.slice import Slice
 from jsc_explore.seen.words import NONE
-from jsc_explore.store.slices import Points, configs
+from jsc_explore.store.points import Points
+from jsc_explore.store.slices import configs
 
 # More lines than these are a carpet; what is left out is said.
 MAX_LINES, MAX_CONTEXT = 16, 60

@@ -13,7 +13,8 @@ from jsc_explore.config import RunConfig
 from jsc_explore.seen.slice import Slice
 from jsc_explore.store import Store
 from jsc_explore.store.cells import cell_table
-from jsc_explore.store.slices import Points, configs, curve_points, grid_cells, run_ids, seeds_of
+from jsc_explore.store.points import Points, curve_points
+from jsc_explore.store.slices import configs, grid_cells, run_ids, seeds_of
 
 
 class Reader:

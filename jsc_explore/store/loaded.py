@@ -86,16 +86,13 @@ class Loaded:
         ).fetchone()
         return int(done[0]) if done else 0
 
-    def query(
-        self, text: str, values: Sequence[Any], live: pa.Table | None = None, read: pa.Table | None = None
-    ) -> pa.Table:
-        """Ask the table ``runs``; ``live`` and ``read`` are tables that the text may name."""
+    def query(self, text: str, values: Sequence[Any], read: pa.Table | None = None) -> pa.Table:
+        """Ask the table ``runs``; ``read`` is a table that the text may name."""
         # A cursor is a connection of its own to the same database: threads do not wait for each other.
         cursor = self._db.cursor()
         try:
-            for name, table in (("live", live), ("read", read)):
-                if table is not None:
-                    cursor.register(name, table)
+            if read is not None:
+                cursor.register("read", read)
             with limited(cursor):
                 return cursor.sql(text, params=list(values)).to_arrow_table()
         finally:

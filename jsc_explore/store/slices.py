@@ -12,16 +12,11 @@ import pyarrow.compute as pc
 
 from jsc_explore.config import FIELDS, check_field
 from jsc_explore.errors import FieldError
-from jsc_explore.record import POINT_FIELDS
-from jsc_explore.store.schema import CURVE_PREFIX, SCALARS
+from jsc_explore.store.schema import SCALARS
 from jsc_explore.store.where import read_filter
 
 if TYPE_CHECKING:
     from jsc_explore.store.store import Store
-
-# What a curve may be drawn along; the last is made from the others.
-LR_SUM = "lr_sum"
-PROGRESS_FIELDS = ("epoch", "step", "samples", "time_s", LR_SUM)
 
 
 @dataclass(frozen=True)
@@ -158,118 +153,3 @@ def timings(store: Store) -> pa.Table:
         "WHERE steps > 0 AND wall_time_s > 0 AND epochs_run > 0 AND train_rows > 0 GROUP BY ALL ORDER BY ALL",
         [str(store.directory)],
     )
-
-
-# ---- points
-
-
-@dataclass(frozen=True)
-class Points:
-    """What is drawn of some runs: points of every seed, means over seeds, and how far they were thinned.
-
-    ``seeds`` has ``run_id, config_id, seed, dead`` (names of dead classes), ``x, quantity, value``; ``means`` has
-    ``config_id, x, quantity, mean, sd, low, high, n``. Of every ``stride`` points one is there, of ``total`` rows.
-    """
-
-    seeds: pa.Table
-    means: pa.Table
-    stride: int
-    total: int
-
-
-def curve_points(
-    store: Store,
-    run_ids: Sequence[str],
-    x: str,
-    quantities: Sequence[str],
-    *,
-    budget: int,
-    span: tuple[float, float] | None = None,
-    live: pa.Table | None = None,
-    each_seed: bool = True,
-) -> Points:
-    """Read the curves of runs along ``x``, all quantities in one column.
-
-    When more than ``budget`` rows would come, each run keeps every so many points, always its first and last; ``span``
-    keeps what lies within a range of ``x`` and so brings the others back. ``live`` are points of runs not stored yet:
-    columns ``run_id, config_id, seed, dead_classes`` and the recorded quantities. A mean is over the seeds of one
-    config at one step: other configs never enter it. Raises FieldError for what is not recorded.
-    """
-    for name in (*quantities, *((x,) if x != LR_SUM else ())):
-        if name not in POINT_FIELDS:
-            raise FieldError("quantity", name, "is not recorded", "choose among " + ", ".join(POINT_FIELDS))
-    with_live = live is not None and live.num_rows > 0
-    names = list(dict.fromkeys(["step", "learning_rate", *([x] if x != LR_SUM else []), *quantities]))
-    kept, values = _kept_points(x, names, span, with_live)
-    unfolded = ", ".join(f"{{quantity: '{name}', value: {name}}}" for name in quantities)
-    table = store.over_curves(
-        run_ids,
-        names,
-        f"""
-        {kept}, thinned AS (
-            SELECT *, greatest(1, ceil(total * {len(quantities)} / {int(budget)}))::BIGINT AS stride FROM kept
-        )
-        SELECT run_id, config_id, seed, dead, step, x, point.quantity AS quantity, point.value::DOUBLE AS value,
-               total, stride
-        FROM (SELECT *, unnest([{unfolded}]) AS point FROM thinned WHERE place % stride = 0 OR place = places - 1)
-        WHERE point.value IS NOT NULL ORDER BY config_id, run_id, quantity, step
-        """,
-        live if with_live else None,
-        values,
-    )
-    first = table.slice(0, 1).to_pylist()
-    stride, total = (first[0]["stride"], first[0]["total"] * len(quantities)) if first else (1, 0)
-    means = _means(table)
-    seeds = table.drop_columns(["step", "total", "stride"])
-    return Points(seeds if each_seed else seeds.slice(0, 0), means, stride, total)
-
-
-def _means(points: pa.Table) -> pa.Table:
-    """Return the mean over seeds, with its spread, of each config, quantity and step."""
-    keys = ["config_id", "quantity", "step"]
-    spread = pc.VarianceOptions(ddof=1)
-    # Arrow's own, in a fifth of the time of a query: while a curve grows this is done several times a second.
-    found = points.group_by(keys, use_threads=False).aggregate(
-        [("x", "mean"), ("value", "stddev", spread), *(("value", name) for name in ("mean", "min", "max", "count"))]
-    )
-    found = found.sort_by([(key, "ascending") for key in keys])
-    return pa.table(
-        {
-            "config_id": found["config_id"],
-            "x": found["x_mean"],
-            "quantity": found["quantity"],
-            "mean": found["value_mean"],
-            "sd": found["value_stddev"],
-            "low": found["value_min"],
-            "high": found["value_max"],
-            "n": found["value_count"],
-        }
-    )
-
-
-def _kept_points(
-    x: str, names: Sequence[str], span: tuple[float, float] | None, with_live: bool
-) -> tuple[str, list[Any]]:
-    """Return the CTEs up to ``kept``: one row a point within the span, with its place in its run."""
-    stored = ", ".join(f"unnest({CURVE_PREFIX}{name}) AS {name}" for name in names)
-    head = "run_id, config_id, seed"
-    union = f"UNION ALL SELECT {head}, '' AS dead, {', '.join(names)} FROM live" if with_live else ""
-    along = x
-    # The rate recorded at a point is that of the steps since the point before it.
-    if x == LR_SUM:
-        along = "sum(coalesce(learning_rate, 0) * taken) OVER run"
-    within, values = ("WHERE x BETWEEN ? AND ?", list(span)) if span else ("", [])
-    text = f"""
-        , points AS (
-            SELECT {head}, array_to_string(dead_classes, ' ') AS dead, {stored} FROM source {union}
-        ), steps AS (
-            SELECT *, step - lag(step, 1, 0) OVER (PARTITION BY run_id ORDER BY step) AS taken FROM points
-        ), placed AS (
-            SELECT *, ({along})::DOUBLE AS x FROM steps WINDOW run AS (PARTITION BY run_id ORDER BY step)
-        ), kept AS (
-            SELECT *, row_number() OVER run - 1 AS place, count(*) OVER (PARTITION BY run_id) AS places,
-                   count(*) OVER () AS total
-            FROM placed {within} WINDOW run AS (PARTITION BY run_id ORDER BY step)
-        )
-    """
-    return text, values

@@ -225,37 +225,32 @@ class Store:
         """Return one row a point of the chosen runs: ``run_id``, ``config_id``, ``seed``, ``dead`` and quantities."""
         names = _quantities(quantities)
         columns = ", ".join(f"unnest({CURVE_PREFIX}{name}) AS {name}" for name in names)
-        return self.over_curves(
+        return self._over_curves(
             run_ids,
             names,
             f"SELECT run_id, config_id, seed, len(dead_classes) > 0 AS dead, {columns} FROM source ORDER BY ALL",
         )
 
-    def mean_curves(self, run_ids: Sequence[str], quantity: str, live: pa.Table | None = None) -> pa.Table:
+    def mean_curves(self, run_ids: Sequence[str], quantity: str) -> pa.Table:
         """Return mean and spread of a quantity over the chosen runs of each config, per step.
 
         Columns ``config_id, step, epoch, samples, time_s, mean, sd, low, high, n``; ``sd`` is null for one seed.
-        ``live`` adds points of runs that are not stored yet, as a table with the columns of ``curves``.
         """
         (name,) = _quantities([quantity])
         points = ", ".join(
             f"unnest({CURVE_PREFIX}{column}) AS {alias}"
             for column, alias in (*zip(_AXES, _AXES, strict=True), (name, "value"))
         )
-        growing = ""
-        if live is not None and live.num_rows:
-            growing = f"UNION ALL SELECT config_id, {', '.join(_AXES)}, {name} AS value FROM live"
-        return self.over_curves(
+        return self._over_curves(
             run_ids,
             [*_AXES, name],
             f"""
             SELECT config_id, step, avg(epoch) AS epoch, avg(samples) AS samples, avg(time_s) AS time_s,
                    avg(value) AS mean, stddev_samp(value) AS sd, min(value) AS low, max(value) AS high,
                    count(value) AS n
-            FROM (SELECT config_id, {points} FROM source {growing}) WHERE value IS NOT NULL
+            FROM (SELECT config_id, {points} FROM source) WHERE value IS NOT NULL
             GROUP BY config_id, step ORDER BY config_id, step
             """,
-            live if growing else None,
         )
 
     def roc_curves(self, run_ids: Sequence[str]) -> pa.Table:
@@ -324,28 +319,18 @@ class Store:
             ) from error
         raise StoreError(f"store {self.directory}: a part is missing; run `jsc-explore verify`")
 
-    def query(
-        self, text: str, values: Sequence[Any], live: pa.Table | None = None, *, read: pa.Table | None = None
-    ) -> pa.Table:
-        """Ask the table ``runs``, for use within this room; ``live`` and ``read`` are tables that the text may name."""
-        return self._loaded.query(text, values, live, read)
+    def query(self, text: str, values: Sequence[Any], *, read: pa.Table | None = None) -> pa.Table:
+        """Ask the table ``runs``, for use within this room; ``read`` is a table that the text may name."""
+        return self._loaded.query(text, values, read)
 
-    def over_curves(
-        self,
-        run_ids: Sequence[str],
-        quantities: Sequence[str],
-        select: str,
-        live: pa.Table | None = None,
-        more: Sequence[Any] = (),
-    ) -> pa.Table:
-        """Run a SELECT, for use within this room, over ``source``, and ``live``.
+    def _over_curves(self, run_ids: Sequence[str], quantities: Sequence[str], select: str) -> pa.Table:
+        """Run a SELECT over ``source``, which has a row for each of these runs that is stored.
 
-        ``source`` has a row for each of these runs that is stored: ``run_id, config_id, seed, dead_classes`` and the
-        curves of these quantities. The text may begin with further CTEs, after a comma; ``more`` are its parameters.
+        Its columns are ``run_id, config_id, seed, dead_classes`` and the curves of these quantities.
         """
         names = [CURVE_PREFIX + name for name in dict.fromkeys(quantities)]
         read = self.rows(run_ids, names, scalars=("config_id", "seed", "dead_classes"))
-        return self.query(f"WITH source AS (FROM read) {select}", more, live, read=read)
+        return self.query(f"WITH source AS (FROM read) {select}", [], read=read)
 
 
 def _known(columns: Sequence[str]) -> list[str]:

@@ -10,7 +10,8 @@ import streamlit as st
 
 from jsc_explore.seen.reading import Reader
 from jsc_explore.seen.slice import Slice
-from jsc_explore.store.slices import Points, run_ids
+from jsc_explore.store.points import Points
+from jsc_explore.store.slices import run_ids
 from jsc_explore.views import resources
 
 

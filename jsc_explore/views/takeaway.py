@@ -12,7 +12,7 @@ import pyarrow as pa
 import streamlit as st
 
 from jsc_explore import __version__
-from jsc_explore.charts.curves import MEANS, SEEDS
+from jsc_explore.charts.curves import BEHIND, MEANS, SEEDS
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.files import PICTURES, bundle, picture, table_file
 from jsc_explore.charts.imported import LINES
@@ -117,7 +117,7 @@ def contents(view: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
     curves = drawn_curves.figures
     figures |= {_numbered("curves", i, len(curves)): figure for i, (_, figure) in enumerate(curves)}
     tables = {"grid": cells_table(view, cells)}
-    for name, source in (("curves_means", MEANS), ("curves_seeds", SEEDS)):
+    for name, source in (("curves_means", MEANS), ("curves_behind", BEHIND), ("curves_seeds", SEEDS)):
         parts = [figure.tables[source] for _, figure in curves]
         if parts and sum(part.num_rows for part in parts):
             tables[name] = pa.concat_tables(parts)
@@ -133,7 +133,8 @@ def _texts(view: Slice, lines: Sequence[str]) -> dict[str, str]:
     readme = _readme(sentence, saved.address(), _RUNS)
     readme += """
 grid.*          the grid; its table has a row a cell: mean, standard deviation and count over seeds
-curves.*        the learning curves; curves_means has the drawn means with their bands, curves_seeds every seed
+curves.*        the learning curves; curves_means has the drawn means with their bands, curves_seeds every seed,
+                curves_behind the means of the other cells, in grey
 curve_points.*  every recorded point of the runs in colour with their hyperparameters; `jsc-explore import csv` reads it
 """
     return {
