@@ -22,7 +22,8 @@ def app(options: argparse.Namespace) -> NoReturn:
     from jsc_explore.jobs.supervise import start_engine
 
     rights = access_of(options)
-    Store(options.store, paths.snapshot()).close()
+    looked_at = Store(options.store, paths.snapshot())
+    looked_at.close()
     page = paths.site_file("app.py")
     command = [sys.executable, "-m", "streamlit", "run", str(page), "--server.port", str(options.port)]
     command += ["--server.address", options.address]
@@ -30,7 +31,7 @@ def app(options: argparse.Namespace) -> NoReturn:
     store = options.store.resolve()
     # The engine warms up while the page starts. This process becomes the page's server: it stays the engine's parent,
     # and signals reach the server itself. The server sees to it that an engine goes on.
-    if not rights.read_only:
+    if not rights.read_only and looked_at.read_only is None:
         start_engine(store, paths.snapshot())
     os.chdir(page.parent)
     inherited = {name: text for name, text in os.environ.items() if name not in access.VARIABLES}

@@ -18,7 +18,7 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.testing.v1 import AppTest
 
 from bench.visitor import PRESSED, Visitor, clicked
-from jsc_explore import cli_ask, data
+from jsc_explore import cli_ask, data, paths
 from jsc_explore.cli import main
 from jsc_explore.cli_app import access_of
 from jsc_explore.config import LIMITS, Limits, RunConfig
@@ -304,6 +304,23 @@ def test_a_read_only_page_starts_no_engine_and_offers_no_training(app, monkeypat
     assert len(offers) >= 3
     assert all(button.disabled for button in offers)
     assert app.started == []
+
+
+def test_a_page_over_a_store_that_can_only_be_read_says_so_and_offers_no_training(app, tmp_path, monkeypatch):
+    Store(tmp_path / "theirs").close()
+    theirs = Store(tmp_path / "theirs", paths.snapshot(), read_only=True)
+    monkeypatch.setattr(resources, "store", lambda: theirs)
+    app.query_params["cells"] = "1024:1e-3~256:1e-3"
+    app.run()
+    assert not app.exception
+    assert not app.error
+    assert "can only be read here (opened for reading)" in texts(app.caption)
+    offers = [b for b in app.button if b.label.startswith(("Train ", "Add ", "Fill "))]
+    assert len(offers) >= 3
+    assert all(button.disabled for button in offers)
+    assert app.started == []
+    assert not (tmp_path / "theirs" / "queue.sqlite").exists()
+    theirs.close()
 
 
 def test_the_launch_password_opens_a_page_and_no_state_of_a_browser_does(app, monkeypatch):

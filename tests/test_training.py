@@ -18,7 +18,7 @@ from jsc_explore.record import POINT_FIELDS, SIGNAL_EFFICIENCIES
 from jsc_explore.training import train as training
 from jsc_explore.training.kernel_replicas import KernelReplicas
 from jsc_explore.training.metrics import Roc, confusion_counts, roc_summary
-from jsc_explore.training.plan import Chunk, epoch_chunks, stream_seed
+from jsc_explore.training.plan import Chunk, Plan, epoch_chunks, stream_seed
 from jsc_explore.training.replicas import DeviceSplit, batch_order, unflatten
 from jsc_explore.training.schedules import learning_rates
 from jsc_explore.training.stack import Stack
@@ -132,6 +132,21 @@ def test_the_first_epoch_has_log_spaced_points_and_chunks_cover_every_step_once(
         assert chunks[-1].ends_epoch
         assert sum(c.point for c in chunks) >= min(8, steps)
         assert [c.point for c in epoch_chunks(3, steps)].count(True) == 1
+
+
+@pytest.mark.parametrize(("most", "at_once"), [(7, 1), (100, 1), (100, 3), (100, 100), (7, 100)])
+def test_a_plan_has_every_step_once_and_takes_only_whole_short_epochs_together(most, at_once):
+    batches = list(Plan(range(2, 9), 50, lambda: most, lambda: at_once))
+    chunks = [chunk for batch in batches for chunk in batch]
+    assert [(c.epoch, c.start) for c in chunks[1:]] == [
+        (c.epoch + c.ends_epoch, 0 if c.ends_epoch else c.stop) for c in chunks[:-1]
+    ]
+    assert [c.epoch for c in chunks if c.ends_epoch] == list(range(2, 9))
+    for batch in batches:
+        assert len(batch) <= at_once
+        assert all(c.ends_epoch for c in batch[:-1])
+    assert len(batches) == (7 * 8 if most == 7 else -(-7 // at_once))
+    assert list(Plan(range(9, 9), 50, lambda: most, lambda: at_once)) == []
 
 
 # ---- equality

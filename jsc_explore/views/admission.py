@@ -25,6 +25,8 @@ _SALT = secrets.token_bytes(16)
 
 def refusal() -> str:
     """Say in one line why this visitor may not train; empty if they may."""
+    if reason := resources.store().read_only:
+        return f"This store can only be read here ({reason}): nothing can be trained."
     return Access.from_environment().refusal(unlocked=session() in _UNLOCKED, email=_email())
 
 
@@ -85,7 +87,7 @@ def told() -> None:
 def door() -> None:
     """Draw, where training is not for everybody, who may and how to get in."""
     access, why = Access.from_environment(), refusal()
-    if access.read_only:
+    if access.read_only or resources.store().read_only is not None:
         st.caption(f":material/visibility: {why}")
         return
     if not access.has_password and not access.allowed:

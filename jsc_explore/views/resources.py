@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from streamlit import runtime
@@ -51,8 +53,12 @@ def store() -> Store:
 
 @_Once
 def queue() -> Queue:
-    """Return the one queue of this server."""
-    return Queue(paths.default_store())
+    """Return the one queue of this server; an empty one of its own beside a store that can only be read here."""
+    if store().read_only is None:
+        return Queue(paths.default_store())
+    directory = tempfile.TemporaryDirectory(prefix="jsc-explore-")
+    atexit.register(directory.cleanup)
+    return Queue(Path(directory.name))
 
 
 @_Once
@@ -72,7 +78,7 @@ def supervisor() -> Supervisor:
 
 def serve() -> None:
     """See to it that an engine serves the store, where this page may train at all."""
-    if not Access.from_environment().read_only:
+    if not Access.from_environment().read_only and store().read_only is None:
         supervisor()
 
 
