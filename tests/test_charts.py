@@ -96,7 +96,7 @@ def test_a_cell_tells_figures_dead_and_diverged_seeds_and_what_is_missing():
     assert done["tooltip"].startswith("16 × 1e-3: ")
     assert "2 with a dead class; 1 diverged" in done["tooltip"]
     assert "70.0 ± 12.4%" in done["tooltip"]
-    assert (missing["alone"], missing["state"], missing["filled"]) == ("+", "missing", False)
+    assert (missing["first"], missing["state"], missing["filled"]) == ("+", "missing", False)
     assert missing["score"] is not None, "Vega leaves out marks without a number"
 
 

@@ -253,7 +253,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Lo
 
     chosen, others = named(MEANS), named(BEHIND).encode(x=x, y=y, detail="line:N")
     behind = others.mark_line(color=FAINT[look.ground], strokeWidth=look.size, opacity=0.8, clip=True)
-    # A line of one pixel is hard to hit. Points as of the chosen ones were half of the time that a chart took.
+    # A line of one pixel is hard to hit; of points as the chosen ones have there would be hundreds.
     named_behind = others.mark_line(strokeWidth=8 * look.size, opacity=0, clip=True).encode(
         tooltip=alt.Tooltip("name:N", title=" ")
     )
@@ -263,16 +263,16 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Lo
         y="low:Q",
         y2="high:Q",
         color=colour,
-        detail=["config_id:N", "dash:N"],
+        detail=["config_id:N", "dash:N"] if dash else "config_id:N",
         opacity=seen(0.06 if crowded else 0.18),
     )
     each = (
         named(SEEDS).mark_line(strokeWidth=look.size, clip=True)
-        .encode(x=x, y="value:Q", detail="run_id:N", color=colour, strokeDash=dash,
+        .encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash,
                 opacity=seen(0.25 if crowded else 0.45))
     )  # fmt: skip
     mean = chosen.mark_line(strokeWidth=2.5 * look.size, clip=True).encode(
-        x=x, y="smooth:Q", color=colour, strokeDash=dash, detail="config_id:N", opacity=seen(1.0)
+        x=x, y="smooth:Q", color=colour, **dash, detail="config_id:N", opacity=seen(1.0)
     )
     dead = (
         named(MARKS).mark_text(align="left", dx=4, fontSize=11 * look.size, fontWeight=600)
@@ -281,7 +281,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Lo
     )  # fmt: skip
     # The raw mean as a ghost, where the one drawn bold is smoothed.
     ghost = chosen.mark_line(strokeWidth=look.size, clip=True).encode(
-        x=x, y="mean:Q", color=colour, strokeDash=dash, detail="config_id:N", opacity=seen(0.5)
+        x=x, y="mean:Q", color=colour, **dash, detail="config_id:N", opacity=seen(0.5)
     )
     layers = [
         behind,
@@ -371,12 +371,16 @@ def _colours(columns: int) -> alt.Color:
     )
 
 
-def _dash(dashes: tuple[str, ...], look: Look) -> alt.StrokeDash:
-    values = [*_PARTS.values()] if look.shown in TOGETHER else list(dashes) or [""]
+def _dash(dashes: tuple[str, ...], look: Look) -> dict[str, alt.StrokeDash]:
+    """Return the encoding of dashes, nothing where there is but one: it would be asked for at every point."""
+    values = [*_PARTS.values()] if look.shown in TOGETHER else list(dashes)
+    if len(values) < 2:
+        return {}
     title = None if look.shown in TOGETHER else look.titles[1] or None
-    legend = alt.Legend(title=title, orient="bottom", symbolType="stroke", symbolSize=300) if len(values) > 1 else None
-    return alt.StrokeDash(
-        "dash:N",
-        scale=alt.Scale(domain=values, range=[list(_DASHES[i % len(_DASHES)]) for i in range(len(values))]),
-        legend=legend,
-    )
+    return {
+        "strokeDash": alt.StrokeDash(
+            "dash:N",
+            scale=alt.Scale(domain=values, range=[list(_DASHES[i % len(_DASHES)]) for i in range(len(values))]),
+            legend=alt.Legend(title=title, orient="bottom", symbolType="stroke", symbolSize=300),
+        )
+    }

@@ -64,7 +64,6 @@ def grid_table(
                 "score": low if cell.mean is None else cell.mean,
                 "first": f"{MARK}{format_score(score, guess.mean)}" if guess else _first_line(cell, score),
                 "second": "predicted" if guess else _second_line(cell),
-                "alone": "+" if cell.state == "missing" and not guess else "",
                 "bright": brightness > 0.45,
                 "filled": cell.mean is not None,
                 "chosen": cell.config_id in chosen,
@@ -135,14 +134,18 @@ def _spec(
         alt.when("!datum.filled").then(alt.value(MUTED[ground])).when("datum.bright").then(alt.value(DARK))
         .otherwise(alt.value(BRIGHT))
     )  # fmt: skip
-    first, second, alone = (
-        base.mark_text(dy=dy * size, fontSize=_fitting(points * size), cursor="pointer", **weight).encode(
+    # A line that stands alone stands in the middle.
+    first, second = (
+        base.mark_text(dy=dy, fontSize=_fitting(points * size), cursor="pointer", **weight).encode(
             text=f"{column}:N", color=ink
         )
-        for column, dy, points, weight in (("first", -7, 14, _BOLD), ("second", 11, 11, {}), ("alone", 0, 16, {}))
+        for column, dy, points, weight in (
+            ("first", alt.ExprRef(f"datum.second ? {-7 * size:g} : 0"), 14, _BOLD),
+            ("second", 11 * size, 11, {}),
+        )
     )
     height = (CELL_HEIGHT * max(1, len(orders[1])) + AXIS_HEIGHT) * size
-    chart = alt.layer(cells.add_params(click, shift, box), first, second, alone)
+    chart = alt.layer(cells.add_params(click, shift, box), first, second)
     # SVG also for many cells: a screen reader finds axes and figures in it, on a canvas it finds nothing.
     return skeleton(chart.properties(height=height, usermeta={"embedOptions": {"renderer": "svg"}})) | {
         "config": letters(size)
@@ -155,7 +158,7 @@ def _fitting(points: float) -> alt.ExprRef:
 
 
 _CELLS = pa.schema(
-    [(name, pa.string()) for name in ("x", "y", "config_id", "state", "first", "second", "alone", "tooltip")]
+    [(name, pa.string()) for name in ("x", "y", "config_id", "state", "first", "second", "tooltip")]
     + [("score", pa.float64())]
     + [(name, pa.bool_()) for name in ("bright", "filled", "chosen")]
 )
@@ -166,7 +169,9 @@ def _first_line(cell: Cell, score: str) -> str:
         return f"{100 * cell.share_done:.0f}%  ▶"
     if cell.mean is not None:
         return format_score(score, cell.mean)
-    return {"queued": "…", "failed": "✕", "done": "diverged", "partly": "diverged", "hidden": "–"}.get(cell.state, "")
+    return {"queued": "…", "failed": "✕", "missing": "+", "done": "diverged", "partly": "diverged", "hidden": "–"}.get(
+        cell.state, ""
+    )
 
 
 def _second_line(cell: Cell) -> str:
