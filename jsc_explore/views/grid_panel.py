@@ -65,6 +65,27 @@ def draw(view: Slice, cells: Sequence[Cell]) -> None:
             )
     if signs := grid.signs(view, cells, forecast.words(view, cells)):
         st.caption(signs)
+    _by_name(view, cells)
+
+
+def _by_name(view: Slice, cells: Sequence[Cell]) -> None:
+    """Draw the door to choosing cells without a mouse; behind it nothing is made until it is open."""
+    door = st.popover(
+        "Choose by name", icon=":material/keyboard:", type="tertiary", key="names_door", on_change="rerun",
+        help="Cells by keyboard: what a click on the grid chooses",
+    )  # fmt: skip
+    if not door.open:
+        return
+    widget, names = "cells by name", {cell.place: panels.describe(cell.config, view) for cell in cells}
+    st.session_state[widget] = [cell.place for cell in chosen_of(cells)]
+    door.multiselect(
+        "Cells",
+        list(names),
+        key=widget,
+        format_func=lambda place: names.get(place, ""),
+        placeholder="Type a value",
+        on_change=lambda: url.choose_cells(st.session_state[widget]),
+    )
 
 
 def _clicked(view: Slice, key: str, own: Sequence[Cell], cells: Sequence[Cell]) -> None:
