@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -251,7 +252,9 @@ def test_overview_says_which_words_of_its_address_it_cannot_read(app):
     assert ", where" not in texts(page.markdown)
 
 
-def test_compare_says_which_runs_have_no_roc_curve_and_marks_what_is_known(app):
+def test_compare_says_which_runs_have_no_roc_curve_and_marks_what_is_known(app, tmp_path, monkeypatch):
+    pq.write_table(pq.read_table(SNAPSHOT).drop_columns(["roc"]), tmp_path / "older.parquet")
+    monkeypatch.setenv("JSC_EXPLORE_SNAPSHOT", str(tmp_path / "older.parquet"))
     page = app("compare", a="default", b="batch_size:64")
     assert not page.exception
     assert "No ROC curve is stored for runs of before it was recorded (5 of A; 5 of B)" in texts(page.caption)
