@@ -109,6 +109,15 @@ def test_a_seed_with_a_dead_class_is_marked_where_its_curve_ends():
     assert tables(seeds=seeds_table("a", dead=""))[MARKS].num_rows == 0
 
 
+def test_marks_of_several_lines_that_end_together_make_room_for_each_other():
+    both = {"a": LINES["a"], "b": Line("Batch size 32", "32 (n=1)")}
+    seeds = pa.concat_tables([seeds_table("a", (0.2, 0.6)), seeds_table("b", (0.2, 0.6), dead="z")])
+    seeds = seeds.set_column(0, "run_id", pa.array(["r", "r", "s", "s"]))
+    low, high = curve_tables(means_table({"a": 1, "b": 1}), seeds, both, Look())[MARKS].to_pylist()
+    assert {low["mark"], high["mark"]} == {"†wt", "†z"}
+    assert (low["value"], high["value"]) == (0.6, pytest.approx(0.6 + 0.05 * (0.6 - 0.2)))
+
+
 def test_a_logarithmic_axis_leaves_out_what_is_not_above_zero_and_counts_it():
     drawn = tables(Look(log_x=True))
     assert drawn[MEANS]["x"].to_pylist() == drawn[BEHIND]["x"].to_pylist() == [1.0, 2.0]

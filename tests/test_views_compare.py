@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from jsc_explore import data
@@ -49,6 +50,9 @@ def app(tmp_path, monkeypatch):
     monkeypatch.setenv("JSC_EXPLORE_SNAPSHOT", str(SNAPSHOT))
     monkeypatch.setattr(Supervisor, "start", lambda self: None)
     monkeypatch.setattr(Supervisor, "stop", lambda self: None)
+    # A server has one store for life, and keeps answers by its version alone; a test may have another.
+    st.cache_data.clear()
+    st.cache_resource.clear()
     for resource in (resources.store, resources.queue, resources.supervisor):
         resource.clear()
 
@@ -385,14 +389,21 @@ def test_roc_curves_mark_the_rejection_at_half_also_where_no_curve_is_stored(gro
     half = {"class": "g", "mean": 35.0, "low": 30.0, "high": 40.0, "n": 5, "side": "A"}
     for means in ([], [{**row, "side": "B"} for row in roc_means([roc_of([0.1] * 5)])]):
         curves, marks = roc.roc_tables(means, [half, {**half, "mean": None}])
-        assert marks["text"].to_pylist() == ["35"]
+        assert marks["text"].to_pylist() == ["A 35"]
         assert roc.rejection_range(curves, marks) == (1.0, 40.0)
         figure = figure_of(partial(roc.roc_chart, curves, marks, "g", (1.0, 40.0)), ground, "rejection of gluons")
         roc.roc_chart(curves, marks, "g", (1.0, 40.0), ground).to_dict()
         assert figure.words == "Rejection of gluons"
         drawn = {row["text"] for table in figure.tables.values() for row in table.to_pylist() if "text" in row}
-        assert drawn == {"35"}
+        assert drawn == {"A 35"}
         assert picture(figure, "svg").startswith(b"<svg")
+
+
+def test_of_two_rejections_the_higher_one_is_written_over_its_curve():
+    half = {"class": "g", "mean": 35.0, "low": 30.0, "high": 40.0, "n": 5, "side": "A"}
+    for other, upper in ((20.0, "A 35"), (50.0, "B 50"), (35.0, "A 35")):
+        _, marks = roc.roc_tables([], [half, {**half, "side": "B", "mean": other}])
+        assert [row["text"] for row in marks.to_pylist() if row["upper"]] == [upper]
 
 
 def test_a_config_compared_with_itself_is_drawn_twice():

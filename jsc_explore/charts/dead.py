@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pyarrow as pa
@@ -35,6 +36,11 @@ def dead_marks(each: pa.Table, brief: bool) -> pa.Table:
             continue
         mark = "†" + ("" if brief else row["dead"].replace(" ", ""))
         marks.append({"x": row["x"], "value": row["value"], "group": row["group"], "mark": mark, "name": words})
+    if not brief:
+        # Of several groups the lower one stays where its line ends, the others make room for its letters.
+        marks.sort(key=lambda mark: mark["value"])
+        for below, above in itertools.pairwise(marks):
+            above["value"] = max(above["value"], below["value"] + apart)
     return pa.Table.from_pylist(marks, schema=_MARKS)
 
 

@@ -13,10 +13,10 @@ from jsc_explore.charts.style import INK, MUTED, POWER_LABEL, Drawing
 
 HALF = 0.5
 HEIGHT = 260
-# Where the figures stand from their marks: they never cover each other.
-_WORDS: dict[str, dict[str, Any]] = {
-    "A": {"align": "right", "dx": -8, "dy": 8},
-    "B": {"align": "left", "dx": 8, "dy": -8},
+# Where the figures stand from their marks: that of the upper one over its curve, the other one under it.
+_WORDS: dict[bool, dict[str, Any]] = {
+    True: {"align": "left", "dx": 8, "dy": -8},
+    False: {"align": "right", "dx": -8, "dy": 10},
 }
 
 
@@ -25,7 +25,12 @@ def roc_tables(means: Sequence[Mapping[str, Any]], halves: Sequence[Mapping[str,
 
     ``means`` are rows of ``analysis.classes.roc_means``, ``halves`` those of ``per_class``, both with their ``side``.
     """
-    marks = [{**row, "efficiency": HALF, "text": f"{row['mean']:.3g}"} for row in halves if row["mean"] is not None]
+    known = [row for row in halves if row["mean"] is not None]
+    upper = {row["class"]: row for row in sorted(known, key=lambda row: (row["mean"], row["side"] == "A"))}
+    marks = [
+        {**row, "efficiency": HALF, "text": f"{row['side']} {row['mean']:.3g}", "upper": upper[row["class"]] is row}
+        for row in known
+    ]
     return pa.Table.from_pylist(list(means), schema=_CURVES), pa.Table.from_pylist(marks, schema=_MARKS)
 
 
@@ -61,10 +66,10 @@ def roc_chart(
     base, half = alt.Chart(own).encode(x=x, color=colour), alt.Chart(at_half).encode(x=x, color=colour)
     rule = alt.Chart(pa.table({"efficiency": [HALF]})).mark_rule(strokeDash=[3, 3], color=MUTED[ground]).encode(x=x)
     words = [
-        half.transform_filter(alt.datum.side == side)
+        half.transform_filter(alt.datum.upper == upper)
         .mark_text(fontSize=12, fontWeight="bold", **place)
         .encode(y=y, text="text:N", color=alt.value(INK[ground]))
-        for side, place in _WORDS.items()
+        for upper, place in _WORDS.items()
     ]
     layers = [
         rule,
@@ -82,4 +87,4 @@ def roc_chart(
 _COMMON = [("side", pa.string()), ("class", pa.string()), ("efficiency", pa.float64()), ("mean", pa.float64()),
            ("low", pa.float64()), ("high", pa.float64()), ("n", pa.int64())]  # fmt: skip
 _CURVES = pa.schema(_COMMON)
-_MARKS = pa.schema([*_COMMON, ("text", pa.string())])
+_MARKS = pa.schema([*_COMMON, ("text", pa.string()), ("upper", pa.bool_())])

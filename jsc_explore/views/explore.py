@@ -195,6 +195,7 @@ def _left(view: Slice, active: bool) -> None:
     chosen = grid_panel.chosen_of(cells)
     panels.draw(view, chosen)
     pair.offer([cell.config for cell in chosen])
+    grid_panel.by_name(view, cells)
 
 
 def _right(view: Slice, active: bool) -> None:

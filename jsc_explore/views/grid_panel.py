@@ -18,7 +18,7 @@ from jsc_explore.views import forecast, panels, url
 from jsc_explore.views.reading import KeptReader
 from jsc_explore.views.slicing import Slice
 
-__all__ = ["cells_of", "chosen_of", "draw", "parts", "sentence"]
+__all__ = ["by_name", "cells_of", "chosen_of", "draw", "parts", "sentence"]
 GRID_KEY = "grid"
 
 
@@ -65,10 +65,9 @@ def draw(view: Slice, cells: Sequence[Cell]) -> None:
             )
     if signs := grid.signs(view, cells, forecast.words(view, cells)):
         st.caption(signs)
-    _by_name(view, cells)
 
 
-def _by_name(view: Slice, cells: Sequence[Cell]) -> None:
+def by_name(view: Slice, cells: Sequence[Cell]) -> None:
     """Draw the door to choosing cells without a mouse; behind it nothing is made until it is open."""
     door = st.popover(
         "Choose by name", icon=":material/keyboard:", type="tertiary", key="names_door", on_change="rerun",
