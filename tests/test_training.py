@@ -279,7 +279,7 @@ def test_two_hundred_steps_are_each_torchs_own(jets_split, model, optimizer):
     assert engine.said(0) == ("stack-eager (layer conv1d)" if model == "jsc-conv" else "kernel")
     engine.begin_epoch(0)
     judge, apart = OneStep(run, engine, jets_split), []
-    for step in range(20 if model == "jsc-conv" else 200):
+    for step in range(200):
         loss = judge.step(step)
         taken = engine.advance(Chunk(0, step, step + 1, False, False))
         assert taken.losses[0, 0] == pytest.approx(loss, abs=1e-5)
