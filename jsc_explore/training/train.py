@@ -122,8 +122,8 @@ class StackTraining(LightningModule):
         if epoch == 0:
             self._measure(0, 0.0, with_rate=False)
         while self.keys and not self.stack.ready(epoch):
+            self._tell(epoch * self.stack.steps_per_epoch)
             time.sleep(_LOOK_S)
-            self._drop(sorted(self._rows(self.observer.cancelled())))
         self._epoch_began, self._epoch_s, self._epoch_steps = time.perf_counter(), 0.0, 0
         if self.keys:
             self.stack.begin_epoch(epoch)
@@ -135,12 +135,15 @@ class StackTraining(LightningModule):
                 self.begin_epoch(chunk.epoch)
             if self.keys:
                 self._take(chunk)
-        step = batch[-1].epoch * self.stack.steps_per_epoch + batch[-1].stop
+        self._tell(batch[-1].epoch * self.stack.steps_per_epoch + batch[-1].stop)
+        if not self.keys:
+            self.trainer.should_stop = True
+
+    def _tell(self, step: int) -> None:
+        """Tell the observer how far the training is, and let go of what it has cancelled."""
         totals = [run.max_epochs * self.stack.steps_per_epoch for run in self.stack.runs]
         self.observer.progress(self.keys, step, totals)
         self._drop(sorted(self._rows(self.observer.cancelled())))
-        if not self.keys:
-            self.trainer.should_stop = True
 
     def _take(self, chunk: Chunk) -> None:
         """Take the chunk's steps, then look: divergence, point, end of epoch."""
