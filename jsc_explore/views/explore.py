@@ -191,11 +191,12 @@ def _left(view: Slice, active: bool) -> None:
     jobs, _ = _now(active)
     cells = _cells(view, jobs)
     grid_panel.draw(view, cells)
+    # Before all that comes and goes: in another place it would be another element, without the focus.
+    grid_panel.by_name(view, cells)
     live.draw(resources.queue(), jobs, view)
     chosen = grid_panel.chosen_of(cells)
     panels.draw(view, chosen)
     pair.offer([cell.config for cell in chosen])
-    grid_panel.by_name(view, cells)
 
 
 def _right(view: Slice, active: bool) -> None:
