@@ -124,7 +124,7 @@ def test_the_stores_own_database_is_the_locked_one(tmp_path):
     with pytest.raises(duckdb.PermissionException, match="operations are disabled"):
         store.query("SELECT * FROM read_text('/etc/passwd')", [])
     given = pa.table({"a": [1]})
-    assert store.query("SELECT a FROM live", [], given)["a"].to_pylist() == [1]
+    assert store.query("SELECT a FROM read", [], read=given)["a"].to_pylist() == [1]
     store.close()
 
 
