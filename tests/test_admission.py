@@ -294,16 +294,20 @@ def press(app, label):
     return button
 
 
+def assert_nothing_is_offered(app):
+    offers = [b for b in app.button if b.label.startswith(("Train ", "Add ", "Fill "))]
+    assert len(offers) >= 3
+    assert all(button.disabled for button in offers)
+    assert app.started == []
+
+
 def test_a_read_only_page_starts_no_engine_and_offers_no_training(app, monkeypatch):
     monkeypatch.setenv(access.READ_ONLY, "1")
     app.query_params["cells"] = "1024:1e-3~256:1e-3"
     app.run()
     assert not app.exception
     assert "read only" in texts(app.caption)
-    offers = [b for b in app.button if b.label.startswith(("Train ", "Add ", "Fill "))]
-    assert len(offers) >= 3
-    assert all(button.disabled for button in offers)
-    assert app.started == []
+    assert_nothing_is_offered(app)
 
 
 def test_a_page_over_a_store_that_can_only_be_read_says_so_and_offers_no_training(app, tmp_path, monkeypatch):
@@ -315,10 +319,7 @@ def test_a_page_over_a_store_that_can_only_be_read_says_so_and_offers_no_trainin
     assert not app.exception
     assert not app.error
     assert "can only be read here (opened for reading)" in texts(app.caption)
-    offers = [b for b in app.button if b.label.startswith(("Train ", "Add ", "Fill "))]
-    assert len(offers) >= 3
-    assert all(button.disabled for button in offers)
-    assert app.started == []
+    assert_nothing_is_offered(app)
     assert not (tmp_path / "theirs" / "queue.sqlite").exists()
     theirs.close()
 

@@ -169,9 +169,8 @@ def _first_line(cell: Cell, score: str) -> str:
         return f"{100 * cell.share_done:.0f}%  ▶"
     if cell.mean is not None:
         return format_score(score, cell.mean)
-    return {"queued": "…", "failed": "✕", "missing": "+", "done": "diverged", "partly": "diverged", "hidden": "–"}.get(
-        cell.state, ""
-    )
+    signs = {"queued": "…", "failed": "✕", "missing": "+", "done": "diverged", "partly": "diverged", "hidden": "–"}
+    return signs.get(cell.state, "")
 
 
 def _second_line(cell: Cell) -> str:

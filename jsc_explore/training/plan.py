@@ -30,7 +30,7 @@ class Chunk:
 class Plan:
     """The chunks of a whole training as Lightning takes them: in batches, of whose number nobody knows.
 
-    A batch is one chunk, or several epochs of one chunk each that take no longer together. All are one epoch to
+    A batch is one chunk, or several epochs of one chunk each that together take no longer. All are one epoch to
     Lightning: what it does for each batch and epoch took as long as a tenth of jsc-tiny's steps. ``most`` is asked for
     the greatest length of a chunk, ``at_once`` for the number of epochs in a batch, as they are known by then.
     """
