@@ -19,6 +19,7 @@ from jsc_explore.jobs import admission
 from jsc_explore.jobs.admission import BULK, INTERACTIVE
 from jsc_explore.jobs.schema import Move, prepare, trim
 from jsc_explore.record import Point
+from jsc_explore.store.database import open_database
 
 __all__ = ["ACTIVE", "BULK", "ENDED", "INTERACTIVE", "EngineState", "Job", "Move", "Queue"]
 
@@ -110,9 +111,7 @@ class Queue:
         self._lock = threading.RLock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=30, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db = open_database(self.path, "NORMAL")
             prepare(self._db)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"queue {self.path}: cannot be opened ({error}); choose another with --store") from error

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from jsc_explore.config import FIELDS
 from jsc_explore.errors import StoreError
+from jsc_explore.store.database import open_database
 from jsc_explore.store.schema import schema_problem
 from jsc_explore.store.writing import Written, held, sync_directory, write_part
 
@@ -293,11 +294,9 @@ class Catalog:
         # Opened for writing, or nothing would tell a directory that was closed after its files were made.
         with held(self.writers_lock, alone=False):
             pass
-        db = sqlite3.connect(self.path, timeout=30, check_same_thread=False, isolation_level=None)
+        # FULL: a part is announced only when its row would survive a power cut.
+        db = open_database(self.path, "FULL")
         try:
-            db.execute("PRAGMA journal_mode=WAL")
-            # FULL: a part is announced only when its row would survive a power cut.
-            db.execute("PRAGMA synchronous=FULL")
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > CATALOG_VERSION:
                 raise StoreError(
