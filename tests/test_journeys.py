@@ -311,6 +311,49 @@ def test_it_is_readable_dark_narrow_and_projected(browser, server, scheme, width
     context.close()
 
 
+def test_settings_behind_their_door_stand_in_the_address_and_stay_when_it_is_closed(page, server):
+    address, _ = server
+    open_page(page, address)
+    expect(page.get_by_role("switch")).to_have_count(0)
+    page.get_by_text("Settings", exact=True).click()
+    for label in ("Train a missing cell on click", "Lecture hall"):
+        page.get_by_test_id("stExpanderDetails").get_by_text(label, exact=True).click()
+    expect(page.get_by_text("Set: train a missing cell on click, lecture hall")).to_be_visible()
+    assert_accessible(page)
+    shoot(page, "settings")
+    page.get_by_text("Settings", exact=True).click()
+    expect(page.get_by_role("switch")).to_have_count(0)
+    page.get_by_label("Score").first.click()
+    page.get_by_role("option", name="Validation loss").click()
+    expect(page.get_by_text(re.compile("^Validation loss of jsc-tiny"))).to_be_visible()
+    page.get_by_label("Score").first.click()
+    page.get_by_role("option", name="Test loss").click()
+    expect(page.get_by_text(re.compile("^Test loss of jsc-tiny"))).to_be_visible()
+    assert {"train_on_click=no", "hall=yes"} <= set(page.url.split("?")[1].split("&"))
+    assert page.evaluate("getComputedStyle(document.documentElement).fontSize") == "21.6px"
+    expect(page.get_by_text("Set: train a missing cell on click, lecture hall")).to_be_visible()
+
+
+def test_how_curves_are_drawn_stays_when_its_door_is_closed(page, server):
+    address, _ = server
+    open_page(page, address)
+    page.get_by_role("button", name="How", exact=True).click()
+    page.get_by_role("combobox", name="Band").click()
+    page.get_by_role("option", name="Standard deviation").click()
+    page.get_by_text("Each seed", exact=True).click()
+    expect(page.get_by_text("band: standard deviation")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("combobox", name="Band")).to_be_hidden()
+    page.get_by_label("Curve of").first.click()
+    page.get_by_role("option", name="Validation loss").click()
+    expect(page.get_by_label(re.compile("^Validation loss along epoch"))).to_be_visible()
+    page.get_by_label("Score").first.click()
+    page.get_by_role("option", name="Test loss").click()
+    expect(page.get_by_text(re.compile("^Test loss of jsc-tiny"))).to_be_visible()
+    expect(page.get_by_text("band: standard deviation")).to_be_visible()
+    assert {"band=sd", "each=no", "show=val_loss"} <= set(page.url.split("?")[1].split("&"))
+
+
 def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(page, server):
     address, _ = server
     open_page(page, address)
@@ -323,10 +366,14 @@ def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(pag
     words.press("Enter")
     expect(page.get_by_text("where val_acc > 0.6 and not dead")).to_be_visible()
     expect(page.locator(".st-key-grid").get_by_text("filtered").first).to_be_visible()
+    page.get_by_text("More filters").click()
     page.get_by_role("combobox", name=re.compile("Final ReLU")).click()
     page.get_by_role("option", name=re.compile("^no ")).click()
     page.keyboard.press("Escape")
     expect(page.get_by_text("several values of final ReLU")).to_be_visible()
+    expect(page.get_by_text("Set: final relu")).to_be_visible()
+    # The door stays as it is.
+    expect(page.get_by_role("combobox", name=re.compile("Protocol"))).to_be_visible()
     page.get_by_label("Side by side").first.click()
     page.get_by_role("option", name="Final ReLU").click()
     expect(page.get_by_text("Final ReLU: no", exact=True)).to_be_visible()

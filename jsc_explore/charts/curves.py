@@ -251,14 +251,16 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Lo
     def seen(opacity: float) -> Any:
         return alt.condition(picked, alt.value(opacity), alt.value(0.0))
 
+    # The mean says by itself what it is, to whom reads by ear (aria); words for every point of all that goes with it
+    # would be noise, and cost as much as drawing it.
     chosen, others = named(MEANS), named(BEHIND).encode(x=x, y=y, detail="line:N")
-    behind = others.mark_line(color=FAINT[look.ground], strokeWidth=look.size, opacity=0.8, clip=True)
+    behind = others.mark_line(color=FAINT[look.ground], strokeWidth=look.size, opacity=0.8, clip=True, aria=False)
     # A line of one pixel is hard to hit; of points as the chosen ones have there would be hundreds.
-    named_behind = others.mark_line(strokeWidth=8 * look.size, opacity=0, clip=True).encode(
+    named_behind = others.mark_line(strokeWidth=8 * look.size, opacity=0, clip=True, aria=False).encode(
         tooltip=alt.Tooltip("name:N", title=" ")
     )
     # Many bands over each other would be mud.
-    band = chosen.mark_area(clip=True).encode(
+    band = chosen.mark_area(clip=True, aria=False).encode(
         x=x,
         y="low:Q",
         y2="high:Q",
@@ -267,7 +269,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Lo
         opacity=seen(0.06 if crowded else 0.18),
     )
     each = (
-        named(SEEDS).mark_line(strokeWidth=look.size, clip=True)
+        named(SEEDS).mark_line(strokeWidth=look.size, clip=True, aria=False)
         .encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash,
                 opacity=seen(0.25 if crowded else 0.45))
     )  # fmt: skip
@@ -280,7 +282,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Lo
                 tooltip=alt.Tooltip("name:N", title=" "))
     )  # fmt: skip
     # The raw mean as a ghost, where the one drawn bold is smoothed.
-    ghost = chosen.mark_line(strokeWidth=look.size, clip=True).encode(
+    ghost = chosen.mark_line(strokeWidth=look.size, clip=True, aria=False).encode(
         x=x, y="mean:Q", color=colour, **dash, detail="config_id:N", opacity=seen(0.5)
     )
     layers = [
@@ -318,7 +320,9 @@ def _hover(x: alt.X, y: alt.Y, look: Look) -> alt.Chart:
         alt.Tooltip("n:Q", title="seeds"),
     ]
     chart: alt.Chart = (
-        named(MEANS).mark_point(size=80, filled=True, opacity=0, clip=True).encode(x=x, y=y, tooltip=figures)
+        named(MEANS)
+        .mark_point(size=80, filled=True, opacity=0, clip=True, aria=False)
+        .encode(x=x, y=y, tooltip=figures)
     )
     return chart
 

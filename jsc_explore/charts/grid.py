@@ -136,7 +136,7 @@ def _spec(
     )  # fmt: skip
     # A line that stands alone stands in the middle.
     first, second = (
-        base.mark_text(dy=dy, fontSize=_fitting(points * size), cursor="pointer", **weight).encode(
+        base.mark_text(dy=dy, fontSize=_fitting(points * size), cursor="pointer", aria=False, **weight).encode(
             text=f"{column}:N", color=ink
         )
         for column, dy, points, weight in (

@@ -18,8 +18,8 @@ class Slice:
     """What the page shows: axes, a score, which runs pass; and what a click trains.
 
     ``facet`` is a field or None; ``filters`` and ``text`` say which runs pass; ``base`` holds, for every field that is
-    no axis, the value that a missing cell is trained with; ``several`` are the fields of which more than one value
-    passes besides the axes, so that a cell may hold several configs.
+    no axis, the value that a missing cell is trained with, by a click if ``train_on_click``; ``several`` are the fields
+    of which more than one value passes besides the axes, so that a cell may hold several configs.
     """
 
     x: str
@@ -50,8 +50,8 @@ class Slice:
         return True
 
 
-def slice_of(state: Mapping[Any, Any], on_click: bool = False) -> Slice:
-    """Return the slice of a state; ``on_click`` says whether a click on a missing cell trains it.
+def slice_of(state: Mapping[Any, Any]) -> Slice:
+    """Return the slice of a state.
 
     Raises FieldError for values that cannot stand together, DataError when the data are not there.
     """
@@ -66,9 +66,8 @@ def slice_of(state: Mapping[Any, Any], on_click: bool = False) -> Slice:
     # Runs on other jets, or by an older recipe, are other experiments: they never share a cell.
     scope: Filters = {**chosen, "data_digest": [digest], "recipe": [RECIPE_VERSION]}
     facet = axes[2] if len(axes) > 2 else None
-    return Slice(
-        axes[0], axes[1], facet, state["score"], base, digest, scope, text, int(state["seeds"]), on_click, several
-    )
+    seeds, on_click = int(state["seeds"]), bool(state["train_on_click"])
+    return Slice(axes[0], axes[1], facet, state["score"], base, digest, scope, text, seeds, on_click, several)
 
 
 def filters_of(state: Mapping[Any, Any], axes: tuple[str, ...]) -> tuple[Filters, str]:

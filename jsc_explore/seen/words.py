@@ -113,6 +113,7 @@ PARAMS: dict[str, Param] = {
     # None: the first few, whatever they are called.
     "imported": Param(None, _read_names, lambda names: "~".join(names) or NONE),
     "seeds": _number("seeds", DEFAULT_SEEDS, 1, MAX_SEEDS, whole=True),
+    "train_on_click": _switch("train_on_click", True),
     "hall": _switch("hall", False),
 }
 

@@ -41,23 +41,23 @@ def _how() -> None:
         return {url.NONE: "Nothing", COLOUR_BY: "Chosen cell"}.get(name) or FIELDS[name].label
 
     left, right = st.columns(2)
-    left.segmented_control(
-        "Axis along", ["auto", "linear", "log"], key="scale", required=True, on_change=_unzoom,
+    url.box(
+        left.segmented_control, "scale", "Axis along", ["auto", "linear", "log"], required=True, on_change=_unzoom,
         format_func=str.capitalize,
         help=f"Auto: logarithmic from {LOG_FROM_EPOCHS} epochs on, where a linear axis hides the first ones",
     )  # fmt: skip
-    right.toggle("Logarithmic upwards", key="log_y")
-    left.selectbox("Band", list(BANDS), key="band", format_func=lambda band: BANDS[band].capitalize())
-    right.toggle("Each seed", key="each", help="Every seed as a faint line")
+    url.box(right.toggle, "log_y", "Logarithmic upwards")
+    url.box(left.selectbox, "band", "Band", list(BANDS), format_func=lambda band: BANDS[band].capitalize())
+    url.box(right.toggle, "each", "Each seed", help="Every seed as a faint line")
     axes = list(url.AXIS_FIELDS)
-    left.selectbox("Colour by", [COLOUR_BY, *axes], key="colour", format_func=words)
+    url.box(left.selectbox, "colour", "Colour by", [COLOUR_BY, *axes], format_func=words)
     both = st.session_state["show"] in TOGETHER
-    right.selectbox(
-        "Dash by", [url.NONE, *axes], key="dash", format_func=words, disabled=both,
+    url.box(
+        right.selectbox, "dash", "Dash by", [url.NONE, *axes], format_func=words, disabled=both,
         help="Training is dashed while both parts are shown" if both else None,
     )  # fmt: skip
-    left.selectbox("Panels by", [url.NONE, *axes], key="panels", format_func=words)
-    right.slider("Smoothing", 0.0, 0.99, step=0.01, key="smooth", help="The raw mean stays as a ghost")
+    url.box(left.selectbox, "panels", "Panels by", [url.NONE, *axes], format_func=words)
+    url.box(right.slider, "smooth", "Smoothing", 0.0, 0.99, step=0.01, help="The raw mean stays as a ghost")
 
 
 def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> None:

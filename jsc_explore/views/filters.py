@@ -51,14 +51,23 @@ def draw(name: str, axis: bool, stored: Mapping[Any, int]) -> None:
         _names(name, axis, stored)
 
 
-def draw_more(stored: Mapping[str, Mapping[Any, int]], axes: Collection[str], narrowed: int) -> None:
-    """Draw the door to the filters that are rarely wanted; behind it nothing is made until it is open."""
-    label = "More filters" + (f" ({narrowed} set)" if narrowed else "")
-    door = st.expander(label, key="more_filters", on_change="rerun")
+def draw_more(stored: Mapping[str, Mapping[Any, int]], axes: Collection[str]) -> None:
+    """Draw the door to the filters that are rarely wanted, and which of them are set; behind it, made when it opens."""
+    set_ones = [FIELDS[name].label for name in stored if is_narrowed(name, name in axes)]
+    door = draw_door("More filters", "more_filters", set_ones)
     if door.open:
         with door:
             for name, counts in stored.items():
                 draw(name, name in axes, counts)
+
+
+def draw_door(label: str, key: str, set_ones: Sequence[str]) -> Any:
+    """Draw a door of the sidebar, and below it what is not at its default behind it; return its expander."""
+    # What is set stands beside the label, not in it: under another label it would be another door, and a closed one.
+    door = st.expander(label, key=key, on_change="rerun")
+    if set_ones:
+        st.caption(f"Set: {', '.join(one.lower() for one in set_ones)}")
+    return door
 
 
 def _words(name: str, stored: Mapping[Any, int]) -> Any:

@@ -19,7 +19,6 @@ _FAULT, _RENAMED = "_saved fault", "_renamed view"
 
 def draw(open_door: Callable[[str], None]) -> None:
     """Draw the doors to saved views and to sharing; ``open_door`` is told which, by name, and the page opens it."""
-    st.divider()
     for name, label, icon in (
         ("views", "Saved views", ":material/bookmark:"),
         ("share", "Share this view", ":material/qr_code_2:"),

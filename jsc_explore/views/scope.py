@@ -67,8 +67,7 @@ def draw(store: Store) -> Scope:
         for name in _FIRST:
             filters.draw(name, True, counts[name])
         rest = [name for name in NARROWED if name not in _FIRST]
-        narrowed = sum(filters.is_narrowed(name, True) for name in rest)
-        filters.draw_more({name: counts[name] for name in rest}, NARROWED, narrowed)
+        filters.draw_more({name: counts[name] for name in rest}, NARROWED)
         filters.draw_text()
     _write()
     for line in st.session_state[_FAULTS]:

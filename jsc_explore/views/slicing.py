@@ -14,8 +14,11 @@ from jsc_explore.store.schema import SCORES
 from jsc_explore.views import filters, saved, url
 
 __all__ = ["Slice", "choose"]
-# What changes most often stands first; the rest is one click away.
-_FIRST = ("model", "max_epochs", "protocol", "final_relu")
+# What changes most often stands first; the rest is one click away. A browser needs some 10 ms for each box of a sidebar
+# before it draws the first chart, and a slider's own script besides: no slider is among those that stand open.
+_FIRST = ("model",)
+_NEXT = ("max_epochs", "protocol", "final_relu")
+_SETTINGS = {"seeds": "Seeds of a cell", "train_on_click": "Train a missing cell on click", "hall": "Lecture hall"}
 _SEED_COUNTS = (1, 2, 3, 5, 10, 20)
 
 
@@ -28,30 +31,22 @@ def choose(store: Store, open_door: Callable[[str], None]) -> Slice | None:
         axes = _axes()
         counts = filters.counts(store, *filters_of(st.session_state, axes))
         st.divider()
-        others = [name for name in FIELDS if name != "seed"]
         for name in (name for name in _FIRST if name not in axes):
             filters.draw(name, False, counts[name])
-        rest = [name for name in others if name not in _FIRST or name in axes]
-        narrowed = sum(filters.is_narrowed(name, name in axes) for name in rest)
-        filters.draw_more({name: counts[name] for name in rest}, axes, narrowed)
+        rest = [name for name in dict.fromkeys((*_NEXT, *FIELDS)) if name != "seed"]
+        rest = [name for name in rest if name not in _FIRST or name in axes]
+        filters.draw_more({name: counts[name] for name in rest}, axes)
         filters.draw_text()
         st.divider()
-        st.select_slider("Seeds of a cell", filters.with_current(_SEED_COUNTS, "seeds"), key="seeds")
-        on_click = st.toggle(
-            "Train a missing cell on click",
-            value=True,
-            key="train_on_click",
-            help="Off: a click only chooses the cell.",
-        )
-        st.toggle("Lecture hall", key="hall", help="Larger letters and figures, readable from the last row.")
+        _settings()
         url.write()
         saved.draw(open_door)
-    return _slice(on_click)
+    return _slice()
 
 
-def _slice(on_click: bool) -> Slice | None:
+def _slice() -> Slice | None:
     try:
-        return slice_of(st.session_state, on_click)
+        return slice_of(st.session_state)
     except FieldError as error:
         st.error(str(error))
     except DataError as error:
@@ -77,6 +72,19 @@ def _axes() -> tuple[str, ...]:
     st.selectbox("Score", list(SCORES), key="score", format_func=lambda name: SCORES[name].capitalize())
     url.restore_filters()
     return (x, y) if facet == url.NONE else (x, y, facet)
+
+
+def _settings() -> None:
+    """Draw the door to what is set once and stays so; behind it nothing is made until it is open."""
+    set_ones = [label for name, label in _SETTINGS.items() if st.session_state[name] != url.PARAMS[name].default]
+    door = filters.draw_door("Settings", "settings_door", set_ones)
+    if not door.open:
+        return
+    with door:
+        counts = filters.with_current(_SEED_COUNTS, "seeds")
+        url.box(st.select_slider, "seeds", _SETTINGS["seeds"], counts)
+        url.box(st.toggle, "train_on_click", _SETTINGS["train_on_click"], help="Off: a click only chooses the cell.")
+        url.box(st.toggle, "hall", _SETTINGS["hall"], help="Larger letters and figures, readable from the last row.")
 
 
 def _forget_cells() -> None:

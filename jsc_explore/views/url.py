@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -27,9 +27,9 @@ from jsc_explore.seen.words import (
 
 # What the panels need of an address's words, they find here.
 __all__ = [
-    "ANY", "AXES", "AXIS_FIELDS", "CELLS", "MAX_SEEDS", "NONE", "PARAMS", "axes_of", "choose_cells", "chosen_cells",
-    "faults", "filter_param", "go", "key_of", "query", "read_cells", "restore", "restore_filters", "take", "write",
-    "write_cells",
+    "ANY", "AXES", "AXIS_FIELDS", "CELLS", "MAX_SEEDS", "NONE", "PARAMS", "axes_of", "box", "choose_cells",
+    "chosen_cells", "faults", "filter_param", "go", "key_of", "query", "read_cells", "restore", "restore_filters",
+    "take", "write", "write_cells",
 ]  # fmt: skip
 _MIRROR, _FAULTS = "_address", "_address_faults"
 
@@ -69,6 +69,25 @@ def go(query: Mapping[str, str]) -> None:
     """Show another view: what ``take`` does, and the address bar with it, whatever it said before."""
     take(query)
     st.query_params.from_dict(dict(query))
+
+
+def box(
+    draw: Callable[..., Any], name: str, *args: Any, on_change: Callable[[], None] | None = None, **rest: Any
+) -> None:
+    """Draw a widget for a word of the address that stands behind a door; its value stays when the door is closed.
+
+    Streamlit forgets the state of a widget that is not drawn. The session holds the value by itself, and the widget
+    follows it.
+    """
+    widget = f"box {name}"
+
+    def changed() -> None:
+        st.session_state[name] = st.session_state[widget]
+        if on_change is not None:
+            on_change()
+
+    st.session_state[widget] = st.session_state[name]
+    draw(*args, key=widget, on_change=changed, **rest)
 
 
 def write() -> None:
