@@ -52,6 +52,11 @@ class Spec:
     also: str = ""
 
     @property
+    def inside(self) -> str:
+        """Its label inside a sentence: final ReLU, batch size."""
+        return self.label[0].lower() + self.label[1:]
+
+    @property
     def offer(self) -> str:
         """Every choice in words: a, b, c or what the pattern allows."""
         return ", ".join(self.choices) + (f" or {self.also}" if self.also else "")

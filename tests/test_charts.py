@@ -139,7 +139,7 @@ def test_a_cell_shows_what_is_partly_there_what_is_filtered_and_what_is_predicte
     assert (rows["16", "1e-3"]["state"], rows["16", "1e-3"]["second"]) == ("partly", "n=2 of 3")
     assert [run.seed for run in cells[0].lacking()] == [2]
     assert (rows["256", "1e-3"]["state"], rows["256", "1e-3"]["second"]) == ("hidden", "filtered")
-    assert rows["16", "1e-2"]["second"] == "2 configs"
+    assert rows["16", "1e-2"]["second"] == "×2"
     assert "from 50.0% to 90.0%" in rows["16", "1e-2"]["tooltip"]
     assert "±" not in rows["16", "1e-2"]["tooltip"], "over several configs an interval of seeds would claim too much"
     assert rows["256", "1e-2"]["first"] == "≈65.0%"

@@ -371,7 +371,7 @@ def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(pag
     page.get_by_role("option", name=re.compile("^no ")).click()
     page.keyboard.press("Escape")
     expect(page.get_by_text("several values of final ReLU")).to_be_visible()
-    expect(page.get_by_text("Set: final relu")).to_be_visible()
+    expect(page.get_by_text("Set: final ReLU")).to_be_visible()
     # The door stays as it is.
     expect(page.get_by_role("combobox", name=re.compile("Protocol"))).to_be_visible()
     page.get_by_label("Side by side").first.click()

@@ -107,6 +107,9 @@ def test_the_overview_is_narrowed_by_keyboard_and_its_address_brings_the_same_vi
     address, _ = server
     page.goto(f"{address}/overview?model=jsc-tiny")
     expect(page.get_by_text(re.compile(r"^\d+ runs of \d+ configurations, where network jsc-tiny:"))).to_be_visible()
+    # What is drawn anew puts a slider back that has just been moved: first all that comes by itself.
+    expect(page.get_by_text(re.compile(r"\d+ of \d+ held-out configurations"))).to_be_visible()
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
     page.get_by_role("slider").first.focus()
     page.keyboard.press("ArrowRight")
     expect(page).to_have_url(re.compile(r"batch_size=32\.\."))

@@ -8,6 +8,7 @@ from typing import Any
 
 import altair as alt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
@@ -33,6 +34,7 @@ SELECTION, TOGGLED, BOX = "cell", "toggled", "box"
 SHARE_DOMAIN = (0.2, 0.8)
 DARK, BRIGHT = "#101418", "#FFFFFF"
 TABLE = "cells"
+_USUAL = {"first": "≈71.3%", "second": "predicted"}
 _BOLD: dict[str, Any] = {"fontWeight": "bold"}
 
 
@@ -96,7 +98,8 @@ def grid_figure(
 
     ``titles`` and ``orders`` are those of x and y; ``ground`` is light or dark; ``size`` scales letters and cells.
     """
-    spec = _spec(titles, (tuple(orders[0]), tuple(orders[1])), score, domain, ground, size)
+    longest = (_longest(table, "first"), _longest(table, "second"))
+    spec = _spec(titles, (tuple(orders[0]), tuple(orders[1])), score, domain, ground, size, longest)
     words = f"Grid of {titles[0]} across and {titles[1]} up, coloured by {score.replace('_', ' ')}"
     return Figure(spec, {TABLE: table}, words, width=max(320, 90 * len(orders[0])))
 
@@ -109,6 +112,7 @@ def _spec(
     domain: tuple[float, float],
     ground: str,
     size: float,
+    longest: tuple[int, int],
 ) -> dict[str, Any]:
     x = alt.X("x:N", sort=list(orders[0]), title=titles[0], axis=alt.Axis(labelAngle=0, ticks=False, domain=False))
     # Growing values grow upwards.
@@ -136,12 +140,12 @@ def _spec(
     )  # fmt: skip
     # A line that stands alone stands in the middle.
     first, second = (
-        base.mark_text(dy=dy, fontSize=_fitting(points * size), cursor="pointer", aria=False, **weight).encode(
+        base.mark_text(dy=dy, fontSize=_fitting(points * size, count), cursor="pointer", aria=False, **weight).encode(
             text=f"{column}:N", color=ink
         )
-        for column, dy, points, weight in (
-            ("first", alt.ExprRef(f"datum.second ? {-7 * size:g} : 0"), 14, _BOLD),
-            ("second", 11 * size, 11, {}),
+        for column, dy, points, count, weight in (
+            ("first", alt.ExprRef(f"datum.second ? {-7 * size:g} : 0"), 14, longest[0], _BOLD),
+            ("second", 11 * size, 11, longest[1], {}),
         )
     )
     height = (CELL_HEIGHT * max(1, len(orders[1])) + AXIS_HEIGHT) * size
@@ -152,9 +156,15 @@ def _spec(
     }
 
 
-def _fitting(points: float) -> alt.ExprRef:
-    """Return a font size that shrinks where cells are narrow."""
-    return alt.ExprRef(f"max(7, min({points:g}, bandwidth('x') / 3.3))")
+def _fitting(points: float, count: int) -> alt.ExprRef:
+    """Return a font size that shrinks where cells are too narrow for so many letters."""
+    return alt.ExprRef(f"max(6, min({points:g}, bandwidth('x') / {0.56 * count:g}))")
+
+
+def _longest(table: pa.Table, column: str) -> int:
+    """Return how many letters the longest text has, or a usual one if that is longer."""
+    longest = pc.max(pc.utf8_length(table[column])).as_py() or 0
+    return max(longest, len(_USUAL[column]))
 
 
 _CELLS = pa.schema(
@@ -186,7 +196,7 @@ def _second_line(cell: Cell) -> str:
         return "filtered"
     notes = [f"n={cell.n}" + (f" of {cell.wanted}" if cell.state == "partly" else "")]
     if cell.n_configs > 1:
-        notes = [f"{cell.n_configs} configs"]
+        notes = [f"×{cell.n_configs}"]
     if cell.n_dead:
         notes.append(f"†{cell.n_dead}")
     if cell.n_diverged:

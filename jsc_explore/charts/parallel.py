@@ -74,7 +74,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], score: str) -> tuple[pa.T
         {
             "config": index,
             "score": row["mean"],
-            "label": ", ".join(f"{FIELDS[name].label.lower()} {format_value(name, row[name])}" for name in names),
+            "label": ", ".join(f"{FIELDS[name].inside} {format_value(name, row[name])}" for name in names),
             "figure": format_score(score, row["mean"]),
             "lost": row["n_lost"],
             "n": row["n"],

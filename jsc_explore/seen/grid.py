@@ -106,7 +106,7 @@ def signs(view: Slice, cells: Sequence[Cell], predicted: str = "") -> str:
         ("✕: failed", "failed" in states),
         (f"{MARK}: {predicted}", bool(predicted)),
         ("–: left out by the filter in words", "hidden" in states),
-        ("configs: the mean over several, see the tooltip", any(cell.n_configs > 1 for cell in cells)),
+        ("×: the mean over several configs, see the tooltip", any(cell.n_configs > 1 for cell in cells)),
     ]
     line = ", ".join(text for text, shown in meanings if shown)
     return line + (f". {TIMES}" if is_time(view.score) else "")
@@ -125,17 +125,10 @@ def sentence(view: Slice, cells: Sequence[Cell]) -> str:
     honest = (
         " (measured on the training jets, as in the lab)" if base.protocol == "mase" and "val" in view.score else ""
     )
-    names = [inside(FIELDS[name].label) for name in view.axes]
-    several = (
-        f", several values of {' and '.join(inside(FIELDS[n].label) for n in view.several)}" if view.several else ""
-    )
+    names = [FIELDS[name].inside for name in view.axes]
+    several = f", several values of {' and '.join(FIELDS[n].inside for n in view.several)}" if view.several else ""
     where = f", where {view.text}" if view.text else ""
     return (
         f"{score} of {network}{epochs}{honest}, by {', '.join(names[:-1])} and {names[-1]}{several}{where}: "
         f"{runs:,} runs, {missing} of {len(cells)} cells missing"
     )
-
-
-def inside(label: str) -> str:
-    """Write a label inside a sentence: final ReLU, batch size."""
-    return label[0].lower() + label[1:]

@@ -90,7 +90,7 @@ def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> N
         imported_door.draw()
         expected = any(one.tables[EXPECTED].num_rows for _, one in drawn.figures)
         legend = curves.legend(st.session_state, imported_door.any_drawn(), expected)
-        st.caption(legend + "".join(f" {note}." for note in drawn.notes))
+        st.caption(legend + "".join(f" {note[0].upper()}{note[1:]}." for note in drawn.notes))
 
 
 def _why_empty(cells: Sequence[Cell]) -> str:

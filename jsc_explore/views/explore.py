@@ -39,8 +39,6 @@ _DRAWN, _DOOR, _BY_ITSELF = "_drawn cells", "_open door", "_drawn by itself"
 _STYLE = """<style>
 [data-testid=stColumn]:has(.st-key-grid, .st-key-curves_panel) {min-width: min(100%, 440px);}
 [data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
-[data-testid=stSidebarUserContent] [data-testid=stVerticalBlock] {gap: 0.6rem;}
-[data-testid=stSidebarUserContent] hr {margin: 0.5rem 0 1.1rem;}
 /* As high with one line of words as with two: nothing jumps when they change. */
 [class*=st-key-live-] {min-height: 4.75rem;}
 .st-key-head > div:first-child {flex: 1 1 18rem; width: auto; min-width: min(100%, 16rem);}

@@ -53,7 +53,7 @@ def draw(name: str, axis: bool, stored: Mapping[Any, int]) -> None:
 
 def draw_more(stored: Mapping[str, Mapping[Any, int]], axes: Collection[str]) -> None:
     """Draw the door to the filters that are rarely wanted, and which of them are set; behind it, made when it opens."""
-    set_ones = [FIELDS[name].label for name in stored if is_narrowed(name, name in axes)]
+    set_ones = [FIELDS[name].inside for name in stored if is_narrowed(name, name in axes)]
     door = draw_door("More filters", "more_filters", set_ones)
     if door.open:
         with door:
@@ -66,7 +66,7 @@ def draw_door(label: str, key: str, set_ones: Sequence[str]) -> Any:
     # What is set stands beside the label, not in it: under another label it would be another door, and a closed one.
     door = st.expander(label, key=key, on_change="rerun")
     if set_ones:
-        st.caption(f"Set: {', '.join(one.lower() for one in set_ones)}")
+        st.caption(f"Set: {', '.join(set_ones)}")
     return door
 
 

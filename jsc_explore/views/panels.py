@@ -84,7 +84,7 @@ def describe(config: RunConfig, view: Slice) -> str:
     names += [n for n in FIELDS if n not in (*names, "seed") and getattr(config, n) != getattr(view.base, n)]
     if config.optimizer != "sgd" and "momentum" in names and "momentum" not in view.axes:
         names.remove("momentum")
-    return ", ".join(f"{FIELDS[name].label.lower()} {format_value(name, getattr(config, name))}" for name in names)
+    return ", ".join(f"{FIELDS[name].inside} {format_value(name, getattr(config, name))}" for name in names)
 
 
 def _detail(view: Slice, cell: Cell) -> None:

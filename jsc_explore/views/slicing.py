@@ -76,7 +76,11 @@ def _axes() -> tuple[str, ...]:
 
 def _settings() -> None:
     """Draw the door to what is set once and stays so; behind it nothing is made until it is open."""
-    set_ones = [label for name, label in _SETTINGS.items() if st.session_state[name] != url.PARAMS[name].default]
+    set_ones = [
+        label[0].lower() + label[1:]
+        for name, label in _SETTINGS.items()
+        if st.session_state[name] != url.PARAMS[name].default
+    ]
     door = filters.draw_door("Settings", "settings_door", set_ones)
     if not door.open:
         return
