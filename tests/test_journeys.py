@@ -404,7 +404,7 @@ def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(pag
     expect(page.get_by_text("No view is saved yet")).to_be_visible()
 
 
-def test_a_box_takes_many_cells_a_zoom_shows_a_part_and_a_legend_name_alone(page, server):
+def test_a_box_takes_many_cells_and_a_zoom_shows_a_part(page, server):
     address, _ = server
     open_page(page, address)
     drag(page, cell_position(page, "256", "1e-2"), cell_position(page, "1024", "1e-3"))
@@ -422,6 +422,92 @@ def test_a_box_takes_many_cells_a_zoom_shows_a_part_and_a_legend_name_alone(page
     shoot(page, "zoomed")
     page.get_by_role("button", name="Zoom out").click()
     expect(page.get_by_role("button", name="Zoom out")).to_have_count(0)
+    assert visible_errors(page) == []
+
+
+def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
+    address, _ = server
+    open_page(page, address, "final_relu=any&cells=64:1e-3~64:1e-2")
+    panel = page.locator(".st-key-curves_panel")
+    expect(legend(page)).to_contain_text("1e-3, no (n=5)")
+
+    def choose(box: str, option: str) -> None:
+        page.get_by_role("combobox", name=box, exact=True).click()
+        page.get_by_role("option", name=option, exact=True).click()
+
+    for along, title in (
+        ("Optimizer step", "optimizer step"), ("Training jets seen", "training jets seen"),
+        ("Seconds of training", "seconds of training"),
+        ("Sum of learning rates over steps", "sum of learning rates over steps"), ("Epoch", "epoch"),
+    ):  # fmt: skip
+        choose("Along", along)
+        expect(panel.locator(".role-axis-title").get_by_text(title, exact=True)).to_be_visible()
+    choose("Curve of", "Accuracy, training and validation")
+    expect(panel.locator(".role-legend").get_by_text("training", exact=True)).to_be_visible()
+    choose("Curve of", "Validation loss")
+    expect(page.get_by_label(re.compile("^Validation loss along epoch"))).to_be_visible()
+
+    page.get_by_role("button", name="How", exact=True).click()
+    choose("Colour by", "Learning rate")
+    expect(legend(page)).to_contain_text("1e-2 (n=10)")
+    choose("Dash by", "Final ReLU")
+    expect(panel.locator(".role-legend").get_by_text("no", exact=True)).to_be_visible()
+    page.get_by_text("Logarithmic upwards", exact=True).click()
+    page.get_by_role("radio", name="Log").click()
+    smoothing = page.get_by_role("slider", name="Smoothing")
+    smoothing.focus()
+    for _ in range(5):
+        smoothing.press("ArrowRight")
+    expect(panel.get_by_text(re.compile(r"Smoothed \(0\.05\); thin: the raw mean"))).to_be_visible()
+    choose("Panels by", "Final ReLU")
+    expect(panel.locator("svg.marks")).to_have_count(2)
+    assert {"log_y=yes", "scale=log", "panels=final_relu"} <= set(page.url.split("?")[1].split("&"))
+    page.keyboard.press("Escape")
+    shoot(page, "curves-as-asked")
+    assert visible_errors(page) == []
+
+
+def test_a_curve_says_what_it_is_and_a_name_in_the_legend_leaves_the_others_as_they_were(page, server):
+    address, _ = server
+    open_page(page, address, "cells=64:1e-3~256:1e-2&each=no&band=none")
+    expect(legend(page)).to_contain_text("256, 1e-2 (n=5)")
+    chart = page.locator(".st-key-curves_panel svg.marks")
+
+    def paths() -> dict[str, str]:
+        """Return the shape of each mean that is seen, by its colour."""
+        lines = chart.locator(".mark-line path[stroke-width='2.5']").all()
+        return {line.get_attribute("stroke"): line.get_attribute("d") for line in lines
+                if line.get_attribute("opacity") != "0"}  # fmt: skip
+
+    both = paths()
+    assert len(both) == 2
+    # The last point of a curve, which lies on the frame's right edge.
+    point = chart.locator(".mark-symbol.role-mark path").last.bounding_box()
+    page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
+    tooltip = page.locator("#vg-tooltip-element")
+    expect(tooltip).to_contain_text("Batch size 64, Learning rate 1e-3")
+    expect(tooltip).to_contain_text(re.compile(r"mean\s*\d\d\.\d\d%.*seeds\s*5"))
+    shoot(page, "hovered")
+    legend(page).get_by_text("64, 1e-3 (n=5)").click()
+    expect(chart.locator(".mark-line path[stroke-width='2.5'][opacity='0']")).to_have_count(1)
+    alone = paths()
+    assert len(alone) == 1
+    assert alone.items() <= both.items()
+
+
+def test_ranges_are_sliders_with_counts_and_narrow_the_grid(page, server):
+    address, _ = server
+    open_page(page, address)
+    page.get_by_text("More filters").click()
+    rates = page.get_by_test_id("stSlider").filter(has_text="Learning rate")
+    # Counts beside the ends of the range.
+    expect(rates).to_contain_text("1e-6 (30)")
+    low = rates.get_by_role("slider").first
+    low.focus()
+    low.press("ArrowRight")
+    expect(page.get_by_text("150 runs, 5 of 35 cells missing")).to_be_visible()
+    assert "learning_rate=1e-5..0.1" in page.url
+    expect(rates).to_contain_text("1e-5 (30)")
     assert visible_errors(page) == []
 
 

@@ -100,6 +100,15 @@ def test_a_brush_on_an_axis_keeps_the_curves_that_pass_and_a_second_one_fewer(pa
     expect(page).to_have_url(re.compile("against=learning_rate"))
     expect(page.locator(".st-key-half-spread svg.marks")).to_contain_text("Learning rate")
     expect(page.get_by_text(re.compile(r"\d+ of \d+ held-out configurations"))).to_be_visible()
+
+    # What matters, with its uncertainty, and what it costs.
+    expect(page.locator(".st-key-half-importance svg.marks")).to_contain_text("Learning rate")
+    expect(
+        page.get_by_text(re.compile("^A random forest foretells an unseen configuration to .* 95% interval"))
+    ).to_be_visible()
+    for cost in ("seconds", "parameters"):
+        expect(page.locator(f".st-key-half-{cost} svg.marks .mark-symbol path").first).to_be_visible()
+    expect(page.get_by_text(re.compile("^Ringed: the Pareto front"))).to_be_visible()
     assert journeys.visible_errors(page) == []
 
 

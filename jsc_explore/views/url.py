@@ -86,7 +86,9 @@ def box(
         if on_change is not None:
             on_change()
 
-    st.session_state[widget] = st.session_state[name]
+    # Not what it has already: a slider that is being dragged while the panel is drawn anew would jump back.
+    if widget not in st.session_state or st.session_state[widget] != st.session_state[name]:
+        st.session_state[widget] = st.session_state[name]
     draw(*args, key=widget, on_change=changed, **rest)
 
 
