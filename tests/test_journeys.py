@@ -461,6 +461,12 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
     expect(panel.get_by_text(re.compile(r"Smoothed \(0\.05\); thin: the raw mean"))).to_be_visible()
     choose("Panels by", "Final ReLU")
     expect(panel.locator("svg.marks")).to_have_count(2)
+    # Each panel counts its own seeds, and its legend fits it.
+    for i in (0, 1):
+        chart = panel.locator("svg.marks").nth(i)
+        expect(chart.locator(".role-legend").first).to_contain_text("1e-3 (n=5)")
+        last, frame = chart.get_by_text("1e-2 (n=5)").bounding_box(), chart.bounding_box()
+        assert last["x"] + last["width"] <= frame["x"] + frame["width"]
     assert {"log_y=yes", "scale=log", "panels=final_relu"} <= set(page.url.split("?")[1].split("&"))
     page.keyboard.press("Escape")
     shoot(page, "curves-as-asked")

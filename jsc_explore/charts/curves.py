@@ -54,7 +54,7 @@ class Look:
     """How curves are drawn; everything that changes the drawing and not the data.
 
     ``y_range`` None: fixed by kind; ``ordered``: colours stand for a number; ``titles`` are those of the legends;
-    ``expected``: predictions are drawn, too.
+    ``expected``: predictions are drawn, too; ``share`` of the usual width is there.
     """
 
     x: str = "epoch"
@@ -71,6 +71,7 @@ class Look:
     ordered: bool = False
     titles: tuple[str, str] = ("", "")
     expected: bool = False
+    share: float = 1.0
 
 
 def quantities_of(shown: str) -> tuple[str, ...]:
@@ -145,11 +146,9 @@ def value_range(tables: Sequence[Mapping[str, pa.Table]], look: Look) -> tuple[f
     return low - margin, high + margin
 
 
-def curve_figure(
-    tables: Mapping[str, pa.Table], groups: Sequence[str], dashes: Sequence[str], look: Look, height: float = HEIGHT
-) -> Figure:
+def curve_figure(tables: Mapping[str, pa.Table], groups: Sequence[str], dashes: Sequence[str], look: Look) -> Figure:
     """Draw the tables of ``curve_tables``; ``groups`` are in the order of their colours, ``dashes`` of their dashes."""
-    spec = _spec(groups, dashes, look, height)
+    spec = _spec(groups, dashes, look)
     words = f"{SHOWN[look.shown]} along {PROGRESS[look.x]}: {', '.join(groups)}"
     return Figure(spec, dict(tables), words[0].upper() + words[1:], width=720)
 
@@ -215,12 +214,12 @@ _EXPECTED = pa.schema(
 )
 
 
-def _spec(groups: Sequence[str], dashes: Sequence[str], look: Look, height: float) -> dict[str, Any]:
+def _spec(groups: Sequence[str], dashes: Sequence[str], look: Look) -> dict[str, Any]:
     """Put names, colours, title and range into the spec: they change with each click, and all else seldom does."""
     # Labels beside each other as far as they fit over the chart.
-    columns = max(1, min(6, int(60 / look.size) // (4 + max(map(len, groups), default=40))))
+    columns = max(1, min(6, int(60 * look.share / look.size) // (4 + max(map(len, groups), default=40))))
     general = replace(look, titles=("", look.titles[1]), ordered=False, y_range=look.y_range and _ANY_RANGE)
-    spec = _general_spec(columns, len(groups) > 3, tuple(dashes), general, height)
+    spec = _general_spec(columns, len(groups) > 3, tuple(dashes), general)
     scale = {"domain": list(groups), "range": colours(len(groups), look.ordered, look.ground)}
 
     def own(channel: str, drawn: dict[str, Any]) -> dict[str, Any]:
@@ -238,7 +237,7 @@ def _spec(groups: Sequence[str], dashes: Sequence[str], look: Look, height: floa
 
 
 @lru_cache(maxsize=256)
-def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Look, height: float) -> dict[str, Any]:
+def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Look) -> dict[str, Any]:
     x, y = _axes(look)
     # Only what has colours of its own may be picked in the legend; all else takes part in it.
     picked = alt.selection_point(name=LEGEND, fields=["group"], bind="legend")
@@ -296,7 +295,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Lo
         dead,
         _hover(x, y, look),
     ]
-    chart = alt.layer(*layers).properties(height=height * look.size, usermeta={"embedOptions": {"renderer": "svg"}})
+    chart = alt.layer(*layers).properties(height=HEIGHT * look.size, usermeta={"embedOptions": {"renderer": "svg"}})
     return skeleton(chart) | {"config": letters(look.size)}
 
 
@@ -311,12 +310,12 @@ def _predicted(x: alt.X, y: alt.Y, colour: alt.Color, seen: Callable[[float], An
 def _hover(x: alt.X, y: alt.Y, look: Look) -> alt.Chart:
     """Return points to hover: lines have no nearest point of their own."""
     form = ".2%" if is_share(look.shown) else ".4~g"
+    band = [alt.Tooltip("low:Q", title="band from", format=form), alt.Tooltip("high:Q", title="to", format=form)]
     figures = [
         alt.Tooltip("name:N", title="config"),
         alt.Tooltip("x:Q", title=PROGRESS[look.x], format=".4~g"),
         alt.Tooltip("mean:Q", title="mean", format=form),
-        alt.Tooltip("low:Q", title="band from", format=form),
-        alt.Tooltip("high:Q", title="to", format=form),
+        *(band if look.band != "none" else []),
         alt.Tooltip("n:Q", title="seeds"),
     ]
     chart: alt.Chart = (

@@ -12,7 +12,6 @@ from jsc_explore.analysis.cells import Cell, in_order
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.curves import (
     EXPECTED,
-    HEIGHT,
     MEANS,
     Look,
     curve_figure,
@@ -71,9 +70,9 @@ def panels(
     drawn = lines.choose(
         reader, view, cells, chosen, state["colour"], state["dash"] if state["show"] not in TOGETHER else NONE
     )
-    table = lines.live_points(cells, live)
+    growing = lines.live_points(cells, live)
     quantities = quantities_of(state["show"])
-    picked, behind = lines.points(reader, view, drawn, state["along"], quantities, state["zoom"], table)
+    picked, behind = lines.points(reader, view, drawn, state["along"], quantities, state["zoom"], growing)
     others, unknown = drawn_of(imported, state["imported"])
     if not picked.means.num_rows and not behind.means.num_rows and not others:
         return Panels([], [], 0)
@@ -81,25 +80,21 @@ def panels(
     foreign, more = readings(
         others, look.x, look.shown, span=state["zoom"], log=(look.log_x, look.log_y), smoothing=look.smoothing
     )
-    titled: list[tuple[str, set[str] | None]] = [("", None)]
-    if state["panels"] != NONE:
-        field = state["panels"]
-        owners: dict[Any, set[str]] = {}
-        for config in (*drawn.configs, *drawn.context):
-            owners.setdefault(config.fields[field], set()).add(config.config_id)
-        shown = {config.fields[field] for config in drawn.configs} or set(owners)
-        titled = [
-            (f"{FIELDS[field].label}: {format_value(field, value)}", owners[value]) for value in in_order(field, shown)
-        ]
-    tables = [_tables(picked, behind, drawn, look, only) for _, only in titled]
-    for part in tables:
-        part[EXPECTED] = _expected(state, view, part[MEANS], drawn, predicted or {})
-    expected = any(part[EXPECTED].num_rows for part in tables)
-    fixed = replace(look, y_range=reach(value_range(tables, look), foreign, look), expected=expected)
-    height = HEIGHT if len(titled) == 1 else HEIGHT * 0.7
+    titled = _titled(state["panels"], drawn)
+    parts = [part for _, part in titled]
+    tables = [_tables(picked, behind, part, look) for part in parts]
+    for part, table in zip(parts, tables, strict=True):
+        table[EXPECTED] = _expected(state, view, table[MEANS], part, predicted or {})
+    expected = any(table[EXPECTED].num_rows for table in tables)
+    fixed = replace(
+        look,
+        y_range=reach(value_range(tables, look), foreign, look),
+        expected=expected,
+        share=1.0 if len(titled) == 1 else 0.5,
+    )
     figures = [
-        (title, with_imported(curve_figure(part, drawn.groups, drawn.dashes, fixed, height), foreign, fixed))
-        for (title, _), part in zip(titled, tables, strict=True)
+        (title, with_imported(curve_figure(table, part.groups, part.dashes, fixed), foreign, fixed))
+        for (title, part), table in zip(titled, tables, strict=True)
     ]
     return Panels(
         figures,
@@ -109,12 +104,22 @@ def panels(
     )
 
 
-def _tables(
-    picked: Points, behind: Points, drawn: lines.Chosen, look: Look, only: set[str] | None
-) -> dict[str, pa.Table]:
-    own = {key: line for key, line in drawn.lines.items() if only is None or key in only}
-    means = pa.concat_tables([picked.means, behind.means])
-    return curve_tables(means, picked.seeds, own, look)
+def _titled(field: str, drawn: lines.Chosen) -> list[tuple[str, lines.Chosen]]:
+    """Return what each panel shows, with its title; one without a title where there is no field to part by."""
+    if field == NONE:
+        return [("", drawn)]
+    owners: dict[Any, set[str]] = {}
+    for config in (*drawn.configs, *drawn.context):
+        owners.setdefault(config.fields[field], set()).add(config.config_id)
+    shown = {config.fields[field] for config in drawn.configs} or set(owners)
+    return [
+        (f"{FIELDS[field].label}: {format_value(field, value)}", lines.within(drawn, owners[value]))
+        for value in in_order(field, shown)
+    ]
+
+
+def _tables(picked: Points, behind: Points, drawn: lines.Chosen, look: Look) -> dict[str, pa.Table]:
+    return curve_tables(pa.concat_tables([picked.means, behind.means]), picked.seeds, drawn.lines, look)
 
 
 def _expected(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -49,6 +49,8 @@ class Chosen:
     titles: tuple[str, str]
     ordered: bool
     notes: list[str] = field(default_factory=list)
+    # What a colour stands for, by its name in the legend, which also counts the seeds.
+    meanings: dict[str, str] = field(default_factory=dict)
 
 
 def choose(
@@ -80,12 +82,31 @@ def choose(
     if total - len(known) > MAX_CONTEXT:
         notes.append(f"grey: {MAX_CONTEXT} of {total - len(known):,} other configs")
     differing = _differing(view, picked)
-    lines, groups, dashes = _named(picked, view.axes, differing, colour, dash)
+    lines, meanings, dashes = _named(picked, view.axes, differing, colour, dash)
     told = differing if colour == COLOUR_BY else [colour]
     titles = (", ".join(FIELDS[name].label for name in told), FIELDS[dash].label if dash != NONE else "")
     lines |= {config.config_id: Line(_name(view, config), chosen=False) for config in others[:MAX_CONTEXT]}
     ordered = colour != COLOUR_BY and FIELDS[colour].kind in ("int", "float")
-    return Chosen(picked, others[:MAX_CONTEXT], lines, groups, dashes, titles, ordered, notes)
+    return Chosen(picked, others[:MAX_CONTEXT], lines, [*meanings], dashes, titles, ordered, notes, meanings)
+
+
+def within(drawn: Chosen, only: Collection[str]) -> Chosen:
+    """Return the lines of these configs alone, in the colours that they have among all; names count their own seeds."""
+    counts = dict.fromkeys(drawn.groups, 0)
+    for config in drawn.configs:
+        if config.config_id in only:
+            counts[drawn.lines[config.config_id].group] += config.n
+    names = {group: _counted(drawn.meanings[group], count) for group, count in counts.items()}
+    lines = {
+        config_id: replace(line, group=names.get(line.group, ""))
+        for config_id, line in drawn.lines.items()
+        if config_id in only
+    }
+    return replace(drawn, lines=lines, groups=[*names.values()])
+
+
+def _counted(meaning: str, seeds: int) -> str:
+    return f"{meaning} (n={seeds})"
 
 
 def points(
@@ -161,8 +182,11 @@ def _differing(view: Slice, picked: Sequence[Config]) -> list[str]:
 
 def _named(
     picked: Sequence[Config], axes: Sequence[str], differing: Sequence[str], colour: str, dash: str
-) -> tuple[dict[str, Line], list[str], list[str]]:
-    """Name the chosen configs: in full, and by what gives them their colour and their dash."""
+) -> tuple[dict[str, Line], dict[str, str], list[str]]:
+    """Name the chosen configs: in full, and by what gives them their colour and their dash.
+
+    Also return what each colour stands for, by its name in the legend and in that order, and the dashes in theirs.
+    """
     counts: dict[Any, int] = {}
     for config in picked:
         key = config.config_id if colour == COLOUR_BY else config.fields[colour]
@@ -171,9 +195,13 @@ def _named(
     def words(name: str, config: Config) -> str:
         return f"{FIELDS[name].label} {format_value(name, config.fields[name])}"
 
+    def meaning(config: Config) -> str:
+        by = differing if colour == COLOUR_BY else [colour]
+        return ", ".join(format_value(name, config.fields[name]) for name in by)
+
     def group(config: Config) -> str:
-        by, key = (differing, config.config_id) if colour == COLOUR_BY else ([colour], config.fields[colour])
-        return ", ".join(format_value(name, config.fields[name]) for name in by) + f" (n={counts[key]})"
+        key = config.config_id if colour == COLOUR_BY else config.fields[colour]
+        return _counted(meaning(config), counts[key])
 
     lines = {
         config.config_id: Line(
@@ -183,15 +211,15 @@ def _named(
         )
         for config in picked
     }
-    groups = list(dict.fromkeys(line.group for line in lines.values()))
+    meanings = {lines[config.config_id].group: meaning(config) for config in picked}
     if colour != COLOUR_BY:
         by_value = {config.fields[colour]: lines[config.config_id].group for config in picked}
-        groups = [by_value[value] for value in in_order(colour, by_value)]
+        meanings = {by_value[value]: meanings[by_value[value]] for value in in_order(colour, by_value)}
     dashes: list[str] = []
     if dash != NONE:
         by_dash = {config.fields[dash]: lines[config.config_id].dash for config in picked}
         dashes = [by_dash[value] for value in in_order(dash, by_dash)]
-    return lines, groups, dashes
+    return lines, meanings, dashes
 
 
 def _name(view: Slice, config: Config) -> str:
