@@ -141,6 +141,19 @@ def drag(page: Page, begin: tuple[float, float], end: tuple[float, float]) -> No
     page.mouse.up()
 
 
+def settle(page: Page) -> None:
+    """Wait for all that comes by itself: what is drawn anew closes a list that has just been opened."""
+    expect(page.locator(".st-key-grid").get_by_text("predicted").first).to_be_visible()
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
+
+
+def choose(page: Page, box: str, option: str) -> None:
+    """Choose in a list."""
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
+    page.get_by_role("combobox", name=box, exact=True).click()
+    page.get_by_role("option", name=option).first.click()
+
+
 def legend(page: Page):
     return page.locator(".st-key-curves_panel svg.marks .role-legend").first
 
@@ -314,6 +327,7 @@ def test_it_is_readable_dark_narrow_and_projected(browser, server, scheme, width
 def test_settings_behind_their_door_stand_in_the_address_and_stay_when_it_is_closed(page, server):
     address, _ = server
     open_page(page, address)
+    settle(page)
     expect(page.get_by_role("switch")).to_have_count(0)
     page.get_by_text("Settings", exact=True).click()
     for label in ("Train a missing cell on click", "Lecture hall"):
@@ -323,11 +337,9 @@ def test_settings_behind_their_door_stand_in_the_address_and_stay_when_it_is_clo
     shoot(page, "settings")
     page.get_by_text("Settings", exact=True).click()
     expect(page.get_by_role("switch")).to_have_count(0)
-    page.get_by_label("Score").first.click()
-    page.get_by_role("option", name="Validation loss").click()
+    choose(page, "Score", "Validation loss")
     expect(page.get_by_text(re.compile("^Validation loss of jsc-tiny"))).to_be_visible()
-    page.get_by_label("Score").first.click()
-    page.get_by_role("option", name="Test loss").click()
+    choose(page, "Score", "Test loss")
     expect(page.get_by_text(re.compile("^Test loss of jsc-tiny"))).to_be_visible()
     assert {"train_on_click=no", "hall=yes"} <= set(page.url.split("?")[1].split("&"))
     assert page.evaluate("getComputedStyle(document.documentElement).fontSize") == "21.6px"
@@ -337,18 +349,16 @@ def test_settings_behind_their_door_stand_in_the_address_and_stay_when_it_is_clo
 def test_how_curves_are_drawn_stays_when_its_door_is_closed(page, server):
     address, _ = server
     open_page(page, address)
+    settle(page)
     page.get_by_role("button", name="How", exact=True).click()
-    page.get_by_role("combobox", name="Band").click()
-    page.get_by_role("option", name="Standard deviation").click()
+    choose(page, "Band", "Standard deviation")
     page.get_by_text("Each seed", exact=True).click()
     expect(page.get_by_text("band: standard deviation")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("combobox", name="Band")).to_be_hidden()
-    page.get_by_label("Curve of").first.click()
-    page.get_by_role("option", name="Validation loss").click()
+    choose(page, "Curve of", "Validation loss")
     expect(page.get_by_label(re.compile("^Validation loss along epoch"))).to_be_visible()
-    page.get_by_label("Score").first.click()
-    page.get_by_role("option", name="Test loss").click()
+    choose(page, "Score", "Test loss")
     expect(page.get_by_text(re.compile("^Test loss of jsc-tiny"))).to_be_visible()
     expect(page.get_by_text("band: standard deviation")).to_be_visible()
     assert {"band=sd", "each=no", "show=val_loss"} <= set(page.url.split("?")[1].split("&"))
@@ -430,27 +440,24 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
     open_page(page, address, "final_relu=any&cells=64:1e-3~64:1e-2")
     panel = page.locator(".st-key-curves_panel")
     expect(legend(page)).to_contain_text("1e-3, no (n=5)")
-
-    def choose(box: str, option: str) -> None:
-        page.get_by_role("combobox", name=box, exact=True).click()
-        page.get_by_role("option", name=option, exact=True).click()
+    settle(page)
 
     for along, title in (
         ("Optimizer step", "optimizer step"), ("Training jets seen", "training jets seen"),
         ("Seconds of training", "seconds of training"),
         ("Sum of learning rates over steps", "sum of learning rates over steps"), ("Epoch", "epoch"),
     ):  # fmt: skip
-        choose("Along", along)
+        choose(page, "Along", along)
         expect(panel.locator(".role-axis-title").get_by_text(title, exact=True)).to_be_visible()
-    choose("Curve of", "Accuracy, training and validation")
+    choose(page, "Curve of", "Accuracy, training and validation")
     expect(panel.locator(".role-legend").get_by_text("training", exact=True)).to_be_visible()
-    choose("Curve of", "Validation loss")
+    choose(page, "Curve of", "Validation loss")
     expect(page.get_by_label(re.compile("^Validation loss along epoch"))).to_be_visible()
 
     page.get_by_role("button", name="How", exact=True).click()
-    choose("Colour by", "Learning rate")
+    choose(page, "Colour by", "Learning rate")
     expect(legend(page)).to_contain_text("1e-2 (n=10)")
-    choose("Dash by", "Final ReLU")
+    choose(page, "Dash by", "Final ReLU")
     expect(panel.locator(".role-legend").get_by_text("no", exact=True)).to_be_visible()
     page.get_by_text("Logarithmic upwards", exact=True).click()
     page.get_by_role("radio", name="Log").click()
@@ -459,7 +466,7 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
     for _ in range(5):
         smoothing.press("ArrowRight")
     expect(panel.get_by_text(re.compile(r"Smoothed \(0\.05\); thin: the raw mean"))).to_be_visible()
-    choose("Panels by", "Final ReLU")
+    choose(page, "Panels by", "Final ReLU")
     expect(panel.locator("svg.marks")).to_have_count(2)
     # Each panel counts its own seeds, and its legend fits it.
     for i in (0, 1):
@@ -477,6 +484,7 @@ def test_a_curve_says_what_it_is_and_a_name_in_the_legend_leaves_the_others_as_t
     address, _ = server
     open_page(page, address, "cells=64:1e-3~256:1e-2&each=no&band=none")
     expect(legend(page)).to_contain_text("256, 1e-2 (n=5)")
+    settle(page)
     chart = page.locator(".st-key-curves_panel svg.marks")
 
     def paths() -> dict[str, str]:
@@ -504,6 +512,7 @@ def test_a_curve_says_what_it_is_and_a_name_in_the_legend_leaves_the_others_as_t
 def test_ranges_are_sliders_with_counts_and_narrow_the_grid(page, server):
     address, _ = server
     open_page(page, address)
+    settle(page)
     page.get_by_text("More filters").click()
     rates = page.get_by_test_id("stSlider").filter(has_text="Learning rate")
     # Counts beside the ends of the range.
