@@ -11,6 +11,9 @@ from jsc_explore.views import url
 _CAPTIONS = """<style>
 [data-testid=stCaptionContainer], [data-testid=stCaptionContainer] p {color: inherit !important; opacity: 0.9;}
 </style>"""
+# Where a chart is begun anew before its first drawing stands, Streamlit gives that drawing up and leaves its picture
+# behind, before the one that lives.
+_ONE = """<style>[data-testid=stVegaLiteChart] > svg.marks:has(~ svg.marks) {display: none;}</style>"""
 # A sidebar's boxes stand closer than what is read.
 _SIDEBAR = """<style>
 [data-testid=stSidebarUserContent] [data-testid=stVerticalBlock] {gap: 0.6rem;}
@@ -28,4 +31,4 @@ def size() -> float:
 
 def style() -> str:
     """Return the style that every page begins with."""
-    return _CAPTIONS + _SIDEBAR + (_LARGE if size() > 1 else "")
+    return _CAPTIONS + _ONE + _SIDEBAR + (_LARGE if size() > 1 else "")
