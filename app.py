@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from jsc_explore.views import compare, data, explore, overview
+from jsc_explore.web.pages import compare, data, explore, overview
 
 st.set_page_config(page_title="JSC Explore", layout="wide")
 pages = [

@@ -29,7 +29,7 @@ from bench.store import POINTS, SEEDS, nested_table
 from jsc_explore import data, paths
 from jsc_explore.config import DEFAULTS, FIELDS, RECIPE_VERSION, RunConfig
 from jsc_explore.jobs import Queue
-from jsc_explore.record import POINT_FIELDS
+from jsc_explore.results import POINT_FIELDS
 
 ROOT = Path(__file__).parent.parent
 CURVES = ".st-key-curves_panel svg.marks"

@@ -11,14 +11,14 @@ import numpy as np
 
 from bench.frame import Bound, Report
 from jsc_explore import paths
-from jsc_explore.analysis.timing import CostModel
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs import Queue, calibrate
-from jsc_explore.jobs.ask import ask
+from jsc_explore.jobs import Queue, calibration
+from jsc_explore.jobs.cost_model import CostModel
+from jsc_explore.jobs.engine.supervisor import end_engine, start_engine
 from jsc_explore.jobs.estimate import _work, expected, format_seconds
-from jsc_explore.jobs.supervise import end_engine, start_engine
+from jsc_explore.jobs.submit import ask
 from jsc_explore.store import Store
-from jsc_explore.store.slices import timings
+from jsc_explore.store.query.grid import timings
 
 # What the shipped snapshot lacks: other networks, batch sizes, lengths. Each as its five seeds.
 ASKED = (
@@ -41,7 +41,7 @@ def run(quick: bool) -> Report:
         store, queue = Store(home, paths.snapshot()), Queue(home)
         rows = timings(store).to_pylist()
         held_out = _held_out([row for row in rows if row["kernel"]])
-        calibrate.write(home, calibrate.measure())
+        calibration.write(home, calibration.measure())
         engine = start_engine(home, paths.snapshot())
         try:
             # The first of an engine waits for imports and compiling; the page says that it starts.

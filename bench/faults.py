@@ -25,11 +25,12 @@ import pyarrow.parquet as pq
 from bench.frame import Bound, Report
 from jsc_explore import data
 from jsc_explore.config import RunConfig
-from jsc_explore.data import canonical
+from jsc_explore.data import cache as canonical
 from jsc_explore.data.sources import Release
-from jsc_explore.jobs import Queue, supervise
-from jsc_explore.jobs.ask import ask
-from jsc_explore.jobs.supervise import Supervisor
+from jsc_explore.jobs import Queue
+from jsc_explore.jobs.engine import supervisor as supervise
+from jsc_explore.jobs.engine.supervisor import Supervisor
+from jsc_explore.jobs.submit import ask
 from jsc_explore.store import Store
 
 SAMPLE, JETS = "simulated-few", 20_000

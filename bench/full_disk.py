@@ -18,8 +18,8 @@ from pathlib import Path
 from bench.faults import SAMPLE, Served, small_sample
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
-from jsc_explore.jobs.ask import ask
-from jsc_explore.jobs.supervise import Supervisor
+from jsc_explore.jobs.engine.supervisor import Supervisor
+from jsc_explore.jobs.submit import ask
 
 SIZE_MB = 24
 # What is left free: from nothing to about what a run writes.

@@ -24,14 +24,14 @@ from hypothesis import strategies as st
 
 from bench.frame import Bound, Report
 from jsc_explore import paths
-from jsc_explore.cli_ask import grid_of
+from jsc_explore.cli.requests import grid_of
 from jsc_explore.config import FIELDS, RunConfig, expand_grid, parse_value
 from jsc_explore.errors import JscError
-from jsc_explore.layers import NAMED
+from jsc_explore.network import NAMED
 from jsc_explore.store import Store
+from jsc_explore.store.query.grid import grid_cells
 from jsc_explore.store.schema import SCALARS, part_schema
-from jsc_explore.store.slices import grid_cells
-from jsc_explore.views import url
+from jsc_explore.web.state import url
 
 SLOWEST_S = 1.0
 _NASTY = [

@@ -15,13 +15,13 @@ import torch
 
 from bench.frame import Report, Timing, measure
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs.gpu import gpu_bytes
-from jsc_explore.training.choice import gpu_replicas
-from jsc_explore.training.plan import Chunk
-from jsc_explore.training.program import INPUTS, KIND, LINEAR, NEEDS_INPUT, OUTPUTS, program
-from jsc_explore.training.replicas import DeviceSplit, Replicas
-from jsc_explore.training.stack import Stack
-from jsc_explore.training.train import cuda_replicas, train_stack
+from jsc_explore.jobs.engine.gpu_memory import gpu_bytes
+from jsc_explore.training.backends.base import DeviceSplit, Replicas
+from jsc_explore.training.backends.cpu.layer_table import INPUTS, KIND, LINEAR, NEEDS_INPUT, OUTPUTS, program
+from jsc_explore.training.backends.select import gpu_replicas
+from jsc_explore.training.backends.vmap.stack import Stack
+from jsc_explore.training.chunks import Chunk
+from jsc_explore.training.trainer import cuda_replicas, train_stack
 
 # Warps of multiply-adds that a load from shared memory serves: one of a jet's values and four of weights, for four.
 _LOADS_PER_MULTIPLY_ADD = 5 / 4

@@ -15,11 +15,11 @@ import numpy as np
 
 from jsc_explore import data
 from jsc_explore.config import RunConfig
-from jsc_explore.data import canonical
+from jsc_explore.data import cache
 from jsc_explore.data.sources import Release
 from jsc_explore.jobs import Queue
-from jsc_explore.jobs.ask import ask
-from jsc_explore.jobs.supervise import end_engine, start_engine
+from jsc_explore.jobs.engine.supervisor import end_engine, start_engine
+from jsc_explore.jobs.submit import ask
 from jsc_explore.store import Store
 
 # The protocol mase trains on 80%: 800,000 of these.
@@ -47,7 +47,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder, self.jets = folder, folder / "jets"
         self.jets.mkdir()
-        canonical.write(self.jets, STAND_IN, _stand_in())
+        cache.write(self.jets, STAND_IN, _stand_in())
         self._stores = 0
 
     def cold(self) -> JobTimes:

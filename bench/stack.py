@@ -12,10 +12,10 @@ import torch
 
 from bench.frame import Report, measure
 from jsc_explore.config import RunConfig
-from jsc_explore.training.compiled import Build, Spec
-from jsc_explore.training.plan import Chunk
-from jsc_explore.training.replicas import DeviceSplit
-from jsc_explore.training.stack import Stack
+from jsc_explore.training.backends.base import DeviceSplit
+from jsc_explore.training.backends.vmap.aot import Build, Spec
+from jsc_explore.training.backends.vmap.stack import Stack
+from jsc_explore.training.chunks import Chunk
 
 REPLICAS = (1, 5, 10)
 STEPS = 32

@@ -17,17 +17,18 @@ import pyarrow.parquet as pq
 
 from bench.frame import Bound, Report, Timing, measure
 from jsc_explore.config import FIELDS, RunConfig
-from jsc_explore.record import POINT_FIELDS
+from jsc_explore.files import sha256_of
+from jsc_explore.results import CURVE_PREFIX, POINT_FIELDS
 from jsc_explore.store import Store
 from jsc_explore.store.catalog import Catalog, run_rows
 from jsc_explore.store.compaction import ROWS_PER_PART, compact
 from jsc_explore.store.merge import merge
-from jsc_explore.store.points import curve_points
+from jsc_explore.store.parquet_writer import Written
 from jsc_explore.store.publish import publish
-from jsc_explore.store.schema import COLUMNS, CURVE_PREFIX, part_schema
-from jsc_explore.store.slices import grid_cells
+from jsc_explore.store.query.curves import curve_points
+from jsc_explore.store.query.grid import grid_cells
+from jsc_explore.store.schema import COLUMNS, part_schema
 from jsc_explore.store.verify import verify
-from jsc_explore.store.writing import Written, digest_of
 
 POINTS = 60
 SEEDS = 5
@@ -163,7 +164,7 @@ def _lay_small(directory: Path, table: pa.Table) -> None:
         for row in range(table.num_rows):
             path = catalog.parts_directory / f"{row:032}.parquet"
             pq.write_table(table.slice(row, 1), path, compression="zstd")
-            catalog.enter(db, Written(path, 1, digest_of(path)), run_rows(table.slice(row, 1)))
+            catalog.enter(db, Written(path, 1, sha256_of(path)), run_rows(table.slice(row, 1)))
     catalog.close()
 
 

@@ -16,7 +16,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from jsc_explore import layers
+from jsc_explore import network as layers
 from jsc_explore.errors import FieldError
 
 # Raise it when the same config would train to another result: every run then counts as missing and is trained anew.

@@ -12,16 +12,16 @@ from torch.nn import functional
 
 from bench import gpu
 from jsc_explore.config import RunConfig
-from jsc_explore.models import MaskedDropout, biases_before_batch_norm, build
-from jsc_explore.training import cuda_inner, cuda_kernel, cuda_layers
-from jsc_explore.training import train as training
-from jsc_explore.training.cuda_inner import SIMULATED, clip
-from jsc_explore.training.cuda_replicas import CudaReplicas
-from jsc_explore.training.plan import Chunk, stream_seed
-from jsc_explore.training.replicas import DeviceSplit, batch_order
+from jsc_explore.training import trainer as training
+from jsc_explore.training.backends.base import DeviceSplit, batch_order
+from jsc_explore.training.backends.cuda import jit, kernel, layers
+from jsc_explore.training.backends.cuda.backend import CudaReplicas
+from jsc_explore.training.backends.cuda.jit import SIMULATED, clip
+from jsc_explore.training.backends.vmap.stack import Stack
+from jsc_explore.training.chunks import Chunk, stream_seed
+from jsc_explore.training.models import MaskedDropout, biases_before_batch_norm, build
 from jsc_explore.training.schedules import learning_rates
-from jsc_explore.training.stack import Stack
-from jsc_explore.training.train import train_stack
+from jsc_explore.training.trainer import train_stack
 
 DEVICE = torch.device("cpu" if SIMULATED else "cuda")
 # Six whole batches of eight and a short one of four.
@@ -179,7 +179,7 @@ class Watch:
     def __init__(self, monkeypatch):
         self.here, self.lock = threading.local(), threading.Lock()
         self.touched, self.faults, self.writes = {}, set(), 0
-        for module in (cuda_inner, cuda_layers, cuda_kernel):
+        for module in (jit, layers, kernel):
             for name, watched in (("item", self.item), ("put", self.put), ("sync", self.sync)):
                 monkeypatch.setattr(module, name, watched)
 

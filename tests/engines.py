@@ -6,7 +6,7 @@ import time
 import torch
 
 from jsc_explore.data import load, split
-from jsc_explore.training.train import train_stack
+from jsc_explore.training.trainer import train_stack
 
 
 def eventually(condition, seconds=120.0):

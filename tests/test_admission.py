@@ -18,23 +18,25 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.testing.v1 import AppTest
 
 from bench.visitor import PRESSED, Visitor, clicked
-from jsc_explore import cli_ask, data, paths
-from jsc_explore.cli import main
-from jsc_explore.cli_app import access_of
+from jsc_explore import data, paths
+from jsc_explore.cli import requests
+from jsc_explore.cli.app import access_of
+from jsc_explore.cli.main import main
 from jsc_explore.config import LIMITS, Limits, RunConfig
 from jsc_explore.errors import FieldError, JscError, NotAllowedError, UnconfirmedError
-from jsc_explore.jobs import Queue, access, ask
-from jsc_explore.jobs.access import Access, Doorman
-from jsc_explore.jobs.ask import Asker
-from jsc_explore.jobs.supervise import Supervisor
+from jsc_explore.jobs import Queue, auth, submit
+from jsc_explore.jobs.auth import Access, Doorman
+from jsc_explore.jobs.engine.supervisor import Supervisor
+from jsc_explore.jobs.submit import Asker
 from jsc_explore.store import Store
-from jsc_explore.views import admission, resources
+from jsc_explore.web.components import permissions
+from jsc_explore.web.state import services
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOT = ROOT / "results.parquet"
 SECRET = "correct horse battery"
 LONG = RunConfig(max_epochs=1000, batch_size=16)
-RESOURCES = (resources.store, resources.queue, resources.supervisor)
+RESOURCES = (services.store, services.queue, services.supervisor)
 
 
 @pytest.fixture
@@ -52,16 +54,16 @@ def app(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(Supervisor, "start", lambda self: started.append(self))
     monkeypatch.setattr(Supervisor, "stop", lambda self: None)
-    monkeypatch.setattr(admission, "_DOORMAN", Doorman())
+    monkeypatch.setattr(permissions, "_DOORMAN", Doorman())
     for resource in RESOURCES:
         resource.clear()
-    admission._UNLOCKED.clear()
+    permissions._UNLOCKED.clear()
     page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
     page.started = started
     yield page
     for resource in RESOURCES:
         resource.clear()
-    admission._UNLOCKED.clear()
+    permissions._UNLOCKED.clear()
 
 
 def texts(elements):
@@ -129,7 +131,7 @@ def test_a_password_is_compared_whole_and_read_from_its_file_at_each_guess(tmp_p
 
 def test_wrong_guesses_are_slowed_down_for_the_address_that_makes_them(monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr(access.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(auth.time, "monotonic", lambda: clock[0])
     door, rights = Doorman(), Access(password=SECRET)
     pauses = []
     for _ in range(8):
@@ -137,7 +139,7 @@ def test_wrong_guesses_are_slowed_down_for_the_address_that_makes_them(monkeypat
         began = clock[0]
         while "try" in door.hear(rights, SECRET, "10.0.0.1").lower() and clock[0] - began < 100:
             clock[0] += 0.5
-            if clock[0] - began >= access._pause(len(pauses) + 1) - 0.5:
+            if clock[0] - began >= auth._pause(len(pauses) + 1) - 0.5:
                 break
         pauses.append(clock[0] - began + 0.5)
         clock[0] = began + pauses[-1]
@@ -145,12 +147,12 @@ def test_wrong_guesses_are_slowed_down_for_the_address_that_makes_them(monkeypat
     assert door.hear(rights, SECRET, "10.0.0.2") == "", "others come in meanwhile"
     assert door.hear(rights, "guess", "10.0.0.1")
     assert "try again in 30 s" in door.hear(rights, SECRET, "10.0.0.1"), "an early guess is not heard, right or wrong"
-    clock[0] += access.FORGIVEN_AFTER_S + 1
+    clock[0] += auth.FORGIVEN_AFTER_S + 1
     assert door.hear(rights, SECRET, "10.0.0.1") == ""
 
 
 def test_the_doorman_remembers_no_more_addresses_than_fit(monkeypatch):
-    monkeypatch.setattr(access, "REMEMBERED", 10)
+    monkeypatch.setattr(auth, "REMEMBERED", 10)
     door = Doorman()
     for i in range(100):
         door.hear(Access(password=SECRET), "guess", str(i))
@@ -170,9 +172,9 @@ def test_the_password_comes_from_a_file_or_the_environment_and_never_from_the_co
     rights = access_of(options(launch_password=held))
     assert rights.opens(SECRET)
     assert SECRET not in json.dumps(rights.environment())
-    monkeypatch.setenv(access.PASSWORD, SECRET)
+    monkeypatch.setenv(auth.PASSWORD, SECRET)
     assert access_of(options()).opens(SECRET)
-    monkeypatch.setenv(access.PASSWORD, "short")
+    monkeypatch.setenv(auth.PASSWORD, "short")
     with pytest.raises(FieldError, match="at least 8") as caught:
         access_of(options())
     assert "short'" not in str(caught.value)
@@ -206,16 +208,16 @@ def test_limits_are_changed_one_by_one():
 def test_whoever_has_no_right_is_refused_and_nothing_is_queued(place):
     store, queue = place
     with pytest.raises(NotAllowedError, match="needs the launch password"):
-        ask.ask(store, queue, [RunConfig(seed=77)], asker=Asker("s", refusal=Access(password=SECRET).refusal()))
+        submit.ask(store, queue, [RunConfig(seed=77)], asker=Asker("s", refusal=Access(password=SECRET).refusal()))
     assert queue.jobs() == []
 
 
 def test_a_read_only_process_asks_for_nothing_whoever_claims_to_ask(place, monkeypatch):
     store, queue = place
-    monkeypatch.setenv(access.READ_ONLY, "1")
-    for asker in (ask.TRUSTED, Asker("s")):
+    monkeypatch.setenv(auth.READ_ONLY, "1")
+    for asker in (submit.TRUSTED, Asker("s")):
         with pytest.raises(NotAllowedError, match="read only"):
-            ask.ask(store, queue, [RunConfig(seed=77)], asker=asker, confirmed=True)
+            submit.ask(store, queue, [RunConfig(seed=77)], asker=asker, confirmed=True)
     assert queue.jobs() == []
 
 
@@ -224,19 +226,21 @@ def test_what_takes_long_is_confirmed_with_the_number(place):
     long = [LONG.with_(seed=seed) for seed in range(40)]
     limits = Limits(confirm_s=60.0)
     with pytest.raises(UnconfirmedError, match=r"40 runs are expected to take about \d") as caught:
-        ask.ask(store, queue, long, asker=Asker("s", limits))
+        submit.ask(store, queue, long, asker=Asker("s", limits))
     assert caught.value.seconds > 60
     assert queue.jobs() == []
-    answer = ask.ask(store, queue, long[:1], asker=Asker("s", limits), confirmed=True)
+    answer = submit.ask(store, queue, long[:1], asker=Asker("s", limits), confirmed=True)
     assert len(answer.queued) == 1
-    assert ask.ask(store, queue, long[:1], asker=Asker("other", limits)).joined, "what is under way costs nothing more"
-    assert ask.ask(store, queue, [RunConfig()], asker=Asker("s", limits)).stored, "nor does what is known"
+    assert submit.ask(store, queue, long[:1], asker=Asker("other", limits)).joined, (
+        "what is under way costs nothing more"
+    )
+    assert submit.ask(store, queue, [RunConfig()], asker=Asker("s", limits)).stored, "nor does what is known"
 
 
 def test_limits_reach_the_queue(place):
     store, queue = place
     with pytest.raises(FieldError, match="at most 2 runs"):
-        ask.ask(store, queue, [RunConfig(seed=s) for s in range(70, 73)], asker=Asker("s", Limits(session_runs=2)))
+        submit.ask(store, queue, [RunConfig(seed=s) for s in range(70, 73)], asker=Asker("s", Limits(session_runs=2)))
     assert queue.jobs() == []
 
 
@@ -261,10 +265,10 @@ def test_a_command_without_a_terminal_is_refused_with_the_number(tmp_path, capsy
 @pytest.mark.parametrize(("typed", "agrees"), [("y\n", True), ("YES\n", True), ("\n", False), ("no", False)])
 def test_at_a_terminal_the_command_asks(typed, agrees, capsys):
     error = UnconfirmedError(14, 7200.0, "about 2.0 h")
-    assert cli_ask.agreed(error, True, lambda: typed) is agrees
+    assert requests.agreed(error, True, lambda: typed) is agrees
     assert "14 runs would take about 2.0 h" in capsys.readouterr().err
     with pytest.raises(JscError, match="--yes"):
-        cli_ask.agreed(error, False)
+        requests.agreed(error, False)
 
 
 def test_the_history_of_a_run_is_printed(tmp_path, capsys):
@@ -302,7 +306,7 @@ def assert_nothing_is_offered(app):
 
 
 def test_a_read_only_page_starts_no_engine_and_offers_no_training(app, monkeypatch):
-    monkeypatch.setenv(access.READ_ONLY, "1")
+    monkeypatch.setenv(auth.READ_ONLY, "1")
     app.query_params["cells"] = "1024:1e-3~256:1e-3"
     app.run()
     assert not app.exception
@@ -313,7 +317,7 @@ def test_a_read_only_page_starts_no_engine_and_offers_no_training(app, monkeypat
 def test_a_page_over_a_store_that_can_only_be_read_says_so_and_offers_no_training(app, tmp_path, monkeypatch):
     Store(tmp_path / "theirs").close()
     theirs = Store(tmp_path / "theirs", paths.snapshot(), read_only=True)
-    monkeypatch.setattr(resources, "store", lambda: theirs)
+    monkeypatch.setattr(services, "store", lambda: theirs)
     app.query_params["cells"] = "1024:1e-3~256:1e-3"
     app.run()
     assert not app.exception
@@ -325,8 +329,8 @@ def test_a_page_over_a_store_that_can_only_be_read_says_so_and_offers_no_trainin
 
 
 def test_the_launch_password_opens_a_page_and_no_state_of_a_browser_does(app, monkeypatch):
-    monkeypatch.setenv(access.PASSWORD, SECRET)
-    monkeypatch.setattr(access, "_pause", lambda wrong: 3600.0)
+    monkeypatch.setenv(auth.PASSWORD, SECRET)
+    monkeypatch.setattr(auth, "_pause", lambda wrong: 3600.0)
     app.query_params["cells"] = "1024:1e-3"
     for key in ("_UNLOCKED", "unlocked", "_may", "launch password"):
         app.session_state[key] = SECRET if key == "launch password" else True
@@ -337,13 +341,13 @@ def test_the_launch_password_opens_a_page_and_no_state_of_a_browser_does(app, mo
     assert "not the launch password" in texts(app.error)
     app.text_input(key="launch password").set_value(SECRET).run()
     assert "try again in" in texts(app.error)
-    monkeypatch.setattr(admission, "_DOORMAN", Doorman())
+    monkeypatch.setattr(permissions, "_DOORMAN", Doorman())
     app.text_input(key="launch password").set_value(SECRET).run()
     assert "You may train here" in texts(app.caption)
     assert app.session_state["launch password"] == ""
     press(app, "Train ").click().run()
     assert not app.exception
-    assert len(resources.queue().jobs(("queued",))) == 5
+    assert len(services.queue().jobs(("queued",))) == 5
 
 
 @pytest.mark.parametrize(
@@ -357,7 +361,7 @@ def test_the_launch_password_opens_a_page_and_no_state_of_a_browser_does(app, mo
     ],
 )
 def test_a_login_opens_a_page_for_those_on_the_list(app, monkeypatch, user, may):
-    monkeypatch.setenv(access.ALLOW, "@uni.edu")
+    monkeypatch.setenv(auth.ALLOW, "@uni.edu")
     app.user = user
     app.query_params["cells"] = "1024:1e-3"
     app.run()
@@ -365,59 +369,59 @@ def test_a_login_opens_a_page_for_those_on_the_list(app, monkeypatch, user, may)
     assert press(app, "Train ").disabled is not may
     if may:
         press(app, "Train ").click().run()
-    assert bool(resources.queue().jobs(("queued",))) is may
+    assert bool(services.queue().jobs(("queued",))) is may
 
 
 def test_what_takes_long_needs_a_second_click_with_the_number_in_it(app, monkeypatch):
-    monkeypatch.setenv(access.LIMIT, json.dumps({"confirm_s": 0}))
+    monkeypatch.setenv(auth.LIMIT, json.dumps({"confirm_s": 0}))
     app.query_params["cells"] = "1024:1e-3"
     app.run()
     press(app, "Train ").click().run()
-    assert resources.queue().jobs() == []
+    assert services.queue().jobs() == []
     assert "5 runs would take **about" in texts(app.markdown)
     press(app, "Leave it").click().run()
     assert "would take" not in texts(app.markdown)
     press(app, "Train ").click().run()
     app.button(key="long yes").click().run()
     assert not app.exception
-    assert len(resources.queue().jobs(("queued",))) == 5
+    assert len(services.queue().jobs(("queued",))) == 5
     assert "would take" not in texts(app.markdown)
 
 
 def test_a_limit_is_said_on_the_page(app, monkeypatch):
-    monkeypatch.setenv(access.LIMIT, json.dumps({"session_runs": 3}))
+    monkeypatch.setenv(auth.LIMIT, json.dumps({"session_runs": 3}))
     app.query_params["cells"] = "1024:1e-3"
     app.run()
     press(app, "Train ").click().run()
     assert "you may have at most 3 runs waiting or under way" in texts(app.error)
-    assert resources.queue().jobs() == []
+    assert services.queue().jobs() == []
 
 
 def test_the_name_in_the_queue_is_not_the_sessions_own(app):
     app.query_params["cells"] = "1024:1e-3"
     app.run()
     press(app, "Train ").click().run()
-    (name,) = {job.session for job in resources.queue().jobs()}
+    (name,) = {job.session for job in services.queue().jobs()}
     assert name.startswith("page ")
     assert "test session" not in name
 
 
 def test_live_panels_slow_down_as_a_room_fills(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(resources, "_SEEN", {})
-    monkeypatch.setattr(resources.time, "monotonic", lambda: clock[0])
-    assert resources.pace(0.15, "me") == 0.15
+    monkeypatch.setattr(services, "_SEEN", {})
+    monkeypatch.setattr(services.time, "monotonic", lambda: clock[0])
+    assert services.pace(0.15, "me") == 0.15
     for i in range(59):
-        resources.pace(0.15, f"other {i}")
-    assert resources.pace(0.15, "me") == pytest.approx(0.15 * 60 / resources.AT_FULL_PACE)
-    looks = resources.LOOKING_AT_FULL_PACE
-    assert resources.pace(3, "me", looks) == pytest.approx(3 * 60 / looks), "a look costs less"
+        services.pace(0.15, f"other {i}")
+    assert services.pace(0.15, "me") == pytest.approx(0.15 * 60 / services.AT_FULL_PACE)
+    looks = services.LOOKING_AT_FULL_PACE
+    assert services.pace(3, "me", looks) == pytest.approx(3 * 60 / looks), "a look costs less"
     clock[0] += 31
-    assert resources.pace(0.15, "me") == 0.15
+    assert services.pace(0.15, "me") == 0.15
     for i in range(300):
-        resources.pace(0.15, f"short visit {i}")
+        services.pace(0.15, f"short visit {i}")
         clock[0] += 1
-    assert len(resources._SEEN) < 200
+    assert len(services._SEEN) < 200
 
 
 # ---- a real server and a client that sends what it likes
@@ -473,7 +477,7 @@ def test_nothing_that_a_client_sends_trains_without_the_right(tmp_path, closed):
     config_id = run.config_id(data.digest(run.dataset))
     home = tmp_path / "store"
     arguments = ["--read-only"] if closed == "read only" else []
-    with served(home, *arguments, **({} if arguments else {access.PASSWORD: SECRET})) as address:
+    with served(home, *arguments, **({} if arguments else {auth.PASSWORD: SECRET})) as address:
         errors = asyncio.run(attack(address, config_id))
     queue = Queue(home)
     assert queue.jobs() == []

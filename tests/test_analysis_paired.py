@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jsc_explore.analysis.cells import front
 from jsc_explore.analysis.paired import MAX_SEEDS, Difference, compare, seeds_needed, sentence
-from jsc_explore.analysis.pareto import front
 
 
 def scores(seed, n=5, shift=0.0, sd=0.01):

@@ -11,7 +11,7 @@ from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.grid import grid_figure, grid_table, score_domain
 from jsc_explore.charts.style import format_score, ordinal_label
 from jsc_explore.config import FIELDS, RunConfig
-from jsc_explore.jobs.queue import Job
+from jsc_explore.jobs.queue.queue import Job
 
 DIGEST = "d" * 64
 

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jsc_explore import cli, data
+from jsc_explore import data
+from jsc_explore.cli import main
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs import Queue
-from jsc_explore.record import POINT_FIELDS, Outcome, RunRecord
+from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
 from jsc_explore.store import Store
 
 COMMANDS = [["app"], ["engine"], ["train"], ["fill"], ["list"], ["curve"], ["publish"], ["data", "fetch"], ["verify"],
@@ -38,7 +39,7 @@ def call(capsys):
 
     def run(*arguments):
         with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
+            main.main([str(argument) for argument in arguments])
         return (ended.value.code or 0, *capsys.readouterr())
 
     return run
@@ -321,7 +322,7 @@ def scripted_engine(monkeypatch, home):
             queue.close()
             return subprocess.Popen([sys.executable, "-c", ""])
 
-        monkeypatch.setattr("jsc_explore.jobs.supervise.start_engine", start)
+        monkeypatch.setattr("jsc_explore.jobs.engine.supervisor.start_engine", start)
         return started
 
     return install
@@ -352,7 +353,7 @@ def test_an_engine_that_cannot_live_is_started_a_few_times_then_its_log_is_named
     code, _, err = call("train")
     assert code == 1
     assert is_one_line(err, "was not trained", "engine.log")
-    assert len(started) == cli.MAX_STARTS
+    assert len(started) == main.MAX_STARTS
 
 
 def test_a_wait_is_not_left_without_an_engine(call, scripted_engine, home, monkeypatch):

@@ -16,13 +16,13 @@ from engines import eventually, result_of, train_undisturbed
 
 from jsc_explore import data
 from jsc_explore.config import RunConfig
-from jsc_explore.data import canonical
+from jsc_explore.data import cache as canonical
 from jsc_explore.data.sources import Release
 from jsc_explore.errors import FieldError
 from jsc_explore.jobs import Queue
-from jsc_explore.jobs.ask import ask
-from jsc_explore.jobs.cluster import Cluster
-from jsc_explore.jobs.identity import Identity
+from jsc_explore.jobs.cluster.client import Cluster
+from jsc_explore.jobs.cluster.code_version import Identity
+from jsc_explore.jobs.submit import ask
 from jsc_explore.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +35,7 @@ SHORT = {"dataset": SAMPLE, "batch_size": 1024, "max_epochs": 2}
 ENGINE = "from jsc_explore.jobs import members; members.SILENT_AFTER_S = 10.0; from jsc_explore.cli import main; main()"
 WORKER = f"""
 import pathlib, time
-import jsc_explore.training.train as train
+import jsc_explore.training.trainer as train
 train.CHECKPOINT_EVERY_S = 0.0
 begin = train.StackTraining.begin_epoch
 def braked(self, epoch):

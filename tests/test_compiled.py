@@ -7,16 +7,18 @@ import pytest
 import torch
 from test_training import Notebook, curve, fit
 
-from jsc_explore import cli
+from jsc_explore.cli import main
 from jsc_explore.config import RunConfig
-from jsc_explore.training import choice, compiled, stack, warm
-from jsc_explore.training import train as training
-from jsc_explore.training.choice import compiled_from
-from jsc_explore.training.compiled import Build, CompileError, Spec, compiler, failed
-from jsc_explore.training.plan import Chunk
-from jsc_explore.training.replicas import DeviceSplit
-from jsc_explore.training.stack import Stack
-from jsc_explore.training.warm import prepare
+from jsc_explore.training import precompile
+from jsc_explore.training import trainer as training
+from jsc_explore.training.backends import select
+from jsc_explore.training.backends.base import DeviceSplit
+from jsc_explore.training.backends.select import compiled_from
+from jsc_explore.training.backends.vmap import aot, stack
+from jsc_explore.training.backends.vmap.aot import Build, CompileError, Spec, compiler, failed
+from jsc_explore.training.backends.vmap.stack import Stack
+from jsc_explore.training.chunks import Chunk
+from jsc_explore.training.precompile import prepare
 
 CONV = RunConfig(model="16-c4k3b-8d0.5-5", batch_size=96, max_epochs=3, scheduler="onecycle", learning_rate=1e-2)
 SCALED = RunConfig(
@@ -38,7 +40,7 @@ def programs(tmp_path_factory):
 @pytest.fixture
 def repaying(monkeypatch):
     """Let even a job of some seconds repay a program."""
-    monkeypatch.setattr(choice, "_REPAYS_S", 0.0)
+    monkeypatch.setattr(select, "_REPAYS_S", 0.0)
 
 
 def begun(runs, split, how):
@@ -149,7 +151,7 @@ def test_a_compiler_that_fails_is_said_and_asked_again_only_by_warm(jets_split, 
         raise CompileError("remembered still" if failed(asked).exists() else "tried again")
 
     monkeypatch.setattr(Build, "begin", begin)
-    monkeypatch.setattr(warm, "kernel", lambda: None)
+    monkeypatch.setattr(precompile, "kernel", lambda: None)
     (_, no_fault, _), (name, fault, _) = prepare([RunConfig(), run])
     assert (no_fault, fault) == ("", "tried again")
     assert name == "16-5, batch 98, adam, bf16-mixed"
@@ -176,23 +178,23 @@ def test_a_program_is_for_one_network_optimizer_precision_and_batch_size(monkeyp
     assert len(paths) == 3
     other = CONV.with_(seed=7, learning_rate=1.0, scheduler="constant", weight_decay=0.1, max_epochs=9)
     assert Spec.of(other, "cpu").path == Spec.of(CONV, "cpu").path
-    monkeypatch.setattr(compiled, "_environment", lambda: ["another torch"])
+    monkeypatch.setattr(aot, "_environment", lambda: ["another torch"])
     assert Spec.of(CONV, "cpu").path not in paths
-    assert stack.Program is compiled.Program
+    assert stack.Program is aot.Program
 
 
 def test_warm_makes_programs_for_what_the_kernel_cannot_train_and_says_what_fails(monkeypatch, capsys):
-    monkeypatch.setattr(warm, "kernel", lambda: None)
+    monkeypatch.setattr(precompile, "kernel", lambda: None)
     made = []
-    monkeypatch.setattr(compiled.Build, "begin", lambda spec: made.append(spec) or Build(spec, None))
-    monkeypatch.setattr(compiled.Build, "program", lambda build: None)
+    monkeypatch.setattr(aot.Build, "begin", lambda spec: made.append(spec) or Build(spec, None))
+    monkeypatch.setattr(aot.Build, "program", lambda build: None)
     with pytest.raises(SystemExit, match="0"):
-        cli.main(["warm"])
+        main.main(["warm"])
     assert [(spec.batch_size, spec.optimizer) for spec in made] == [(256, "adam")]
     assert "jsc-conv, batch 256, adam, 32-true: ready" in capsys.readouterr().out
     monkeypatch.undo()
-    monkeypatch.setattr(warm, "kernel", lambda: None)
+    monkeypatch.setattr(precompile, "kernel", lambda: None)
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(SystemExit, match="1"):
-        cli.main(["warm", "--model", "16-c4k3-5", "--batch-size", "64"])
+        main.main(["warm", "--model", "16-c4k3-5", "--batch-size", "64"])
     assert "16-c4k3-5, batch 64, adam, 32-true: no C++ compiler" in capsys.readouterr().out

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsc_explore import config, layers
+from jsc_explore import config
+from jsc_explore import network as layers
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, expand_grid, format_value, parse_value
 from jsc_explore.errors import FieldError
 

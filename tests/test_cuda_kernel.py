@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from bench import gpu
-from jsc_explore import layers
+from jsc_explore import network as layers
 from jsc_explore.config import RunConfig
-from jsc_explore.training import cuda_layout as parts
-from jsc_explore.training import train as training
-from jsc_explore.training.cuda_layout import SHARED_BYTES, layout
-from jsc_explore.training.program import program
-from jsc_explore.training.replicas import DeviceSplit
+from jsc_explore.training import trainer as training
+from jsc_explore.training.backends.base import DeviceSplit
+from jsc_explore.training.backends.cpu.layer_table import program
+from jsc_explore.training.backends.cuda import memory_layout as parts
+from jsc_explore.training.backends.cuda.memory_layout import SHARED_BYTES, layout
 
 HERE = Path(__file__).parent
 ON_GPU = torch.cuda.is_available() and training.importlib.util.find_spec("numba_cuda") is not None

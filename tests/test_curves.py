@@ -29,10 +29,10 @@ from jsc_explore.charts.curves import (
     share_below_zero,
     value_range,
 )  # fmt: skip
-from jsc_explore.charts.files import bundle, picture, table_file
 from jsc_explore.charts.network import layer_table, network_figure
 from jsc_explore.charts.style import colours
-from jsc_explore.layers import NAMED, parse
+from jsc_explore.export.chart_files import bundle, picture, table_file
+from jsc_explore.network import NAMED, parse
 
 
 def means_table(config_ids, quantity="val_acc", steps=(0, 10, 20), mean=0.5):

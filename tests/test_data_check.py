@@ -13,15 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jsc_explore import check, data
-from jsc_explore.analysis import closeness, verdict
-from jsc_explore.check import check_sample
-from jsc_explore.cli import main
+from jsc_explore import data
+from jsc_explore.cli.main import main
 from jsc_explore.data import CLASSES, FEATURES, Jets
-from jsc_explore.data.foreign import ForeignJets, read_jets
+from jsc_explore.data.external import ForeignJets, read_jets
 from jsc_explore.data.reference import LEVELS, quantise, reference
 from jsc_explore.errors import DataError
-from jsc_explore.training.transfer import transfer_accuracy
+from jsc_explore.validation import criteria, two_sample
+from jsc_explore.validation import report as check
+from jsc_explore.validation.report import check_sample
+from jsc_explore.validation.transfer import transfer_accuracy
 
 MASS = FEATURES.index("mass_mmdt")
 N = 12_000
@@ -154,7 +155,7 @@ def test_bounds_depend_on_preset_and_reference() -> None:
     }
 
     def failed(preset: str, kind: str | None) -> list[str]:
-        return [one.words for one in verdict.judge(figures, preset, kind, 60_000) if not one.passed]
+        return [one.words for one in criteria.judge(figures, preset, kind, 60_000) if not one.passed]
 
     assert failed("cernbox", "levels") == []
     assert failed("cernbox", "simulated") == ["discriminator AUC against simulated jets"]
@@ -163,8 +164,8 @@ def test_bounds_depend_on_preset_and_reference() -> None:
         "mean KS distance to OpenML's quantiles",
     ]
     assert failed("openml", None) == ["mean KS distance to OpenML's quantiles"]
-    assert not verdict.judge({"auc": (float("nan"), None)}, "cernbox", "real", 60_000)[0].passed
-    assert [one.passed for one in verdict.judge(figures, "openml", None, 9_999)] == [None]
+    assert not criteria.judge({"auc": (float("nan"), None)}, "cernbox", "real", 60_000)[0].passed
+    assert [one.passed for one in criteria.judge(figures, "openml", None, 9_999)] == [None]
 
 
 # ---- the figures themselves
@@ -178,7 +179,7 @@ def test_the_distance_is_scipys(seed: int, sizes: tuple[int, int], whole: bool) 
     rng = np.random.default_rng(seed)
     a, b = (rng.normal(size=size) for size in sizes)
     a, b = (np.rint(2 * a), np.rint(2 * b)) if whole else (a, b)
-    assert closeness.ks_distance(a, b) == pytest.approx(ks_2samp(a, b, method="asymp").statistic)
+    assert two_sample.ks_distance(a, b) == pytest.approx(ks_2samp(a, b, method="asymp").statistic)
 
 
 def test_quantiles_of_the_sample_itself_are_no_distance_away() -> None:
@@ -188,18 +189,18 @@ def test_quantiles_of_the_sample_itself_are_no_distance_away() -> None:
         values = rng.normal(40, 15, 100_000)
         values = np.rint(values) if whole else values
         quantiles = np.quantile(values, known.probabilities, method="inverted_cdf")
-        assert closeness.ks_to_quantiles(values, quantiles, known.probabilities) < 1e-4
-        shifted = closeness.ks_to_quantiles(values + 3, quantiles, known.probabilities)
-        assert shifted == pytest.approx(closeness.ks_distance(values, values + 3), abs=1 / 201 + 1e-4)
+        assert two_sample.ks_to_quantiles(values, quantiles, known.probabilities) < 1e-4
+        shifted = two_sample.ks_to_quantiles(values + 3, quantiles, known.probabilities)
+        assert shifted == pytest.approx(two_sample.ks_distance(values, values + 3), abs=1 / 201 + 1e-4)
 
 
 def test_the_auc_and_its_variance_by_hand_and_by_resampling() -> None:
     from sklearn.metrics import roc_auc_score
 
-    assert closeness.auc_and_variance(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0]))[0] == pytest.approx(4.5 / 6)
+    assert two_sample.auc_and_variance(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0]))[0] == pytest.approx(4.5 / 6)
     rng = np.random.default_rng(0)
     draws = [(rng.normal(0, 1, 60), rng.normal(0.5, 2, 90)) for _ in range(600)]
-    found = np.array([closeness.auc_and_variance(low, high) for low, high in draws])
+    found = np.array([two_sample.auc_and_variance(low, high) for low, high in draws])
     low, high = draws[0]
     assert found[0, 0] == pytest.approx(roc_auc_score(np.repeat([0, 1], [60, 90]), np.concatenate([low, high])))
     assert np.sqrt(found[:, 1].mean()) == pytest.approx(found[:, 0].std(), rel=0.1)
@@ -207,9 +208,9 @@ def test_the_auc_and_its_variance_by_hand_and_by_resampling() -> None:
 
 def test_level_counts_are_those_of_each_class() -> None:
     levels = np.array([[0, 2], [1, 2], [1, 0]])
-    counts = closeness.level_counts(levels, np.array([0, 1, 1]), 2, 3)
+    counts = two_sample.level_counts(levels, np.array([0, 1, 1]), 2, 3)
     assert counts.tolist() == [[[1, 0, 0], [0, 0, 1]], [[0, 2, 0], [1, 0, 1]]]
-    assert closeness.total_variation(np.array([3, 1]), np.array([1, 1])) == pytest.approx(0.25)
+    assert two_sample.total_variation(np.array([3, 1]), np.array([1, 1])) == pytest.approx(0.25)
 
 
 def test_the_real_statistics_are_whole() -> None:
@@ -244,7 +245,7 @@ def test_everything_is_written_and_said(
     small = Jets("simulated", mine.features[:6000], mine.labels[:6000], mine.digest)
     monkeypatch.setattr(data, "load", lambda name: small)
     file = write(tmp_path / "others.parquet", theirs.features[:1500], theirs.labels[:1500])
-    monkeypatch.setattr("jsc_explore.training.transfer._STEPS", 300)
+    monkeypatch.setattr("jsc_explore.validation.transfer._STEPS", 300)
     assert run("simulated", "--against", file, "--kind", "simulated", "--out", tmp_path / "out") == 0
     out = capsys.readouterr().out
     for said in ("PASS", "simulated passes", "AUC given the class", "trained on sample     tested on reference"):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jsc_explore import data
-from jsc_explore.cli import main
+from jsc_explore.cli.main import main
 from jsc_explore.config import RunConfig
-from jsc_explore.data import CLASSES, canonical
+from jsc_explore.data import CLASSES, cache
 from jsc_explore.data.simulation import Block, assembly, blocks, extra, production, sample
 from jsc_explore.data.sources import SHIPPED
 from jsc_explore.errors import DataError, FieldError
@@ -49,7 +49,7 @@ def test_the_shipped_sample_comes_apart_into_its_blocks_and_together_again(tmp_p
     parts = assembly.take_apart(SHIPPED, "simulated")
     assert len(parts) == RECIPE["blocks"]
     again = assembly.assemble([], tmp_path, "simulated", list(parts.values()))
-    assert canonical.read_manifest(again.parent, "simulated").digest == data.digest("simulated")
+    assert cache.read_manifest(again.parent, "simulated").digest == data.digest("simulated")
     assert json.loads((tmp_path / "simulated-recipe.json").read_text()) == RECIPE
 
 
@@ -60,7 +60,7 @@ def test_shipped_and_new_blocks_make_what_new_blocks_alone_make(small_blocks: Pa
     assert len(list((small_blocks / "blocks").glob("*.parquet"))) == 10
     files = production.simulate(4 * 5 * SIZE, "cernbox", 2018, 1, small_blocks / "all", progress=False)
     alone = assembly.assemble(files, small_blocks / "alone", "simulated-mixed")
-    assert data.digest("simulated-mixed") == canonical.read_manifest(alone.parent, "simulated-mixed").digest
+    assert data.digest("simulated-mixed") == cache.read_manifest(alone.parent, "simulated-mixed").digest
     jets = data.load("simulated-mixed")
     assert np.bincount(jets.labels).tolist() == [4 * SIZE] * 5
 

@@ -17,10 +17,10 @@ from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
 from jsc_explore.jobs import Queue
-from jsc_explore.jobs.engine import Engine
-from jsc_explore.jobs.losses import MAX_LOST, SUSPECT_AFTER
-from jsc_explore.jobs.queue import BULK, INTERACTIVE
-from jsc_explore.record import Outcome
+from jsc_explore.jobs.engine.crash_tracker import MAX_LOST, SUSPECT_AFTER
+from jsc_explore.jobs.engine.engine import Engine
+from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE
+from jsc_explore.results import Outcome
 from jsc_explore.store import Store
 
 DIGEST = data.digest("simulated")
@@ -140,7 +140,7 @@ def runs_until_cancelled(stack):
 @pytest.fixture
 def request_runs(tmp_path, monkeypatch):
     """Put runs that differ in their seed into the queue; return their ids."""
-    monkeypatch.setattr("jsc_explore.jobs.engine.RETRY_S", 0.1)
+    monkeypatch.setattr("jsc_explore.jobs.engine.engine.RETRY_S", 0.1)
     queue = Queue(tmp_path)
 
     def request(*seeds, priority=INTERACTIVE, **changes):

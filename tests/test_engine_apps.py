@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs import Queue
-from jsc_explore.jobs.ask import ask
+from jsc_explore.jobs.submit import ask
 from jsc_explore.store import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]

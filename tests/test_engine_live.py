@@ -13,11 +13,11 @@ from engines import eventually, result_of, train_undisturbed
 
 from bench import faults
 from jsc_explore.config import RunConfig
+from jsc_explore.files import safetensors_metadata
 from jsc_explore.jobs import Queue
-from jsc_explore.jobs.ask import ask
-from jsc_explore.jobs.queue import INTERACTIVE
+from jsc_explore.jobs.queue.queue import INTERACTIVE
+from jsc_explore.jobs.submit import ask
 from jsc_explore.store import Store
-from jsc_explore.training.header import metadata
 
 SMALL = {"batch_size": 65536, "max_epochs": 2}
 # Networks wide enough that a training is still under way when it is looked at.
@@ -25,7 +25,7 @@ LONG = {"model": "16-512-512-5", "batch_size": 8192, "max_epochs": 1000}
 MEDIUM = {"model": "16-128-128-5", "batch_size": 8192}
 PYTHON = [sys.executable, "-m", "jsc_explore"]
 # The workers' own setting is five seconds, longer than a test should take.
-SAVES_OFTEN = "import jsc_explore.training.train as train; train.CHECKPOINT_EVERY_S = 0.2"
+SAVES_OFTEN = "import jsc_explore.training.trainer as train; train.CHECKPOINT_EVERY_S = 0.2"
 
 
 class Served:
@@ -182,13 +182,13 @@ def test_a_killed_engine_leaves_no_worker_and_the_next_one_gets_the_same_result(
     assert served.state(run_id) == "running", "nobody was left to say otherwise"
     whole = checkpoint.read_bytes()
     checkpoint.with_suffix(".tmp").write_bytes(whole[: len(whole) // 2])
-    began = int(metadata(whole)["epoch"])
+    began = int(safetensors_metadata(whole)["epoch"])
     served.start()
     eventually(lambda: checkpoint.exists() and checkpoint.read_bytes() != whole)
     assert served.stop(signal.SIGKILL) == []
     resumed = eventually(lambda: served.queue.live()[1].get(run_id))
     assert [point["epoch"] for point in resumed] == sorted({point["epoch"] for point in resumed})
-    assert int(metadata(checkpoint.read_bytes())["epoch"]) > began > 0, "it went on where it was"
+    assert int(safetensors_metadata(checkpoint.read_bytes())["epoch"]) > began > 0, "it went on where it was"
     checkpoint.write_bytes(whole[: len(whole) // 2])
     served.start()
     record = served.record(run_id)

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jsc_explore import data
-from jsc_explore.data import canonical
+from jsc_explore.data import cache
 from jsc_explore.data.sources import Release
 from jsc_explore.errors import DataError
-from jsc_explore.jobs import parcel, reserve, supervise
-from jsc_explore.jobs.checkpoints import Checkpoints
-from jsc_explore.jobs.reserve import Reserve
-from jsc_explore.training.header import metadata
+from jsc_explore.files import safetensors_metadata
+from jsc_explore.jobs.cluster import dataset_transfer
+from jsc_explore.jobs.engine import disk_reserve, supervisor
+from jsc_explore.jobs.engine.checkpoints import Checkpoints
+from jsc_explore.jobs.engine.disk_reserve import Reserve
 
 SAMPLE = "simulated-few"
 
@@ -29,14 +30,14 @@ def state(epoch, size=64):
 
 
 def test_the_header_is_read_as_it_was_written():
-    assert metadata(state(7)) == {"epoch": "7"}
+    assert safetensors_metadata(state(7)) == {"epoch": "7"}
 
 
 @settings(deadline=None)  # a shared machine may stall
 @given(st.integers(0, len(state(7)) - 1))
 def test_bytes_that_end_too_early_are_no_checkpoint(length):
     with pytest.raises(ValueError, match=" "):
-        metadata(state(7)[:length])
+        safetensors_metadata(state(7)[:length])
 
 
 @settings(deadline=None)
@@ -45,7 +46,7 @@ def test_bytes_that_end_too_early_are_no_checkpoint(length):
 )))  # fmt: skip
 def test_whatever_the_bytes_hold_there_is_one_kind_of_error(content):
     with pytest.raises(ValueError, match=" "):
-        metadata(content)
+        safetensors_metadata(content)
 
 
 def test_the_latest_checkpoint_of_a_run_is_on_the_disk_until_the_run_has_ended(tmp_path):
@@ -87,19 +88,19 @@ def sent(tmp_path, monkeypatch):
     (tmp_path / "engine").mkdir()
     jets = data.load("simulated")
     release = Release(np.ascontiguousarray(jets.features[:500]), jets.labels[:500], "", "MIT", "")
-    canonical.write(tmp_path / "engine", SAMPLE, release)
-    digest, content = data.digest(SAMPLE), parcel.wrap(SAMPLE)
+    cache.write(tmp_path / "engine", SAMPLE, release)
+    digest, content = data.digest(SAMPLE), dataset_transfer.wrap(SAMPLE)
     monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "worker"))
-    monkeypatch.setattr(parcel, "_passing", {})
+    monkeypatch.setattr(dataset_transfer, "_passing", {})
     return digest, *content
 
 
 def test_jets_that_are_not_there_come_in_a_parcel_and_stay(sent, tmp_path):
     digest, manifest, content = sent
-    with pytest.raises(parcel.AbsentError, match="no jets of digest"):
-        parcel.jets_of(SAMPLE, digest)
-    parcel.receive(SAMPLE, digest, manifest, content)
-    jets = parcel.jets_of(SAMPLE, digest)
+    with pytest.raises(dataset_transfer.AbsentError, match="no jets of digest"):
+        dataset_transfer.jets_of(SAMPLE, digest)
+    dataset_transfer.receive(SAMPLE, digest, manifest, content)
+    jets = dataset_transfer.jets_of(SAMPLE, digest)
     assert (len(jets), jets.digest) == (500, digest)
     assert not data.is_available(SAMPLE), "the machine's own sources stay as they were"
 
@@ -107,29 +108,31 @@ def test_jets_that_are_not_there_come_in_a_parcel_and_stay(sent, tmp_path):
 def test_a_parcel_with_other_jets_than_promised_is_refused(sent):
     digest, manifest, content = sent
     with pytest.raises(DataError, match="a parcel of"):
-        parcel.receive(SAMPLE, "0" * 64, manifest, content)
+        dataset_transfer.receive(SAMPLE, "0" * 64, manifest, content)
     with pytest.raises(DataError, match="a parcel of"):
-        parcel.receive(SAMPLE, digest, manifest.replace(json.loads(manifest)["file"], "../escaped.parquet"), content)
-    with pytest.raises(parcel.AbsentError):
-        parcel.receive(SAMPLE, digest, manifest, content[:-100] + bytes(100))
+        dataset_transfer.receive(
+            SAMPLE, digest, manifest.replace(json.loads(manifest)["file"], "../escaped.parquet"), content
+        )
+    with pytest.raises(dataset_transfer.AbsentError):
+        dataset_transfer.receive(SAMPLE, digest, manifest, content[:-100] + bytes(100))
 
 
 def test_a_machine_that_cannot_write_its_cache_keeps_the_parcel_as_long_as_it_lives(sent, tmp_path):
     digest, manifest, content = sent
     (tmp_path / "worker").write_text("in the way")
-    parcel.receive(SAMPLE, digest, manifest, content)
-    assert parcel.jets_of(SAMPLE, digest).digest == digest
+    dataset_transfer.receive(SAMPLE, digest, manifest, content)
+    assert dataset_transfer.jets_of(SAMPLE, digest).digest == digest
 
 
 def test_the_shipped_jets_are_on_every_machine(sent):
-    assert len(parcel.jets_of("simulated", data.digest("simulated"))) == data.size("simulated")
+    assert len(dataset_transfer.jets_of("simulated", data.digest("simulated"))) == data.size("simulated")
 
 
 # ---- room
 
 
 def test_room_is_kept_given_up_and_taken_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(reserve, "RESERVE_BYTES", 4096)
+    monkeypatch.setattr(disk_reserve, "RESERVE_BYTES", 4096)
     room = Reserve(tmp_path / "reserve")
     assert room.hold()
     assert room.path.stat().st_size == 4096
@@ -142,18 +145,18 @@ def test_room_is_kept_given_up_and_taken_again(tmp_path, monkeypatch):
 
 
 def test_there_is_no_room_on_a_disk_that_has_less(tmp_path, monkeypatch):
-    monkeypatch.setattr(reserve, "RESERVE_BYTES", 1 << 60)
+    monkeypatch.setattr(disk_reserve, "RESERVE_BYTES", 1 << 60)
     room = Reserve(tmp_path / "reserve")
     assert not room.hold()
     assert not room.path.exists()
 
 
 def test_a_long_log_is_put_aside_when_an_engine_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(supervise.sys, "executable", "true")
+    monkeypatch.setattr(supervisor.sys, "executable", "true")
     (tmp_path / "engine.log").write_text("short")
-    supervise.start_engine(tmp_path, tmp_path / "none.parquet").wait(timeout=60)
+    supervisor.start_engine(tmp_path, tmp_path / "none.parquet").wait(timeout=60)
     assert not (tmp_path / "engine.log.1").exists()
-    (tmp_path / "engine.log").write_bytes(b"x" * (supervise.LOG_BYTES + 1))
-    supervise.start_engine(tmp_path, tmp_path / "none.parquet").wait(timeout=60)
-    assert (tmp_path / "engine.log.1").stat().st_size > supervise.LOG_BYTES
+    (tmp_path / "engine.log").write_bytes(b"x" * (supervisor.LOG_BYTES + 1))
+    supervisor.start_engine(tmp_path, tmp_path / "none.parquet").wait(timeout=60)
+    assert (tmp_path / "engine.log.1").stat().st_size > supervisor.LOG_BYTES
     assert (tmp_path / "engine.log").read_text() == ""

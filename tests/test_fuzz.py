@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 
 from bench import fuzz
-from jsc_explore import data, layers
-from jsc_explore.cli_ask import MAX_GRID_FILE, grid_of
+from jsc_explore import data, network
+from jsc_explore.cli.requests import MAX_GRID_FILE, grid_of
 from jsc_explore.config import RunConfig
-from jsc_explore.data import canonical
+from jsc_explore.data import cache
 from jsc_explore.errors import FieldError, JscError, StoreError
 from jsc_explore.store import Store
-from jsc_explore.store.locked import connect, limited
+from jsc_explore.store.sandbox import connect, limited
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [*(ROOT / "jsc_explore").rglob("*.py"), *(ROOT / "bench").rglob("*.py"), ROOT / "app.py"]
@@ -71,7 +71,7 @@ def test_a_manifest_cannot_lead_out_of_its_folder(tmp_path):
             f'{{"file": "{file}", "digest": "0", "rows": 1, "duplicates": 0}}', encoding="utf-8"
         )
         with pytest.raises(JscError):
-            canonical.read(folder, "simulated-x")
+            cache.read(folder, "simulated-x")
 
 
 @pytest.mark.parametrize("run_id", ["../../etc/passwd", "%", "_", "\0", "' OR 1=1 --", "a" * 100_000])
@@ -148,8 +148,8 @@ def test_networks_of_ones_own_have_bounds_that_are_told(model, says):
 
 
 def test_the_largest_networks_of_the_lab_are_far_inside_the_bounds():
-    for name in layers.NAMED:
-        assert layers.activations(layers.parse(name)) < layers.MAX_ACTIVATIONS / 10
+    for name in network.NAMED:
+        assert network.activations(network.parse(name)) < network.MAX_ACTIVATIONS / 10
 
 
 def test_a_step_of_a_wide_network_and_a_large_batch_has_a_bound_too():
@@ -167,7 +167,7 @@ def test_a_grid_file_has_a_bound():
 # ---- what the server is set to, and what is never done
 
 # File and call that are allowed, each for the reason beside it.
-ALLOWED = {("jsc_explore/intake/hparams.py", "yaml")}  # Loaders of plain values alone, see the test below.
+ALLOWED = {("jsc_explore/importers/hparams.py", "yaml")}  # Loaders of plain values alone, see the test below.
 FORBIDDEN = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml"}
 
@@ -193,7 +193,7 @@ def test_nothing_from_a_file_or_a_user_is_unpickled_or_evaluated():
 
 
 def test_yaml_is_read_by_a_loader_that_makes_plain_values_alone():
-    text = (ROOT / "jsc_explore" / "intake" / "hparams.py").read_text(encoding="utf-8")
+    text = (ROOT / "jsc_explore" / "importers" / "hparams.py").read_text(encoding="utf-8")
     assert "SafeLoader" in text
     assert text.count("yaml.load(") == text.count("_PlainLoader)\n    except")
     assert not any(name in text for name in ("UnsafeLoader", "FullLoader", "unsafe_load", "full_load"))

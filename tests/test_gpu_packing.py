@@ -7,11 +7,11 @@ import pytest
 from test_jobs import waiting
 
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs.cluster import Cluster
-from jsc_explore.jobs.engine import Engine
-from jsc_explore.jobs.gpu import gpu_bytes
-from jsc_explore.jobs.pack import pack
-from jsc_explore.training.choice import gpu_replicas, why_not_gpu_kernel
+from jsc_explore.jobs.cluster.client import Cluster
+from jsc_explore.jobs.engine.engine import Engine
+from jsc_explore.jobs.engine.gpu_memory import gpu_bytes
+from jsc_explore.jobs.packing import pack
+from jsc_explore.training.backends.select import gpu_replicas, why_not_gpu_kernel
 
 GIB = 1 << 30
 
@@ -80,7 +80,7 @@ def driver(tmp_path, monkeypatch):
         gpu_bytes.cache_clear()
 
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr("jsc_explore.jobs.gpu.version", lambda name: "2.13.0")
+    monkeypatch.setattr("jsc_explore.jobs.engine.gpu_memory.version", lambda name: "2.13.0")
     yield answers
     gpu_bytes.cache_clear()
 
@@ -100,7 +100,7 @@ def test_a_driver_without_an_answer_means_no_gpu(driver, script):
 
 def test_a_torch_for_processors_never_trains_on_a_gpu_of_itself(driver, monkeypatch):
     driver("echo 81559")
-    monkeypatch.setattr("jsc_explore.jobs.gpu.version", lambda name: "2.13.0+cpu")
+    monkeypatch.setattr("jsc_explore.jobs.engine.gpu_memory.version", lambda name: "2.13.0+cpu")
     assert gpu_bytes("auto") is None
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jsc_explore import cli
+from jsc_explore.cli import main
 from jsc_explore.errors import FieldError, JscError
-from jsc_explore.handout import handout, read_view, write_handout
+from jsc_explore.export import handout, read_view, write_handout
 from jsc_explore.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -86,12 +86,12 @@ def test_the_command_writes_the_page_and_refuses_bad_words(tmp_path, capsys):
     path = tmp_path / "view.html"
     options = ["handout", str(path), "--store", str(tmp_path / "store")]
     with pytest.raises(SystemExit) as ended:
-        cli.main([*options, "--view", "?x=colour"])
+        main.main([*options, "--view", "?x=colour"])
     assert ended.value.code == 2
     assert "x = 'colour': must be one of" in capsys.readouterr().err
     assert not path.exists()
     with pytest.raises(SystemExit) as ended:
-        cli.main([*options, "--view", "?model=jsc-toy", "--title", "Toy"])
+        main.main([*options, "--view", "?model=jsc-toy", "--title", "Toy"])
     assert ended.value.code == 0
     assert "Validation accuracy of jsc-toy" in path.read_text()
 
@@ -211,5 +211,5 @@ def test_without_a_program_the_pictures_stand(browser, plain, tmp_path):
 
 
 def test_the_page_needs_no_streamlit_and_no_torch():
-    code = "import sys, jsc_explore.handout; sys.exit(bool({'streamlit', 'torch'} & {*sys.modules}))"
+    code = "import sys, jsc_explore.export; sys.exit(bool({'streamlit', 'torch'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -4,11 +4,11 @@ import pyarrow as pa
 import pytest
 
 from jsc_explore.charts.curves import Look, curve_figure, curve_tables
-from jsc_explore.charts.files import picture
 from jsc_explore.charts.imported import ENDS, LINES, with_imported
-from jsc_explore.intake.run import ImportedRun, Reading, points_of
-from jsc_explore.seen.imported import MAX_DRAWN, MAX_READINGS, drawn_of, last_epoch, listed, reach, readings
-from jsc_explore.seen.words import PARAMS
+from jsc_explore.export.chart_files import picture
+from jsc_explore.importers.imported_run import ImportedRun, Reading, points_of
+from jsc_explore.view_model.imported_runs import MAX_DRAWN, MAX_READINGS, drawn_of, last_epoch, listed, reach, readings
+from jsc_explore.view_model.url_params import PARAMS
 
 MEANS = pa.schema(
     [("config_id", pa.string()), ("x", pa.float64()), ("quantity", pa.string())]

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsc_explore import cli
-from jsc_explore.charts.files import table_file
+from jsc_explore.cli import main
 from jsc_explore.errors import FieldError, JscError
-from jsc_explore.intake.events import find_runs, read_run
-from jsc_explore.intake.hparams import read_hparams
-from jsc_explore.intake.run import Reading, hyperparameters, points_of
-from jsc_explore.intake.table import read_table
-from jsc_explore.seen.files import points_table
+from jsc_explore.export.chart_files import table_file
+from jsc_explore.importers.csv_table import read_table
+from jsc_explore.importers.hparams import read_hparams
+from jsc_explore.importers.imported_run import Reading, hyperparameters, points_of
+from jsc_explore.importers.tensorboard import find_runs, read_run
 from jsc_explore.store import Store
-from jsc_explore.store.imported import Imported
+from jsc_explore.store.imported_runs import Imported
+from jsc_explore.view_model.tables import points_table
 
 ROOT = Path(__file__).parent.parent
 TAGS = {"train_acc_step": 0.5, "train_loss_step": 1.25}
@@ -389,7 +389,7 @@ def test_imported_runs_are_no_runs_of_the_store(tmp_path):
 
 def command(capsys, *arguments):
     with pytest.raises(SystemExit) as ended:
-        cli.main(["import", *map(str, arguments)])
+        main.main(["import", *map(str, arguments)])
     captured = capsys.readouterr()
     return ended.value.code, captured.out, captured.err
 
@@ -411,7 +411,7 @@ def test_the_command_imports_lists_and_removes(tmp_path, capsys):
     assert code == 0
     assert out.splitlines()[1] == "version_1  8 points, val 60.0%, test 68.8%  batch_size=50 learning_rate=1e-2"
     with pytest.raises(SystemExit):
-        cli.main(["list", "--json", *map(str, store)])
+        main.main(["list", "--json", *map(str, store)])
     listed = capsys.readouterr()
     assert "imported besides: 2" in listed.err
     assert "version_" not in listed.out

@@ -15,11 +15,11 @@ from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import DataError, StoreError
 from jsc_explore.jobs import Queue
-from jsc_explore.jobs.ask import ask, identify
 from jsc_explore.jobs.estimate import expected, expected_seconds, format_seconds
-from jsc_explore.jobs.pack import MAX_KERNEL_REPLICAS, MAX_REPLICAS, pack
-from jsc_explore.jobs.queue import BULK, INTERACTIVE, EngineState, Job
-from jsc_explore.record import Outcome, RunRecord
+from jsc_explore.jobs.packing import MAX_KERNEL_REPLICAS, MAX_REPLICAS, pack
+from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE, EngineState, Job
+from jsc_explore.jobs.submit import ask, identify
+from jsc_explore.results import Outcome, RunRecord
 from jsc_explore.store import Store
 
 CONFIG = "c" * 32

@@ -9,8 +9,8 @@ import pytest
 from jsc_explore.config import Limits, RunConfig
 from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.jobs import Queue
-from jsc_explore.jobs.queue import BULK, INTERACTIVE
-from jsc_explore.jobs.schema import MOVES_KEPT_S
+from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE
+from jsc_explore.jobs.queue.schema import MOVES_KEPT_S
 
 CONFIG = "c" * 32
 ENDS = ("done", "diverged", "failed", "cancelled")
@@ -182,7 +182,7 @@ def test_old_moves_are_dropped_new_ones_stay(queue, tmp_path):
 
 
 def test_a_flood_of_moves_is_cut_to_what_is_kept(queue, monkeypatch):
-    monkeypatch.setattr("jsc_explore.jobs.schema.MOVES_KEPT", 5)
+    monkeypatch.setattr("jsc_explore.jobs.queue.schema.MOVES_KEPT", 5)
     for i in range(20):
         queue.request(wanted(f"run-{i}"))
     assert [bool(queue.history(f"run-{i}")) for i in range(20)] == [False] * 15 + [True] * 5

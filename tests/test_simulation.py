@@ -18,8 +18,8 @@ from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jsc_explore.cli import main
-from jsc_explore.data import canonical
+from jsc_explore.cli.main import main
+from jsc_explore.data import cache
 from jsc_explore.data.simulation import CLASSES, FEATURES, Block, extra, is_whole, plan, simulate
 from jsc_explore.data.simulation import blocks as blocks_module
 from jsc_explore.data.simulation.assembly import assemble
@@ -387,7 +387,7 @@ def blocks_of(directory: Path, counts: dict[str, int], seed: int = 0) -> list[Pa
 def test_blocks_become_one_balanced_shuffled_sample_with_its_recipe(tmp_path: Path) -> None:
     blocks = blocks_of(tmp_path, dict.fromkeys(CLASSES, 40) | {"w": 30})
     file = assemble(blocks, tmp_path / "sample")
-    manifest, features, labels = canonical.read(tmp_path / "sample", "simulated")
+    manifest, features, labels = cache.read(tmp_path / "sample", "simulated")
     assert np.bincount(labels).tolist() == [29] * 5, "one duplicate left out of the smallest class, the others cut"
     assert len(set(labels[:20])) > 1
     np.testing.assert_array_equal(features, round_mantissa(features, 12))

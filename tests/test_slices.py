@@ -8,16 +8,10 @@ from test_store import record_of
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.store import Store
-from jsc_explore.store.points import curve_points
-from jsc_explore.store.saved import SavedViews
-from jsc_explore.store.slices import (
-    Between,
-    configs,
-    count_choices,
-    grid_cells,
-    run_ids,
-    seeds_of,
-)  # fmt: skip
+from jsc_explore.store.query.curves import curve_points
+from jsc_explore.store.query.filters import Between
+from jsc_explore.store.query.grid import configs, count_choices, grid_cells, run_ids, seeds_of  # fmt: skip
+from jsc_explore.store.saved_views import SavedViews
 
 AXES = ("batch_size", "learning_rate")
 

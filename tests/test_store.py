@@ -18,7 +18,7 @@ import pytest
 from jsc_explore import __version__
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.errors import FieldError, StoreError
-from jsc_explore.record import POINT_FIELDS, Outcome, RunRecord
+from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
 from jsc_explore.store import Store
 from jsc_explore.store.publish import publish
 from jsc_explore.store.schema import COLUMNS, SCORES, WEIGHTS, from_row, to_table

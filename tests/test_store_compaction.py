@@ -122,8 +122,8 @@ def test_only_one_compacts_at_a_time(store):
     code = """
 import sys
 from pathlib import Path
-from jsc_explore.store.writing import held
-with held(Path(sys.argv[1]) / "compaction.lock", alone=True) as got:
+from jsc_explore.files import file_lock
+with file_lock(Path(sys.argv[1]) / "compaction.lock", exclusive=True) as got:
     print(got, flush=True)
     sys.stdin.readline()
 """

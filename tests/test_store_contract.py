@@ -16,9 +16,9 @@ from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
 from jsc_explore.store import Store
 from jsc_explore.store.compaction import compact
-from jsc_explore.store.points import curve_points
 from jsc_explore.store.publish import publish
-from jsc_explore.store.slices import grid_cells
+from jsc_explore.store.query.curves import curve_points
+from jsc_explore.store.query.grid import grid_cells
 from jsc_explore.store.verify import verify
 
 RECORDS = [record_of(RunConfig(batch_size=b, learning_rate=r, seed=s)) for b in (16, 256) for r in (1e-3, 1e-2)

@@ -19,7 +19,7 @@ from jsc_explore.errors import StoreError
 from jsc_explore.store import Store
 from jsc_explore.store.catalog import Catalog
 from jsc_explore.store.compaction import compact
-from jsc_explore.store.points import curve_points
+from jsc_explore.store.query.curves import curve_points
 from jsc_explore.store.recovery import drop_retired, orphans, recover
 from jsc_explore.store.schema import to_table
 from jsc_explore.store.verify import verify

@@ -11,10 +11,10 @@ import pytest
 from safetensors.numpy import save
 from test_store import DIGEST
 
-from jsc_explore import cli
+from jsc_explore.cli import main
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
-from jsc_explore.record import POINT_FIELDS, Outcome, RunRecord
+from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
 from jsc_explore.store import Store, checks
 from jsc_explore.store.compaction import compact
 from jsc_explore.store.merge import conflicts, merge
@@ -288,7 +288,7 @@ def test_the_command_says_what_joined_and_exits_with_one_where_figures_differ(
 
     def call(*arguments):
         with pytest.raises(SystemExit) as ended:
-            cli.main([*map(str, arguments), "--store", str(store.directory)])
+            main.main([*map(str, arguments), "--store", str(store.directory)])
         return (ended.value.code or 0, *capsys.readouterr())
 
     other.add(run(2))

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_store import DIGEST, record_of
 
-from jsc_explore import cli, data
+from jsc_explore import data
+from jsc_explore.cli import main
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs import Queue
 from jsc_explore.store import Store
@@ -57,13 +58,13 @@ def test_a_flipped_bit_a_missing_and_a_foreign_part_are_named(store):
 
 def rewrite(store, table):
     """Put other rows into the first part and make the catalogue believe them."""
-    from jsc_explore.store.writing import digest_of
+    from jsc_explore.files import sha256_of
 
     path = path_of(store)
     pq.write_table(table, path)
     with store.catalog.transaction() as db:
         seq = store.catalog.parts()[0].seq
-        db.execute("UPDATE parts SET sha256 = ?, rows = ? WHERE seq = ?", (digest_of(path), table.num_rows, seq))
+        db.execute("UPDATE parts SET sha256 = ?, rows = ? WHERE seq = ?", (sha256_of(path), table.num_rows, seq))
 
 
 def test_a_row_whose_id_does_not_follow_from_its_content_is_found(store):
@@ -230,7 +231,7 @@ def call(capsys, monkeypatch, tmp_path, jets_cache):
 
     def run(*arguments):
         with pytest.raises(SystemExit) as ended:
-            cli.main([*map(str, arguments), "--store", str(tmp_path / "store")])
+            main.main([*map(str, arguments), "--store", str(tmp_path / "store")])
         return (ended.value.code or 0, *capsys.readouterr())
 
     return run

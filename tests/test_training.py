@@ -10,19 +10,19 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import nn
 from torch.nn import functional
 
-from jsc_explore import layers
+from jsc_explore import network as layers
 from jsc_explore.config import RunConfig
 from jsc_explore.data import CLASSES
-from jsc_explore.models import MaskedDropout, biases_before_batch_norm, build
-from jsc_explore.record import POINT_FIELDS, SIGNAL_EFFICIENCIES
-from jsc_explore.training import train as training
-from jsc_explore.training.kernel_replicas import KernelReplicas
+from jsc_explore.results import POINT_FIELDS, SIGNAL_EFFICIENCIES
+from jsc_explore.training import trainer as training
+from jsc_explore.training.backends.base import DeviceSplit, batch_order, unflatten
+from jsc_explore.training.backends.cpu.backend import KernelReplicas
+from jsc_explore.training.backends.vmap.stack import Stack
+from jsc_explore.training.chunks import Chunk, Plan, epoch_chunks, stream_seed
 from jsc_explore.training.metrics import Roc, confusion_counts, roc_summary
-from jsc_explore.training.plan import Chunk, Plan, epoch_chunks, stream_seed
-from jsc_explore.training.replicas import DeviceSplit, batch_order, unflatten
+from jsc_explore.training.models import MaskedDropout, biases_before_batch_norm, build
 from jsc_explore.training.schedules import learning_rates
-from jsc_explore.training.stack import Stack
-from jsc_explore.training.train import train_stack
+from jsc_explore.training.trainer import train_stack
 
 # What float32 rounding leaves after some hundred steps: sums are taken in another order in a stack.
 CURVE_TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}

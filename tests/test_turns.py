@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from jsc_explore.views.turns import Line
+from jsc_explore.web.state.render_queue import Line
 
 
 def comers(line, patiences, looks=None):

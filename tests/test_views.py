@@ -14,13 +14,14 @@ from test_store import record_of
 
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs import Job, Queue
-from jsc_explore.jobs.supervise import Supervisor
-from jsc_explore.seen.files import command
+from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.store import Store
-from jsc_explore.store.slices import Between
-from jsc_explore.views import live, panels, resources, saved, url
-from jsc_explore.views.reading import KeptReader
-from jsc_explore.views.slicing import Slice
+from jsc_explore.store.query.filters import Between
+from jsc_explore.view_model.tables import command
+from jsc_explore.web.components import cell_details, job_list, saved_views
+from jsc_explore.web.components.sidebar import Slice
+from jsc_explore.web.state import services, url
+from jsc_explore.web.state.cached_repository import KeptReader
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,10 +33,10 @@ def app(tmp_path, monkeypatch):
     # The engine has its own tests; here the page alone is asked.
     monkeypatch.setattr(Supervisor, "start", lambda self: None)
     monkeypatch.setattr(Supervisor, "stop", lambda self: None)
-    for resource in (resources.store, resources.queue, resources.supervisor):
+    for resource in (services.store, services.queue, services.supervisor):
         resource.clear()
     yield AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
-    for resource in (resources.store, resources.queue, resources.supervisor):
+    for resource in (services.store, services.queue, services.supervisor):
         resource.clear()
 
 
@@ -235,8 +236,10 @@ def view_of(**filters):
 
 def test_a_config_is_described_by_its_axes_and_by_what_differs():
     view = view_of()
-    assert panels.describe(RunConfig(batch_size=16), view) == "batch size 16, learning rate 1e-3"
-    assert panels.describe(RunConfig(optimizer="sgd"), view) == "batch size 256, learning rate 1e-3, optimizer sgd"
+    assert cell_details.describe(RunConfig(batch_size=16), view) == "batch size 16, learning rate 1e-3"
+    assert (
+        cell_details.describe(RunConfig(optimizer="sgd"), view) == "batch size 256, learning rate 1e-3, optimizer sgd"
+    )
 
 
 def test_a_job_belongs_to_the_slice_whose_filters_it_passes():
@@ -252,24 +255,28 @@ def job_of(run, state, asked):
 
 def test_rows_of_what_is_under_way_keep_their_order_when_one_ends():
     first, second = RunConfig(batch_size=16), RunConfig(batch_size=32)
-    before = live.groups_of([job_of(first, "running", 1.0), job_of(second, "running", 2.0)], [])
-    after = live.groups_of([job_of(second, "running", 2.0)], [job_of(first, "cancelled", 1.0)])
+    before = job_list.groups_of([job_of(first, "running", 1.0), job_of(second, "running", 2.0)], [])
+    after = job_list.groups_of([job_of(second, "running", 2.0)], [job_of(first, "cancelled", 1.0)])
     assert [group.config for group in before] == [group.config for group in after] == [first, second]
     assert [group.state for group in after] == ["cancelled", "running"]
     assert after[0].open == []
 
 
 def test_a_qr_code_is_a_picture_of_its_address_alone():
-    code = saved.qr_code("http://localhost:8501/?x=model")
+    code = saved_views.qr_code("http://localhost:8501/?x=model")
     assert code.startswith(b"\x89PNG")
-    assert code == saved.qr_code("http://localhost:8501/?x=model") != saved.qr_code("http://localhost:8501/?y=model")
+    assert (
+        code
+        == saved_views.qr_code("http://localhost:8501/?x=model")
+        != saved_views.qr_code("http://localhost:8501/?y=model")
+    )
 
 
 def test_curves_are_read_once_but_not_kept_while_one_of_their_runs_is_gone(tmp_path, monkeypatch):
     runs = [record_of(RunConfig(seed=seed)) for seed in (0, 1)]
     question = (tuple(run.run_id for run in runs), "epoch", ("val_acc",), None, 1000, True)
     with closing(Store(tmp_path / "store")) as store:
-        monkeypatch.setattr(resources, "store", lambda: store)
+        monkeypatch.setattr(services, "store", lambda: store)
         store.add(runs[0])
         assert set(KeptReader().curves(*question).seeds["seed"].to_pylist()) == {0}
         store.add(runs[1])
@@ -279,7 +286,7 @@ def test_curves_are_read_once_but_not_kept_while_one_of_their_runs_is_gone(tmp_p
 
 
 @pytest.mark.parametrize(
-    "module", ["app", "jsc_explore.views.explore", "jsc_explore.views.resources", "jsc_explore.cli"]
+    "module", ["app", "jsc_explore.web.pages.explore", "jsc_explore.web.state.services", "jsc_explore.cli"]
 )
 def test_importing_the_page_leaves_torch_alone(module):
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module}; assert 'torch' not in sys.modules"
@@ -288,7 +295,8 @@ def test_importing_the_page_leaves_torch_alone(module):
 
 def test_the_whole_page_leaves_torch_alone(tmp_path):
     code = (
-        "import sys; from streamlit.testing.v1 import AppTest; from jsc_explore.jobs.supervise import Supervisor;"
+        "import sys; from streamlit.testing.v1 import AppTest;"
+        "from jsc_explore.jobs.engine.supervisor import Supervisor;"
         "Supervisor.start = Supervisor.stop = lambda self: None;"
         f"run = AppTest.from_file({str(ROOT / 'app.py')!r}, default_timeout=30).run();"
         "assert not run.exception; assert 'torch' not in sys.modules and 'distributed' not in sys.modules"
@@ -299,12 +307,12 @@ def test_the_whole_page_leaves_torch_alone(tmp_path):
 
 def test_a_sample_of_ones_own_is_offered_and_a_missing_one_is_named_with_its_command(app, monkeypatch, tmp_path):
     from jsc_explore import data
-    from jsc_explore.data import canonical
+    from jsc_explore.data import cache
     from jsc_explore.data.sources import Release
 
     monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path))
     jets = data.load("simulated")
-    canonical.write(tmp_path, "simulated-mine", Release(jets.features[:500], jets.labels[:500], "", "MIT", ""))
+    cache.write(tmp_path, "simulated-mine", Release(jets.features[:500], jets.labels[:500], "", "MIT", ""))
     app.query_params["dataset"] = "simulated-elsewhere"
     app.session_state["more_filters"] = True
     app.run()

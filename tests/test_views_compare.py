@@ -20,17 +20,17 @@ from jsc_explore.charts import compare as compare_charts
 from jsc_explore.charts import overview as overview_charts
 from jsc_explore.charts import roc
 from jsc_explore.charts.figure import figure_of
-from jsc_explore.charts.files import picture
 from jsc_explore.charts.parallel import axis_fields, curve_rows, evenly, parallel_chart, parallel_tables
-from jsc_explore.charts.predicted import predicted_words
+from jsc_explore.charts.style import predicted_words
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError
+from jsc_explore.export.chart_files import picture
 from jsc_explore.jobs import Queue
-from jsc_explore.jobs.supervise import Supervisor
-from jsc_explore.record import SIGNAL_EFFICIENCIES
+from jsc_explore.jobs.engine.supervisor import Supervisor
+from jsc_explore.results import SIGNAL_EFFICIENCIES
 from jsc_explore.store import Store
-from jsc_explore.store.cells import CONFIG_FIELDS, cell_table, seed_table, spread_table
-from jsc_explore.views import pair, resources
+from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, seed_table, spread_table
+from jsc_explore.web.state import compare_selection, services
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOT = ROOT / "results.parquet"
@@ -53,19 +53,19 @@ def app(tmp_path, monkeypatch):
     # A server has one store for life, and keeps answers by its version alone; a test may have another.
     st.cache_data.clear()
     st.cache_resource.clear()
-    for resource in (resources.store, resources.queue, resources.supervisor):
+    for resource in (services.store, services.queue, services.supervisor):
         resource.clear()
 
     def open_page(name, **query):
         # AppTest knows no pages that are functions: a script that draws the one asked for is the app to it.
-        script = f"import streamlit as st\nfrom jsc_explore.views import {name}\n{name}.page()\n"
+        script = f"import streamlit as st\nfrom jsc_explore.web import {name}\n{name}.page()\n"
         page = AppTest.from_string(script, default_timeout=60)
         for key, value in query.items():
             page.query_params[key] = value
         return page.run()
 
     yield open_page
-    for resource in (resources.store, resources.queue, resources.supervisor):
+    for resource in (services.store, services.queue, services.supervisor):
         resource.clear()
 
 
@@ -130,13 +130,13 @@ def test_what_is_no_score_or_field_is_refused(store):
     [RunConfig(), RunConfig(batch_size=16, learning_rate=1e-2, final_relu=False), RunConfig(model="16-64/tanh-5")],
 )
 def test_a_config_is_read_as_it_was_written(config):
-    assert pair.read(pair.written(config)) == config
+    assert compare_selection.read(compare_selection.written(config)) == config
 
 
 def test_a_config_is_written_by_what_differs_from_the_defaults():
-    assert pair.written(RunConfig()) == "default"
-    assert pair.written(RunConfig(batch_size=16, final_relu=False)) == "batch_size:16~final_relu:no"
-    assert pair.query(RunConfig(), RunConfig(batch_size=16)) == {"a": "default", "b": "batch_size:16"}
+    assert compare_selection.written(RunConfig()) == "default"
+    assert compare_selection.written(RunConfig(batch_size=16, final_relu=False)) == "batch_size:16~final_relu:no"
+    assert compare_selection.query(RunConfig(), RunConfig(batch_size=16)) == {"a": "default", "b": "batch_size:16"}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_config_is_written_by_what_differs_from_the_defaults():
 )
 def test_a_bad_config_is_refused_in_one_line(text, words):
     with pytest.raises(FieldError, match=words):
-        pair.read(text)
+        compare_selection.read(text)
 
 
 # ---- the pages
@@ -171,7 +171,7 @@ def test_compare_opens_on_the_default_and_the_best(app):
     page = app("compare")
     assert not page.exception
     assert page.query_params["a"] == "default"
-    assert pair.read(page.query_params["b"]).final_relu is False
+    assert compare_selection.read(page.query_params["b"]).final_relu is False
 
 
 def test_a_change_of_a_box_changes_the_address_and_the_sentence(app):

@@ -5,14 +5,14 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from jsc_explore import data
-from jsc_explore.data import canonical
+from jsc_explore.data import cache
 from jsc_explore.data.glossary import CLASS_NAMES, CLASS_WORDS, NOTES, PAPERS
 from jsc_explore.data.sources import Release
-from jsc_explore.views import provenance
+from jsc_explore.web.components import provenance
 
 
 def _page():
-    from jsc_explore.views import data
+    from jsc_explore.web.pages import data
 
     data.page()
 
@@ -79,7 +79,7 @@ def test_jets_that_were_fetched_are_shown_with_what_their_publisher_said(app, tm
     features = rng.lognormal(size=(1000, 16)).astype(np.float32)
     release = Release(features, rng.integers(0, 4, 1000).astype(np.uint8), "https://example.org/jets", "CC0", "")
     (tmp_path / "cache").mkdir()
-    canonical.write(tmp_path / "cache", "openml", release)
+    cache.write(tmp_path / "cache", "openml", release)
     app.query_params["dataset"] = "openml"
     app.run()
     assert not app.exception
@@ -93,7 +93,7 @@ def test_a_torn_file_is_one_line(app, tmp_path):
     rng = np.random.default_rng(0)
     features = rng.lognormal(size=(50, 16)).astype(np.float32)
     (tmp_path / "cache").mkdir()
-    path = canonical.write(tmp_path / "cache", "openml", Release(features, np.zeros(50, np.uint8), "", "", ""))
+    path = cache.write(tmp_path / "cache", "openml", Release(features, np.zeros(50, np.uint8), "", "", ""))
     path.write_bytes(path.read_bytes()[:1000])
     app.query_params["dataset"] = "openml"
     app.run()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsc_explore.store.where import FilterError, filter_columns, read_filter
+from jsc_explore.store.query.expression import FilterError, filter_columns, read_filter
 
 ROWS = """
     SELECT * FROM (VALUES

@@ -18,7 +18,7 @@ from torch import nn
 
 from bench.peers import task
 from bench.peers.task import RATE, AbsentError, Task
-from jsc_explore.models import biases_before_batch_norm
+from jsc_explore.training.models import biases_before_batch_norm
 
 SOURCE = Path(__file__).parent / "yardstick.cpp"
 FLAGS = (

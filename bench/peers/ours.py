@@ -21,11 +21,11 @@ from bench.peers import task
 from bench.peers.task import Task
 from jsc_explore.config import RunConfig
 from jsc_explore.data import Split
-from jsc_explore.jobs.pack import pack
-from jsc_explore.jobs.queue import BULK, Job
-from jsc_explore.record import Outcome, Point
-from jsc_explore.training.replicas import DeviceSplit
-from jsc_explore.training.train import train_stack
+from jsc_explore.jobs.packing import pack
+from jsc_explore.jobs.queue.queue import BULK, Job
+from jsc_explore.results import Outcome, Point
+from jsc_explore.training.backends.base import DeviceSplit
+from jsc_explore.training.trainer import train_stack
 
 # Rows evaluated at each point: the others evaluate nothing, and a point there must be.
 _EVALUATED = 1000

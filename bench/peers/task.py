@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from jsc_explore import data
 from jsc_explore.config import RunConfig
-from jsc_explore.models import biases_before_batch_norm, build
-from jsc_explore.training.replicas import batch_order
+from jsc_explore.training.backends.base import batch_order
+from jsc_explore.training.models import biases_before_batch_norm, build
 
 RATE = 1e-3
 _TRIED_STEPS = 100

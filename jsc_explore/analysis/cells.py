@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from jsc_explore.config import FIELDS, RunConfig
-from jsc_explore.jobs.queue import Job
+from jsc_explore.jobs.queue.queue import Job
 
 State = Literal["done", "partly", "running", "queued", "failed", "missing", "hidden"]
 Place = tuple[Any, ...]
@@ -138,3 +141,22 @@ def with_seeds(cells: Sequence[Cell], seeds: Mapping[str, Sequence[int]]) -> lis
         cell.seeds = list(seeds.get(cell.config_id, ()))
         cell.failed = [job for job in cell.failed if job.config.seed not in cell.seeds]
     return list(cells)
+
+
+def front(cost: npt.ArrayLike, score: npt.ArrayLike, *, higher_is_better: bool = True) -> npt.NDArray[np.bool_]:
+    """Return which points no other point beats: none is as cheap and as good, and cheaper or better.
+
+    ``cost`` and ``score`` are ``(n,)`` and finite. Points that are equal in both stand or fall together.
+    """
+    costs = np.asarray(cost, float)
+    goods = np.asarray(score, float) * (1 if higher_is_better else -1)
+    order = np.lexsort((-goods, costs))
+    kept = np.zeros(len(costs), bool)
+    best, at = -np.inf, np.nan
+    for index in order:
+        if goods[index] > best:
+            best, at = goods[index], costs[index]
+            kept[index] = True
+        elif goods[index] == best and costs[index] == at:
+            kept[index] = True
+    return kept

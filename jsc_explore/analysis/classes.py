@@ -11,7 +11,7 @@ import numpy.typing as npt
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import FieldError
-from jsc_explore.record import SIGNAL_EFFICIENCIES
+from jsc_explore.results import SIGNAL_EFFICIENCIES
 
 N = len(CLASSES)
 

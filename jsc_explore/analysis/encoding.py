@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jsc_explore import layers
+from jsc_explore import network
 from jsc_explore.config import FIELDS
 
 Numbers = npt.NDArray[np.float64]
@@ -65,7 +65,7 @@ def _scaled(name: str, given: Sequence[float], known: Sequence[float]) -> Number
 
 
 def _sizes(rows: Sequence[Row], models: Sequence[str]) -> Numbers:
-    logs = {model: np.log10(layers.parse(model, True).parameters) for model in {*models, *(r["model"] for r in rows)}}
+    logs = {model: np.log10(network.parse(model, True).parameters) for model in {*models, *(r["model"] for r in rows)}}
     low = min(logs[model] for model in models)
     span = max(logs[model] for model in models) - low
     return np.array([(logs[row["model"]] - low) / (span or 1.0) for row in rows])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jsc_explore import layers
+from jsc_explore import network
 from jsc_explore.analysis.encoding import Encoding, Numbers
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.config import FIELDS
@@ -91,7 +91,7 @@ def importance(cells: Sequence[Mapping[str, Any]]) -> Ranking:
 def _codes(name: str, values: Sequence[Any]) -> Numbers:
     if FIELDS[name].kind in ("int", "float"):
         return np.array(values, float)
-    size = (lambda value: (layers.parse(value, True).parameters, value)) if name == "model" else str
+    size = (lambda value: (network.parse(value, True).parameters, value)) if name == "model" else str
     order = {value: place for place, value in enumerate(sorted(set(values), key=size))}
     return np.array([order[value] for value in values], float)
 

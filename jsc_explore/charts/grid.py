@@ -14,16 +14,17 @@ from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.figure import Figure, letters, named, skeleton
-from jsc_explore.charts.predicted import MARK, predicted_words
 from jsc_explore.charts.style import (
     FAINT,
     INK,
+    MARK,
     MUTED,
     SEQUENCE,
     format_score,
     is_share,
     is_time,
     ordinal_label,
+    predicted_words,
 )
 
 CELL_HEIGHT = 50

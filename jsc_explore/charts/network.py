@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from jsc_explore.charts.figure import Figure, letters, named, skeleton
 from jsc_explore.charts.style import CATEGORIES, INK, MUTED
-from jsc_explore.layers import INPUTS, Layer, Network
+from jsc_explore.network import INPUTS, Layer, Network
 
 TABLE = "layers"
 _KINDS = ("inputs", "linear", "convolution", "batch norm", "activation", "other")

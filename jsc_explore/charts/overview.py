@@ -8,8 +8,8 @@ from typing import Any
 import altair as alt
 import pyarrow as pa
 
+from jsc_explore.analysis.cells import front
 from jsc_explore.analysis.importance import Ranking
-from jsc_explore.analysis.pareto import front
 from jsc_explore.analysis.prediction import LEVEL, Calibration
 from jsc_explore.charts.parallel import evenly
 from jsc_explore.charts.style import (

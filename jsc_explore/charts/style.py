@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import altair as alt
 
+from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.config import format_number
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color/ (the black and the yellow left out: lost on dark and on light ground).
@@ -119,3 +120,15 @@ POWER_LABEL = (
     "datum.value == 0 ? '0' : (abs(datum.value) < 0.01 || abs(datum.value) >= 10000) "
     "? replace(replace(format(datum.value, '.2~e'), 'e+', 'e'), '−', '-') : format(datum.value, '~g')"
 )
+
+
+MARK = "≈"
+
+
+def predicted_words(score: str, prediction: Prediction) -> str:
+    """Return a prediction with its band: ``predicted ≈70.1%, 80% band 68.0–72.1%``."""
+    low, high = (format_score(score, end) for end in (prediction.low, prediction.high))
+    for unit in ("%", " s"):
+        if low.endswith(unit) and high.endswith(unit):
+            low = low.removesuffix(unit)
+    return f"predicted {MARK}{format_score(score, prediction.mean)}, 80% band {low}–{high}"

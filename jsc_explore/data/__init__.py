@@ -3,7 +3,7 @@
 Importing this room is light: neither scikit-learn, h5py nor the downloader is loaded before it is needed.
 """
 
-from jsc_explore.data.access import digest, fetch, is_available, load, locate, names, recipe, size
+from jsc_explore.data.datasets import digest, fetch, is_available, load, locate, names, recipe, size
 from jsc_explore.data.jets import CLASSES, FEATURES, Jets
 from jsc_explore.data.sources import SOURCES, Source
 from jsc_explore.data.splits import PROTOCOLS, Split, part_sizes, split

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from jsc_explore.analysis.timing import CostModel, Numbers, work
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs import calibrate
-from jsc_explore.jobs.pack import MAX_REPLICAS
+from jsc_explore.jobs import calibration as calibrate
+from jsc_explore.jobs.cost_model import CostModel, Numbers, work
+from jsc_explore.jobs.packing import MAX_REPLICAS
 from jsc_explore.store import Store
-from jsc_explore.store.slices import timings
-from jsc_explore.training.choice import why_not_kernel
+from jsc_explore.store.query.grid import timings
+from jsc_explore.training.backends.select import why_not_kernel
 
 # More kinds than this make a prediction no better, only slower; those with most runs are kept.
 MAX_KINDS = 1000

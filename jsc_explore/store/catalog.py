@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 
 from jsc_explore.config import FIELDS
 from jsc_explore.errors import StoreError
+from jsc_explore.files import file_lock, sync_directory
 from jsc_explore.store.database import open_database
+from jsc_explore.store.parquet_writer import Written, write_part
 from jsc_explore.store.schema import schema_problem
-from jsc_explore.store.writing import Written, held, sync_directory, write_part
 
 # Version 0 knew `parts` alone, with these columns: its stores are taken over when they are opened for writing.
 CATALOG_VERSION = 1
@@ -228,7 +229,7 @@ class Catalog:
         """Be one of those that may be writing files here; StoreError for a disk or database that refuses."""
         self.need_writable(failure)
         try:
-            with held(self.writers_lock, alone=False, wait_s=_CLEARING_S) as got:
+            with file_lock(self.writers_lock, exclusive=False, timeout=_CLEARING_S) as got:
                 if not got:
                     raise StoreError(f"store {self.directory}: {failure} (another process clears up); try again")
                 yield
@@ -292,7 +293,7 @@ class Catalog:
             self.parts_directory.mkdir(parents=True, exist_ok=True)
             sync_directory(self.directory)
         # Opened for writing, or nothing would tell a directory that was closed after its files were made.
-        with held(self.writers_lock, alone=False):
+        with file_lock(self.writers_lock, exclusive=False):
             pass
         # FULL: a part is announced only when its row would survive a power cut.
         db = open_database(self.path, "FULL")

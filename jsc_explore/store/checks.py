@@ -20,8 +20,8 @@ from safetensors import SafetensorError, deserialize
 from jsc_explore.config import FIELDS, RECIPE_VERSION, RunConfig
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import FieldError
-from jsc_explore.record import SIGNAL_EFFICIENCIES
-from jsc_explore.store.schema import COLUMNS, CURVE_PREFIX, CURVES, ROC, WEIGHTS, schema_problem, with_roc
+from jsc_explore.results import CURVE_PREFIX, SIGNAL_EFFICIENCIES
+from jsc_explore.store.schema import COLUMNS, CURVES, ROC, WEIGHTS, schema_problem, with_roc
 
 # Of what others send. The largest networks of the layer language have some 10 MB of weights.
 MAX_POINTS, MAX_WEIGHTS_BYTES, MAX_TEXT = 2_000_000, 256 << 20, 4000

@@ -14,10 +14,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jsc_explore.files import file_lock
 from jsc_explore.store.catalog import Catalog, Part, run_rows
+from jsc_explore.store.parquet_writer import Written, write_part
 from jsc_explore.store.recovery import RETENTION_S, drop_retired
 from jsc_explore.store.schema import part_schema, schema_problem
-from jsc_explore.store.writing import Written, held, write_part
 
 # Each part costs an opening store about a millisecond. One run a part, 64 runs a part, 4,096: every run is written
 # three times in its life, and 100,000 runs lie in some 150 parts at most.
@@ -68,7 +69,7 @@ def compact(
     catalog = Catalog(directory)
     try:
         with (
-            held(catalog.directory / "compaction.lock", alone=True) as alone,
+            file_lock(catalog.directory / "compaction.lock", exclusive=True) as alone,
             catalog.writing("parts could not be put together"),
         ):
             if not alone:

@@ -16,9 +16,9 @@ import pyarrow as pa
 from jsc_explore.errors import StoreError
 from jsc_explore.store.catalog import Catalog
 from jsc_explore.store.checks import MAX_GROUP_BYTES, file_problem, foreign_faults, ids_of, sound_tables
+from jsc_explore.store.parquet_writer import write_part
 from jsc_explore.store.schema import COLUMNS, WEIGHTS, part_schema
 from jsc_explore.store.store import Store
-from jsc_explore.store.writing import write_part
 
 # What depends on the machine, the stack and the moment, not on the run.
 _INCIDENTAL = frozenset({

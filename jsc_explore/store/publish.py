@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import pyarrow.parquet as pq
 
 from jsc_explore import __version__
 from jsc_explore.errors import StoreError
+from jsc_explore.files import atomic_write
 from jsc_explore.store.catalog import reason_of
 from jsc_explore.store.schema import COLUMNS, PROVENANCE_KEY, SCHEMA_VERSION, VERSION_KEY
 from jsc_explore.store.store import Store
-from jsc_explore.store.writing import sync_directory
 
 # Runs in memory at once, and in a row group: smaller ones would cost plain tools more in the footer than they save.
 _RUNS = 2048
@@ -24,7 +23,7 @@ _RUNS = 2048
 def publish(store: Store, target: Path) -> int:
     """Write every run of the store, without weights, to one Parquet file; return how many.
 
-    Temporary name, sync, rename: the file is whole or as it was before. Runs are sorted by config and seed. The
+    The file is whole or as it was before. Runs are sorted by config and seed. The
     metadata hold the schema version and ``provenance``. StoreError if the store is empty or the file cannot be written.
     """
     order = "SELECT run_id FROM runs ORDER BY config_id, seed, run_id"
@@ -33,20 +32,12 @@ def publish(store: Store, target: Path) -> int:
         raise StoreError(f"store {store.directory}: holds no runs to publish; run `jsc-explore fill GRID.toml` first")
     metadata = {VERSION_KEY: str(SCHEMA_VERSION), PROVENANCE_KEY: json.dumps(provenance(store), sort_keys=True)}
     schema = pa.schema([(column.name, column.type) for column in COLUMNS], metadata)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with partial.open("wb") as file:
-            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-                for first in range(0, len(run_ids), _RUNS):
-                    writer.write_table(_rows(store, run_ids[first : first + _RUNS]).cast(schema))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-        sync_directory(target.parent)
+        with atomic_write(target) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for first in range(0, len(run_ids), _RUNS):
+                writer.write_table(_rows(store, run_ids[first : first + _RUNS]).cast(schema))
     except OSError as error:
         raise StoreError(f"{target}: cannot be written ({reason_of(error)}); the old file is untouched") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return len(run_ids)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from jsc_explore.files import file_lock, sha256_of, sync_directory
 from jsc_explore.store.catalog import Catalog
 from jsc_explore.store.checks import file_problem, row_faults, sound_tables
-from jsc_explore.store.writing import Written, digest_of, held, sync_directory
+from jsc_explore.store.parquet_writer import Written
 
 # How long readers may go on with the files of the generation before: they look anew every second, a paused one later.
 RETENTION_S = 600.0
@@ -53,7 +54,7 @@ def recover(catalog: Catalog) -> Recovered:
     found = Recovered()
     catalog.need_writable("what dead writers left cannot be cleared up")
     try:
-        with held(catalog.writers_lock, alone=True, wait_s=_WAIT_S) as got:
+        with file_lock(catalog.writers_lock, exclusive=True, timeout=_WAIT_S) as got:
             for path in orphans(catalog) if got else []:
                 _take_in(catalog, path, found)
     except (OSError, sqlite3.Error) as error:
@@ -73,7 +74,7 @@ def _take_in(catalog: Catalog, path: Path, found: Recovered) -> None:
         return
     stored = {entry.run_id for entry in catalog.entries(run_ids=table["run_id"].to_pylist())}
     if table.num_rows and not stored:
-        catalog.adopt(Written(path, table.num_rows, digest_of(path)), table)
+        catalog.adopt(Written(path, table.num_rows, sha256_of(path)), table)
         found.adopted.append(path)
         return
     missing = table.filter(pa.array([run_id not in stored for run_id in table["run_id"].to_pylist()]))

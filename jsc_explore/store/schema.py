@@ -15,13 +15,12 @@ import pyarrow as pa
 
 from jsc_explore.config import FIELDS
 from jsc_explore.data.jets import CLASSES
-from jsc_explore.record import POINT_FIELDS, WHOLE_NUMBERS, Outcome, RunRecord
+from jsc_explore.results import CURVE_PREFIX, POINT_FIELDS, WHOLE_NUMBERS, Outcome, RunRecord
 
 # Raise it when a column changes its meaning or goes; new columns need no new version.
 SCHEMA_VERSION = 1
 VERSION_KEY = b"jsc_explore.schema_version"
 PROVENANCE_KEY = b"jsc_explore.provenance"
-CURVE_PREFIX = "curve_"
 
 _ARROW = {"int": pa.int32(), "float": pa.float64(), "bool": pa.bool_(), "choice": pa.string(), "model": pa.string()}
 

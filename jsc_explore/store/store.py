@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 
 from jsc_explore.config import FIELDS, check_field
 from jsc_explore.errors import FieldError, StoreError
-from jsc_explore.record import POINT_FIELDS, RunRecord
+from jsc_explore.results import CURVE_PREFIX, POINT_FIELDS, RunRecord
 from jsc_explore.store.catalog import Catalog
 from jsc_explore.store.checks import file_problem, first_line
 from jsc_explore.store.compaction import Background, due
-from jsc_explore.store.loaded import Loaded
-from jsc_explore.store.reading import CurveFiles, GoneError
+from jsc_explore.store.index import Loaded
+from jsc_explore.store.parquet_reader import CurveFiles, GoneError
+from jsc_explore.store.query.filters import Filters, condition
 from jsc_explore.store.recovery import Recovered, drop_retired, recover
-from jsc_explore.store.schema import COLUMNS, CURVE_PREFIX, CURVES, ROC, SCALARS, WEIGHTS, from_row, to_table
-from jsc_explore.store.slices import Filters, condition
+from jsc_explore.store.schema import COLUMNS, CURVES, ROC, SCALARS, WEIGHTS, from_row, to_table
 
 log = logging.getLogger("jsc_explore.store")
 # How often a reader begins anew when files go while it looks: each time means that a whole generation has passed.

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from jsc_explore.files import file_lock, sha256_of
 from jsc_explore.store.catalog import Catalog, Entry, Part, run_rows
 from jsc_explore.store.checks import Faults, file_problem, first_line, ids_of, row_faults, sound_tables
+from jsc_explore.store.parquet_writer import has_page_checksums, write_part
 from jsc_explore.store.recovery import Recovered, orphans, quarantine, recover
 from jsc_explore.store.schema import part_schema
-from jsc_explore.store.writing import digest_of, has_page_checksums, held, write_part
 
 # Of a part with thousands of runs a few lines say enough.
 _SHOWN = 3
@@ -67,14 +68,14 @@ def _left_behind(catalog: Catalog) -> list[Path]:
     """Return what no row names; nothing while somebody is writing, for then it may be theirs."""
     if catalog.read_only is not None:
         return orphans(catalog)
-    with held(catalog.writers_lock, alone=True, wait_s=_WAIT_S) as got:
+    with file_lock(catalog.writers_lock, exclusive=True, timeout=_WAIT_S) as got:
         return orphans(catalog) if got else []
 
 
 def _part_faults(catalog: Catalog, part: Part) -> list[str]:
     path = catalog.path_of(part)
     try:
-        if digest_of(path) != part.sha256:
+        if sha256_of(path) != part.sha256:
             return ["its checksum is not the recorded one"]
     except FileNotFoundError:
         return ["is missing"]
@@ -117,7 +118,7 @@ def _conflict_faults(catalog: Catalog) -> list[tuple[Path, str]]:
     for name, sha256 in catalog.read("SELECT DISTINCT name, sha256 FROM conflicts ORDER BY name"):
         path = catalog.conflicts_directory / name
         try:
-            if digest_of(path) != sha256:
+            if sha256_of(path) != sha256:
                 faults.append((path, "its checksum is not the recorded one"))
         except OSError as error:
             faults.append((path, f"cannot be read ({first_line(error)})"))

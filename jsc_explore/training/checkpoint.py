@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from jsc_explore.training.header import metadata
-from jsc_explore.training.ledger import Ledger
-from jsc_explore.training.replicas import Replicas
+from jsc_explore.files import safetensors_metadata
+from jsc_explore.training.backends.base import Replicas
+from jsc_explore.training.history import Ledger
 
 
 @dataclass
@@ -53,7 +53,7 @@ def from_bytes(data: bytes | None) -> Resume | None:
     if data is None:
         return None
     try:
-        said = metadata(data)
+        said = safetensors_metadata(data)
         return Resume(int(said["epoch"]), load(data), Ledger.from_dict(json.loads(said["ledger"])))
     except (SafetensorError, KeyError, ValueError, TypeError):
         return None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jsc_explore.data.jets import CLASSES
-from jsc_explore.record import SIGNAL_EFFICIENCIES
+from jsc_explore.results import SIGNAL_EFFICIENCIES
 
 N = len(CLASSES)
 

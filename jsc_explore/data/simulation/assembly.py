@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from jsc_explore.data import canonical
+from jsc_explore.data import cache
 from jsc_explore.data.jets import CLASSES, FEATURES, Features, Labels
 from jsc_explore.data.simulation.blocks import JETS_PER_BLOCK, Block, round_mantissa
 from jsc_explore.data.sources import Release
 from jsc_explore.data.splits import first_occurrences
 from jsc_explore.errors import DataError
+from jsc_explore.files import atomic_write
 
 # Twelve binary digits are 1.2e-4 relative, far below the detector's resolution; docs/decisions.md has the accuracies.
 SHIPPED_MANTISSA_BITS = 12
@@ -54,11 +55,12 @@ def assemble(blocks: Sequence[Path], folder: Path, name: str = "simulated", part
     order = _order(len(labels))
     folder.mkdir(parents=True, exist_ok=True)
     release = Release(np.ascontiguousarray(features[order]), labels[order], url="", licence="MIT", sha256="")
-    canonical.check(name, str(folder), release.features, release.labels)
-    path = canonical.write(folder, name, release)
+    cache.check(name, str(folder), release.features, release.labels)
+    path = cache.write(folder, name, release)
     counts = dict(zip(_COUNTS, (len(labels), len(every), SHIPPED_MANTISSA_BITS), strict=True))
     text = json.dumps(every[0].recipe | counts, indent=2) + "\n"
-    canonical.recipe_path(folder, name).write_text(text, encoding="utf-8")
+    with atomic_write(cache.recipe_path(folder, name)) as file:
+        file.write(text.encode())
     return path
 
 
@@ -69,10 +71,10 @@ def take_apart(folder: Path, name: str) -> dict[Block, Part]:
     blocks is the same, to the bit, as one assembled from block files alone. Empty where jets were left out of the
     sample, or blocks are of another size, because then the boundaries are lost.
     """
-    recipe = canonical.read_recipe(folder, name)
+    recipe = cache.read_recipe(folder, name)
     if not recipe or recipe["jets"] != recipe["blocks"] * JETS_PER_BLOCK or recipe["blocks"] % len(CLASSES):
         return {}
-    manifest, features, labels = canonical.read(folder, name)
+    manifest, features, labels = cache.read(folder, name)
     if manifest.rows != recipe["jets"] or recipe["mantissa_bits"] != SHIPPED_MANTISSA_BITS:
         return {}
     order, per_class = _order(len(labels)), recipe["blocks"] // len(CLASSES)

@@ -6,10 +6,8 @@ synced, then renamed. Whoever holds a block's claim is the only one to write it.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from jsc_explore.data.simulation.events import RECIPE_VERSION, class_named, gene
 from jsc_explore.data.simulation.extra import versions
 from jsc_explore.data.simulation.features import Floats, jet_features
 from jsc_explore.errors import DataError
+from jsc_explore.files import atomic_write
 
 JETS_PER_BLOCK = 1_000
 
@@ -159,27 +158,5 @@ def _encode(block: Block, rows: NDArray[np.float32]) -> pa.Buffer:
 
 def _write(path: Path, content: pa.Buffer) -> None:
     """Let `path` appear with all of `content` or not at all."""
-    # The claim makes this name ours; what a killed process left under it is overwritten.
-    beside = path.with_name(f".{path.name}.tmp")
-    with _removed_on_error(beside):
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-@contextlib.contextmanager
-def _removed_on_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        raise
+    with atomic_write(path, locked=True) as file:
+        file.write(content)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jsc_explore.config import FIELDS
-from jsc_explore.data.access import locked
-from jsc_explore.data.canonical import read_recipe
+from jsc_explore.data.cache import read_recipe
+from jsc_explore.data.datasets import locked
 from jsc_explore.data.simulation.assembly import Part, assemble, take_apart
 from jsc_explore.data.simulation.blocks import Block, unwritable
 from jsc_explore.data.simulation.detector import PRESETS

@@ -1,0 +1,35 @@
+"""The command line's ``handout``: a view as one page for those who have neither the app nor a network."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jsc_explore import paths
+from jsc_explore.store import Store
+from jsc_explore.store.imported_runs import Imported
+from jsc_explore.store.saved_views import SavedViews
+
+
+def add_command(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add ``jsc-explore handout`` to a subparser group, with the maker of commands that cli.py uses."""
+    page = command(commands, "handout", write)
+    page.add_argument("file", type=Path, metavar="VIEW.html", help="the page to write")
+    page.add_argument("--view", default="", metavar="ADDRESS", help="an address of the Explore page, its part after "
+                      "the question mark, or the name of a saved view (default: what the page opens with)")  # fmt: skip
+    page.add_argument("--title", default="", help="a line over the one that says what is seen")
+    page.add_argument("--force", action="store_true", help="replace the file if it exists")
+
+
+def write(options: argparse.Namespace) -> int:
+    """Write a view as one self-contained page: charts, figures and commands, interactive without server or network."""
+    from jsc_explore.export import handout, read_view, write_handout
+
+    store = Store(options.store, paths.snapshot())
+    query = read_view(options.view, SavedViews(options.store).all() if options.view else {})
+    text = handout(store, query, options.title, Imported(options.store).all())
+    write_handout(text, options.file, force=options.force)
+    print(f"{options.file} ({len(text.encode()) / 1e6:.1f} MB)")
+    return 0

@@ -1,0 +1,226 @@
+"""The command line's ``data check``: what a sample of jets is worth, as a table, pictures and a plain verdict."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jsc_explore import data
+from jsc_explore.data.external import ForeignJets, read_jets
+from jsc_explore.data.jets import CLASSES, FEATURES, Jets
+from jsc_explore.data.sources import is_own, known
+from jsc_explore.errors import DataError, FieldError
+
+if TYPE_CHECKING:
+    from jsc_explore.validation.report import Report
+
+KINDS = ("real", "simulated")
+# Kolmogorov's statistic of all 96 comparisons stays below this in 99% of samples that differ by chance alone.
+CHANCE = 2.2
+
+
+def add_command(actions: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add ``check`` to the actions of ``jsc-explore data``, with the maker of commands that cli.py uses."""
+    parser = command(actions, "check", check)
+    parser.add_argument("source", metavar="SOURCE", help=", ".join(data.names()))
+    parser.add_argument(
+        "--against", metavar="FILE", help="a Parquet file of jets in original units or on levels, or another source"
+    )
+    parser.add_argument(
+        "--kind", choices=KINDS, help="what the jets of FILE are (default real); the bound on the AUC depends on it"
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write pictures (SVG), features.csv and report.json")
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check a sample against the real statistics, and against other jets; exit 1 if it does not pass."""
+    known(options.source)
+    other, against, kind = _reference(options)
+    if options.out is not None:
+        _writable(options.out)
+    jets = data.load(options.source)
+
+    from jsc_explore.validation.report import check_sample
+
+    report = check_sample(jets, _preset(options.source), other, against=against, kind=kind, tell=_tell)
+    if options.out is not None:
+        _write(options.out, report, jets, other)
+    print(json.dumps(report.to_dict()) if options.json else "\n".join(_lines(report)))
+    return 1 if report.passed is False else 0
+
+
+def _tell(line: str) -> None:
+    print(f"{line} …", file=sys.stderr)
+
+
+def _reference(options: argparse.Namespace) -> tuple[ForeignJets | None, str | None, str | None]:
+    if options.against is None:
+        if options.kind is not None:
+            raise FieldError("kind", options.kind, "says what the jets of --against are", "add --against FILE")
+        return None, None, None
+    if options.against in data.SOURCES or is_own(options.against):
+        jets = data.load(options.against)
+        simulated = options.against.startswith("simulated")
+        return ForeignJets(jets.features, jets.labels, False), jets.name, KINDS[simulated]
+    path = Path(options.against)
+    return read_jets(path), path.name, options.kind or KINDS[0]
+
+
+def _preset(name: str) -> str | None:
+    """What a source stands in for: a simulated sample's recipe says; a public release is itself."""
+    if name in ("openml", "cernbox"):
+        return name
+    recipe = data.recipe(name)
+    return str(recipe["preset"]) if recipe else None
+
+
+# ---- text
+
+
+def _lines(report: Report) -> Iterator[str]:
+    preset = f", preset {report.preset}" if report.preset else ""
+    yield f"{report.source}: {report.jets:,} jets{preset}, digest {report.digest[:12]}"
+    yield ""
+    yield from _table(report)
+    yield from _discriminator(report)
+    yield from _accuracies(report)
+    yield from _verdict(report)
+
+
+def _table(report: Report) -> Iterator[str]:
+    """One row a feature: means and spreads of all classes, the distances of each."""
+    from jsc_explore.data.reference import reference
+
+    compared = {(row["feature"], row["class"]): row for row in report.features}
+    if compared:
+        kinds = ("all", *CLASSES)
+        yield f"Kolmogorov-Smirnov distances to {report.against} ({report.kind}), all classes and each"
+        yield _header("reference", *kinds)
+        for name in FEATURES:
+            figures = [compared[name, kind]["ks"] for kind in kinds]
+            yield _row(name, compared[name, "all"], figures)
+        yield ""
+    variation = {(row["feature"], row["class"]): row["total_variation"] for row in report.levels}
+    yield "KS: Kolmogorov-Smirnov distance to the quantiles of OpenML; g to t: total variation to the levels of CERNBox"
+    yield _header("OpenML", "KS", *CLASSES)
+    for row in report.quantiles:
+        name = row["feature"]
+        yield _row(name, row, [row["ks"], *(variation[name, kind] for kind in CLASSES)])
+    columns = [[variation[name, kind] for name in FEATURES] for kind in CLASSES]
+    means = [float(np.mean(column)) for column in ([row["ks"] for row in report.quantiles], *columns)]
+    yield f"{'mean':58}" + "".join(f"{value:7.3f}" for value in means)
+    yield from (f"{name}: {words}" for name, words in reference().sources.items())
+    yield ""
+
+
+def _header(reference: str, *columns: str) -> str:
+    moments = "".join(f" {name:>10}" for name in ("mean", reference, "sd", reference))
+    return f"{'':14}{moments}" + "".join(f"{name:>7}" for name in columns)
+
+
+def _row(name: str, row: dict[str, Any], figures: list[float]) -> str:
+    moments = "".join(f" {row[key]:10.4g}" for key in ("mean", "reference_mean", "sd", "reference_sd"))
+    return f"{name:14}{moments}" + "".join(f"{figure:7.3f}" for figure in figures)
+
+
+def _discriminator(report: Report) -> Iterator[str]:
+    found = report.discriminator
+    if found is None:
+        return
+    yield f"discriminator (gradient boosting, five folds, {found.jets:,} jets of the smaller set): AUC given the class"
+    pairs = zip(CLASSES, found.auc, found.error, strict=True)
+    yield "  " + "   ".join(f"{name} {auc:.3f} ± {error:.3f}" for name, auc, error in pairs)
+    yield f"  mean {found.mean:.3f} ± {found.mean_error:.3f}  (error: DeLong, of the jets at hand)"
+    ranked = sorted(found.importance.items(), key=lambda item: -item[1])[:3]
+    if found.mean > 0.5 + 2 * found.mean_error:
+        yield "  told apart most by: " + ", ".join(
+            f"{name} (permuted, AUC falls by {fall:.3f})" for name, fall in ranked
+        )
+    yield ""
+
+
+def _accuracies(report: Report) -> Iterator[str]:
+    if not report.accuracy:
+        return
+    yield "accuracy of a 16-64-32-32-5 network (three seeds, no final ReLU; binomial error)"
+    for row in report.accuracy:
+        figure = f"{100 * row['accuracy']:.1f} ± {100 * row['error']:.1f}%"
+        yield f"  trained on {row['trained_on']:9}  tested on {row['tested_on']:9}  {figure}  ({row['jets']:,} jets)"
+    yield ""
+
+
+def _verdict(report: Report) -> Iterator[str]:
+    for one in report.criteria:
+        error = f" ± {one.error:.3f}" if one.error is not None else ""
+        figure = f"{one.words}: {one.found:.3f}{error} ({one.sense} {one.bound})"
+        if one.passed is None:
+            yield f"----  {figure}: not judged with fewer than {one.fewest:,} jets"
+        else:
+            yield f"{'PASS' if one.passed else 'FAIL'}  {figure}"
+    if report.passed is None:
+        yield f"{report.source} is not judged: no bound applies; compare it with other jets, --against FILE"
+    elif report.passed:
+        yield f"{report.source} passes"
+    else:
+        yield f"{report.source} does not pass; furthest off: {_worst(report)}"
+
+
+def _worst(report: Report) -> str:
+    """Name what differs most beyond chance; where no feature by itself does, what the discriminator went by."""
+    if not report.features:
+        level = max(report.levels, key=lambda row: row["total_variation"])
+        quantile = max(report.quantiles, key=lambda row: row["ks"])
+        if report.preset == "openml":
+            return f"{quantile['feature']} (KS {quantile['ks']:.3f})"
+        return f"{level['feature']} of class {level['class']} (total variation {level['total_variation']:.3f})"
+    row = max(report.features, key=_beyond_chance)
+    found = report.discriminator
+    if _beyond_chance(row) < CHANCE and found is not None:
+        return f"{max(found.importance, key=lambda name: found.importance[name])} in its relation to the others"
+    which = "all classes" if row["class"] == "all" else f"class {row['class']}"
+    return f"{row['feature']} of {which} (KS {row['ks']:.3f})"
+
+
+def _beyond_chance(row: dict[str, Any]) -> float:
+    """Kolmogorov's statistic: below 1.6 in 99% of comparisons of equal distributions, whatever the counts."""
+    jets, others = row["jets"], row["reference_jets"]
+    return float(row["ks"] * np.sqrt(jets * others / (jets + others)))
+
+
+# ---- files
+
+
+def _writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}: {error.strerror}; choose another directory with --out") from error
+
+
+def _write(folder: Path, report: Report, jets: Jets, other: ForeignJets | None) -> None:
+    from jsc_explore.charts.distributions import distance_chart
+    from jsc_explore.validation.plots import feature_charts
+
+    _tell(f"drawing into {folder}")
+    (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+    rows = report.features or report.quantiles
+    with (folder / "features.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    if report.features:
+        distance_chart(report.features, "ks", "Kolmogorov-Smirnov distance").save(folder / "distances.svg")
+    distance_chart(report.levels, "total_variation", "total variation to CERNBox's levels").save(folder / "levels.svg")
+    for name, chart in feature_charts(jets, other, report.source, report.against):
+        chart.save(folder / f"{name}.svg")

@@ -1,0 +1,1 @@
+"""The queue: requests, live curve points and cancellations in a SQLite file."""

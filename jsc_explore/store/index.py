@@ -1,0 +1,118 @@
+"""The scalars of all runs, loaded into DuckDB in memory: what most questions are answered from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from jsc_explore.errors import StoreError
+from jsc_explore.store.checks import first_line
+from jsc_explore.store.parquet_reader import GoneError
+from jsc_explore.store.sandbox import connect, limited
+from jsc_explore.store.schema import COLUMNS, SCALARS
+
+
+class Loaded:
+    """The table ``runs``: the scalars of each run once, with the ``file`` that holds it and its ``place`` there.
+
+    Any thread may ask, while another one switches files; only one may switch.
+    """
+
+    def __init__(self, directory: Path, snapshot: Path | None) -> None:
+        self.directory = directory
+        self._db = connect([directory], [] if snapshot is None else [snapshot])
+        columns = ", ".join(f"{name} {_duck_type(name)}" for name in SCALARS)
+        self._db.execute(f"CREATE TABLE runs ({columns}, file VARCHAR, place BIGINT)")
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._db.close()
+
+    def switch(self, came: Sequence[str], went: Sequence[str], snapshot: str) -> int:
+        """Take in files and let go of others, at once for every reader; return how many runs came or went.
+
+        A run whose file went moves to another that holds it, ``snapshot`` (empty: there is none) the last of them.
+        GoneError if a file is no more, StoreError if one cannot be read: nothing has changed then.
+        """
+        db = self._db
+        db.execute("BEGIN")
+        try:
+            if went:
+                db.execute("CREATE TEMP TABLE lost AS SELECT run_id FROM runs WHERE list_contains(?, file)", [went])
+                db.execute("DELETE FROM runs WHERE list_contains(?, file)", [went])
+                # The snapshot may hold what a quarantined part held too.
+                came = [*came, *([snapshot] if snapshot and snapshot not in came else [])]
+            added = self._insert(came) if came else 0
+            lost = 0
+            if went:
+                kept = _count(db, "SELECT count(*) FROM lost WHERE run_id IN (SELECT run_id FROM runs)")
+                lost = _count(db, "SELECT count(*) FROM lost") - kept
+                added -= kept
+                db.execute("DROP TABLE lost")
+            db.execute("COMMIT")
+        except BaseException as error:
+            db.execute("ROLLBACK")
+            if isinstance(error, duckdb.IOException) and any(not Path(path).exists() for path in came):
+                raise GoneError(first_line(error)) from error
+            if isinstance(error, duckdb.Error):
+                raise StoreError(f"store {self.directory}: a part cannot be read ({first_line(error)})") from error
+            raise
+        return added + lost
+
+    def fault(self, path: str) -> str | None:
+        """Say why a file cannot be taken in; None if it can."""
+        columns = ", ".join(f"any_value({name})" for name in SCALARS)
+        try:
+            self.query(f"SELECT {columns} FROM read_parquet(?, hive_partitioning = false)", [[path]])
+        except duckdb.Error as error:
+            return first_line(error)
+        return None
+
+    def _insert(self, paths: Sequence[str]) -> int:
+        columns = ", ".join(SCALARS)
+        # The same run may lie in the snapshot and in a part: identical by identity, so either will do.
+        done = self._db.execute(
+            f"""
+            INSERT INTO runs SELECT {columns}, filename, file_row_number
+            FROM read_parquet(?, filename = true, file_row_number = true, hive_partitioning = false) AS new
+            WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = new.run_id)
+            QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY filename) = 1
+            """,
+            [list(paths)],
+        ).fetchone()
+        return int(done[0]) if done else 0
+
+    def query(self, text: str, values: Sequence[Any], read: pa.Table | None = None) -> pa.Table:
+        """Ask the table ``runs``; ``read`` is a table that the text may name."""
+        # A cursor is a connection of its own to the same database: threads do not wait for each other.
+        cursor = self._db.cursor()
+        try:
+            if read is not None:
+                cursor.register("read", read)
+            with limited(cursor):
+                return cursor.sql(text, params=list(values)).to_arrow_table()
+        finally:
+            cursor.close()
+
+
+def _count(db: duckdb.DuckDBPyConnection, text: str) -> int:
+    row = db.execute(text).fetchone()
+    return int(row[0]) if row else 0
+
+
+_DUCK = {
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "double": "DOUBLE",
+    "string": "VARCHAR",
+    "bool": "BOOLEAN",
+}
+
+
+def _duck_type(name: str) -> str:
+    kind = next(column.type for column in COLUMNS if column.name == name)
+    return f"{_DUCK[str(kind.value_type)]}[]" if pa.types.is_list(kind) else _DUCK[str(kind)]

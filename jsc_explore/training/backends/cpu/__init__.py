@@ -1,0 +1,1 @@
+"""The CPU backend: a Numba kernel that interprets a table of layers."""

@@ -1,0 +1,187 @@
+"""The learning curves a view asks for: what is drawn, how it looks, and what must be said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from jsc_explore.analysis.cells import Cell, in_order
+from jsc_explore.analysis.prediction import Prediction
+from jsc_explore.charts.curves import (
+    EXPECTED,
+    MEANS,
+    Look,
+    curve_figure,
+    curve_tables,
+    expected_table,
+    quantities_of,
+    share_below_zero,
+    value_range,
+)  # fmt: skip
+from jsc_explore.charts.figure import Figure
+from jsc_explore.charts.imported import with_imported
+from jsc_explore.charts.style import BANDS, HALL_SIZE, TOGETHER
+from jsc_explore.config import FIELDS, format_number, format_value
+from jsc_explore.importers.imported_run import ImportedRun
+from jsc_explore.store.query.curves import Points
+from jsc_explore.view_model import curve_selection
+from jsc_explore.view_model.grid import TIMES, chosen_of
+from jsc_explore.view_model.imported_runs import drawn_of, last_epoch, reach, readings
+from jsc_explore.view_model.repository import Reader
+from jsc_explore.view_model.slice import Slice
+from jsc_explore.view_model.url_params import CELLS, NONE
+
+# From here on a linear axis hides the first epoch, in which most of the learning happens.
+LOG_FROM_EPOCHS = 20
+
+
+@dataclass(frozen=True)
+class Panels:
+    """The drawn charts with their titles (one, without a title, where there are no panels), and what must be said.
+
+    ``configs`` are the ids of those in colour; ``cells`` counts the chosen cells.
+    """
+
+    figures: list[tuple[str, Figure]]
+    notes: list[str]
+    cells: int
+    configs: tuple[str, ...] = ()
+
+
+def panels(
+    reader: Reader,
+    state: Mapping[Any, Any],
+    view: Slice,
+    cells: Sequence[Cell],
+    live: Mapping[str, list[Any]],
+    ground: str,
+    imported: Sequence[ImportedRun] = (),
+    predicted: Mapping[str, Prediction] | None = None,
+) -> Panels:
+    """Return the charts that a state asks for: one, or one for each value of the field chosen under Panels by.
+
+    ``imported`` runs are drawn over each of them; they enter nothing else. ``predicted`` holds, by config id, what was
+    expected of the score before it was trained; it stays under the curves.
+    """
+    chosen = chosen_of(cells, state[CELLS])
+    drawn = curve_selection.choose(
+        reader, view, cells, chosen, state["colour"], state["dash"] if state["show"] not in TOGETHER else NONE
+    )
+    growing = curve_selection.live_points(cells, live)
+    quantities = quantities_of(state["show"])
+    picked, behind = curve_selection.points(reader, view, drawn, state["along"], quantities, state["zoom"], growing)
+    others, unknown = drawn_of(imported, state["imported"])
+    if not picked.means.num_rows and not behind.means.num_rows and not others:
+        return Panels([], [], 0)
+    look = _look(state, view, drawn, ground, last_epoch(others))
+    foreign, more = readings(
+        others, look.x, look.shown, span=state["zoom"], log=(look.log_x, look.log_y), smoothing=look.smoothing
+    )
+    titled = _titled(state["panels"], drawn)
+    parts = [part for _, part in titled]
+    tables = [_tables(picked, behind, part, look) for part in parts]
+    for part, table in zip(parts, tables, strict=True):
+        table[EXPECTED] = _expected(state, view, table[MEANS], part, predicted or {})
+    expected = any(table[EXPECTED].num_rows for table in tables)
+    fixed = replace(
+        look,
+        y_range=reach(value_range(tables, look), foreign, look),
+        expected=expected,
+        share=1.0 if len(titled) == 1 else 0.5,
+    )
+    figures = [
+        (title, with_imported(curve_figure(table, part.groups, part.dashes, fixed), foreign, fixed))
+        for (title, part), table in zip(titled, tables, strict=True)
+    ]
+    return Panels(
+        figures,
+        [*_notes(picked, drawn, look), *unknown, *more],
+        len(chosen),
+        tuple(one.config_id for one in drawn.configs),
+    )
+
+
+def _titled(field: str, drawn: curve_selection.Chosen) -> list[tuple[str, curve_selection.Chosen]]:
+    """Return what each panel shows, with its title; one without a title where there is no field to part by."""
+    if field == NONE:
+        return [("", drawn)]
+    owners: dict[Any, set[str]] = {}
+    for config in (*drawn.configs, *drawn.context):
+        owners.setdefault(config.fields[field], set()).add(config.config_id)
+    shown = {config.fields[field] for config in drawn.configs} or set(owners)
+    return [
+        (f"{FIELDS[field].label}: {format_value(field, value)}", curve_selection.within(drawn, owners[value]))
+        for value in in_order(field, shown)
+    ]
+
+
+def _tables(picked: Points, behind: Points, drawn: curve_selection.Chosen, look: Look) -> dict[str, pa.Table]:
+    return curve_tables(pa.concat_tables([picked.means, behind.means]), picked.seeds, drawn.lines, look)
+
+
+def _expected(
+    state: Mapping[Any, Any],
+    view: Slice,
+    means: pa.Table,
+    drawn: curve_selection.Chosen,
+    predicted: Mapping[str, Prediction],
+) -> pa.Table:
+    """Return what the drawn configs were expected to score, where the curves are those of the score."""
+    fits = view.score in quantities_of(state["show"]) and not state["zoom"]
+    ends = {config.config_id: float(config.fields["max_epochs"]) for config in drawn.configs}
+    ends = ends if state["along"] == "epoch" else {}
+    return expected_table(means, drawn.lines, predicted if fits else {}, view.score, ends)
+
+
+def _look(state: Mapping[Any, Any], view: Slice, drawn: curve_selection.Chosen, ground: str, least: float) -> Look:
+    epochs = max((config.fields["max_epochs"] for config in drawn.configs), default=view.base.max_epochs)
+    log_x = state["scale"] == "log" or (state["scale"] == "auto" and epochs >= LOG_FROM_EPOCHS)
+    # Fixed where curves grow: the axis stands still under the reader.
+    end = (0.0, max(float(epochs), least)) if state["along"] == "epoch" and not log_x else None
+    return Look(
+        x=state["along"], shown=state["show"], band=state["band"], log_x=log_x, log_y=state["log_y"],
+        each=state["each"],
+        smoothing=state["smooth"], x_range=state["zoom"] or end, ground=ground,
+        size=HALL_SIZE if state["hall"] else 1.0, ordered=drawn.ordered,
+        titles=drawn.titles,
+    )  # fmt: skip
+
+
+def _notes(picked: Points, drawn: curve_selection.Chosen, look: Look) -> list[str]:
+    notes = list(drawn.notes)
+    if picked.stride > 1:
+        notes.append(
+            f"Every {_ordinal(picked.stride)} point of {picked.total:,} is drawn; drag over the chart to zoom in on all"
+        )
+    if lost := share_below_zero(picked.seeds, look):
+        notes.append(f"{lost} points are not above zero and have no place on a logarithmic axis")
+    if look.smoothing:
+        notes.append(f"Smoothed ({look.smoothing:g}); thin: the raw mean")
+    return notes
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def legend(state: Mapping[Any, Any], imported: bool = False, expected: bool = False) -> str:
+    """Say what the lines, bands and signs of the curves mean."""
+    parts = ["Line: mean over seeds"]
+    if state["band"] != "none":
+        parts.append(f"band: {BANDS[state['band']]}")
+    if state["each"]:
+        parts.append("faint: every seed")
+    if expected:
+        parts.append("diamond and bar: predicted before it was trained, with its 80% band")
+    parts += ["†: never predicts that class", "grey: the other cells"]
+    parts += ["dashed, with a name: imported, in no mean"] if imported else []
+    times = f" {TIMES}" if state["along"] == "time_s" else ""
+    zoom = ""
+    if state["zoom"]:
+        low, high = (format_number(float(f"{end:.3g}")) for end in state["zoom"])
+        zoom = f" Zoomed to {low} to {high}."
+    return "; ".join(parts) + ". Click a name in the legend to see it alone." + zoom + times

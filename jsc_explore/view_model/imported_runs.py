@@ -1,0 +1,153 @@
+"""Which imported runs are drawn over the curves, and their readings along the axis that was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jsc_explore.analysis.smoothing import smooth
+from jsc_explore.charts.curves import SHARE_RANGE, Look
+from jsc_explore.charts.style import TOGETHER, is_share
+from jsc_explore.config import format_value
+from jsc_explore.importers.imported_run import ImportedRun
+from jsc_explore.store.query.curves import LR_SUM
+
+# More dashed lines than these cannot be told apart.
+MAX_DRAWN = 6
+MAX_READINGS = 1500
+TABLE = pa.schema(
+    [(name, pa.string()) for name in ("name", "quantity", "label")]
+    + [(name, pa.float64()) for name in ("x", "value", "smooth")]
+)
+
+
+def drawn_of(runs: Sequence[ImportedRun], names: Sequence[str] | None) -> tuple[list[ImportedRun], list[str]]:
+    """Return the runs to draw, the first few where none is named, and what must be said of those that are not."""
+    known = {run.name: run for run in runs}
+    chosen = list(known) if names is None else list(names)
+    found = [known[name] for name in chosen if name in known]
+    notes = [f"{name} is not imported here" for name in chosen if name not in known]
+    if len(found) > MAX_DRAWN:
+        notes.append(f"{MAX_DRAWN} of {len(found)} imported runs are drawn: choose under Imported")
+    return found[:MAX_DRAWN], notes
+
+
+def readings(
+    runs: Sequence[ImportedRun],
+    x: str,
+    shown: str,
+    *,
+    span: tuple[float, float] | None = None,
+    log: tuple[bool, bool] = (False, False),
+    smoothing: float = 0.0,
+) -> tuple[pa.Table, list[str]]:
+    """Return the readings of runs as ``charts.imported`` draws them, and what must be said about them.
+
+    ``shown`` is one quantity, or ``acc`` or ``loss`` for those of validation and training; ``span`` keeps a range of
+    ``x``; ``log`` says which axes, along and upwards, have no place for what is not above zero.
+    """
+    parts = [TABLE.empty_table()]
+    notes: list[str] = []
+    for run in runs:
+        lines = [_line(run, x, quantity, shown in TOGETHER, span, log, smoothing)
+                 for quantity in TOGETHER.get(shown, (shown,))]  # fmt: skip
+        parts += [line for line, _, _ in lines]
+        if (stride := max(stride for _, stride, _ in lines)) > 1:
+            notes.append(f"Of {run.name} one reading in {stride} is drawn; a zoom brings the others back")
+        if not any(found for _, _, found in lines):
+            notes.append(f"{run.name} (imported) holds nothing of this: choose another curve, or another axis along")
+    return pa.concat_tables(parts), notes
+
+
+# Asked for at every refresh of a live page; a run of 40,000 points takes 0.16 s.
+@lru_cache(maxsize=128)
+def _line(
+    run: ImportedRun,
+    x: str,
+    quantity: str,
+    together: bool,
+    span: tuple[float, float] | None,
+    log: tuple[bool, bool],
+    smoothing: float,
+) -> tuple[pa.Table, int, bool]:
+    """Return the readings of one line, of how many one is there, and whether there are any outside the span, too."""
+    part = {"val": ", validation", "train": ", training"}[quantity.split("_")[0]] if together else ""
+    known = [
+        (place, float(value))
+        for place, value in zip(_along(run, x), (point[quantity] for point in run.points), strict=True)
+        if place is not None and value is not None
+    ]
+    pairs = [
+        (place, value)
+        for place, value in known
+        if (span is None or span[0] <= place <= span[1]) and (place > 0 or not log[0]) and (value > 0 or not log[1])
+    ]
+    values = [value for _, value in pairs]
+    stride = max(1, -(-len(pairs) // MAX_READINGS))
+    rows = [
+        {"name": run.name, "quantity": quantity, "label": f"imported: {run.name}{part}", "x": place, "value": value,
+         "smooth": level}
+        for i, ((place, value), level) in enumerate(
+            zip(pairs, smooth(values, smoothing) if smoothing else values, strict=True))
+        if i % stride == 0 or i == len(pairs) - 1
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=TABLE), stride, bool(known)
+
+
+def reach(y_range: tuple[float, float] | None, table: pa.Table, look: Look) -> tuple[float, float] | None:
+    """Return the range of an axis upwards, wide enough for imported readings too; None leaves it to its kind."""
+    if not table.num_rows:
+        return y_range
+    low, high = pc.min_max(table["value"]).as_py().values()
+    if is_share(look.shown) and not look.log_y:
+        return (0.0, 1.0) if high > SHARE_RANGE[1] else y_range
+    return (min(low, y_range[0]), max(high, y_range[1])) if y_range else None
+
+
+def last_epoch(runs: Sequence[ImportedRun]) -> float:
+    """Return the greatest epoch of some runs, 0 where none is known."""
+    return max((float(point["epoch"] or 0) for run in runs for point in run.points[-1:]), default=0.0)
+
+
+def listed(runs: Sequence[ImportedRun]) -> pa.Table:
+    """Return one row a run for reading: its name, its figures, its hyperparameters, what else was said of it."""
+    rows = []
+    for run in runs:
+        last = {name: _last(run, name) for name in ("val_acc", "val_loss", "train_acc")}
+        other = {**run.other, **({"notes": "; ".join(run.notes)} if run.notes else {})}
+        rows.append(
+            {"run": run.name, **last, "test_acc": run.test_acc, "test_loss": run.test_loss, **_texts(run.fields),
+             "other": ", ".join(f"{name} = {value}" for name, value in other.items()), "source": run.source,
+             "imported": run.imported_at}
+        )  # fmt: skip
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+
+def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
+    return {name: format_value(name, value) for name, value in fields.items()}
+
+
+def _last(run: ImportedRun, quantity: str) -> float | None:
+    values = [point[quantity] for point in run.points if point[quantity] is not None]
+    return float(values[-1]) if values and values[-1] is not None else None
+
+
+def _along(run: ImportedRun, x: str) -> list[float | None]:
+    if x != LR_SUM:
+        return [None if (value := point[x]) is None else float(value) for point in run.points]
+    total, before = 0.0, 0
+    sums: list[float | None] = []
+    for point in run.points:
+        step, rate = point["step"], point["learning_rate"]
+        if step is None or rate is None:
+            sums.append(None)
+            continue
+        # The rate recorded at a point is that of the steps since the point before it.
+        total, before = total + float(rate) * (int(step) - before), int(step)
+        sums.append(total)
+    return sums

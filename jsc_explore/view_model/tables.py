@@ -1,0 +1,73 @@
+"""What is taken away of a view besides its charts: the grid as a table, the command lines that reproduce every run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from jsc_explore.analysis.cells import Cell
+from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value
+from jsc_explore.importers.csv_table import RATE, RUN
+from jsc_explore.store import Store
+from jsc_explore.store.query.grid import configs, seeds_of
+from jsc_explore.view_model.slice import Slice
+
+# Every run of a larger slice is one command of `jsc-explore list` away; a file of more lines is read by nobody.
+MAX_COMMANDS = 2000
+
+
+def cells_table(view: Slice, cells: Sequence[Cell]) -> pa.Table:
+    """Return the grid as a table: a row a cell, the axes by their names, figures as numbers."""
+    figures = ("mean", "sd", "low", "high", "n", "n_configs", "n_dead", "n_diverged")
+    rows = [
+        {**dict(zip(view.axes, cell.place, strict=True)), "score": view.score, "state": cell.state,
+         **{name: getattr(cell, name) for name in figures}, "config_id": cell.config_id}
+        for cell in cells
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows)
+
+
+def points_table(store: Store, run_ids: Sequence[str]) -> pa.Table:
+    """Return the curves of runs as ``jsc-explore import csv`` reads them: one row a point, hyperparameters in each.
+
+    ``curve_learning_rate`` is the rate at a point, ``learning_rate`` the hyperparameter.
+    """
+    points = store.curves(run_ids).drop_columns(["config_id", "seed", "dead"])
+    runs = store.runs({"run_id": list(run_ids)}, ("run_id", *FIELDS, "test_acc", "test_loss"))
+    names = [RATE if name == "learning_rate" else name for name in points.column_names]
+    joined = points.rename_columns(names).join(runs, "run_id", join_type="inner")
+    ordered = joined.sort_by([("run_id", "ascending"), ("step", "ascending")])
+    return ordered.rename_columns([RUN if name == "run_id" else name for name in ordered.column_names])
+
+
+def commands(store: Store, view: Slice) -> list[str]:
+    """Return the command lines that train every run of the slice, or answer it from the store."""
+    table, total = configs(store, view.filters, view.text, limit=MAX_COMMANDS)
+    seeds = seeds_of(store, table["config_id"].to_pylist())
+    lines = [
+        command(RunConfig(**{name: row[name] for name in FIELDS if name != "seed"}), seeds[row["config_id"]])
+        for row in table.to_pylist()
+    ]
+    if total > len(lines):
+        lines.append(f"# {total - len(lines):,} more configurations: jsc-explore list shows them")
+    return lines
+
+
+def command(config: RunConfig, seeds: Sequence[int]) -> str:
+    """Return the command line that trains these seeds, or answers them from the store, in a shell."""
+    options = [
+        f"--{name.replace('_', '-')} {_quoted(format_value(name, value))}"
+        for name, value in config.to_dict().items()
+        if value != DEFAULTS[name] and name != "seed"
+    ]
+    first, count = (min(seeds), len(seeds)) if seeds else (0, 1)
+    if list(seeds) == list(range(first, first + count)):
+        tails = [([f"--seed {first}"] if first else []) + ([f"--seeds {count}"] if count > 1 else [])]
+    else:
+        tails = [[f"--seed {seed}"] for seed in seeds]
+    return "\n".join(" ".join(["jsc-explore train", *options, *tail]) for tail in tails)
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'" if " " in text else text

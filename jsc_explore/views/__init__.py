@@ -1,1 +1,0 @@
-"""Views: one page each. The only room that knows Streamlit."""

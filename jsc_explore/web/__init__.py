@@ -1,0 +1,1 @@
+"""The Streamlit app: pages, their components and their state. The only package that imports Streamlit."""

@@ -1,0 +1,1 @@
+"""Components: what a page is made of."""

@@ -1,0 +1,95 @@
+"""The classes on the Compare page: which is taken for which, and how well each is told from the rest."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from jsc_explore.analysis.classes import confusion_shares, lost_classes, per_class, roc_means
+from jsc_explore.charts import compare as charts
+from jsc_explore.charts import roc
+from jsc_explore.data.jets import CLASSES
+from jsc_explore.web.state import chart_registry, services
+
+ALL_SEEDS = "all seeds"
+
+Runs = dict[str, list[dict[str, Any]]]
+
+
+def confusions(runs: Runs) -> None:
+    """Draw the confusion matrices of A and B, of all seeds or of one, and their difference."""
+    st.markdown("##### What is taken for what", help="On the test jets, with the weights of the best epoch")
+    seeds = sorted({row["seed"] for side in runs.values() for row in side})
+    lost = {row["seed"] for side in runs.values() for row in side if lost_classes(row)}
+    words = {seed: f"seed {seed}{' †' if seed in lost else ''}" for seed in seeds[:20]}
+    picked = st.segmented_control(
+        "Of", [ALL_SEEDS, *words], default=ALL_SEEDS, key="confusion-seed", required=True, label_visibility="collapsed",
+        format_func=lambda seed: words.get(seed, ALL_SEEDS),
+    )  # fmt: skip
+    shares = {
+        side: confusion_shares([row["confusion"] for row in runs[side] if picked in (ALL_SEEDS, row["seed"])])
+        for side in charts.SIDES
+    }
+    a, b = shares["A"], shares["B"]
+    drawn = [
+        ("A", a, False),
+        ("B", b, False),
+        ("B − A, in points", None if a is None or b is None else b - a, True),
+    ]
+    for column, (title, values, difference) in zip(st.columns(3, gap="medium"), drawn, strict=True):
+        with column, st.container(key=f"third-{title[:1]}{difference:d}"):
+            if values is None:
+                st.caption(f"{title}: nothing known for {words.get(picked, ALL_SEEDS)}.")
+                continue
+            name = f"confusion_{'difference' if difference else title}"
+            make = partial(charts.confusion_chart, values, title, difference=difference)
+            chart_registry.draw(name, make, f"Confusion matrix, {title}, {words.get(picked, ALL_SEEDS)}", name)
+
+
+def separation(runs: Runs) -> None:
+    """Draw the ROC curves of every class with the rejection at 50%, the areas under them, and say what is not known."""
+    st.markdown("##### Each class against the rest", help="On the test jets, with the weights of the best epoch")
+    halves = [{**row, "side": side} for side in charts.SIDES for row in per_class(runs[side], "rejection")]
+    means, missing = _roc(runs)
+    tables = roc.roc_tables(means, halves)
+    span = roc.rejection_range(*tables)
+    for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
+        with column, st.container(key=f"fifth-roc-{name}"):
+            make = partial(roc.roc_chart, *tables, name, span)
+            words = f"Background rejection of A and B along signal efficiency, {charts.CLASS_WORDS[name]}"
+            chart_registry.draw(f"roc_{name}", make, words, f"roc-{name}")
+    st.caption(
+        ":blue[**A**] and :orange[**B**]: background rejection, 1 / false positive rate, along the share of the class "
+        "that is kept; mean over seeds with its 95% interval. Marked: where half of it is kept. Rejections span "
+        f"decades: their means are geometric, their axis logarithmic.{missing}"
+    )
+    with st.container(key="third-auc"):
+        rows = [{**row, "side": side} for side in charts.SIDES for row in per_class(runs[side], "auc")]
+        chart_registry.draw("auc", partial(charts.auc_chart, rows), "Area under the ROC curve per class", "class-auc")
+
+
+def _roc(runs: Runs) -> tuple[list[dict[str, Any]], str]:
+    """Return the mean curves of both sides, and what must be said of runs that have none."""
+    store = services.store()
+    rows: list[dict[str, Any]] = []
+    notes = []
+    for side in charts.SIDES:
+        done = [run["run_id"] for run in runs[side] if run["auc"]]
+        curves = _stored(store.version, done)
+        rows += [{**row, "side": side} for row in roc_means(curves)]
+        if lacking := len(done) - len(curves):
+            notes.append(f"{lacking} of {len(done)} of {side}" if curves else f"{len(done)} of {side}")
+    if not notes:
+        return rows, ""
+    return rows, (
+        f" No ROC curve is stored for runs of before it was recorded ({'; '.join(notes)}): the mark is all that is "
+        "known of them."
+    )
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def _stored(version: int, run_ids: list[str]) -> list[list[float | None]]:
+    curves: list[list[float | None]] = services.store().roc_curves(run_ids)["roc"].to_pylist()
+    return curves

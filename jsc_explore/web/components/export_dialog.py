@@ -1,0 +1,164 @@
+"""Taking it away: every chart as SVG, PNG and PDF, the drawn tables, the commands that reproduce each run, one ZIP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from urllib.parse import urlencode
+
+import pyarrow as pa
+import streamlit as st
+
+from jsc_explore import __version__
+from jsc_explore.charts.curves import BEHIND, MEANS, SEEDS
+from jsc_explore.charts.figure import Figure
+from jsc_explore.charts.imported import LINES
+from jsc_explore.export import handout
+from jsc_explore.export.chart_files import PICTURES, bundle, picture, table_file
+from jsc_explore.store import Store
+from jsc_explore.store.imported_runs import Imported
+from jsc_explore.view_model.tables import cells_table, commands, points_table
+from jsc_explore.web.components import curves as curves_panel
+from jsc_explore.web.components import grid, saved_views
+from jsc_explore.web.components.sidebar import Slice
+from jsc_explore.web.state import chart_registry, services, url
+from jsc_explore.web.state.cached_repository import KeptReader
+
+FOLDER = "jsc-explore-view"
+_README = """{sentence}
+
+Taken from JSC Explore {version} on {now:%Y-%m-%d %H:%M} UTC.
+The same view, live: {address}
+
+Charts are SVG, PNG and PDF; tables are CSV and Parquet.
+{runs}
+view.json       what the page was asked to show
+"""
+# Of pages with runs.
+_RUNS = """A dagger marks seeds with a dead class: one that the network never predicts.
+
+commands.sh     the command lines that reproduce every run"""
+
+
+@st.dialog("Take away", width="large", on_dismiss="rerun")
+def dialog(view: Slice) -> None:
+    """Offer what the Explore page shows as files; each is made when it is asked for."""
+    figures, tables = contents(view)
+    lines = commands(services.store(), view)
+    _offer(figures, tables, lines, _texts(view, lines), whole=True)
+
+
+@st.dialog("Take away", width="large")
+def drawn(sentence: str, tables: Mapping[str, pa.Table], lines: Sequence[str]) -> None:
+    """Offer the charts that a page has drawn, these tables and these command lines as files."""
+    query = st.query_params.to_dict()
+    address = f"{(st.context.url or '').split('?')[0]}?{urlencode(query, safe=':~,./')}".rstrip("?")
+    texts = {"README.txt": _readme(sentence, address, _RUNS if lines else ""), "view.json": json.dumps(query, indent=1)}
+    if lines:
+        texts["commands.sh"] = _script(lines)
+    _offer(chart_registry.figures(), tables, lines, texts)
+
+
+def _offer(
+    figures: Mapping[str, Figure],
+    tables: Mapping[str, pa.Table],
+    lines: Sequence[str],
+    texts: Mapping[str, str],
+    whole: bool = False,
+) -> None:
+    st.caption("What the page shows now, without what is still growing. Files are made on the click.")
+    for name, figure in figures.items():
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{name.replace('_', ' ').capitalize()}**", width="stretch")
+            for kind in PICTURES:
+                _button(kind.upper(), f"{name}.{kind}", partial(picture, figure, kind))
+    for name, table in tables.items():
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**Table of {name.replace('_', ' ')}**, {table.num_rows:,} rows", width="stretch")
+            _button("CSV", f"{name}.csv", partial(table_file, table, "csv"))
+            _button("Parquet", f"{name}.parquet", partial(table_file, table, "parquet"))
+    if lines:
+        part = st.expander(f"Command lines that reproduce {len(lines):,} configurations")
+        part.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
+    both = st.container(horizontal=True)
+    if whole:
+        both.download_button(
+            "One page, interactive and offline",
+            partial(_page, services.store(), services.imported(), url.query()),
+            "view.html",
+            mime="text/html",
+            icon=":material/description:",
+            on_click="ignore",
+            key="handout",
+            help="Charts, table and commands in one file that opens in any browser, on paper too",
+        )
+    both.download_button(
+        "Everything in one ZIP",
+        # Made outside the page's run: everything it needs is handed over.
+        partial(bundle, figures, tables, texts, FOLDER),
+        f"{FOLDER}.zip",
+        icon=":material/folder_zip:",
+        type="primary",
+        on_click="ignore",
+        key="zip",
+    )
+
+
+def _page(store: Store, imported: Imported, query: Mapping[str, str]) -> bytes:
+    return handout(store, query, imported=imported.all()).encode()
+
+
+def contents(view: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
+    """Return the figures and tables of the page by file name, drawn for white paper."""
+    cells = grid.cells_of(view, [])
+    drawn_curves = curves_panel.panels(view, cells, {}, "light")
+    grids = grid.parts(view, cells, "light")
+    figures = {_numbered("grid", i, len(grids)): part.figure for i, part in enumerate(grids)}
+    curves = drawn_curves.figures
+    figures |= {_numbered("curves", i, len(curves)): figure for i, (_, figure) in enumerate(curves)}
+    tables = {"grid": cells_table(view, cells)}
+    for name, source in (("curves_means", MEANS), ("curves_behind", BEHIND), ("curves_seeds", SEEDS)):
+        parts = [figure.tables[source] for _, figure in curves]
+        if parts and sum(part.num_rows for part in parts):
+            tables[name] = pa.concat_tables(parts)
+    if drawn_curves.configs:
+        tables["curve_points"] = points_table(services.store(), KeptReader().run_ids(view, drawn_curves.configs))
+    if curves and LINES in curves[0][1].tables:
+        tables["imported"] = curves[0][1].tables[LINES]
+    return figures, tables
+
+
+def _texts(view: Slice, lines: Sequence[str]) -> dict[str, str]:
+    sentence = grid.sentence(view, grid.cells_of(view, []))
+    readme = _readme(sentence, saved_views.address(), _RUNS)
+    readme += """
+grid.*          the grid; its table has a row a cell: mean, standard deviation and count over seeds
+curves.*        the learning curves; curves_means has the drawn means with their bands, curves_seeds every seed,
+                curves_behind the means of the other cells, in grey
+curve_points.*  every recorded point of the runs in colour with their hyperparameters; `jsc-explore import csv` reads it
+"""
+    return {
+        "README.txt": readme,
+        "commands.sh": _script(lines),
+        "view.json": json.dumps(url.query(), indent=1),
+    }
+
+
+def _readme(sentence: str, address: str, runs: str) -> str:
+    return _README.format(sentence=sentence, version=__version__, now=datetime.now(UTC), address=address, runs=runs)
+
+
+def _script(lines: Sequence[str]) -> str:
+    return "#!/bin/sh\nset -e\n" + "\n".join(lines) + "\n"
+
+
+def _numbered(name: str, place: int, count: int) -> str:
+    return name if count == 1 else f"{name}_{place + 1}"
+
+
+def _button(label: str, name: str, make: Callable[[], bytes]) -> None:
+    st.download_button(
+        label, make, name, on_click="ignore", key=f"take-{name.replace('.', '-')}", help=f"Download {name}"
+    )

@@ -1,0 +1,133 @@
+"""What is under way: progress, place in the queue, time left, Cancel; then where it went, or why not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import streamlit as st
+
+from jsc_explore.config import RunConfig
+from jsc_explore.jobs import Job, Queue
+from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.web.components import cell_details, permissions
+from jsc_explore.web.components.sidebar import Slice
+from jsc_explore.web.state import services, url
+
+# More configs than this are summed up in one line: a fill of hundreds would push everything else off the screen.
+MAX_SHOWN = 5
+# What has ended keeps its row for a while: the rows below it do not jump, and one can read where it went.
+LINGER_S = 60.0
+_BY_INTEREST = ("running", "queued", "failed", "cancelled", "diverged", "done")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The jobs of one config, as one row."""
+
+    jobs: tuple[Job, ...]
+
+    @property
+    def config(self) -> RunConfig:
+        """The config they share."""
+        return self.jobs[0].config
+
+    @property
+    def state(self) -> str:
+        """Running before queued before failed, cancelled or done."""
+        states = {job.state for job in self.jobs}
+        return next(state for state in _BY_INTEREST if state in states)
+
+    @property
+    def open(self) -> list[str]:
+        """The runs that may be cancelled."""
+        return [job.run_id for job in self.jobs if job.state in ("queued", "running")]
+
+
+def groups_of(active: Sequence[Job], ended: Sequence[Job]) -> list[Group]:
+    """Return a group for the jobs of a config that were asked for together, in the order of asking."""
+    ordered = sorted((*active, *ended), key=lambda job: (job.requested_at, job.config_id))
+    return [Group(tuple(jobs)) for _, jobs in groupby(ordered, key=lambda job: (job.requested_at, job.config_id))]
+
+
+def draw(queue: Queue, active: Sequence[Job], view: Slice) -> None:
+    """Draw a row for every config under way or just ended; and the engine's state if it is not well."""
+    state = queue.engine()
+    if active and (state is None or not state.alive):
+        st.info("The engine is starting; what was asked for waits for it.", icon=":material/hourglass_top:")
+    elif state is not None and state.message not in ("", "starting"):
+        st.warning(state.message, icon=":material/warning:")
+    seen_at = st.session_state.setdefault("_panel since", time.time())
+    recent = queue.jobs(("done", "diverged", "failed", "cancelled"), since=max(time.time() - LINGER_S, seen_at))
+    groups = groups_of(active, recent)
+    # Where there are too many, what has ended makes room first, the oldest of it first.
+    while len(groups) > MAX_SHOWN and (gone := next((group for group in groups if not group.open), None)):
+        groups.remove(gone)
+    for group in groups[:MAX_SHOWN]:
+        _row(group, active, view)
+    if rest := groups[MAX_SHOWN:]:
+        why = permissions.refusal()
+        with st.container(key="live-rest"):
+            line, button = st.columns([5, 1], vertical_alignment="center")
+            line.caption(f"and {len(rest)} more configurations, {sum(len(group.open) for group in rest)} runs")
+            runs = [run_id for group in rest for run_id in group.open]
+            button.button("Cancel", key="cancel-rest", on_click=permissions.cancel, args=(runs,), disabled=bool(why),
+                          help=why or "Cancel all of these")  # fmt: skip
+
+
+def _row(group: Group, active: Sequence[Job], view: Slice) -> None:
+    first, why = group.jobs[0], permissions.refusal()
+    key = f"{first.config_id}-{int(first.requested_at * 1000)}"
+    with st.container(key=f"live-{key}"):
+        line, button = st.columns([5, 1], vertical_alignment="center")
+        share, text = _told(group, active)
+        name = cell_details.describe(group.config, view)
+        line.progress(share, text=f"{name[0].upper() + name[1:]}: {text}")
+        if group.open:
+            stopping = all(job.cancel for job in group.jobs if job.run_id in group.open)
+            button.button(
+                "Cancel",
+                key=f"cancel-{key}",
+                on_click=permissions.cancel,
+                args=(group.open,),
+                disabled=stopping or bool(why),
+                help=why or None,
+                width="stretch",
+            )
+        elif group.state in ("failed", "cancelled"):
+            runs = [job.config for job in group.jobs if job.state in ("failed", "cancelled")]
+            button.button("Retry", key=f"retry-{key}", on_click=permissions.train, args=(runs,), disabled=bool(why),
+                          help=why or None, width="stretch")  # fmt: skip
+        elif view.passes(group.config):
+            place = tuple(getattr(group.config, name) for name in view.axes)
+            button.button("Show", key=f"show-{key}", on_click=url.choose_cells, args=([place],), width="stretch")
+
+
+def _told(group: Group, active: Sequence[Job]) -> tuple[float, str]:
+    """Return the share that is done, and the state in words."""
+    jobs = group.jobs
+    seeds = f"{len(jobs)} seed{'s' if len(jobs) > 1 else ''}"
+    share = sum(job.share_done if job.state != "done" else 1.0 for job in jobs) / len(jobs)
+    if group.state == "running":
+        epoch = min(group.config.max_epochs, int(share * group.config.max_epochs) + 1)
+        return share, f"{seeds}, epoch {epoch} of {group.config.max_epochs}, {_time_left(jobs, share)}"
+    if group.state == "queued":
+        waiting = list(dict.fromkeys(job.config_id for job in active if job.state == "queued"))
+        return share, f"{seeds}, place {waiting.index(jobs[0].config_id) + 1} of {len(waiting)} in the queue"
+    if group.state == "failed":
+        reason = next((job.error for job in jobs if job.error), "") or "no reason given"
+        return share, f"failed: {reason.strip().splitlines()[-1][:120]}"
+    if group.state == "cancelled":
+        return share, f"{seeds}, cancelled"
+    return 1.0, f"{seeds} finished; in the grid and in the store" + (", diverged" if group.state == "diverged" else "")
+
+
+def _time_left(jobs: Sequence[Job], share: float) -> str:
+    started = min((job.started_at for job in jobs if job.started_at), default=None)
+    # The first quarter says little about the speed: starting takes a while, and evaluations crowd at the beginning.
+    if started is None or share < 0.25:
+        seconds = expected_seconds(services.store(), [job.config for job in jobs])
+        return f"about {format_seconds(seconds * (1 - share))} left" if seconds is not None else "time not known yet"
+    return f"about {format_seconds((time.time() - started) * (1 - share) / share)} left"

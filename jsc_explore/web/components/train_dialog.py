@@ -1,0 +1,110 @@
+"""The form that trains any configuration: a box for every hyperparameter, the network drawn, the expected time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from jsc_explore import data
+from jsc_explore.charts.network import network_figure
+from jsc_explore.charts.style import HALL_SIZE
+from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value, parse_value
+from jsc_explore.errors import DataError, FieldError
+from jsc_explore.store.query.grid import seeds_of
+from jsc_explore.view_model.tables import command
+from jsc_explore.web.components import cell_details, permissions
+from jsc_explore.web.components.sidebar import Slice
+from jsc_explore.web.state import services, url
+
+_FIRST = ("batch_size", "learning_rate", "max_epochs", "optimizer", "final_relu", "protocol")
+
+
+@st.dialog("Train a configuration", width="large", on_dismiss="rerun")
+def dialog(view: Slice, start: RunConfig | None = None) -> None:
+    """Draw the form; ``start`` fills it, by default what the page shows."""
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    start = start or view.base
+    _box("model", start, values, faults)
+    network = st.empty()
+    columns = st.columns(3)
+    for i, name in enumerate(_FIRST):
+        with columns[i % 3]:
+            _box(name, start, values, faults)
+    with st.expander("More hyperparameters"):
+        columns = st.columns(3)
+        rest = [name for name in FIELDS if name not in (*_FIRST, "model", "seed")]
+        for i, name in enumerate(rest):
+            with columns[i % 3]:
+                _box(name, start, values, faults)
+    left, right = st.columns(2)
+    count = left.slider("Seeds at once", 1, url.MAX_SEEDS, view.seeds, key="form seeds")
+    first = right.number_input("First seed", 0, FIELDS["seed"].high, 0, key="form seed", help=FIELDS["seed"].help)
+    if faults:
+        for line in faults:
+            st.error(line)
+        st.button("Train", disabled=True, type="primary")
+        return
+    config = RunConfig(**values)
+    with network.container():
+        size = HALL_SIZE if st.session_state["hall"] else 1.0
+        figure = network_figure(config.network, st.context.theme.type or "light", size)
+        st.markdown(f"**{config.network.parameters:,} parameters** in {len(config.network.layers)} layers")
+        st.vega_lite_chart(figure.for_page(), key="network", alt=figure.words)
+    _offer(config, [config.with_(seed=int(first) + i) for i in range(count)])
+
+
+def _box(name: str, start: RunConfig, values: dict[str, Any], faults: list[str]) -> None:
+    """Draw one field's box; enter its value, or what is wrong with it."""
+    spec, current = FIELDS[name], getattr(start, name)
+    key, text = f"form {name}", spec.help[0].upper() + spec.help[1:]
+    if spec.kind == "bool":
+        values[name] = st.toggle(spec.label, value=current, key=key, help=text)
+        return
+    free = spec.kind != "choice"
+    options = [format_value(name, value) for value in dict.fromkeys([*spec.ladder, DEFAULTS[name], current])]
+    typed = st.selectbox(
+        spec.label, options, index=options.index(format_value(name, current)), key=key, accept_new_options=free,
+        help=text + ("; type any other value" if free else ""),
+    )  # fmt: skip
+    try:
+        values[name] = parse_value(name, typed or "")
+    except FieldError as error:
+        faults.append(str(error))
+
+
+def _offer(config: RunConfig, runs: list[RunConfig]) -> None:
+    """Say what is stored already and what training the rest takes, then offer it."""
+    store = services.store()
+    try:
+        config_id = config.config_id(data.digest(config.dataset))
+    except DataError as error:
+        st.info(str(error))
+        return
+    stored = set(seeds_of(store, [config_id]).get(config_id, []))
+    missing = [run for run in runs if run.seed not in stored]
+    known = f"{len(runs) - len(missing)} of {len(runs)} seeds are in the store. " if len(missing) < len(runs) else ""
+    st.caption(
+        f"{known}To train: {len(missing)} run{'s' if len(missing) != 1 else ''}, {cell_details.estimate(missing)}."
+        if missing
+        else f"{known}Nothing is left to train."
+    )
+    st.code(command(config, [run.seed for run in runs]), language="shell", wrap_lines=True)
+    verb = f"Train {len(missing)} seed{'s' if len(missing) != 1 else ''}" if missing else "Show"
+    why = permissions.refusal() if missing else ""
+    if st.button(verb, type="primary", key="form train", disabled=bool(why), help=why or None):
+        permissions.train(missing)
+        show(config)
+        st.rerun()
+
+
+def show(config: RunConfig) -> None:
+    """Make the page show a config: its filters pass it, its cell is chosen; axes and all else stay."""
+    query = {key: text for key, text in url.query().items() if key not in (*FIELDS, "where", url.CELLS)}
+    axes = url.axes_of(query)
+    for name in FIELDS:
+        if name not in (*axes, "seed") and getattr(config, name) != DEFAULTS[name]:
+            query[name] = format_value(name, getattr(config, name))
+    query[url.CELLS] = url.write_cells([tuple(getattr(config, name) for name in axes)], axes)
+    url.go(query)

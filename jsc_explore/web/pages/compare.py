@@ -1,0 +1,294 @@
+"""The Compare page: two configs side by side, what differs, by how much, and in which classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import streamlit as st
+
+from jsc_explore import data
+from jsc_explore.analysis.classes import lost_classes, lost_counts
+from jsc_explore.analysis.intervals import half_width
+from jsc_explore.analysis.paired import Difference, compare, sentence
+from jsc_explore.charts import compare as charts
+from jsc_explore.charts.style import QUANTITIES, difference_unit, format_score, is_share, is_time
+from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, format_value
+from jsc_explore.data.jets import CLASSES
+from jsc_explore.errors import JscError
+from jsc_explore.jobs.estimate import expected
+from jsc_explore.store.query.aggregates import CONFIG_FIELDS, seed_table
+from jsc_explore.store.query.grid import seeds_of
+from jsc_explore.store.schema import SCORES
+from jsc_explore.view_model.tables import command
+from jsc_explore.web.components import class_comparison, export_dialog, permissions
+from jsc_explore.web.components.class_comparison import Runs
+from jsc_explore.web.state import chart_registry, compare_selection, presentation, services
+from jsc_explore.web.state.predictions import forecast
+from jsc_explore.web.state.url_select import choose
+
+REFRESH_S = 1.0
+RECALL_HEIGHT = 190
+# Sides narrower than this stand one under the other.
+_STYLE = """<style>
+[data-testid=stColumn]:has([class*=st-key-third]) {min-width: min(100%, 290px);}
+[data-testid=stColumn]:has([class*=st-key-fifth]) {min-width: min(100%, 150px);}
+[data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
+</style>"""
+
+
+def page() -> None:
+    """Draw the page."""
+    try:
+        store = services.store()
+        services.serve()
+        store.refresh()
+        permissions.door()
+        left, middle, right = st.columns([4, 4, 4], vertical_alignment="bottom")
+        score = choose(left, "Score", "score", list(SCORES), lambda name: SCORES[name].capitalize())
+        quantity = choose(middle, "Curve of", "show", list(QUANTITIES), lambda name: QUANTITIES[name].capitalize())
+        chosen = compare_selection.choose(store, score)
+        if chosen is None:
+            st.info("There are no two finished configurations to compare: train some on the Explore page.",
+                    icon=":material/compare_arrows:")  # fmt: skip
+            return
+        with right, st.container(horizontal=True, horizontal_alignment="right"):
+            st.button("Swap A and B", icon=":material/swap_vert:", on_click=compare_selection.swap)
+            taken = st.button("Take away", icon=":material/download:", help="Charts, tables and commands as files")
+        active = bool(services.queue().jobs(("queued", "running")))
+        st.fragment(_body, run_every=REFRESH_S if active else None)(chosen, score, quantity, active)
+        if taken:
+            _take_away(chosen, score)
+    except JscError as error:
+        st.error(str(error))
+
+
+def _take_away(chosen: tuple[RunConfig, RunConfig], score: str) -> None:
+    """Offer the drawn charts, every run of both, and the commands that reproduce them as files."""
+    store = services.store()
+    ids = [config.config_id(data.digest(config.dataset)) for config in chosen]
+    known = seeds_of(store, ids)
+    lines = [command(one, known.get(i, range(DEFAULT_SEEDS))) for one, i in zip(chosen, ids, strict=True)]
+    a, b = (compare_selection.written(config) for config in chosen)
+    export_dialog.drawn(
+        f"{SCORES[score].capitalize()}: A is {a}, B is {b}.", {"seeds": _flat(seed_table(store, ids, score))}, lines
+    )
+
+
+def _flat(seeds: pa.Table) -> pa.Table:
+    """Return a row a run with a column for each class instead of lists, which no CSV can hold."""
+    rows = [
+        {
+            **{name: row[name] for name in ("run_id", "config_id", "seed", "status", "score")},
+            "dead_classes": " ".join(row["dead_classes"] or ()),
+            **{
+                f"{figure}_{name}": row[figure][place] if row[figure] else None
+                for figure in ("auc", "rejection")
+                for place, name in enumerate(CLASSES)
+            },
+        }
+        for row in seeds.to_pylist()
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def _body(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_active: bool) -> None:
+    permissions.told()
+    try:
+        _draw(chosen, score, quantity, was_active)
+    except JscError as error:
+        st.error(str(error))
+
+
+def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_active: bool) -> None:
+    store = services.store()
+    # The queue first, then the store: a run that ends in between is seen twice rather than not at all.
+    active = bool(services.queue().jobs(("queued", "running")))
+    store.refresh()
+    if active != was_active:
+        # Only a whole run of the page starts, or stops, looking again every second.
+        st.rerun()
+    ids = {
+        side: config.config_id(data.digest(config.dataset)) for side, config in zip(charts.SIDES, chosen, strict=True)
+    }
+    table = seed_table(store, list(ids.values()), score).to_pylist()
+    runs: Runs = {side: [row for row in table if row["config_id"] == config_id] for side, config_id in ids.items()}
+    st.html(_STYLE + presentation.style())
+    chart_registry.begin(f"comparison of {chosen}, {score}, {quantity}, version {store.version}")
+    _verdict(chosen, runs, score)
+    for side, config in zip(charts.SIDES, chosen, strict=True):
+        if not _under_way(side, config) and not runs[side]:
+            _missing(side, config, score)
+    if not any(runs.values()):
+        return
+    _growth(ids, runs, score, quantity)
+    _recalls(ids, runs)
+    class_comparison.confusions(runs)
+    class_comparison.separation(runs)
+
+
+# ---- what differs, by how much
+
+
+def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, score: str) -> None:
+    factor, unit = difference_unit(score)
+    difference = _difference(runs, score, whole=False)
+    text = sentence(difference, unit, factor)
+    st.markdown(f"##### {text[0].upper()}{text[1:]}")
+    figures = "; ".join(f"{side} {_figure(runs[side], score)}" for side in charts.SIDES)
+    how = "; paired by seed" if difference.paired else "; no seed in common, so not paired" if difference.n else ""
+    st.markdown(f"{_differing(*chosen)}  \n{SCORES[score].capitalize()}: {figures}{how}; ± are 95% intervals.")
+    if difference.verdict == "open" and difference.more:
+        st.caption(
+            "Enough more seeds of each for a power of 80% at the 5% level, were difference and spread those seen."
+        )
+    lost = {side: lost_counts(runs[side]) for side in charts.SIDES}
+    if any(lost.values()):
+        lines = [f"**†** {side}: {_listed(counts, len(runs[side]))}" for side, counts in lost.items() if counts]
+        whole = _difference(runs, score, whole=True)
+        if whole.n:
+            lines.append(f"Among the seeds that predict every class: {sentence(whole, unit, factor)}.")
+        elif difference.n:
+            lines.append("No seed is left in which both predict every class.")
+        st.warning("  \n".join(lines), icon=":material/heart_broken:")
+
+
+def _difference(runs: Runs, score: str, *, whole: bool) -> Difference:
+    scores: list[Mapping[int, float]] = [
+        {
+            row["seed"]: row["score"]
+            for row in runs[side]
+            if row["score"] is not None and row["status"] == "done" and not (whole and lost_classes(row))
+        }
+        for side in charts.SIDES
+    ]
+    return compare(scores[0], scores[1], higher_is_better=is_share(score))
+
+
+def _figure(rows: Sequence[Mapping[str, Any]], score: str) -> str:
+    table = pa.table({"score": pa.array([row["score"] for row in rows if row["score"] is not None], pa.float64())})
+    n = table.num_rows
+    if not n:
+        return "not trained yet" if not rows else "diverged"
+    mean, sd = pa.compute.mean(table["score"]).as_py(), pa.compute.stddev(table["score"], ddof=1).as_py()
+    spread = None if is_time(score) or n < 2 else half_width(sd, n)
+    return f"{format_score(score, mean, spread)} (n={n})"
+
+
+def _differing(a: RunConfig, b: RunConfig) -> str:
+    names = [name for name in CONFIG_FIELDS if getattr(a, name) != getattr(b, name)]
+    if not names:
+        return "A and B are the same configuration: change a value above."
+    parts = [
+        f"**{FIELDS[name].label}** {format_value(name, getattr(a, name))} → {format_value(name, getattr(b, name))}"
+        for name in names
+    ]
+    return "From A to B: " + ", ".join(parts) + "."
+
+
+def _listed(counts: Mapping[str, int], runs: int) -> str:
+    parts = [
+        f"{charts.CLASS_WORDS[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()
+    ]
+    return ", ".join(parts)
+
+
+def _under_way(side: str, config: RunConfig) -> bool:
+    """Show how far the training of a config is, if any of its seeds is under way; return whether one is."""
+    config_id = config.config_id(data.digest(config.dataset))
+    jobs = [job for job in services.queue().jobs(("queued", "running")) if job.config_id == config_id]
+    if jobs:
+        share = sum(job.share_done for job in jobs) / len(jobs)
+        st.progress(share, text=f"{side} is being trained: {len(jobs)} seed{'s' if len(jobs) > 1 else ''}")
+    return bool(jobs)
+
+
+def _missing(side: str, config: RunConfig, score: str) -> None:
+    """Say that a config has no run and what may be expected of it, and offer to train it."""
+    wanted = [config.with_(seed=seed) for seed in range(DEFAULT_SEEDS)]
+    text, button = st.columns([5, 2], vertical_alignment="center")
+    text.info(f"{side} is not trained yet. {_expected(config, score)}", icon=":material/pending:")
+    why = permissions.refusal()
+    button.button(
+        f"Train {DEFAULT_SEEDS} seeds", key=f"train-{side}", type="primary", on_click=permissions.train, args=(wanted,),
+        help=why or f"Expected: {expected(services.store(), wanted) or 'time not known yet'}", disabled=bool(why),
+        width="stretch",
+    )  # fmt: skip
+
+
+def _expected(config: RunConfig, score: str) -> str:
+    expected = forecast([config], score)
+    found = expected.predictions[0]
+    if found is None or expected.calibration is None:
+        return "Too little is known around it to predict a score."
+    low, high = (format_score(score, end) for end in (found.low, found.high))
+    return (
+        f"Predicted: {format_score(score, found.mean)}, 80% band {low} to {high} "
+        f"({100 * expected.calibration.share:.0f}% of {expected.calibration.held_out} held-out cells lay in theirs)."
+    )
+
+
+# ---- the curves
+
+
+def _growth(ids: Mapping[str, str], runs: Runs, score: str, quantity: str) -> None:
+    version = services.store().version
+    left, right = st.columns([1, 2], gap="large")
+    rows = [
+        {"side": side, "seed": row["seed"], "score": row["score"], "lost": _lost_words(row)}
+        for side in charts.SIDES
+        for row in runs[side]
+    ]
+    seeds = pa.Table.from_pylist(rows, schema=_SEEDS)
+    with left, st.container(key="third-paired"):
+        chart_registry.draw(
+            "seeds", lambda ground: charts.paired_chart(seeds, score, ground),
+            f"{SCORES[score]} of every seed under A and under B", "paired",
+        )  # fmt: skip
+    bands, each = _growth_tables(version, dict(ids), _lost_runs(runs), quantity)
+    with right, st.container(key="third-growth"):
+        chart_registry.draw(
+            "curves", lambda ground: charts.growth_chart(bands, each, quantity, ground),
+            f"{QUANTITIES[quantity]} of A and B over the epochs", "growth",
+        )  # fmt: skip
+    st.caption(
+        ":blue[**A**] and :orange[**B**]. Left: every seed, joined to itself; a triangle never predicts some class. "
+        "Right: mean over seeds with its 95% interval, every seed faint, dashed where a class is never predicted."
+    )
+
+
+def _recalls(ids: Mapping[str, str], runs: Runs) -> None:
+    st.markdown("##### Recall per class", help="Share of the validation jets of a class that are recognised")
+    version, lost = services.store().version, _lost_runs(runs)
+    for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
+        quantity = f"recall_{name}"
+        bands, each = _growth_tables(version, dict(ids), lost, quantity)
+        make = partial(charts.growth_chart, bands, each, quantity, title=charts.CLASS_WORDS[name], height=RECALL_HEIGHT)
+        with column, st.container(key=f"fifth-{name}"):
+            words = f"{QUANTITIES[quantity]} of A and B over the epochs"
+            chart_registry.draw(f"recall_{name}", make, words, f"recall-{name}")
+
+
+def _lost_runs(runs: Runs) -> tuple[str, ...]:
+    return tuple(row["run_id"] for side in runs.values() for row in side if lost_classes(row))
+
+
+def _lost_words(run: Mapping[str, Any]) -> str | None:
+    names = [charts.CLASS_WORDS[name] for name in lost_classes(run)]
+    return f"{', '.join(names)} never predicted" if names else None
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _growth_tables(
+    version: int, ids: dict[str, str], lost: tuple[str, ...], quantity: str
+) -> tuple[pa.Table, pa.Table]:
+    store = services.store()
+    run_ids = store.runs({"config_id": list(ids.values())}, ["run_id"])["run_id"].to_pylist()
+    return charts.growth_tables(
+        store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, lost, quantity
+    )
+
+
+_SEEDS = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("score", pa.float64()), ("lost", pa.string())])

@@ -1,0 +1,277 @@
+"""The Data page: what a jet is, the sixteen features by class, how they go together, and where the jets come from."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import streamlit as st
+
+from jsc_explore import data
+from jsc_explore.charts import features as charts
+from jsc_explore.charts.jets import constituent_table, jet_chart, mass_chart
+from jsc_explore.charts.style import Drawing
+from jsc_explore.data.examples import ExampleJet, example_jets, example_recipe
+from jsc_explore.data.glossary import CLASS_NAMES, CLASS_WORDS, NOTES, PAPERS, SYMBOLS
+from jsc_explore.errors import JscError
+from jsc_explore.store.query.jets import TAIL, JetFile
+from jsc_explore.web.components import export_dialog, provenance
+from jsc_explore.web.state import chart_registry, presentation
+
+OVERVIEW_KEY, FEATURE_KEY = "overview", "feature"
+OVERVIEW_BINS, HISTOGRAM_BINS = 40, 80
+_DEFAULT = "mass_mmdt"
+_EVERY = "all classes"
+_PLACES = {"light": "lower-quartile", "typical": "median", "heavy": "upper-quartile"}
+# Side by side only where both are readable; a drawing keeps its shape on a telephone.
+_STYLE = """<style>
+[data-testid=stColumn]:has(.st-key-overview_panel, .st-key-histogram_panel) {min-width: min(100%, 440px);}
+[data-testid=stColumn]:has(.st-key-correlation_panel, .st-key-provenance_panel) {min-width: min(100%, 440px);}
+[data-testid=stColumn]:has(.st-key-words_panel, .st-key-seen_panel) {min-width: min(100%, 330px);}
+[data-testid=stColumn]:has(.st-key-jet_panel, .st-key-mass_panel) {min-width: min(100%, 330px);}
+[data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
+</style>"""
+_WORDS = f"""
+When protons collide at the LHC, quarks and gluons fly out. None of them is ever seen alone: each turns at once into a
+narrow spray of dozens of particles, a **jet**. Heavier particles, the W and Z bosons and the top quark, decay to quarks
+first; where they are fast enough, all of these end in one jet. Which of the five began it must be read from the
+pattern of the spray. That is what the networks here learn.
+
+The particles' energies and directions give the jet a **mass**. That of a W should be 80 GeV, but soft particles from
+elsewhere in the collision, and radiation at wide angles, add to it. **Grooming**
+([modified mass drop]({PAPERS["mmdt"].url})) takes the jet apart, last join first, and drops the softer piece until
+both pieces carry a tenth of the momentum: the *groomed* mass is that of what is left.
+"""
+
+
+def page() -> None:
+    """Draw the page."""
+    st.html(_STYLE + presentation.style())
+    title, choice, door = st.columns([6, 2, 1], vertical_alignment="bottom")
+    name = choice.selectbox("Data", data.names(), key="dataset", bind="query-params", help="Which jets are shown")
+    try:
+        path, manifest = data.locate(name)
+        summary = _summary(str(path), manifest.digest, _DEFAULT)
+    except JscError as error:
+        title.markdown(f"##### The jets of *{name}*: not at hand")
+        st.info(str(error), icon=":material/download:")
+        _jet(None, "")
+        return
+    sentence = _sentence(summary)
+    title.markdown(f"##### {sentence}")
+    taken = door.button("Take away", icon=":material/download:", help="Charts and tables as files", width="stretch")
+    chart_registry.begin(f"jets of {name}, {manifest.digest}")
+    _jet(str(path), manifest.digest)
+    st.divider()
+    _features(str(path), manifest.digest)
+    st.divider()
+    left, right = st.columns(2, gap="large")
+    with left, st.container(key="correlation_panel"):
+        _correlations(str(path), manifest.digest)
+    with right, st.container(key="provenance_panel"):
+        provenance.show(name, path, manifest)
+    if taken:
+        export_dialog.drawn(f"{sentence}. Jets: {name}, digest {manifest.digest}.", chart_registry.tables(), [])
+
+
+def _sentence(summary: pa.Table) -> str:
+    counts = summary["n"].to_pylist()
+    low, high = min(counts), max(counts)
+    each = f"{low:,} of each" if low == high else f"{low:,} to {high:,} of each"
+    return f"{sum(counts):,} jets of {len(counts)} kinds, {each}; {len(data.FEATURES)} features a jet"
+
+
+# ---- a jet
+
+
+@st.fragment
+def _jet(path: str | None, digest: str) -> None:
+    words, seen = st.columns([5, 9], gap="large")
+    with seen, st.container(key="seen_panel"):
+        drawing, masses = st.columns([4, 5], gap="medium")
+        caption = st.container()
+    with words, st.container(key="words_panel"):
+        st.markdown("###### What a jet is")
+        st.markdown(_WORDS)
+    with drawing, st.container(key="jet_panel"):
+        label = st.segmented_control(
+            "Jet of", list(CLASS_NAMES), default="w", key="jet", bind="query-params", required=True,
+            format_func=lambda known: CLASS_NAMES[known], label_visibility="collapsed",
+        )  # fmt: skip
+        below = st.container()
+    with masses, st.container(key="mass_panel"):
+        examples = example_jets()[label]
+        place = st.segmented_control(
+            "Its mass", list(examples), default="typical", key="place", required=True,
+            format_func=lambda known: f"a {known} one", label_visibility="collapsed",
+        )  # fmt: skip
+        jet = examples[place]
+        if path is not None:
+            table = _histogram(path, digest, (_DEFAULT,), HISTOGRAM_BINS, False)
+            words_of = f"Groomed masses of {CLASS_NAMES[label]} jets, and the two masses of the one drawn"
+            make = partial(mass_chart, table, label, jet)
+            chart_registry.keep("masses", make, f"{words_of}, {place}", table)
+            st.altair_chart(make(_ground()), key="mass_chart", alt=words_of)
+    caption.caption(_caption(label, place, jet))
+    words_of = f"Constituents of a {CLASS_NAMES[label]} jet around its axis"
+    table = constituent_table(jet)
+    draw = partial(jet_chart, table, label)
+    chart_registry.keep("jet", draw, f"{words_of}, {place}", table)
+    below.altair_chart(draw(_ground()), width="content", key="jet_chart", alt=words_of)
+
+
+def _caption(label: str, place: str, jet: ExampleJet) -> str:
+    total = len(jet.constituents)
+    lost = total - jet.kept
+    away = sum(row[0] for row in jet.constituents if not row[3]) / sum(row[0] for row in jet.constituents)
+    took = (
+        f"Grooming took {lost} of its {total} particles with {100 * away:.1f}% of the momentum, and the mass went from "
+        f"{jet.mass_gev:.1f} to {jet.mass_mmdt_gev:.1f} GeV."
+        if lost
+        else f"Grooming took none of its {total} particles: the mass stays {jet.mass_gev:.1f} GeV."
+    )
+    made = example_recipe()
+    origin = (
+        f"Of the first {made['of']} simulated {CLASS_NAMES[label]} jets it has the {_PLACES[place]} groomed mass "
+        f"(preset {made['preset']}, seed {made['seed']})."
+    )
+    return (
+        f"{CLASS_WORDS[label]} This one has {jet.pt_gev:,.0f} GeV of transverse momentum. {took} Area: a particle's "
+        f"momentum; dashed circle: the cone, R = 0.4. {origin} The ungroomed mass is not among the features."
+    )
+
+
+# ---- the features
+
+
+@st.fragment
+def _features(path: str, digest: str) -> None:
+    left, right = st.columns(2, gap="large")
+    feature = st.session_state.get(FEATURE_KEY) or st.query_params.get(FEATURE_KEY, _DEFAULT)
+    with left, st.container(key="overview_panel"):
+        st.markdown("###### The sixteen features, by class")
+        words = "Distribution of each of the sixteen features by class"
+        table = _overview(path, digest)
+        make = partial(charts.overview_chart, table, feature)
+        chart_registry.keep("features", make, f"{words}, {feature} marked", table)
+        st.altair_chart(
+            make(_ground()), key=OVERVIEW_KEY, on_select=_clicked, selection_mode=charts.SELECTION, alt=words
+        )
+        st.caption(
+            "Click one to see it at large. Names without the _mmdt that says: of the groomed jet (of all particles are "
+            "zlogz and multiplicity)."
+        )
+    with right, st.container(key="histogram_panel"):
+        _large(path, digest)
+
+
+def _clicked() -> None:
+    selected = st.session_state[OVERVIEW_KEY].selection.get(charts.SELECTION, [])
+    if selected:
+        st.session_state[FEATURE_KEY] = selected[0]["feature"]
+
+
+def _large(path: str, digest: str) -> None:
+    first, second, third = st.columns([4, 2, 2], vertical_alignment="bottom")
+    feature = first.selectbox(
+        "Feature",
+        data.FEATURES,
+        index=data.FEATURES.index(_DEFAULT),
+        key=FEATURE_KEY,
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    negative = feature == "zlogz"
+    log_x = second.toggle("Log x", key="log_x", bind="query-params", disabled=negative) and not negative
+    log_y = third.toggle("Log y", key="log_y", bind="query-params")
+    try:
+        table = charts.histogram_table(_histogram(path, digest, (feature,), HISTOGRAM_BINS, log_x), log_y=log_y)
+    except JscError as error:
+        st.error(str(error))
+        return
+    words = f"Distribution of {feature} by class"
+
+    def make(ground: str) -> Drawing:
+        return charts.histogram_chart(table, feature, log_x=log_x, log_y=log_y, ground=ground)
+
+    chart_registry.keep(
+        "feature", make, f"{words}, {'log' if log_x else 'linear'} x, {'log' if log_y else 'linear'} y", table
+    )
+    st.altair_chart(make(_ground()), key="histogram", alt=words)
+    st.markdown(_explanation(feature))
+    st.latex(NOTES[feature].formula)
+    st.markdown(_moments(feature, _summary(path, digest, feature)))
+    st.caption(f"The outermost {100 * TAIL:.1f}% of jets on either side are counted, not drawn. A click in the legend "
+               "brings one class to the fore.")  # fmt: skip
+    with st.popover("Symbols", type="tertiary"):
+        st.markdown(SYMBOLS)
+
+
+def _explanation(feature: str) -> str:
+    note = NOTES[feature]
+    paper = PAPERS[note.paper]
+    return f"**{feature}**: {note.words} {note.remark} [{paper.title}]({paper.url})"
+
+
+def _moments(feature: str, summary: pa.Table) -> str:
+    rows = summary.to_pylist()
+    unit = f" ({NOTES[feature].unit})" if NOTES[feature].unit else ""
+    lines = [
+        f"| {feature}{unit} | {' | '.join(CLASS_NAMES[row['label']] for row in rows)} |",
+        "|:--" + "|--:" * len(rows) + "|",
+        "| mean | " + " | ".join(f"{row['mean']:.3g}" for row in rows) + " |",
+        "| spread (sd) | " + " | ".join(f"{row['sd']:.3g}" for row in rows) + " |",
+    ]
+    return "\n".join(lines)
+
+
+# ---- how they go together
+
+
+@st.fragment
+def _correlations(path: str, digest: str) -> None:
+    st.markdown("###### How the features go together")
+    chosen = st.segmented_control(
+        "Of", [_EVERY, *CLASS_NAMES.values()], default=_EVERY, key="correlation_of", required=True,
+        label_visibility="collapsed",
+    )  # fmt: skip
+    label = next((key for key, words in CLASS_NAMES.items() if words == chosen), None)
+    table = _correlation(path, digest, label)
+    words = f"Correlation of every two features, {chosen}"
+    chart_registry.keep("correlations", partial(charts.correlation_chart, table), words, table)
+    st.altair_chart(charts.correlation_chart(table, _ground()), key="correlation", alt=words)
+    r = {(row["x"], row["y"]): row["r"] for row in table.to_pylist()}
+    same = r["d2_b1_mmdt", "d2_a1_b1_mmdt"]
+    st.caption(
+        "Pearson's r; the figure on hover. d2_b1 and d2_a1_b1 are one number under two names"
+        + (f": r = {same:.4g}." if same is not None else ".")
+    )
+
+
+def _ground() -> str:
+    return st.context.theme.type or "light"
+
+
+# ---- asked once for each set of jets: the digest stands for them
+
+
+@st.cache_data(show_spinner=False, max_entries=128)
+def _summary(path: str, digest: str, feature: str) -> pa.Table:
+    return JetFile(Path(path)).summary(feature)
+
+
+@st.cache_data(show_spinner=False, max_entries=128)
+def _histogram(path: str, digest: str, features: tuple[str, ...], bins: int, log: bool) -> pa.Table:
+    jets = JetFile(Path(path))
+    return jets.histograms(jets.bins(features, bins, log=log))
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def _overview(path: str, digest: str) -> pa.Table:
+    return charts.overview_table(_histogram(path, digest, data.FEATURES, OVERVIEW_BINS, False))
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def _correlation(path: str, digest: str, label: str | None) -> pa.Table:
+    return JetFile(Path(path)).correlations(label)

@@ -1,0 +1,243 @@
+"""The Overview page: all configs at once. What a score hangs on, what it costs, how well it can be foretold."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import streamlit as st
+
+from jsc_explore.analysis.importance import Ranking, importance
+from jsc_explore.analysis.intervals import half_width
+from jsc_explore.analysis.prediction import MAX_CELLS, MIN_CELLS, Calibration, predict
+from jsc_explore.charts import overview as charts
+from jsc_explore.charts.parallel import axis_fields, curve_rows, evenly, parallel_chart, parallel_tables
+from jsc_explore.charts.style import QUANTITIES, difference_unit, format_score, is_share, is_time
+from jsc_explore.config import FIELDS, RunConfig, format_value
+from jsc_explore.errors import JscError
+from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, spread_table
+from jsc_explore.store.query.grid import run_ids, seeds_of
+from jsc_explore.store.schema import SCORES
+from jsc_explore.view_model.tables import MAX_COMMANDS, command
+from jsc_explore.web.components import export_dialog, overview_sidebar
+from jsc_explore.web.components.overview_sidebar import Scope
+from jsc_explore.web.state import chart_registry, presentation, services
+from jsc_explore.web.state.url_select import choose
+
+# Two charts side by side only where both can be read.
+_STYLE = """<style>
+[data-testid=stColumn]:has([class*=st-key-half]) {min-width: min(100%, 420px);}
+[data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
+</style>"""
+_TIMES = (
+    "Seconds of a run are those of its stack, divided by its replicas, on the machine that trained it: "
+    "compare like with like."
+)
+
+
+def page() -> None:
+    """Draw the page."""
+    try:
+        store = services.store()
+        store.refresh()
+        chosen = overview_sidebar.draw(store)
+        chart_registry.begin(f"overview of {chosen}, version {store.version}")
+        _draw(store.version, chosen, _cells(store.version, chosen))
+    except JscError as error:
+        st.error(str(error))
+
+
+def _draw(version: int, chosen: Scope, table: pa.Table) -> None:
+    score = chosen.score
+    if table.num_rows < 2:
+        st.info(
+            "Fewer than two configurations are finished for these data, this protocol and these filters: train some on "
+            "the Explore page, or choose others at the left.",
+            icon=":material/query_stats:",
+        )
+        return
+    st.html(_STYLE + presentation.style())
+    # The table is ordered by the mean; the best one stands last, whichever way is good.
+    rows = table.to_pylist() if is_share(score) else table.to_pylist()[::-1]
+    names = axis_fields(rows)
+    line = _sentence(rows, names, chosen)
+    with st.container(horizontal=True, vertical_alignment="center", key="head"):
+        st.markdown(f"##### {line}", width="stretch")
+        taken = st.button("Take away", icon=":material/download:", help="Charts, tables and commands as files")
+    _coordinates(version, chosen, rows, names)
+    left, right = st.columns(2, gap="large")
+    with left, st.container(key="half-spread"):
+        points = charts.point_table(rows, score, names)
+        # A fragment of its own: another hyperparameter draws this chart alone anew.
+        st.fragment(_spread)(version, chosen, names, points, len(rows))
+    with right, st.container(key="half-importance"):
+        st.markdown("##### What the score hangs on")
+        place = st.empty()
+    _tradeoffs(rows, points, score, names)
+    below = st.container()
+    if taken:
+        export_dialog.drawn(f"{line}.", {"configurations": table}, _commands(rows))
+    # What takes seconds the first time comes last, so that all else stands already.
+    with place.container(), st.spinner("Growing forests …", show_time=True):
+        _importance(_ranking(version, chosen), score)
+    with below, st.spinner("Holding out configurations …", show_time=True):
+        _calibration(_measured(version, chosen), score, table.num_rows)
+
+
+def _commands(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the command lines of the configurations, the best ones first."""
+    best = rows[: -MAX_COMMANDS - 1 : -1]
+    seeds = seeds_of(services.store(), [row["config_id"] for row in best])
+    return [command(RunConfig(**{name: row[name] for name in CONFIG_FIELDS}), seeds[row["config_id"]]) for row in best]
+
+
+def _sentence(rows: list[dict[str, Any]], names: list[str], chosen: Scope) -> str:
+    score = chosen.score
+    best, worst = rows[-1], rows[0]
+    runs = sum(row["n"] for row in rows)
+    spread = None if is_time(score) else half_width(best["sd"], best["n"])
+    return (
+        f"{runs:,} runs of {len(rows):,} configurations{chosen.words}: {SCORES[score]}, from "
+        f"{format_score(score, worst['mean'])} to {format_score(score, best['mean'], spread)}"
+        + (f" ({charts.describe(best, names)})" if names else "")
+    )
+
+
+def _coordinates(version: int, chosen: Scope, rows: list[dict[str, Any]], names: list[str]) -> None:
+    score, drawn = chosen.score, evenly(rows)
+    quantity = _curve_of(score)
+    curves = _curves(version, drawn, chosen.text, quantity)
+    lines, ticks = parallel_tables(drawn, score)
+    titles = [*(FIELDS[name].label for name in names), SCORES[score].split(",")[0].capitalize()]
+    words = (
+        f"Parallel coordinates: {', '.join(titles)}; below, the learning curves. The filters in the sidebar keep the "
+    )
+    words += "same ranges as a drag along an axis does, by keyboard."
+    with st.container(key="parallel"):
+        make = partial(parallel_chart, lines, ticks, curves, titles, score, quantity)
+        chart_registry.draw("coordinates", make, words, "parallel-chart")
+    thinned = f"{_thinned(len(drawn), len(rows))} " if len(drawn) < len(rows) else ""
+    st.caption(
+        f"{thinned}A line is a configuration, its colour the score; below, its curve ({QUANTITIES[quantity]}, mean "
+        "over seeds). Drag along an axis to keep what passes there, along several to keep what passes all; a double "
+        "click takes it back. By keyboard, and for all charts of the page: the filters in the sidebar."
+    )
+
+
+def _thinned(drawn: int, count: int) -> str:
+    return f"{drawn} of {count:,} configurations are drawn, evenly from the worst to the best."
+
+
+def _curve_of(score: str) -> str:
+    """Name the curve that goes with a score: test figures have none, the validation's stands for them."""
+    return "val_loss" if score.endswith("loss") else "val_acc"
+
+
+def _spread(version: int, chosen: Scope, names: list[str], points: pa.Table, count: int) -> None:
+    score = chosen.score
+    field = choose(st, "Score against", "against", names or ["batch_size"], lambda name: FIELDS[name].label)
+    spread = _spreads(version, chosen, field)
+    make = partial(charts.spread_chart, spread, points, field, score)
+    chart_registry.draw("score_against", make, f"{SCORES[score]} against {FIELDS[field].label}", "spread")
+    best = max(spread.to_pylist(), key=lambda row: row["median"] if is_share(score) else -row["median"])
+    st.caption(
+        f"Best median at {format_value(field, best['value'])}: {format_score(score, best['median'])}. Line: median "
+        "over the configurations with this value; bar: the middle half of them, the other hyperparameters varying."
+        + (f" Of the points {_thinned(points.num_rows, count)}" if points.num_rows < count else "")
+    )
+
+
+def _tradeoffs(rows: list[dict[str, Any]], points: pa.Table, score: str, names: list[str]) -> None:
+    st.markdown("##### What it costs")
+    costs = [cost for cost in charts.COSTS if cost != "seconds" or not is_time(score)]
+    for column, cost in zip(st.columns(2, gap="large"), costs, strict=False):
+        with column, st.container(key=f"half-{cost}"):
+            if cost == "parameters" and "model" not in names:
+                size = points["parameters"][0].as_py()
+                st.info(f"One size of network so far ({size:,} parameters): train another to see what size brings.",
+                        icon=":material/hub:")  # fmt: skip
+                continue
+            best = charts.front_table(rows, cost, score, names)
+            words = f"{SCORES[score]} against {charts.COSTS[cost]}, with the Pareto front"
+            make = partial(charts.tradeoff_chart, points, best, cost, score)
+            chart_registry.draw(f"cost_{cost}", make, words, f"cost-{cost}")
+    thinned = f" {_thinned(points.num_rows, len(rows))}" if points.num_rows < len(rows) else ""
+    st.caption(f"Ringed: the Pareto front, which nothing beats in score at the same cost or less.{thinned} {_TIMES}")
+
+
+def _importance(ranking: Ranking, score: str) -> None:
+    if not ranking.fields:
+        st.info(f"{ranking.reason}.", icon=":material/bar_chart:")
+        return
+    factor, unit = difference_unit(score)
+    make = partial(charts.importance_chart, ranking, score)
+    chart_registry.draw("importance", make, "Importance of the hyperparameters with 95% intervals", "importance")
+    error, plain = ((factor * value) for value in (ranking.error or 0.0, ranking.plain or 0.0))
+    noise = "" if ranking.noise is None else f"; the seeds alone leave {factor * ranking.noise:.2g}{unit}"
+    known = (
+        f"A random forest foretells an unseen configuration to {error:.2g}{unit} (the mean alone: {plain:.2g}{unit}"
+        f"{noise})."
+    )
+    if not ranking.tells:
+        st.warning(
+            f"{known} That is hardly more than guessing: do not read a ranking from it.", icon=":material/warning:"
+        )
+    st.caption(
+        f"{known if ranking.tells else ''} Bars: how much that error grows when one hyperparameter is shuffled among "
+        f"the unseen ones; lines: 95% interval. {ranking.cells:,} configurations; hyperparameters that were varied "
+        "together share their importance."
+    )
+
+
+def _calibration(found: Calibration | None, score: str, count: int) -> None:
+    st.markdown("##### How far a predicted cell can be trusted")
+    if found is None:
+        st.info(f"{count} configurations; a prediction needs {MIN_CELLS}.", icon=":material/target:")
+        return
+    factor, unit = difference_unit(score)
+    left, right = st.columns(2, gap="large")
+    with left, st.container(key="half-calibration"):
+        words = "Share of held-out configurations inside their band against its level"
+        chart_registry.draw("calibration", partial(charts.calibration_chart, found), words, "calibration")
+    with right, st.container(key="half-words"):
+        st.markdown(
+            f"**{found.inside} of {found.held_out} held-out configurations ({100 * found.share:.0f}%) lay inside their "
+            f"80% band** (95% interval of that share: {100 * found.low:.0f} to {100 * found.high:.0f}%). Half of the "
+            f"predictions were off by less than {factor * found.error:.2g}{unit}; half of the bands are narrower than "
+            f"{factor * found.width:.2g}{unit}."
+        )
+        st.caption(
+            "A missing cell is predicted by a Gaussian process from the cells around it. Here each measured one was "
+            "held out once, an eighth of them at a time, predicted from the others and compared with its measured mean "
+            "over seeds. On the dashed line every band holds what it says. Neighbours were there to learn from: beyond "
+            "the edge of what was trained fewer lie inside."
+            + (f" Measured on the {MAX_CELLS} configurations around the default one." if count > MAX_CELLS else "")
+        )
+
+
+@st.cache_data(show_spinner=False, max_entries=16, hash_funcs={Scope: repr})
+def _cells(version: int, chosen: Scope) -> pa.Table:
+    return cell_table(services.store(), chosen.score, chosen.filters, chosen.text)
+
+
+@st.cache_data(show_spinner=False, max_entries=64, hash_funcs={Scope: repr})
+def _spreads(version: int, chosen: Scope, field: str) -> pa.Table:
+    return spread_table(services.store(), field, chosen.score, chosen.filters, chosen.text)
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def _curves(version: int, drawn: list[dict[str, Any]], text: str, quantity: str) -> pa.Table:
+    store = services.store()
+    runs = run_ids(store, {"config_id": [row["config_id"] for row in drawn]}, text)
+    return curve_rows(store.mean_curves(runs, quantity), drawn)
+
+
+@st.cache_data(show_spinner=False, max_entries=16, hash_funcs={Scope: repr})
+def _ranking(version: int, chosen: Scope) -> Ranking:
+    return importance(_cells(version, chosen).to_pylist())
+
+
+@st.cache_data(show_spinner=False, max_entries=16, hash_funcs={Scope: repr})
+def _measured(version: int, chosen: Scope) -> Calibration | None:
+    return predict(_cells(version, chosen).to_pylist(), [], chosen.score).calibration

@@ -1,0 +1,1 @@
+"""State: URL parameters, services shared by all sessions, cached queries."""
