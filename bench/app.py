@@ -167,7 +167,7 @@ def _feed(queue: Queue, run_ids: list[str], stop: threading.Event) -> None:
             "time_s": step / 100,
         }
         queue.advance([(run_id, point) for run_id in run_ids], dict.fromkeys(run_ids, (step, 100_000)))
-        queue.beat(os.getpid())
+        queue.set_heartbeat(os.getpid())
 
 
 # A chart is drawn anew as another svg, or its paths change: both are seen in what it holds.
@@ -228,7 +228,7 @@ def _received(page: Page) -> list[int]:
 def _snapshot(path: Path, runs: int) -> Path:
     """Write made-up runs of real configs on the data that the page shows."""
     digest = data.digest(RunConfig().dataset)
-    ladders = [dict.fromkeys((DEFAULTS[name], *FIELDS[name].ladder)) for name in _VARIED]
+    ladders = [dict.fromkeys((DEFAULTS[name], *FIELDS[name].default_values)) for name in _VARIED]
     configs = [
         RunConfig(**dict(zip(_VARIED, values, strict=True)))
         for values in itertools.islice(itertools.product(*ladders), runs // SEEDS)
@@ -262,9 +262,9 @@ def _server(home: Path, snapshot: Path) -> Iterator[tuple[str, psutil.Process]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     queue = Queue(home)
-    queue.beat(os.getpid())
+    queue.set_heartbeat(os.getpid())
     stop = threading.Event()
-    beats = threading.Thread(target=lambda: _until(stop, lambda: queue.beat(os.getpid())))
+    beats = threading.Thread(target=lambda: _until(stop, lambda: queue.set_heartbeat(os.getpid())))
     beats.start()
     environment = {**os.environ, "JSC_EXPLORE_STORE": str(home), "JSC_EXPLORE_SNAPSHOT": str(snapshot)}
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]

@@ -16,7 +16,7 @@ from jsc_explore.jobs import Queue, calibration
 from jsc_explore.jobs.cost_model import CostModel
 from jsc_explore.jobs.engine.supervisor import end_engine, start_engine
 from jsc_explore.jobs.estimate import _work, expected, format_seconds
-from jsc_explore.jobs.submit import ask
+from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 from jsc_explore.store.query.grid import timings
 
@@ -73,7 +73,7 @@ def _trained(store: Store, queue: Queue, config: RunConfig) -> dict[str, Any]:
     runs = [config.with_(seed=seed) for seed in range(SEEDS)]
     told = expected(store, runs)
     assert told is not None
-    ids = ask(store, queue, runs).run_ids
+    ids = submit(store, queue, runs).run_ids
     while queue.progress(ids)[0]:
         time.sleep(0.05)
     jobs = [job for job in queue.jobs() if job.run_id in ids and job.started_at and job.finished_at]

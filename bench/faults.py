@@ -30,7 +30,7 @@ from jsc_explore.data.sources import Release
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.engine import supervisor as supervise
 from jsc_explore.jobs.engine.supervisor import Supervisor
-from jsc_explore.jobs.submit import ask
+from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
 SAMPLE, JETS = "simulated-few", 20_000
@@ -39,7 +39,7 @@ ENGINE_SHARE = 0.25
 # Kills keep pace with the training: the last comes before the last run ends. Where training lags they wait this long.
 LAG_S, JITTER_S = 3.0, 1.0
 _DEADLINE_S = 1800.0
-_MEASURED = ("train_time_s", "wall_time_s", "peak_memory_mb", "stack_size")
+_MEASURED = ("train_time_s", "wall_time_s", "peak_memory_mb", "replicas")
 
 
 def workers_of(engine: psutil.Process) -> list[psutil.Process]:
@@ -134,7 +134,7 @@ class Served:
 
     def train(self, runs: Sequence[RunConfig], kills: int = 0, rng: random.Random | None = None) -> Counter[str]:
         """Ask for the runs and wait for all of them, killing what trains them; return what was hit how often."""
-        wanted = ask(self.store, self.queue, runs).run_ids
+        wanted = submit(self.store, self.queue, runs).run_ids
         hits: Counter[str] = Counter()
         supervisor = Supervisor(self.directory, self.directory / "none.parquet")
         supervisor.start()

@@ -19,13 +19,13 @@ from bench.faults import SAMPLE, Served, small_sample
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
 from jsc_explore.jobs.engine.supervisor import Supervisor
-from jsc_explore.jobs.submit import ask
+from jsc_explore.jobs.submit import submit
 
 SIZE_MB = 24
 # What is left free: from nothing to about what a run writes.
 REST_BYTES = 64 * 1024
 # Longer than the engine takes to notice and say it.
-FULL_S, FREE_S, PATIENCE_S, CLOSING_S = 4.0, 1.0, 600.0, 30.0
+FULL_S, FREE_S, TIMEOUT_S, CLOSING_S = 4.0, 1.0, 600.0, 30.0
 
 
 def measure(fills: int) -> dict[str, int]:
@@ -61,7 +61,7 @@ def _measure(disk: Path, fills: int) -> dict[str, int]:
             # Work for as long as this takes, short runs and one that is saved now and then.
             network = {"dataset": SAMPLE, "model": "16-64-64-5", "batch_size": 256, "final_relu": False}
             more = [RunConfig(**network, seed=seed + i, max_epochs=(20, 20, 300)[i]) for i in range(3)]  # type: ignore[arg-type]
-            wanted += ask(served.store, served.queue, more).run_ids
+            wanted += submit(served.store, served.queue, more).run_ids
             seed += len(more)
             _wait_for_steps(served)
             with (disk / "ballast").open("wb") as ballast:
@@ -70,7 +70,7 @@ def _measure(disk: Path, fills: int) -> dict[str, int]:
             (disk / "ballast").unlink()
             done += 1
             time.sleep(FREE_S)
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while served.queue.progress(wanted)[0] and time.monotonic() < deadline:
             time.sleep(0.1)
     finally:
@@ -110,7 +110,7 @@ def _is_said(served: Served) -> int:
 
 
 def _wait_for_steps(served: Served) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         if any(job.step for job in served.queue.jobs(("running",))):
             return

@@ -299,7 +299,7 @@ def _runs_file() -> bytes:
 
 # Doors that coverage leads inputs through, with what they start from.
 LED: dict[str, tuple[Callable[[Any], None], Callable[[], list[bytes]]]] = {
-    "filter_in_words": (filter_in_words, lambda: [b"val_acc > 0.7 and (optimizer = 'sgd' or not dead)"]),
+    "filter_in_words": (filter_in_words, lambda: [b"val_acc > 0.7 and (optimizer = 'sgd' or not silent)"]),
     "layer_language": (
         layer_language,
         lambda: [b"16-64b/tanhd0.1-5 bn=all act=relu", b"16-c8k3-p2-gap-5", b"jsc-tiny"],

@@ -17,7 +17,7 @@ from bench.frame import Report, Timing, measure
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs.engine.gpu_memory import gpu_bytes
 from jsc_explore.training.backends.base import DeviceSplit, Replicas
-from jsc_explore.training.backends.cpu.layer_table import INPUTS, KIND, LINEAR, NEEDS_INPUT, OUTPUTS, program
+from jsc_explore.training.backends.cpu.layer_table import INPUTS, KIND, LINEAR, NEEDS_INPUT, OUTPUTS, layer_table
 from jsc_explore.training.backends.select import gpu_replicas
 from jsc_explore.training.backends.vmap.stack import Stack
 from jsc_explore.training.chunks import Chunk
@@ -102,7 +102,7 @@ class _Silent:
 
     def finished(self, key: str, outcome: Any) -> None:
         """Count it, if the kernel trained it."""
-        assert outcome.engine == "kernel-cuda", outcome.engine
+        assert outcome.backend == "kernel-cuda", outcome.backend
         self.ended += 1
 
     def cancelled(self) -> set[str]:
@@ -175,7 +175,7 @@ def _grid_s(size: Size, data: DeviceSplit, device: torch.device) -> float:
 
 def _limit_s(job: RunConfig, jets: int, clock_hz: float) -> float:
     """Return the seconds that the linear layers' loads from shared memory take of a replica's epoch, at the least."""
-    table = program(job.network).table
+    table = layer_table(job.network).table
     # Forward, for the weights' gradient, and for the inputs' where there are weights below.
     products = sum(int(row[INPUTS] * row[OUTPUTS] * (2 + row[NEEDS_INPUT])) for row in table if row[KIND] == LINEAR)
     loads = jets * products * _LOADS_PER_MULTIPLY_ADD / _WARP

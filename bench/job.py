@@ -19,10 +19,10 @@ from jsc_explore.data import cache
 from jsc_explore.data.sources import Release
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.engine.supervisor import end_engine, start_engine
-from jsc_explore.jobs.submit import ask
+from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
-# The protocol mase trains on 80%: 800,000 of these.
+# The validation mase trains on 80%: 800,000 of these.
 JETS = 1_000_000
 # A release that is never shipped, so that the bench's stand-in hides nothing of the project's own.
 STAND_IN = "cernbox"
@@ -93,7 +93,7 @@ class _Served:
 
     def train(self, runs: Sequence[RunConfig], begin: float) -> JobTimes:
         """Ask for the runs and wait for all of them; times count from ``begin``."""
-        wanted = ask(self.store, self.queue, runs).run_ids
+        wanted = submit(self.store, self.queue, runs).run_ids
         first: float | None = None
         while True:
             states = self.queue.states(wanted)

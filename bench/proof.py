@@ -14,7 +14,7 @@ BUDGET_S, QUICK_BUDGET_S = 0.6, 0.1
 # Every step the published runs took, by what a step costs; their wall time is that of the whole fill, on its machine.
 _STEPS = """
     SELECT model, batch_size, count(*) AS runs, sum(epochs_run) AS replica_epochs, sum(list_max(curve_step)) AS steps,
-           sum(wall_time_s / stack_size) AS worker_s
+           sum(wall_time_s / replicas) AS worker_s
     FROM read_parquet(?) GROUP BY ALL ORDER BY model, batch_size
 """
 _WALL = """

@@ -67,7 +67,7 @@ def _row(job: RunConfig, replicas: int, n: int) -> dict[str, Any]:
     for name, kind in (("eager", _Eager), ("compiled", Stack)):
         stack = kind([job.with_(seed=seed) for seed in range(replicas)], data)
         stack.begin_epoch(1)
-        assert stack.said(0) == f"stack-{name}", stack.said(0)
+        assert stack.backend_name(0) == f"stack-{name}", stack.backend_name(0)
         timing = measure(lambda stack=stack: stack.advance(Chunk(1, 0, STEPS, False, True)), n)  # type: ignore[misc]
         row[f"{name}_ms"], row[f"{name}_low_ms"] = (1e3 * s / STEPS for s in (timing.median_s, timing.low_s))
         row[f"{name}_high_ms"] = 1e3 * timing.high_s / STEPS

@@ -257,7 +257,7 @@ def nested_table(runs: int, first: int, points: int = POINTS) -> pa.Table:
         "run_id": pa.array([run_id for run_id, _ in identities]),
         "config_id": pa.array([config_id for _, config_id in identities]),
         "data_digest": pa.array([DIGEST] * runs),
-        "recipe": pa.array(np.full(runs, 1), pa.int32()),
+        "recipe_version": pa.array(np.full(runs, 1), pa.int32()),
         "parameters": pa.array(np.full(runs, 117)),
         "batch_size": pa.array(batch, pa.int32()),
         "learning_rate": pa.array(rate),

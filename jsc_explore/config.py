@@ -46,7 +46,7 @@ class Spec:
     low: float = 0
     high: float = 0
     choices: tuple[str, ...] = ()
-    ladder: tuple[Any, ...] = ()
+    default_values: tuple[Any, ...] = ()
     log: bool = False
     pattern: str = ""
     also: str = ""
@@ -67,7 +67,7 @@ def _hyper(default: Any, spec: Spec) -> Any:
 
 
 def _choice(default: str, choices: tuple[str, ...], label: str, text: str, pattern: str = "", also: str = "") -> Any:
-    return _hyper(default, Spec("choice", label, text, choices=choices, ladder=choices, pattern=pattern, also=also))
+    return _hyper(default, Spec("choice", label, text, choices=choices, default_values=choices, pattern=pattern, also=also))
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class RunConfig:
         pattern=OWN_SAMPLE,
         also="simulated-NAME (1 to 32 letters, digits, _), a sample of your own",
     )
-    protocol: str = _choice(
-        "mase",
-        ("mase", "holdout"),
+    validation: str = _choice(
+        "train",
+        ("train", "holdout"),
         "Protocol",
         "mase: validation is the training part, as in the lab; holdout: a part that is not trained on",
     )
@@ -97,7 +97,7 @@ class RunConfig:
             "model",
             "Network",
             "a name of the lab or layers such as 16-64-32-32-5",
-            ladder=tuple(layers.NAMED),
+            default_values=tuple(layers.NAMED),
         ),
     )
     batch_size: int = _hyper(
@@ -108,7 +108,7 @@ class RunConfig:
             "jets per optimizer step",
             2,
             65536,
-            ladder=(16, 32, 64, 128, 256, 512, 1024),
+            default_values=(16, 32, 64, 128, 256, 512, 1024),
             log=True,
         ),
     )
@@ -120,13 +120,13 @@ class RunConfig:
             "peak learning rate",
             1e-8,
             10.0,
-            ladder=(1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
+            default_values=(1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
             log=True,
         ),
     )
     max_epochs: int = _hyper(
         10,
-        Spec("int", "Epochs", "passes over the training jets", 1, 1000, ladder=(1, 2, 5, 10, 20, 50), log=True),
+        Spec("int", "Epochs", "passes over the training jets", 1, 1000, default_values=(1, 2, 5, 10, 20, 50), log=True),
     )
     optimizer: str = _choice("adam", ("adam", "adamw", "sgd"), "Optimizer", "sgd uses nesterov momentum, as in the lab")
     scheduler: str = _choice(
@@ -143,12 +143,12 @@ class RunConfig:
             "L2 penalty (decoupled for adamw)",
             0.0,
             1.0,
-            ladder=(0.0, 1e-4, 1e-3, 1e-2),
+            default_values=(0.0, 1e-4, 1e-3, 1e-2),
         ),
     )
     momentum: float = _hyper(
         0.9,
-        Spec("float", "Momentum", "of sgd; the others ignore it", 0.0, 0.9999, ladder=(0.0, 0.5, 0.9, 0.99)),
+        Spec("float", "Momentum", "of sgd; the others ignore it", 0.0, 0.9999, default_values=(0.0, 0.5, 0.9, 0.99)),
     )
     precision: str = _choice(
         "32-true",
@@ -164,7 +164,7 @@ class RunConfig:
             "epochs without a lower validation loss before stopping; 0 never stops",
             0,
             1000,
-            ladder=(0, 3, 10),
+            default_values=(0, 3, 10),
         ),
     )
     final_relu: bool = _hyper(
@@ -173,12 +173,12 @@ class RunConfig:
             "bool",
             "Final ReLU",
             "a ReLU before the loss, as in the lab; it can kill a class",
-            ladder=(True, False),
+            default_values=(True, False),
         ),
     )
     seed: int = _hyper(
         0,
-        Spec("int", "Seed", "of initial weights, batch order and dropout", 0, 2**31 - 1, ladder=(0, 1, 2, 3, 4)),
+        Spec("int", "Seed", "of initial weights, batch order and dropout", 0, 2**31 - 1, default_values=(0, 1, 2, 3, 4)),
     )
 
     def __post_init__(self) -> None:
@@ -230,7 +230,7 @@ class RunConfig:
             del values["seed"]
         values["model"] = layers.canonical(self.model)
         return json.dumps(
-            {"config": values, "data": digest, "recipe": RECIPE_VERSION},
+            {"config": values, "data": digest, "recipe_version": RECIPE_VERSION},
             sort_keys=True,
             separators=(",", ":"),
         )
@@ -248,7 +248,7 @@ class RunConfig:
         """What runs must share to be trained side by side: data, network, batch size, optimizer, precision."""
         return (
             self.dataset,
-            self.protocol,
+            self.validation,
             self.model,
             self.final_relu,
             self.batch_size,

@@ -62,16 +62,16 @@ class Outcome:
     rejection: list[float | None] | None = None
     roc: list[float | None] | None = None
     confusion: list[int] | None = None
-    dead_classes: list[str] = field(default_factory=list)
+    silent_classes: list[str] = field(default_factory=list)
     train_rows: int = 0
     val_rows: int = 0
     test_rows: int = 0
     train_time_s: float = 0.0
     wall_time_s: float = 0.0
-    stack_size: int = 1
+    replicas: int = 1
     peak_memory_mb: float = 0.0
     device: str = "cpu"
-    engine: str = ""
+    backend: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     weights: bytes = b""
 
@@ -83,7 +83,7 @@ class RunRecord:
     run_id: str
     config_id: str
     data_digest: str
-    recipe: int
+    recipe_version: int
     config: dict[str, Any]
     parameters: int
     outcome: Outcome

@@ -22,7 +22,7 @@ def jets_split():
     a, b = 4000, 5000
     return Split(
         train_x=x[:a], train_y=labels[:a], val_x=x[a:b], val_y=labels[a:b], test_x=x[b:], test_y=labels[b:],
-        mean=np.zeros(16), scale=np.ones(16), protocol="holdout", digest="d" * 64,
+        mean=np.zeros(16), scale=np.ones(16), validation="holdout", digest="d" * 64,
     )  # fmt: skip
 
 

@@ -271,7 +271,7 @@ def test_a_whole_training_with_long_and_short_runs(data, monkeypatch):
     train_stack(runs, data, ours, device=DEVICE.type, checkpoints={})
     for key in runs:
         one, other = ours.outcomes[key], theirs.outcomes[key]
-        assert one.engine == "kernel-cuda"
+        assert one.backend == "kernel-cuda"
         assert [p["step"] for p in one.points] == [p["step"] for p in other.points]
         np.testing.assert_allclose(
             [p["val_loss"] for p in one.points], [p["val_loss"] for p in other.points], rtol=1e-5

@@ -61,7 +61,7 @@ def as_hdf5(
 
 
 @dataclass
-class Answer:
+class Submission:
     body: bytes
     status: int = 200
     announced: int | None = None  # Content-Length, where it is to differ from the body's
@@ -73,10 +73,10 @@ class Publisher:
     """A web server with answers put in by the test: the next of a list each time, its last for ever."""
 
     url: str = ""
-    answers: dict[str, list[Answer]] = field(default_factory=dict)
+    answers: dict[str, list[Submission]] = field(default_factory=dict)
     hits: Counter[str] = field(default_factory=Counter)
 
-    def openml(self, arff: bytes | list[Answer], **metadata: object) -> None:
+    def openml(self, arff: bytes | list[Submission], **metadata: object) -> None:
         whole = arff if isinstance(arff, bytes) else arff[-1].body
         description = {
             "id": "42468",
@@ -87,15 +87,15 @@ class Publisher:
             "default_target_attribute": "class",
         }
         text = json.dumps({"data_set_description": description | metadata}).encode()
-        self.answers[METADATA] = [Answer(text)]
-        self.answers[ARFF] = [Answer(arff)] if isinstance(arff, bytes) else arff
+        self.answers[METADATA] = [Submission(text)]
+        self.answers[ARFF] = [Submission(arff)] if isinstance(arff, bytes) else arff
 
-    def cernbox(self, *answers: Answer | bytes) -> None:
-        self.answers[HDF5] = [a if isinstance(a, Answer) else Answer(a) for a in answers]
+    def cernbox(self, *answers: Submission | bytes) -> None:
+        self.answers[HDF5] = [a if isinstance(a, Submission) else Submission(a) for a in answers]
 
-    def next(self, path: str) -> Answer:
+    def next(self, path: str) -> Submission:
         self.hits[path] += 1
-        queue = self.answers.get(path, [Answer(b"gone", 404)])
+        queue = self.answers.get(path, [Submission(b"gone", 404)])
         return queue.pop(0) if len(queue) > 1 else queue[0]
 
 

@@ -24,7 +24,7 @@ def result_of(outcome):
     return values | {"points": [{**point, "time_s": None} for point in outcome.points]}
 
 
-class Keeper:
+class CollectingCallback:
     """An observer that keeps the outcome."""
 
     def point(self, key, point):
@@ -41,10 +41,10 @@ class Keeper:
 
 
 def train_undisturbed(run, cache):
-    keeper, threads = Keeper(), torch.get_num_threads()
+    keeper, threads = CollectingCallback(), torch.get_num_threads()
     torch.set_num_threads(1)  # as on a worker
     try:
-        train_stack({"a": run}, split(load(run.dataset, cache=cache), run.protocol), keeper, device="cpu")
+        train_stack({"a": run}, split(load(run.dataset, cache=cache), run.validation), keeper, device="cpu")
     finally:
         torch.set_num_threads(threads)
     return keeper.outcome

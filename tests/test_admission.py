@@ -25,9 +25,9 @@ from jsc_explore.cli.main import main
 from jsc_explore.config import LIMITS, Limits, RunConfig
 from jsc_explore.errors import FieldError, JscError, NotAllowedError, UnconfirmedError
 from jsc_explore.jobs import Queue, auth, submit
-from jsc_explore.jobs.auth import Access, Doorman
+from jsc_explore.jobs.auth import Access, LoginThrottle
 from jsc_explore.jobs.engine.supervisor import Supervisor
-from jsc_explore.jobs.submit import Asker
+from jsc_explore.jobs.submit import Requester
 from jsc_explore.store import Store
 from jsc_explore.web.components import permissions
 from jsc_explore.web.state import services
@@ -54,7 +54,7 @@ def app(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(Supervisor, "start", lambda self: started.append(self))
     monkeypatch.setattr(Supervisor, "stop", lambda self: None)
-    monkeypatch.setattr(permissions, "_DOORMAN", Doorman())
+    monkeypatch.setattr(permissions, "_DOORMAN", LoginThrottle())
     for resource in RESOURCES:
         resource.clear()
     permissions._UNLOCKED.clear()
@@ -132,30 +132,32 @@ def test_a_password_is_compared_whole_and_read_from_its_file_at_each_guess(tmp_p
 def test_wrong_guesses_are_slowed_down_for_the_address_that_makes_them(monkeypatch):
     clock = [1000.0]
     monkeypatch.setattr(auth.time, "monotonic", lambda: clock[0])
-    door, rights = Doorman(), Access(password=SECRET)
+    door, rights = LoginThrottle(), Access(password=SECRET)
     pauses = []
     for _ in range(8):
-        assert "not the launch password" in door.hear(rights, "guess", "10.0.0.1")
+        assert "not the launch password" in door.attempt(rights, "guess", "10.0.0.1")
         began = clock[0]
-        while "try" in door.hear(rights, SECRET, "10.0.0.1").lower() and clock[0] - began < 100:
+        while "try" in door.attempt(rights, SECRET, "10.0.0.1").lower() and clock[0] - began < 100:
             clock[0] += 0.5
             if clock[0] - began >= auth._pause(len(pauses) + 1) - 0.5:
                 break
         pauses.append(clock[0] - began + 0.5)
         clock[0] = began + pauses[-1]
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
-    assert door.hear(rights, SECRET, "10.0.0.2") == "", "others come in meanwhile"
-    assert door.hear(rights, "guess", "10.0.0.1")
-    assert "try again in 30 s" in door.hear(rights, SECRET, "10.0.0.1"), "an early guess is not heard, right or wrong"
+    assert door.attempt(rights, SECRET, "10.0.0.2") == "", "others come in meanwhile"
+    assert door.attempt(rights, "guess", "10.0.0.1")
+    assert "try again in 30 s" in door.attempt(rights, SECRET, "10.0.0.1"), (
+        "an early guess is not heard, right or wrong"
+    )
     clock[0] += auth.FORGIVEN_AFTER_S + 1
-    assert door.hear(rights, SECRET, "10.0.0.1") == ""
+    assert door.attempt(rights, SECRET, "10.0.0.1") == ""
 
 
 def test_the_doorman_remembers_no_more_addresses_than_fit(monkeypatch):
     monkeypatch.setattr(auth, "REMEMBERED", 10)
-    door = Doorman()
+    door = LoginThrottle()
     for i in range(100):
-        door.hear(Access(password=SECRET), "guess", str(i))
+        door.attempt(Access(password=SECRET), "guess", str(i))
     assert len(door._wrong) == 10
 
 
@@ -208,16 +210,18 @@ def test_limits_are_changed_one_by_one():
 def test_whoever_has_no_right_is_refused_and_nothing_is_queued(place):
     store, queue = place
     with pytest.raises(NotAllowedError, match="needs the launch password"):
-        submit.ask(store, queue, [RunConfig(seed=77)], asker=Asker("s", refusal=Access(password=SECRET).refusal()))
+        submit.submit(
+            store, queue, [RunConfig(seed=77)], requester=Requester("s", refusal=Access(password=SECRET).refusal())
+        )
     assert queue.jobs() == []
 
 
 def test_a_read_only_process_asks_for_nothing_whoever_claims_to_ask(place, monkeypatch):
     store, queue = place
     monkeypatch.setenv(auth.READ_ONLY, "1")
-    for asker in (submit.TRUSTED, Asker("s")):
+    for requester in (submit.TRUSTED, Requester("s")):
         with pytest.raises(NotAllowedError, match="read only"):
-            submit.ask(store, queue, [RunConfig(seed=77)], asker=asker, confirmed=True)
+            submit.submit(store, queue, [RunConfig(seed=77)], requester=requester, confirmed=True)
     assert queue.jobs() == []
 
 
@@ -226,21 +230,23 @@ def test_what_takes_long_is_confirmed_with_the_number(place):
     long = [LONG.with_(seed=seed) for seed in range(40)]
     limits = Limits(confirm_s=60.0)
     with pytest.raises(UnconfirmedError, match=r"40 runs are expected to take about \d") as caught:
-        submit.ask(store, queue, long, asker=Asker("s", limits))
+        submit.submit(store, queue, long, requester=Requester("s", limits))
     assert caught.value.seconds > 60
     assert queue.jobs() == []
-    answer = submit.ask(store, queue, long[:1], asker=Asker("s", limits), confirmed=True)
+    answer = submit.submit(store, queue, long[:1], requester=Requester("s", limits), confirmed=True)
     assert len(answer.queued) == 1
-    assert submit.ask(store, queue, long[:1], asker=Asker("other", limits)).joined, (
+    assert submit.submit(store, queue, long[:1], requester=Requester("other", limits)).joined, (
         "what is under way costs nothing more"
     )
-    assert submit.ask(store, queue, [RunConfig()], asker=Asker("s", limits)).stored, "nor does what is known"
+    assert submit.submit(store, queue, [RunConfig()], requester=Requester("s", limits)).stored, "nor does what is known"
 
 
 def test_limits_reach_the_queue(place):
     store, queue = place
     with pytest.raises(FieldError, match="at most 2 runs"):
-        submit.ask(store, queue, [RunConfig(seed=s) for s in range(70, 73)], asker=Asker("s", Limits(session_runs=2)))
+        submit.submit(
+            store, queue, [RunConfig(seed=s) for s in range(70, 73)], requester=Requester("s", Limits(session_runs=2))
+        )
     assert queue.jobs() == []
 
 
@@ -341,7 +347,7 @@ def test_the_launch_password_opens_a_page_and_no_state_of_a_browser_does(app, mo
     assert "not the launch password" in texts(app.error)
     app.text_input(key="launch password").set_value(SECRET).run()
     assert "try again in" in texts(app.error)
-    monkeypatch.setattr(permissions, "_DOORMAN", Doorman())
+    monkeypatch.setattr(permissions, "_DOORMAN", LoginThrottle())
     app.text_input(key="launch password").set_value(SECRET).run()
     assert "You may train here" in texts(app.caption)
     assert app.session_state["launch password"] == ""
@@ -410,16 +416,16 @@ def test_live_panels_slow_down_as_a_room_fills(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(services, "_SEEN", {})
     monkeypatch.setattr(services.time, "monotonic", lambda: clock[0])
-    assert services.pace(0.15, "me") == 0.15
+    assert services.poll_interval(0.15, "me") == 0.15
     for i in range(59):
-        services.pace(0.15, f"other {i}")
-    assert services.pace(0.15, "me") == pytest.approx(0.15 * 60 / services.AT_FULL_PACE)
+        services.poll_interval(0.15, f"other {i}")
+    assert services.poll_interval(0.15, "me") == pytest.approx(0.15 * 60 / services.AT_FULL_PACE)
     looks = services.LOOKING_AT_FULL_PACE
-    assert services.pace(3, "me", looks) == pytest.approx(3 * 60 / looks), "a look costs less"
+    assert services.poll_interval(3, "me", looks) == pytest.approx(3 * 60 / looks), "a look costs less"
     clock[0] += 31
-    assert services.pace(0.15, "me") == 0.15
+    assert services.poll_interval(0.15, "me") == 0.15
     for i in range(300):
-        services.pace(0.15, f"short visit {i}")
+        services.poll_interval(0.15, f"short visit {i}")
         clock[0] += 1
     assert len(services._SEEN) < 200
 

@@ -153,10 +153,10 @@ def test_shares_of_confusion_add_up_to_one_in_each_row():
 def test_a_class_is_lost_when_it_is_flagged_or_never_recognised():
     counts = np.full((5, 5), 3)
     counts[3, 3] = 0
-    run = {"confusion": counts.flatten().tolist(), "dead_classes": ["t"]}
+    run = {"confusion": counts.flatten().tolist(), "silent_classes": ["t"]}
     assert lost_classes(run) == ["z", "t"]
-    assert lost_classes({"confusion": None, "dead_classes": []}) == []
-    assert lost_counts([run, run, {"confusion": None, "dead_classes": ["z"]}]) == {"z": 3, "t": 2}
+    assert lost_classes({"confusion": None, "silent_classes": []}) == []
+    assert lost_counts([run, run, {"confusion": None, "silent_classes": ["z"]}]) == {"z": 3, "t": 2}
 
 
 def test_a_rejection_is_averaged_as_a_factor_and_an_auc_as_it_is():

@@ -18,7 +18,7 @@ DIGEST = "d" * 64
 
 def row(run, **changes):
     defaults = {
-        "mean": 0.7, "sd": 0.01, "low": 0.69, "high": 0.71, "n": 3, "n_configs": 1, "n_hidden": 0, "n_dead": 0,
+        "mean": 0.7, "sd": 0.01, "low": 0.69, "high": 0.71, "n": 3, "n_configs": 1, "n_hidden": 0, "n_silent": 0,
         "n_diverged": 0, "seeds": [0, 1, 2],
     }  # fmt: skip
     return run, {**defaults, **changes}
@@ -89,7 +89,7 @@ def test_scores_are_written_as_people_read_them():
 
 
 def test_a_cell_tells_figures_dead_and_diverged_seeds_and_what_is_missing():
-    cells = grid_of([row(RunConfig(batch_size=16), n_dead=2, n_diverged=1, sd=0.05)])
+    cells = grid_of([row(RunConfig(batch_size=16), n_silent=2, n_diverged=1, sd=0.05)])
     rows = {(r["x"], r["y"]): r for r in grid_table(cells, "val_acc", {cells[0].config_id}).to_pylist()}
     done, missing = rows["16", "1e-3"], rows["256", "1e-3"]
     assert (done["first"], done["second"], done["chosen"]) == ("70.0%", "n=3 †2 ‡1", True)
@@ -116,11 +116,11 @@ def test_text_is_dark_on_the_bright_cells_whatever_is_good():
 
 @pytest.mark.parametrize("ground", ["light", "dark"])
 @pytest.mark.parametrize("score", ["val_acc", "test_loss", "train_time_s"])
-def test_the_grid_is_a_valid_chart_with_its_selection(ground, score):
+def test_the_grid_is_a_valid_chart_with_its_selection(theme, score):
     cells = grid_of([row(RunConfig(batch_size=16))])
     table = grid_table(cells, score)
     titles = (FIELDS["batch_size"].label, FIELDS["learning_rate"].label)
-    figure = grid_figure(table, titles, (["16", "256"], ["1e-3", "1e-2"]), score, score_domain(cells, score), ground)
+    figure = grid_figure(table, titles, (["16", "256"], ["1e-3", "1e-2"]), score, score_domain(cells, score), theme)
     spec = figure.for_file()
     assert [p["name"] for p in spec["params"]] == ["cell", "toggled", "box"]
     assert alt.Chart.from_dict(spec) is not None
@@ -137,7 +137,7 @@ def test_a_cell_shows_what_is_partly_there_what_is_filtered_and_what_is_predicte
     guess = {cells[3].config_id: Prediction(0.65, 0.6, 0.7)}
     rows = {(r["x"], r["y"]): r for r in grid_table(cells, "val_acc", predicted=guess).to_pylist()}
     assert (rows["16", "1e-3"]["state"], rows["16", "1e-3"]["second"]) == ("partly", "n=2 of 3")
-    assert [run.seed for run in cells[0].lacking()] == [2]
+    assert [run.seed for run in cells[0].missing_seeds()] == [2]
     assert (rows["256", "1e-3"]["state"], rows["256", "1e-3"]["second"]) == ("hidden", "filtered")
     assert rows["16", "1e-2"]["second"] == "×2"
     assert "from 50.0% to 90.0%" in rows["16", "1e-2"]["tooltip"]

@@ -50,8 +50,8 @@ def test_the_overview_gives_each_feature_a_cell_of_its_own():
 
 
 @pytest.mark.parametrize("ground", ["light", "dark"])
-def test_the_overview_is_drawn_with_every_name(ground):
-    svg = drawn(charts.overview_chart(charts.overview_table(histogram(FEATURES)), "mass_mmdt", ground))
+def test_the_overview_is_drawn_with_every_name(theme):
+    svg = drawn(charts.overview_chart(charts.overview_table(histogram(FEATURES)), "mass_mmdt", theme))
     assert all(f">{name.removesuffix('_mmdt')}<" in svg for name in FEATURES)
     assert all(f">{name}<" in svg for name in CLASS_NAMES.values())
 

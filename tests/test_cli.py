@@ -359,13 +359,13 @@ def test_an_engine_that_cannot_live_is_started_a_few_times_then_its_log_is_named
 def test_a_wait_is_not_left_without_an_engine(call, scripted_engine, home, monkeypatch):
     """The store was served when the run was asked for; the engine closed before it saw the request."""
     queue = Queue(home)
-    queue.beat(os.getpid(), "")
+    queue.set_heartbeat(os.getpid(), "")
     naps = []
 
     def nap(seconds):
         naps.append(seconds)
         if len(naps) == 3:
-            queue.still()
+            queue.clear_heartbeat()
 
     monkeypatch.setattr(time, "sleep", nap)
     started = scripted_engine(lambda queue: queue.cancel([job.run_id for job in queue.jobs()]))
@@ -390,7 +390,7 @@ def test_a_reader_that_goes_away_is_no_error(home):
 def test_ctrl_c_says_that_what_was_asked_for_stays_queued(home):
     home.mkdir()
     queue = Queue(home)
-    queue.beat(os.getpid(), "")  # served, by an engine that is in no hurry
+    queue.set_heartbeat(os.getpid(), "")  # served, by an engine that is in no hurry
     # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
     process = subprocess.Popen(
         [*PYTHON, "train"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

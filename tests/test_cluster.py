@@ -21,8 +21,8 @@ from jsc_explore.data.sources import Release
 from jsc_explore.errors import FieldError
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.cluster.client import Cluster
-from jsc_explore.jobs.cluster.code_version import Identity
-from jsc_explore.jobs.submit import ask
+from jsc_explore.jobs.cluster.code_version import CodeVersion
+from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -96,8 +96,8 @@ class Room:
         command = ["-c", WORKER, self.address, "--name", name, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
         return self.start(name, *command, cache=cache, **environment)
 
-    def ask(self, *runs):
-        return ask(self.store, self.queue, runs).run_ids
+    def submit(self, *runs):
+        return submit(self.store, self.queue, runs).run_ids
 
     def brake(self, on):
         (self.home / "brake").touch() if on else (self.home / "brake").unlink()
@@ -108,7 +108,7 @@ class Room:
         saved = {path.stem for path in (self.home / "store" / "checkpoints").glob("*.safetensors")}
         return set(run_ids) <= saved and all(steps.get(run_id, 0) >= 19 * BRAKED_AT for run_id in run_ids)
 
-    def said(self):
+    def message(self):
         state = self.queue.engine()
         return state.message if state else ""
 
@@ -157,14 +157,14 @@ def test_a_cluster_that_shares_nothing_loses_nothing(room):
     long, short = [RunConfig(**LONG, seed=seed) for seed in range(2)], [RunConfig(**SHORT, seed=7)]
     room.brake(on=True)
     room.start_engine()
-    eventually(lambda: room.said() == f"waiting for the scheduler at {room.address}")
-    ids, others = room.ask(long[0]), room.ask(*short)
+    eventually(lambda: room.message() == f"waiting for the scheduler at {room.address}")
+    ids, others = room.submit(long[0]), room.submit(*short)
     room.start_scheduler()
-    eventually(lambda: room.said() == f"waiting for workers of the scheduler at {room.address}")
+    eventually(lambda: room.message() == f"waiting for workers of the scheduler at {room.address}")
     room.start_worker("worker-a")
     eventually(lambda: room.stand(ids))
     room.start_worker("worker-b")
-    ids += room.ask(long[1])
+    ids += room.submit(long[1])
     eventually(lambda: room.stand(ids))
 
     room.processes["worker-a"].kill()
@@ -173,20 +173,20 @@ def test_a_cluster_that_shares_nothing_loses_nothing(room):
     room.start_worker("worker-late")
     eventually(lambda: room.stand(ids))
     room.processes["worker-b"].send_signal(signal.SIGSTOP)
-    eventually(lambda: "worker worker-b: silent for over 10 s" in room.said())
+    eventually(lambda: "worker worker-b: silent for over 10 s" in room.message())
     eventually(lambda: min(job.attempt for job in room.queue.jobs() if job.run_id in ids) > 1)
     room.processes["worker-b"].send_signal(signal.SIGCONT)
-    eventually(lambda: room.said() == "")
+    eventually(lambda: room.message() == "")
     room.brake(on=False)
     eventually(lambda: room.ended(ids + others))
 
     room.brake(on=True)
     long.append(RunConfig(**LONG, seed=9))
-    ids += room.ask(long[-1])
+    ids += room.submit(long[-1])
     eventually(lambda: room.stand(ids[-1:]))
     room.processes["scheduler"].kill()
     room.processes["scheduler"].wait()
-    eventually(lambda: room.said() == f"waiting for the scheduler at {room.address}")
+    eventually(lambda: room.message() == f"waiting for the scheduler at {room.address}")
     eventually(lambda: room.queue.states(ids[-1:]) == {ids[-1]: "queued"})
     room.brake(on=False)
     room.start_scheduler()
@@ -197,7 +197,7 @@ def test_a_cluster_that_shares_nothing_loses_nothing(room):
     assert sum(part.rows for part in room.store.catalog.parts()) == 4, "each was stored once"
     for run in (*long, *short):
         record = room.store.record(run.run_id(data.digest(SAMPLE)), weights=True)
-        assert result_of(record.outcome) | {"stack_size": 1} == result_of(train_undisturbed(run, room.cache))
+        assert result_of(record.outcome) | {"replicas": 1} == result_of(train_undisturbed(run, room.cache))
     log = (room.home / "engine" / "log").read_text().splitlines()
     sent = [line.split()[-1] for line in log if line.startswith(f"sent the jets of {SAMPLE} to worker")]
     assert len(sent) == len(set(sent)) >= 3, "once to each worker"
@@ -212,11 +212,11 @@ def test_a_worker_with_other_code_is_refused_in_one_line(room):
         file.write("# trained otherwise\n")
     room.start_scheduler()
     room.start_engine()
-    (run_id,) = room.ask(RunConfig(**SHORT))
+    (run_id,) = room.submit(RunConfig(**SHORT))
     room.start_worker("worker-other", PYTHONPATH=str(other))
-    said = eventually(lambda: "refused" in room.said() and room.said())
-    assert said.startswith(f"worker worker-other on {socket.gethostname()} is refused: it has other files")
-    assert said.count("\n") == 0
+    message = eventually(lambda: "refused" in room.message() and room.message())
+    assert message.startswith(f"worker worker-other on {socket.gethostname()} is refused: it has other files")
+    assert message.count("\n") == 0
     assert room.queue.states([run_id]) == {run_id: "queued"}
     log = (room.home / "engine" / "log").read_text()
     assert "is refused" in log
@@ -291,11 +291,11 @@ def test_three_hosts_and_a_cut_wire(room, hosts):
     room.start_engine()
     ids = []
     for run, name in zip(runs, ("worker-a", "worker-b"), strict=True):
-        ids += room.ask(run)
+        ids += room.submit(run)
         room.start_worker(name)
         eventually(lambda ids=ids: room.stand(ids))
     hosts.run(0, "ip link set v1 down")
-    eventually(lambda: "worker worker-a: silent" in room.said())
+    eventually(lambda: "worker worker-a: silent" in room.message())
     eventually(lambda: any(job.attempt > 1 for job in room.queue.jobs(("queued", "running", "done"))))
     hosts.run(0, "ip link set v1 up")
     room.brake(on=False)
@@ -304,16 +304,16 @@ def test_three_hosts_and_a_cut_wire(room, hosts):
     assert sum(part.rows for part in room.store.catalog.parts()) == 2
     for run in runs:
         record = room.store.record(run.run_id(data.digest(SAMPLE)), weights=True)
-        assert result_of(record.outcome) | {"stack_size": 1} == result_of(train_undisturbed(run, room.cache))
+        assert result_of(record.outcome) | {"replicas": 1} == result_of(train_undisturbed(run, room.cache))
 
 
 def test_other_versions_and_recipes_are_other_projects():
-    own = Identity("1.0", 3, "a" * 64)
+    own = CodeVersion("1.0", 3, "a" * 64)
     assert own.difference(own) == ""
-    assert own.difference(Identity("0.9", 2, "b" * 64)) == "has jsc-explore 0.9, the engine 1.0"
-    assert own.difference(Identity("1.0", 2, "b" * 64)) == "trains by recipe 2, the engine by 3"
-    assert "bbbbbbbb" in own.difference(Identity("1.0", 3, "b" * 64))
-    assert Identity.own() == Identity.own()
+    assert own.difference(CodeVersion("0.9", 2, "b" * 64)) == "has jsc-explore 0.9, the engine 1.0"
+    assert own.difference(CodeVersion("1.0", 2, "b" * 64)) == "trains by recipe 2, the engine by 3"
+    assert "bbbbbbbb" in own.difference(CodeVersion("1.0", 3, "b" * 64))
+    assert CodeVersion.own() == CodeVersion.own()
 
 
 def test_an_address_that_is_none_is_refused_at_once():

@@ -58,7 +58,10 @@ def test_each_step_of_a_program_is_the_eager_stacks(jets_split, run):
     """Step by step, because trajectories part where a jet comes within rounding of a ReLU's corner."""
     runs = [run.with_(seed=seed, learning_rate=rate) for seed, rate in ((0, 1e-3), (1, 1e-4), (0, 3e-4))]
     eager, ours = (begun(runs, jets_split, how) for how in ("eager", "compiled"))
-    assert [eager.said(0), ours.said(2)] == ["stack-eager (some reason)", "stack-compiled (some reason)"]
+    assert [eager.backend_name(0), ours.backend_name(2)] == [
+        "stack-eager (some reason)",
+        "stack-compiled (some reason)",
+    ]
     tolerance = 2e-6 if run is CONV else 2e-3  # half precision rounds each activation to three digits
     apart = []
     # Two short epochs' worth of chunks: the last one ends with the short batch.
@@ -99,8 +102,8 @@ def test_a_run_is_the_same_to_the_bit_again_resumed_and_alone_(jets_split, monke
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", -1.0)
     runs = {"a": CONV, "b": CONV.with_(seed=1), "short": CONV.with_(max_epochs=1)}
     whole = fit(runs, jets_split).outcomes
-    assert whole["short"].engine == "stack-eager (layer conv1d)"
-    assert whole["a"].engine == whole["b"].engine == "stack-compiled (layer conv1d)"
+    assert whole["short"].backend == "stack-eager (layer conv1d)"
+    assert whole["a"].backend == whole["b"].engine == "stack-compiled (layer conv1d)"
     kept = {}
     with pytest.raises(ConnectionError):
         fit(runs, jets_split, checkpoints=kept, notebook=Notebook(fail_after_epochs=1.5))
@@ -124,16 +127,16 @@ def test_only_a_job_that_repays_it_waits_for_a_program(jets_split):
     mixed = RunConfig(precision="bf16-mixed", max_epochs=20)
     assert compiled_from(mixed, 800, "cpu") == 1
     assert compiled_from(mixed, 80, "cpu") is None
-    assert fit([CONV], jets_split).outcomes["0"].engine == "stack-eager (layer conv1d)"
+    assert fit([CONV], jets_split).outcomes["0"].backend == "stack-eager (layer conv1d)"
 
 
 @pytest.mark.usefixtures("repaying")
 def test_without_a_compiler_training_goes_on_eagerly_and_the_record_says_so(jets_split, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     run = CONV.with_(batch_size=97, max_epochs=2)
-    assert fit([run], jets_split).outcomes["0"].engine == "stack-eager (layer conv1d; no C++ compiler)"
+    assert fit([run], jets_split).outcomes["0"].backend == "stack-eager (layer conv1d; no C++ compiler)"
     # A program that is there needs none.
-    assert fit([CONV], jets_split).outcomes["0"].engine == "stack-compiled (layer conv1d)"
+    assert fit([CONV], jets_split).outcomes["0"].backend == "stack-compiled (layer conv1d)"
 
 
 @pytest.mark.usefixtures("repaying")
@@ -141,7 +144,7 @@ def test_a_compiler_that_fails_is_said_and_asked_again_only_by_warm(jets_split, 
     run = RunConfig(model="16-5", precision="bf16-mixed", batch_size=98, max_epochs=2)
     spec = Spec.of(run, "cpu")
     monkeypatch.setenv("CXX", shutil.which("false"))
-    assert fit([run], jets_split).outcomes["0"].engine == "stack-eager (precision bf16-mixed; compiling failed)"
+    assert fit([run], jets_split).outcomes["0"].backend == "stack-eager (precision bf16-mixed; compiling failed)"
     assert "Error" in failed(spec).read_text()
     with pytest.raises(CompileError, match="failed before"):
         Build.begin(spec)
@@ -162,7 +165,7 @@ def test_a_program_that_cannot_be_read_is_an_obstacle_that_is_said(jets_split):
     run = CONV.with_(batch_size=99, max_epochs=2)
     Spec.of(run, "cpu").path.write_bytes(b"torn")
     outcome = fit([run], jets_split).outcomes["0"]
-    assert outcome.engine == "stack-eager (layer conv1d; the compiled program cannot be loaded)"
+    assert outcome.backend == "stack-eager (layer conv1d; the compiled program cannot be loaded)"
 
 
 @pytest.mark.usefixtures("repaying")
@@ -180,7 +183,7 @@ def test_a_program_is_for_one_network_optimizer_precision_and_batch_size(monkeyp
     assert Spec.of(other, "cpu").path == Spec.of(CONV, "cpu").path
     monkeypatch.setattr(aot, "_environment", lambda: ["another torch"])
     assert Spec.of(CONV, "cpu").path not in paths
-    assert stack.Program is aot.Program
+    assert stack.CompiledProgram is aot.CompiledProgram
 
 
 def test_warm_makes_programs_for_what_the_kernel_cannot_train_and_says_what_fails(monkeypatch, capsys):

@@ -22,7 +22,7 @@ def values_of(name: str) -> st.SearchStrategy:
         return st.integers(int(spec.low), int(spec.high))
     if spec.kind == "float":
         return st.floats(spec.low, spec.high, allow_nan=False)
-    return st.sampled_from(spec.ladder)
+    return st.sampled_from(spec.default_values)
 
 
 configs = st.fixed_dictionaries({name: values_of(name) for name in FIELDS}).map(RunConfig.from_dict)
@@ -132,7 +132,7 @@ def test_numbers_are_written_as_people_write_them():
 @given(configs)
 def test_formatted_numbers_of_the_ladder_read_back(run):
     for name, spec in FIELDS.items():
-        for value in spec.ladder:
+        for value in spec.default_values:
             assert parse_value(name, format_value(name, value)) == parse_value(name, str(value))
 
 

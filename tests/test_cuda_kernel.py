@@ -16,7 +16,7 @@ from jsc_explore import network as layers
 from jsc_explore.config import RunConfig
 from jsc_explore.training import trainer as training
 from jsc_explore.training.backends.base import DeviceSplit
-from jsc_explore.training.backends.cpu.layer_table import program
+from jsc_explore.training.backends.cpu.layer_table import layer_table
 from jsc_explore.training.backends.cuda import memory_layout as parts
 from jsc_explore.training.backends.cuda.memory_layout import SHARED_BYTES, layout
 
@@ -68,7 +68,7 @@ def test_the_kernels_are_what_numba_compiles_for_gpus(name):
 @pytest.mark.parametrize("batch", [16, 256, 4096])
 @pytest.mark.parametrize("trains", [True, False])
 def test_parts_lie_apart_and_in_shared_memory_while_there_is_room(model, batch, trains):
-    network = program(layers.parse(model))
+    network = layer_table(layers.parse(model))
     chosen = layout(network, batch, 256, trains=trains)
     for shared, end in ((True, chosen.fast), (False, chosen.slow)):
         used = np.zeros(end, int)
@@ -88,7 +88,7 @@ def test_parts_lie_apart_and_in_shared_memory_while_there_is_room(model, batch, 
 
 
 def test_the_labs_smallest_network_lies_wholly_in_shared_memory():
-    chosen = layout(program(layers.parse("jsc-tiny")), 64, 128, trains=True)
+    chosen = layout(layer_table(layers.parse("jsc-tiny")), 64, 128, trains=True)
     assert all(chosen.shared)
     assert chosen.slow == 0
 

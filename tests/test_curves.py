@@ -21,7 +21,7 @@ from jsc_explore.charts.curves import (
     MEANS,
     SEEDS,
     Line,
-    Look,
+    PlotOptions,
     curve_figure,
     curve_tables,
     expected_table,
@@ -72,7 +72,7 @@ _SEEDS = pa.schema(
 LINES = {"a": Line("Batch size 16", "16 (n=4)"), "b": Line("Batch size 32", chosen=False)}
 
 
-def tables(look=Look(), means=None, seeds=None):  # noqa: B008
+def tables(look=PlotOptions(), means=None, seeds=None):  # noqa: B008
     means = means_table({"a": 4, "b": 1, "c": 2}) if means is None else means
     return curve_tables(means, seeds_table("a") if seeds is None else seeds, LINES, look)
 
@@ -87,7 +87,7 @@ def tables(look=Look(), means=None, seeds=None):  # noqa: B008
     ],
 )
 def test_a_curve_has_mean_band_and_each_seed(band, low, high):
-    drawn = tables(Look(band=band))
+    drawn = tables(PlotOptions(band=band))
     assert set(drawn[MEANS]["config_id"].to_pylist()) == {"a"}
     assert drawn[BEHIND].to_pylist()[0] == {"line": 0, "x": 0.0, "mean": 0.5, "name": "Batch size 32"}
     assert drawn[BEHIND].num_rows == 3
@@ -113,32 +113,32 @@ def test_marks_of_several_lines_that_end_together_make_room_for_each_other():
     both = {"a": LINES["a"], "b": Line("Batch size 32", "32 (n=1)")}
     seeds = pa.concat_tables([seeds_table("a", (0.2, 0.6)), seeds_table("b", (0.2, 0.6), dead="z")])
     seeds = seeds.set_column(0, "run_id", pa.array(["r", "r", "s", "s"]))
-    low, high = curve_tables(means_table({"a": 1, "b": 1}), seeds, both, Look())[MARKS].to_pylist()
+    low, high = curve_tables(means_table({"a": 1, "b": 1}), seeds, both, PlotOptions())[MARKS].to_pylist()
     assert {low["mark"], high["mark"]} == {"†wt", "†z"}
     assert (low["value"], high["value"]) == (0.6, pytest.approx(0.6 + 0.05 * (0.6 - 0.2)))
 
 
 def test_a_logarithmic_axis_leaves_out_what_is_not_above_zero_and_counts_it():
-    drawn = tables(Look(log_x=True))
+    drawn = tables(PlotOptions(log_x=True))
     assert drawn[MEANS]["x"].to_pylist() == drawn[BEHIND]["x"].to_pylist() == [1.0, 2.0]
-    look = Look(shown="val_loss", log_y=True)
+    look = PlotOptions(shown="val_loss", log_y=True)
     seeds = seeds_table("a", (0.0, -1.0, 2.0), quantity="val_loss")
     assert share_below_zero(seeds, look) == 2
     assert tables(look, means_table({"a": 2}, "val_loss"), seeds)[SEEDS]["value"].to_pylist() == [2.0]
-    assert share_below_zero(seeds, Look()) == 0
+    assert share_below_zero(seeds, PlotOptions()) == 0
 
 
 def test_training_and_validation_together_are_told_apart_by_their_dash():
     assert quantities_of("acc") == ("val_acc", "train_acc")
     means = pa.concat_tables([means_table({"a": 2}), means_table({"a": 2}, "train_acc")])
-    drawn = tables(Look(shown="acc"), means)
+    drawn = tables(PlotOptions(shown="acc"), means)
     assert drawn[MEANS]["dash"].to_pylist() == ["validation"] * 3 + ["training"] * 3
 
 
 def test_smoothing_keeps_the_raw_mean_and_never_reaches_into_another_curve():
     means = pa.concat_tables([means_table({"a": 2}, mean=0.2), means_table({"b": 2}, mean=0.8)])
     both = {"a": LINES["a"], "b": Line("Batch size 32", "32 (n=2)")}
-    drawn = curve_tables(means, seeds_table("a"), both, Look(smoothing=0.9))[MEANS]
+    drawn = curve_tables(means, seeds_table("a"), both, PlotOptions(smoothing=0.9))[MEANS]
     assert drawn["mean"].to_pylist() == [0.2] * 3 + [0.8] * 3
     assert drawn["smooth"].to_pylist() == pytest.approx([0.2] * 3 + [0.8] * 3)
 
@@ -158,11 +158,11 @@ def test_a_smoothing_of_everything_is_refused():
 
 
 def test_panels_share_one_range_that_holds_all_of_them():
-    look = Look(shown="val_loss")
+    look = PlotOptions(shown="val_loss")
     low, high = value_range([tables(look), tables(look, means_table({"a": 1}, mean=5.0))], look)
     assert low < 0.2
     assert high > 5.0
-    assert value_range([tables()], Look(shown="val_acc")) is None
+    assert value_range([tables()], PlotOptions(shown="val_acc")) is None
     assert value_range([tables(look, means_table({}), seeds_table("a", ()))], look) is None
 
 
@@ -176,9 +176,9 @@ def test_what_was_expected_lies_under_the_curve_at_its_end():
         assert row["words"] == "16: predicted ≈60.0%, 80% band 50.0–70.0%"
     (row,) = expected_table(means.slice(0, 0), lines, guess, "val_acc", {"c1": 10.0}).to_pylist()
     assert row["x"] == 10.0, "before the first point the band stands already"
-    drawn = tables(Look()) | {EXPECTED: expected_table(means, lines, guess, "val_acc", {})}
+    drawn = tables(PlotOptions()) | {EXPECTED: expected_table(means, lines, guess, "val_acc", {})}
     for expected in (True, False):
-        spec = curve_figure(drawn, ["16 (n=1)"], [], Look(expected=expected)).spec
+        spec = curve_figure(drawn, ["16 (n=1)"], [], PlotOptions(expected=expected)).spec
         names = [layer["data"]["name"] for layer in spec["layer"]]
         assert (EXPECTED in names) is expected
         # Under the curves: before them.
@@ -187,9 +187,9 @@ def test_what_was_expected_lies_under_the_curve_at_its_end():
 
 def test_colours_titles_and_ranges_of_one_spec_never_enter_another():
     first = curve_figure(
-        tables(Look()), ["16"], [], Look(shown="val_loss", y_range=(0.5, 2.0), titles=("Batch size", ""))
+        tables(PlotOptions()), ["16"], [], PlotOptions(shown="val_loss", y_range=(0.5, 2.0), titles=("Batch size", ""))
     )
-    second = curve_figure(tables(Look()), ["a", "b"], [], Look(shown="val_loss", y_range=(1.0, 3.0)))
+    second = curve_figure(tables(PlotOptions()), ["a", "b"], [], PlotOptions(shown="val_loss", y_range=(1.0, 3.0)))
     colours = [figure.spec["layer"][2]["encoding"]["color"] for figure in (first, second)]
     assert [colour["scale"]["domain"] for colour in colours] == [["16"], ["a", "b"]]
     assert [colour["legend"]["title"] for colour in colours] == ["Batch size", None]
@@ -198,13 +198,13 @@ def test_colours_titles_and_ranges_of_one_spec_never_enter_another():
 
 
 def test_a_recall_is_drawn_from_zero_to_one():
-    spec = curve_figure(tables(Look(shown="recall_t")), ["16 (n=4)"], [], Look(shown="recall_t")).spec
+    spec = curve_figure(tables(PlotOptions(shown="recall_t")), ["16 (n=4)"], [], PlotOptions(shown="recall_t")).spec
     assert spec["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("look", [
-    Look(), Look(log_x=True, ground="dark", size=1.4), Look(shown="loss", log_y=True, smoothing=0.5),
-    Look(x="lr_sum", shown="learning_rate", x_range=(0.5, 2.0), y_range=(0.0, 1.0), band="none"),
+    PlotOptions(), PlotOptions(log_x=True, theme="dark", size=1.4), PlotOptions(shown="loss", log_y=True, smoothing=0.5),
+    PlotOptions(x="lr_sum", shown="learning_rate", x_range=(0.5, 2.0), y_range=(0.0, 1.0), band="none"),
 ])  # fmt: skip
 def test_curves_are_a_valid_chart_also_without_any_row(look):
     for drawn, groups in ((tables(look), ["16 (n=4)"]), (tables(look, means_table({}), seeds_table("a", ())), [])):

@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from data_server import ARFF, HDF5, METADATA, Answer, Publisher, as_arff, as_hdf5, publishing, some_jets
+from data_server import ARFF, HDF5, METADATA, Publisher, Submission, as_arff, as_hdf5, publishing, some_jets
 
 from jsc_explore.data import CLASSES, FEATURES, digest, download, fetch, is_available, load, openml
 from jsc_explore.errors import DataError, FieldError
@@ -112,7 +112,7 @@ def test_fetching_twice_downloads_once(publisher: Publisher, tmp_path: Path) -> 
 
 
 def test_two_processes_that_fetch_at_once_download_once(publisher: Publisher, tmp_path: Path) -> None:
-    publisher.openml([Answer(as_arff(some_jets()[0], ["g"] * 60), wait_s=0.7)])
+    publisher.openml([Submission(as_arff(some_jets()[0], ["g"] * 60), wait_s=0.7)])
     program = "import sys; from jsc_explore.data import fetch; print(fetch('openml', progress=False))"
     environment = os.environ | {"JSC_EXPLORE_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)}
     both = [
@@ -140,12 +140,17 @@ def test_a_forced_fetch_of_new_jets_replaces_the_old_file(publisher: Publisher, 
 
 @pytest.mark.parametrize(
     "first",
-    [Answer(b"busy", 503), Answer(b"slow down", 429), Answer(b"half", announced=5000), Answer(b"other bytes")],
+    [
+        Submission(b"busy", 503),
+        Submission(b"slow down", 429),
+        Submission(b"half", announced=5000),
+        Submission(b"other bytes"),
+    ],
     ids=["503", "429", "cut short", "wrong bytes"],
 )
-def test_a_failure_that_passes_is_retried(publisher: Publisher, tmp_path: Path, first: Answer) -> None:
+def test_a_failure_that_passes_is_retried(publisher: Publisher, tmp_path: Path, first: Submission) -> None:
     features, labels = some_jets()
-    publisher.openml([first, Answer(as_arff(features, [CLASSES[label] for label in labels]))])
+    publisher.openml([first, Submission(as_arff(features, [CLASSES[label] for label in labels]))])
     fetch("openml", cache=tmp_path, progress=False)
     np.testing.assert_array_equal(load("openml", cache=tmp_path).features, features)
     assert publisher.hits[ARFF] == 2
@@ -156,7 +161,7 @@ def test_a_failure_that_passes_is_retried(publisher: Publisher, tmp_path: Path, 
 
 def test_a_download_cut_short_is_not_taken_for_whole(publisher: Publisher, tmp_path: Path) -> None:
     whole = as_hdf5(some_jets()[0], np.eye(5)[some_jets()[1]])
-    publisher.cernbox(Answer(whole[: len(whole) // 2], announced=len(whole)))
+    publisher.cernbox(Submission(whole[: len(whole) // 2], announced=len(whole)))
     text = refusal("cernbox", tmp_path)
     assert "broke off" in text
     assert "4 attempts" in text
@@ -188,7 +193,7 @@ def test_not_found_is_not_retried(publisher: Publisher, tmp_path: Path) -> None:
 def test_a_web_page_in_place_of_data(publisher: Publisher, tmp_path: Path) -> None:
     publisher.cernbox(b"\n<!DOCTYPE html><html>Please log in</html>")
     assert "web page" in refusal("cernbox", tmp_path)
-    publisher.openml([Answer(b"<html>down for maintenance</html>")])
+    publisher.openml([Submission(b"<html>down for maintenance</html>")])
     assert "web page" in refusal("openml", tmp_path)
 
 
@@ -202,7 +207,7 @@ def test_metadata_with_a_useless_address(publisher: Publisher, tmp_path: Path, u
     "text", [b"", b"[]", b"{not json", b'{"error": {"code": "111"}}', b'{"data_set_description": {"url": 5}}']
 )
 def test_metadata_that_is_none(publisher: Publisher, tmp_path: Path, text: bytes) -> None:
-    publisher.answers[METADATA] = [Answer(text)]
+    publisher.answers[METADATA] = [Submission(text)]
     assert "metadata.json: not the metadata expected" in refusal("openml", tmp_path)
 
 

@@ -98,7 +98,7 @@ def test_samples_do_not_disturb_one_another(small_blocks: Path) -> None:
     run = RunConfig(dataset="simulated-a")
     assert run.run_id(data.digest("simulated-a")) != RunConfig(dataset="simulated-a_b").run_id(first)
     assert data.fetch("simulated-a").name.startswith("simulated-a-")
-    assert data.split(data.load("simulated-a"), "mase").train_x.shape == (12 * SIZE, 16)
+    assert data.split(data.load("simulated-a"), "train").train_x.shape == (12 * SIZE, 16)
 
 
 def test_a_name_stays_with_its_preset_and_seed(small_blocks: Path) -> None:

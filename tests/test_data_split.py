@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from jsc_explore.data import PROTOCOLS, Jets, split
+from jsc_explore.data import VALIDATIONS, Jets, split
 from jsc_explore.data.splits import first_occurrences
 from jsc_explore.errors import DataError, FieldError
 
@@ -31,7 +31,7 @@ def numbers(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> list[int]:
 @settings(max_examples=40, deadline=None)
 def test_mase_is_the_labs_split_to_the_last_row(rows: int, seed: int) -> None:
     jets = some_jets(rows, seed)
-    made = split(jets, "mase")
+    made = split(jets, "train")
     train_x, test_x, train_y, test_y = train_test_split(jets.features, jets.labels, test_size=0.2, random_state=42)
     scaler = StandardScaler().fit(train_x.astype(np.float64))
     np.testing.assert_array_equal(made.train_y, train_y)
@@ -48,7 +48,7 @@ def test_mase_is_the_labs_split_to_the_last_row(rows: int, seed: int) -> None:
 @settings(max_examples=40, deadline=None)
 def test_holdout_holds_a_tenth_out_and_tests_on_the_same_jets_as_mase(rows: int, seed: int) -> None:
     jets = some_jets(rows, seed)
-    made, mase = split(jets, "holdout"), split(jets, "mase")
+    made, mase = split(jets, "holdout"), split(jets, "train")
     rest, test = train_test_split(np.arange(rows), test_size=0.2, random_state=42)
     train, validation = train_test_split(rest, test_size=0.125, random_state=42)
     parts = [numbers(x, made.mean, made.scale) for x in (made.train_x, made.val_x, made.test_x)]
@@ -58,18 +58,18 @@ def test_holdout_holds_a_tenth_out_and_tests_on_the_same_jets_as_mase(rows: int,
     np.testing.assert_array_equal(made.val_y, jets.labels[validation])
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("validation", VALIDATIONS)
 @given(rows=st.integers(10, 300), seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
-def test_the_training_part_alone_is_standardised_to_zero_and_one(protocol: str, rows: int, seed: int) -> None:
-    made = split(some_jets(rows, seed), protocol)
+def test_the_training_part_alone_is_standardised_to_zero_and_one(validation: str, rows: int, seed: int) -> None:
+    made = split(some_jets(rows, seed), validation)
     np.testing.assert_allclose(made.train_x.mean(axis=0, dtype=np.float64), 0, atol=1e-6)
     np.testing.assert_allclose(made.train_x.std(axis=0, dtype=np.float64), 1, atol=1e-5)
     assert (made.mean.dtype, made.scale.dtype) == (np.float64, np.float64)
     for x, y in ((made.train_x, made.train_y), (made.val_x, made.val_y), (made.test_x, made.test_y)):
         assert (x.dtype, y.dtype, len(x)) == (np.float32, np.uint8, len(y))
         assert x.flags.c_contiguous
-    assert (made.protocol, made.digest) == (protocol, "d" * 64)
+    assert (made.validation, made.digest) == (validation, "d" * 64)
 
 
 # Few distinct values, so that repeats are many; -0.0 equals 0.0.
@@ -94,8 +94,8 @@ def test_duplicates_leave_before_the_split_and_do_not_disturb_the_order() -> Non
     jets = some_jets(300)
     again = np.concatenate([np.arange(300), np.arange(0, 300, 3)])
     twice = Jets(jets.name, jets.features[again], jets.labels[again], jets.digest)
-    for protocol in PROTOCOLS:
-        one, two = split(jets, protocol), split(twice, protocol)
+    for validation in VALIDATIONS:
+        one, two = split(jets, validation), split(twice, validation)
         np.testing.assert_array_equal(one.train_x, two.train_x)
         np.testing.assert_array_equal(one.test_y, two.test_y)
 
@@ -116,15 +116,15 @@ def test_a_constant_feature_becomes_zero() -> None:
 def test_splitting_leaves_the_jets_as_they_were() -> None:
     jets = some_jets(100)
     before = jets.features.copy()
-    split(jets, "mase").train_x[:] = 5
+    split(jets, "train").train_x[:] = 5
     np.testing.assert_array_equal(jets.features, before)
 
 
 def test_too_few_jets() -> None:
     with pytest.raises(DataError, match="9 distinct jets"):
-        split(some_jets(9), "mase")
+        split(some_jets(9), "train")
 
 
 def test_an_unknown_protocol_names_the_choices() -> None:
-    with pytest.raises(FieldError, match="protocol = 'lab': must be one of mase, holdout"):
+    with pytest.raises(FieldError, match="validation = 'lab': must be one of train, holdout"):
         split(some_jets(20), "lab")

@@ -79,7 +79,7 @@ class ScriptedCluster:
     def start(self, on_event):
         self.emit = on_event
 
-    def warm(self, dataset, protocol, digest, device):
+    def warm(self, dataset, validation, digest, device):
         assert digest == DIGEST
 
     def look(self):
@@ -311,22 +311,22 @@ def test_a_stack_whose_runs_are_all_cancelled_ends(tmp_path, request_runs):
 
 def test_a_run_asked_for_again_while_it_is_being_cancelled_is_trained(tmp_path, request_runs):
     def heeds_late(stack):
-        if len(told) == 0:
+        if len(draw_pending_notice) == 0:
             while not stack.cancelled:
                 stack.progress(1)
                 yield
-            told.append(stack.name)
+            draw_pending_notice.append(stack.name)
             request_runs(0)
             return
         yield from trains(stack)
 
-    told = []
+    draw_pending_notice = []
     ids = request_runs(0)
     with serving(tmp_path, heeds_late):
         eventually(lambda: request_runs.queue.live()[1])
         request_runs.queue.cancel(ids)
         eventually(lambda: stored(tmp_path) == set(ids))
-    assert told
+    assert draw_pending_notice
     assert request_runs.queue.states(ids) == {ids[0]: "done"}
 
 
@@ -445,7 +445,7 @@ def test_a_dead_engines_work_is_taken_up_and_what_it_had_stored_is_not_trained_a
     request_runs(0, 1, 2, 3)
     (lost,) = {job.run_id for job in queue.jobs(("queued",))} - set(ids)
     queue.start([*ids, lost])
-    queue.beat(1, "")
+    queue.set_heartbeat(1, "")
     cluster = serve_until_idle(tmp_path, trains)
     assert [list(stack.runs) for stack in cluster.stacks] == [[lost]]
     assert {job.run_id: (job.state, job.attempt) for job in queue.jobs()} == {

@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs import Queue
-from jsc_explore.jobs.submit import ask
+from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
@@ -91,7 +91,7 @@ def test_two_apps_show_one_run_that_one_engine_trains(home, apps, browser):
     expect.set_options(timeout=PATIENCE_MS)
     queue, store = Queue(home / "store"), Store(home / "store")
     # A page at which nothing happens does not look for what others ask; one that is opened does.
-    (run_id,) = ask(store, queue, [LONG]).run_ids
+    (run_id,) = submit(store, queue, [LONG]).run_ids
     pages = []
     for app in apps:
         page = browser.new_page()
@@ -114,7 +114,7 @@ def test_two_apps_show_one_run_that_one_engine_trains(home, apps, browser):
     assert engines(home / "store") == [engine], "what is under way goes on"
     queue.cancel([run_id])
     eventually(lambda: queue.states([run_id]) == {run_id: "cancelled"})
-    (later,) = ask(store, queue, [LONG.with_(max_epochs=1, seed=1)]).run_ids
+    (later,) = submit(store, queue, [LONG.with_(max_epochs=1, seed=1)]).run_ids
     eventually(lambda: queue.states([later]) == {later: "done"})
     eventually(lambda: engines(home / "store") not in ([], [engine]))
     queue.close()

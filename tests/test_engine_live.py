@@ -16,7 +16,7 @@ from jsc_explore.config import RunConfig
 from jsc_explore.files import safetensors_metadata
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.queue.queue import INTERACTIVE
-from jsc_explore.jobs.submit import ask
+from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
 SMALL = {"batch_size": 65536, "max_epochs": 2}
@@ -58,8 +58,8 @@ class Served:
             [*PYTHON, *map(str, arguments)], env=self.environment, capture_output=True, text=True, timeout=300
         )
 
-    def ask(self, *runs, priority=INTERACTIVE):
-        return ask(self.store, self.queue, runs, priority).run_ids
+    def submit(self, *runs, priority=INTERACTIVE):
+        return submit(self.store, self.queue, runs, priority).run_ids
 
     def state(self, run_id):
         return self.queue.states([run_id]).get(run_id)
@@ -109,7 +109,7 @@ def test_the_command_trains_once_and_then_answers_from_the_store(served):
 
 def test_a_worker_killed_in_the_middle_costs_time_and_nothing_else(served):
     run = RunConfig(**MEDIUM, max_epochs=20, seed=1)
-    (run_id,) = served.ask(run)
+    (run_id,) = served.submit(run)
     eventually(lambda: served.queue.live()[1].get(run_id))
     served.busy_worker().kill()
     record = served.record(run_id)
@@ -125,7 +125,7 @@ def test_a_worker_killed_while_it_starts_is_started_again(tmp_path, jets_cache):
     eventually(lambda: faults.workers_of(engine), 60)
     for worker in faults.workers_of(engine):
         worker.kill()
-    (run_id,) = served.ask(RunConfig(**SMALL, seed=3))
+    (run_id,) = served.submit(RunConfig(**SMALL, seed=3))
     assert served.record(run_id).outcome.status == "done"
     assert served.engine.poll() is None, "the same engine"
     assert "died while it started" in (tmp_path / "engine.log").read_text()
@@ -135,18 +135,18 @@ def test_a_worker_killed_while_it_starts_is_started_again(tmp_path, jets_cache):
 
 
 def test_a_long_run_ends_when_it_is_cancelled_and_the_worker_is_free(served):
-    (run_id,) = served.ask(RunConfig(**LONG))
+    (run_id,) = served.submit(RunConfig(**LONG))
     eventually(lambda: served.queue.live()[1].get(run_id))
     served.queue.cancel([run_id])
     eventually(lambda: served.state(run_id) == "cancelled", 15)
-    (other,) = served.ask(RunConfig(**SMALL, seed=2))
+    (other,) = served.submit(RunConfig(**SMALL, seed=2))
     assert served.record(other).outcome.status == "done"
     assert served.store.existing([run_id]) == set()
 
 
 def test_a_second_urgent_request_does_not_wait_while_a_worker_has_nothing_to_do(served):
     """The worker kept free is busy with the first; the second takes the other one."""
-    ids = served.ask(RunConfig(**LONG)) + served.ask(RunConfig(**{**LONG, "batch_size": 16384}))
+    ids = served.submit(RunConfig(**LONG)) + served.submit(RunConfig(**{**LONG, "batch_size": 16384}))
     eventually(lambda: set(ids) <= set(served.queue.live()[1]))
     served.queue.cancel(ids)
     eventually(lambda: {served.state(run_id) for run_id in ids} == {"cancelled"})
@@ -175,7 +175,7 @@ def test_a_second_engine_process_leaves_the_store_to_the_first(served):
 def test_a_killed_engine_leaves_no_worker_and_the_next_one_gets_the_same_result(served):
     """An undisturbed training elsewhere ends with the same bits; its checkpoint was whole, half written, torn."""
     run = RunConfig(**MEDIUM, max_epochs=25, seed=3)
-    (run_id,) = served.ask(run)
+    (run_id,) = served.submit(run)
     checkpoint = served.directory / "checkpoints" / f"{run_id}.safetensors"
     eventually(checkpoint.exists)
     assert served.stop(signal.SIGKILL) == []
@@ -198,7 +198,7 @@ def test_a_killed_engine_leaves_no_worker_and_the_next_one_gets_the_same_result(
 
 
 def test_an_engine_told_to_end_takes_its_workers_along_and_gives_its_work_back(served):
-    (run_id,) = served.ask(RunConfig(**LONG))
+    (run_id,) = served.submit(RunConfig(**LONG))
     eventually(lambda: served.queue.live()[1].get(run_id))
     assert served.stop(signal.SIGTERM) == []
     assert served.engine.returncode == 0

@@ -17,7 +17,7 @@ from jsc_explore.files import safetensors_metadata
 from jsc_explore.jobs.cluster import dataset_transfer
 from jsc_explore.jobs.engine import disk_reserve, supervisor
 from jsc_explore.jobs.engine.checkpoints import Checkpoints
-from jsc_explore.jobs.engine.disk_reserve import Reserve
+from jsc_explore.jobs.engine.disk_reserve import DiskReserve
 
 SAMPLE = "simulated-few"
 
@@ -133,7 +133,7 @@ def test_the_shipped_jets_are_on_every_machine(sent):
 
 def test_room_is_kept_given_up_and_taken_again(tmp_path, monkeypatch):
     monkeypatch.setattr(disk_reserve, "RESERVE_BYTES", 4096)
-    room = Reserve(tmp_path / "reserve")
+    room = DiskReserve(tmp_path / "reserve")
     assert room.hold()
     assert room.path.stat().st_size == 4096
     room.give_up_if_full()
@@ -141,12 +141,12 @@ def test_room_is_kept_given_up_and_taken_again(tmp_path, monkeypatch):
     room.give_up()
     assert not room.path.exists()
     assert room.hold()
-    assert Reserve(tmp_path / "reserve").hold(), "one that a dead engine left"
+    assert DiskReserve(tmp_path / "reserve").hold(), "one that a dead engine left"
 
 
 def test_there_is_no_room_on_a_disk_that_has_less(tmp_path, monkeypatch):
     monkeypatch.setattr(disk_reserve, "RESERVE_BYTES", 1 << 60)
-    room = Reserve(tmp_path / "reserve")
+    room = DiskReserve(tmp_path / "reserve")
     assert not room.hold()
     assert not room.path.exists()
 

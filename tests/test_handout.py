@@ -10,7 +10,7 @@ import pytest
 
 from jsc_explore.cli import main
 from jsc_explore.errors import FieldError, JscError
-from jsc_explore.export import handout, read_view, write_handout
+from jsc_explore.export import export_page, read_query, write_page
 from jsc_explore.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -27,12 +27,12 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(store):
-    return handout(store, {})
+    return export_page(store, {})
 
 
 @pytest.fixture(scope="module")
 def faceted(store):
-    return handout(store, read_view(VIEW), "Does the final ReLU <hurt>?")
+    return export_page(store, read_query(VIEW), "Does the final ReLU <hurt>?")
 
 
 # ---- the view it is asked for
@@ -40,11 +40,11 @@ def faceted(store):
 
 def test_a_view_is_an_address_its_words_or_a_saved_name():
     words = {"x": "max_epochs", "where": "val_acc > 0.7"}
-    assert read_view("http://host:8501/explore?x=max_epochs&where=val_acc+%3E+0.7") == words
-    assert read_view("?x=max_epochs&where=val_acc%20%3E%200.7") == words
-    assert read_view("x=max_epochs&where=val_acc > 0.7") == words
-    assert read_view("my view", {"my view": "x=max_epochs&where=val_acc+%3E+0.7"}) == words
-    assert read_view("") == read_view("http://host:8501/") == {}
+    assert read_query("http://host:8501/explore?x=max_epochs&where=val_acc+%3E+0.7") == words
+    assert read_query("?x=max_epochs&where=val_acc%20%3E%200.7") == words
+    assert read_query("x=max_epochs&where=val_acc > 0.7") == words
+    assert read_query("my view", {"my view": "x=max_epochs&where=val_acc+%3E+0.7"}) == words
+    assert read_query("") == read_query("http://host:8501/") == {}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_view_is_an_address_its_words_or_a_saved_name():
 )
 def test_a_view_that_no_page_would_understand_is_refused(text, said):
     with pytest.raises(JscError, match=re.escape(said)):
-        read_view(text)
+        read_query(text)
 
 
 # ---- the file
@@ -68,18 +68,18 @@ def test_a_view_that_no_page_would_understand_is_refused(text, said):
 
 def test_a_file_that_is_there_is_replaced_only_when_asked(tmp_path):
     path = tmp_path / "a view.html"
-    write_handout("first", path)
+    write_page("first", path)
     with pytest.raises(FieldError, match="exists already; choose another name or add --force"):
-        write_handout("second", path)
+        write_page("second", path)
     assert path.read_text() == "first"
-    write_handout("second", path, force=True)
+    write_page("second", path, force=True)
     assert path.read_text() == "second"
     assert [one.name for one in tmp_path.iterdir()] == ["a view.html"]
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(FieldError, match="cannot be written"):
-        write_handout("text", tmp_path / "no such folder" / "view.html")
+        write_page("text", tmp_path / "no such folder" / "view.html")
 
 
 def test_the_command_writes_the_page_and_refuses_bad_words(tmp_path, capsys):
@@ -160,8 +160,8 @@ def test_it_draws_without_a_network_in_the_colours_of_the_screen(browser, plain,
     page = opened(browser, plain, tmp_path, color_scheme=scheme)
     assert drawn(page, "grid-0") > 42
     assert drawn(page, "curves-0") > 40
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(23, 22, 20)"}[scheme]
+    theme = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert theme == {"light": "rgb(255, 255, 255)", "dark": "rgb(23, 22, 20)"}[scheme]
     SHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SHOTS / f"handout_{scheme}.png", full_page=True)
     quiet(page)

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from jsc_explore.charts.curves import Look, curve_figure, curve_tables
+from jsc_explore.charts.curves import PlotOptions, curve_figure, curve_tables
 from jsc_explore.charts.imported import ENDS, LINES, with_imported
 from jsc_explore.export.chart_files import picture
 from jsc_explore.importers.imported_run import ImportedRun, Reading, points_of
@@ -84,16 +84,16 @@ def test_a_logarithmic_axis_has_no_place_for_zero():
 
 def test_axes_reach_as_far_as_imported_runs():
     high, _ = readings([run(values=(0.5, 0.9))], "epoch", "val_acc")
-    assert reach(None, high, Look()) == (0.0, 1.0)
-    assert reach(None, readings([run()], "epoch", "val_acc")[0], Look()) is None
+    assert reach(None, high, PlotOptions()) == (0.0, 1.0)
+    assert reach(None, readings([run()], "epoch", "val_acc")[0], PlotOptions()) is None
     loss, _ = readings([run(values=(3.0, 0.1), tag="val_loss")], "epoch", "val_loss")
-    assert reach((0.5, 2.0), loss, Look(shown="val_loss")) == (0.1, 3.0)
+    assert reach((0.5, 2.0), loss, PlotOptions(shown="val_loss")) == (0.1, 3.0)
     assert last_epoch([run(), run(values=[0.1] * 7)]) == 7
     assert last_epoch([]) == 0
 
 
 def test_they_are_drawn_even_where_nothing_else_is():
-    look = Look(x_range=(0.0, 10.0))
+    look = PlotOptions(x_range=(0.0, 10.0))
     table, _ = readings([run(), run("others", values=(0.5, 0.61))], "epoch", "val_acc")
     figure = with_imported(empty_figure(look), table, look)
     drawn = picture(figure, "svg").decode()

@@ -19,7 +19,7 @@ from jsc_explore.importers.hparams import read_hparams
 from jsc_explore.importers.imported_run import Reading, hyperparameters, points_of
 from jsc_explore.importers.tensorboard import find_runs, read_run
 from jsc_explore.store import Store
-from jsc_explore.store.imported_runs import Imported
+from jsc_explore.store.imported_runs import ImportedRuns
 from jsc_explore.view_model.tables import points_table
 
 ROOT = Path(__file__).parent.parent
@@ -334,13 +334,13 @@ def test_no_table_at_all_ends_in_a_traceback(rows):
 def test_a_run_is_kept_once_and_under_a_name_of_its_own(tmp_path):
     write_events(tmp_path / "a" / "version_0")
     write_events(tmp_path / "b" / "version_0", epochs=2)
-    kept = Imported(tmp_path / "store")
+    kept = ImportedRuns(tmp_path / "store")
     first = kept.add(only(tmp_path / "a"))
     assert kept.add(only(tmp_path / "a")) == first
     second = kept.add(only(tmp_path / "b"))
     assert (first.name, second.name) == ("version_0", "version_0 (2)")
-    assert [run.name for run in Imported(tmp_path / "store").all()] == ["version_0", "version_0 (2)"]
-    assert Imported(tmp_path / "store").all()[0] == first
+    assert [run.name for run in ImportedRuns(tmp_path / "store").all()] == ["version_0", "version_0 (2)"]
+    assert ImportedRuns(tmp_path / "store").all()[0] == first
     kept.remove("version_0")
     assert [run.name for run in kept.all()] == ["version_0 (2)"]
     with pytest.raises(FieldError, match="is no imported run"):
@@ -349,7 +349,7 @@ def test_a_run_is_kept_once_and_under_a_name_of_its_own(tmp_path):
 
 def test_names_never_become_paths(tmp_path):
     (run,) = table(tmp_path, 'run,step,val_acc\n"../../etc/passwd~\x00",1,0.5\n')
-    kept = Imported(tmp_path / "store")
+    kept = ImportedRuns(tmp_path / "store")
     name = kept.add(run).name
     assert name == "../../etc/passwd__"
     assert {path.parent for path in tmp_path.rglob("*.parquet")} == {tmp_path / "store" / "imported"}
@@ -359,7 +359,7 @@ def test_names_never_become_paths(tmp_path):
 
 def test_nothing_of_the_machine_is_kept(tmp_path):
     path = write_events(tmp_path / "very secret folder" / "version_0")
-    kept = Imported(tmp_path / "store")
+    kept = ImportedRuns(tmp_path / "store")
     run = kept.add(only(tmp_path / "very secret folder"))
     assert run.source == path.name
     (file,) = (tmp_path / "store").rglob("*.parquet")
@@ -367,18 +367,18 @@ def test_nothing_of_the_machine_is_kept(tmp_path):
 
 
 def test_a_file_that_is_none_of_ours_is_passed_over_and_named(tmp_path):
-    kept = Imported(tmp_path / "store")
+    kept = ImportedRuns(tmp_path / "store")
     write_events(tmp_path / "a" / "version_0")
     kept.add(only(tmp_path / "a"))
     (tmp_path / "store" / "imported" / "foreign.parquet").write_bytes(b"no parquet")
-    again = Imported(tmp_path / "store")
+    again = ImportedRuns(tmp_path / "store")
     assert len(again.all()) == 1
     assert "foreign.parquet: cannot be read" in again.problems[0]
 
 
 def test_imported_runs_are_no_runs_of_the_store(tmp_path):
     write_events(tmp_path / "a" / "version_0")
-    Imported(tmp_path / "store").add(only(tmp_path / "a"))
+    ImportedRuns(tmp_path / "store").add(only(tmp_path / "a"))
     store = Store(tmp_path / "store")
     assert store.runs().num_rows == 0
     store.close()

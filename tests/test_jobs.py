@@ -18,7 +18,7 @@ from jsc_explore.jobs import Queue
 from jsc_explore.jobs.estimate import expected, expected_seconds, format_seconds
 from jsc_explore.jobs.packing import MAX_KERNEL_REPLICAS, MAX_REPLICAS, pack
 from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE, EngineState, Job
-from jsc_explore.jobs.submit import ask, identify
+from jsc_explore.jobs.submit import identify, submit
 from jsc_explore.results import Outcome, RunRecord
 from jsc_explore.store import Store
 
@@ -205,11 +205,11 @@ def test_jobs_that_ended_long_ago_can_be_left_out(queue):
 
 def test_the_engine_is_alive_while_it_speaks(queue):
     assert queue.engine() is None
-    queue.beat(42, "the disk is full")
+    queue.set_heartbeat(42, "the disk is full")
     said = queue.engine()
     assert (said.pid, said.message, said.alive) == (42, "the disk is full", True)
     assert not EngineState(42, 10.5, "").alive
-    queue.still()
+    queue.clear_heartbeat()
     assert queue.engine() is None
 
 
@@ -347,7 +347,7 @@ def test_a_stack_is_trainable_side_by_side_and_never_too_large(jobs, slots, resu
 
     for plan in pack(jobs, slots, resumable):
         assert 1 <= len(plan.jobs) <= MAX_REPLICAS
-        assert len({(job.config.dataset, job.config.protocol, job.config.stack_key) for job in plan.jobs}) == 1
+        assert len({(job.config.dataset, job.config.validation, job.config.stack_key) for job in plan.jobs}) == 1
         assert len({resumable.get(job.run_id, 0) for job in plan.jobs}) == 1
         assert {job.priority for job in plan.jobs} == {plan.priority}
 
@@ -411,9 +411,9 @@ def test_asking_answers_from_the_store_joins_what_is_under_way_and_queues_the_re
     runs = [RunConfig(seed=seed) for seed in range(4)]
     ids = list(identify(runs))
     store_run(store, runs[1])
-    first = ask(store, queue, runs[2:3])
+    first = submit(store, queue, runs[2:3])
     assert (first.stored, first.queued, first.joined) == ([], [ids[2]], [])
-    answer = ask(store, queue, [*runs, runs[0]], BULK)
+    answer = submit(store, queue, [*runs, runs[0]], BULK)
     assert answer.run_ids == ids
     assert (answer.stored, answer.queued, answer.joined) == ([ids[1]], [ids[0], ids[3]], [ids[2]])
     assert [job.run_id for job in queue.jobs()] == [ids[2], ids[0], ids[3]]
@@ -423,13 +423,13 @@ def test_asking_sees_what_another_process_stored_since(store, queue, tmp_path):
     other = Store(tmp_path)
     store_run(other, RunConfig())
     other.close()
-    assert ask(store, queue, [RunConfig()]).queued == []
+    assert submit(store, queue, [RunConfig()]).queued == []
 
 
 def test_asking_for_data_that_were_not_fetched_queues_nothing(store, queue, tmp_path, monkeypatch):
     monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "empty"))
     with pytest.raises(DataError, match="jsc-explore data fetch openml"):
-        ask(store, queue, [RunConfig(), RunConfig(dataset="openml")])
+        submit(store, queue, [RunConfig(), RunConfig(dataset="openml")])
     assert queue.jobs() == []
 
 
@@ -438,9 +438,9 @@ def test_the_estimate_learns_from_the_nearest_runs_of_the_same_engine(store):
     assert expected_seconds(store, [run]) is None
     assert expected_seconds(store, []) == 0.0
     for batch, seconds in ((16, 80.0), (64, 22.0), (256, 8.0), (1024, 4.5)):
-        store_run(store, run.with_(batch_size=batch), wall_time_s=seconds, engine="kernel")
-    store_run(store, run.with_(seed=1), status="diverged", steps=0, wall_time_s=0.1, engine="kernel")
-    store_run(store, run.with_(seed=2), wall_time_s=9999.0, engine="stack-eager")
+        store_run(store, run.with_(batch_size=batch), wall_time_s=seconds, backend="kernel")
+    store_run(store, run.with_(seed=1), status="diverged", steps=0, wall_time_s=0.1, backend="kernel")
+    store_run(store, run.with_(seed=2), wall_time_s=9999.0, backend="stack-eager")
     assert expected_seconds(store, [run], 1) == pytest.approx(8.0, rel=0.1)
     assert expected_seconds(store, [run.with_(batch_size=32)], 1) == pytest.approx(42.0, rel=0.15)
     assert expected_seconds(store, [run.with_(max_epochs=20)], 1) == pytest.approx(75.0, rel=0.2)
@@ -449,8 +449,8 @@ def test_the_estimate_learns_from_the_nearest_runs_of_the_same_engine(store):
 
 def test_the_kernels_runs_add_up_over_the_workers_and_a_stack_takes_as_long_as_its_longest(store):
     run, conv = RunConfig(batch_size=256, max_epochs=2), RunConfig(model="jsc-conv", max_epochs=2)
-    store_run(store, run, wall_time_s=40.0, engine="kernel", stack_size=4)
-    store_run(store, conv, wall_time_s=30.0, engine="stack-eager (layer conv1d)", stack_size=2)
+    store_run(store, run, wall_time_s=40.0, backend="kernel", replicas=4)
+    store_run(store, conv, wall_time_s=30.0, backend="stack-eager (layer conv1d)", replicas=2)
     one = 10.0
     pair = expected_seconds(store, [conv, conv.with_(max_epochs=4)], workers=1)
     assert expected_seconds(store, [conv, conv.with_(seed=1)], workers=1) == pytest.approx(30.0)

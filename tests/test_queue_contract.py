@@ -10,7 +10,7 @@ from jsc_explore.config import Limits, RunConfig
 from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE
-from jsc_explore.jobs.queue.schema import MOVES_KEPT_S
+from jsc_explore.jobs.queue.schema import TRANSITIONS_KEPT_S
 
 CONFIG = "c" * 32
 ENDS = ("done", "diverged", "failed", "cancelled")
@@ -68,7 +68,7 @@ def wanted(*run_ids, **changes):
     return {run_id: (CONFIG, RunConfig(**changes)) for run_id in run_ids}
 
 
-def ask(queue, session, *run_ids, priority=INTERACTIVE, limits=None, **changes):
+def submit(queue, session, *run_ids, priority=INTERACTIVE, limits=None, **changes):
     return queue.request(wanted(*run_ids, **changes), priority, session, **({"limits": limits} if limits else {}))
 
 
@@ -174,7 +174,7 @@ def test_a_move_that_could_not_be_written_whole_is_not_recorded(queue, tmp_path)
 def test_old_moves_are_dropped_new_ones_stay(queue, tmp_path):
     bring_to(queue, "old", "done")
     db = sqlite3.connect(tmp_path / "queue.sqlite")
-    db.execute("UPDATE moves SET at = at - ?", [MOVES_KEPT_S + 60])
+    db.execute("UPDATE moves SET at = at - ?", [TRANSITIONS_KEPT_S + 60])
     db.commit()
     db.close()
     queue.request(wanted("new"))
@@ -193,35 +193,35 @@ def test_a_flood_of_moves_is_cut_to_what_is_kept(queue, monkeypatch):
 
 def test_a_session_has_a_limit_of_runs_and_of_epochs(queue):
     few = Limits(session_runs=3, session_epochs=100, total_runs=None, total_epochs=None)
-    assert ask(queue, "ada", "a", "b", limits=few) == ["a", "b"]
+    assert submit(queue, "ada", "a", "b", limits=few) == ["a", "b"]
     with pytest.raises(FieldError, match=r"runs = 2: with 2 under way, you may have at most 3 runs"):
-        ask(queue, "ada", "c", "d", limits=few)
+        submit(queue, "ada", "c", "d", limits=few)
     with pytest.raises(FieldError, match=r"epochs = 90: with 20 under way, you may have at most 100 epochs"):
-        ask(queue, "ada", "c", limits=few, max_epochs=90)
-    assert ask(queue, "ada", "a", "b", "c", limits=few) == ["c"], "joining costs nothing"
-    assert ask(queue, "bob", "d", "e", "f", limits=few) == ["d", "e", "f"], "others have limits of their own"
+        submit(queue, "ada", "c", limits=few, max_epochs=90)
+    assert submit(queue, "ada", "a", "b", "c", limits=few) == ["c"], "joining costs nothing"
+    assert submit(queue, "bob", "d", "e", "f", limits=few) == ["d", "e", "f"], "others have limits of their own"
     assert queue.states(["a", "b", "c", "d", "e", "f", "g"]).keys() == set("abcdef")
 
 
 def test_all_together_have_a_limit(queue):
     few = Limits(session_runs=None, session_epochs=None, total_runs=3, total_epochs=1000)
-    ask(queue, "ada", "a", "b", limits=few)
+    submit(queue, "ada", "a", "b", limits=few)
     with pytest.raises(FieldError, match="all together may have at most 3 runs"):
-        ask(queue, "bob", "c", "d", limits=few)
+        submit(queue, "bob", "c", "d", limits=few)
     with pytest.raises(FieldError, match=r"all together may have at most 1,000 epochs"):
-        ask(queue, "bob", "c", limits=few, max_epochs=1000)
-    ask(queue, "command line", *(f"run-{i}" for i in range(50)))
+        submit(queue, "bob", "c", limits=few, max_epochs=1000)
+    submit(queue, "command line", *(f"run-{i}" for i in range(50)))
 
 
 def test_what_ended_or_was_cancelled_counts_no_more(queue):
     few = Limits(session_runs=2, session_epochs=None, total_runs=None, total_epochs=None)
-    ask(queue, "ada", "a", "b", limits=few)
+    submit(queue, "ada", "a", "b", limits=few)
     queue.cancel(["a"])
     queue.start(["b"])
     with pytest.raises(FieldError):
-        ask(queue, "ada", "c", "d", limits=few)
+        submit(queue, "ada", "c", "d", limits=few)
     queue.finish("b", "done")
-    assert ask(queue, "ada", "c", "d", limits=few) == ["c", "d"]
+    assert submit(queue, "ada", "c", "d", limits=few) == ["c", "d"]
 
 
 def test_limits_hold_when_many_ask_at_once(queue, tmp_path):
@@ -233,7 +233,7 @@ def test_limits_hold_when_many_ask_at_once(queue, tmp_path):
         own = Queue(tmp_path)
         gate.wait()
         try:
-            ask(own, f"s{number}", *(f"{number}-{i}" for i in range(6)), limits=few)
+            submit(own, f"s{number}", *(f"{number}-{i}" for i in range(6)), limits=few)
         except FieldError:
             refused.append(number)
         own.close()
@@ -254,22 +254,22 @@ def order(queue, **options):
 
 
 def test_sessions_take_turns_and_each_keeps_its_order(queue):
-    ask(queue, "ada", "a1", "a2", "a3", "a4")
-    ask(queue, "bob", "b1", "b2")
-    ask(queue, "eve", "e1")
+    submit(queue, "ada", "a1", "a2", "a3", "a4")
+    submit(queue, "bob", "b1", "b2")
+    submit(queue, "eve", "e1")
     assert order(queue) == ["a1", "b1", "e1", "a2", "b2", "a3", "a4"]
 
 
 def test_a_late_comer_is_next_and_does_not_make_up_for_lost_turns(queue):
-    ask(queue, "ada", *(f"a{i}" for i in range(10)))
+    submit(queue, "ada", *(f"a{i}" for i in range(10)))
     queue.start([f"a{i}" for i in range(6)])
-    ask(queue, "bob", *(f"b{i}" for i in range(3)))
+    submit(queue, "bob", *(f"b{i}" for i in range(3)))
     assert order(queue) == ["a6", "b0", "a7", "b1", "a8", "b2", "a9"]
 
 
 def test_whoever_asks_for_much_does_not_starve_others_one_free_place_at_a_time(queue):
-    ask(queue, "ada", *(f"a{i}" for i in range(50)))
-    ask(queue, "bob", *(f"b{i}" for i in range(5)))
+    submit(queue, "ada", *(f"a{i}" for i in range(50)))
+    submit(queue, "bob", *(f"b{i}" for i in range(5)))
     taken = []
     for _ in range(12):
         (first,) = order(queue, limit=1)
@@ -280,23 +280,23 @@ def test_whoever_asks_for_much_does_not_starve_others_one_free_place_at_a_time(q
 
 
 def test_urgent_work_comes_before_the_turns_of_bulk(queue):
-    ask(queue, "ada", "a1", "a2", priority=BULK)
-    ask(queue, "bob", "b1", priority=BULK)
-    ask(queue, "eve", "e1", "e2")
+    submit(queue, "ada", "a1", "a2", priority=BULK)
+    submit(queue, "bob", "b1", priority=BULK)
+    submit(queue, "eve", "e1", "e2")
     assert order(queue) == ["e1", "e2", "a1", "b1", "a2"]
     assert order(queue, priority=INTERACTIVE) == ["e1", "e2"]
 
 
 def test_a_bulk_run_wanted_urgently_takes_the_turn_of_whoever_wants_it(queue):
-    ask(queue, "ada", "a1", "a2", "a3", priority=BULK)
-    ask(queue, "bob", "b1", "b2")
-    ask(queue, "eve", "a3")
+    submit(queue, "ada", "a1", "a2", "a3", priority=BULK)
+    submit(queue, "bob", "b1", "b2")
+    submit(queue, "eve", "a3")
     assert order(queue) == ["b1", "a3", "b2", "a1", "a2"]
     assert {job.run_id: job.session for job in queue.jobs()}["a3"] == "eve"
 
 
 def test_what_lost_its_training_keeps_its_turn(queue):
-    ask(queue, "ada", "a1", "a2", "a3")
+    submit(queue, "ada", "a1", "a2", "a3")
     queue.start(["a1"])
     queue.requeue(["a1"])
     assert order(queue) == ["a1", "a2", "a3"]
@@ -309,10 +309,10 @@ def test_a_file_of_an_earlier_version_is_brought_up_to_date_and_loses_nothing(tm
     old_file(tmp_path, [("done", "done", 1), ("runs", "running", 2), ("waits", "queued", 3)])
     first, second = Queue(tmp_path), Queue(tmp_path)
     assert second.states(["done", "runs", "waits"]) == {"done": "done", "runs": "running", "waits": "queued"}
-    ask(second, "ada", "new")
+    submit(second, "ada", "new")
     assert order(first) == ["waits", "new"]
     with pytest.raises(FieldError, match="with 24 under way"):
-        ask(first, "bob", "more", limits=Limits(total_epochs=30))
+        submit(first, "bob", "more", limits=Limits(total_epochs=30))
     first.finish("runs", "done")
     assert [move.after for move in first.history("runs")] == ["done"]
     first.close()

@@ -40,12 +40,12 @@ def test_a_cell_holds_mean_spread_and_counts_of_the_runs_that_pass(store):
     values = [0.7, 0.71, 0.72]
     assert row["mean"] == pytest.approx(np.mean(values))
     assert row["sd"] == pytest.approx(np.std(values, ddof=1))
-    assert (row["n"], row["n_configs"], row["n_dead"], row["n_hidden"], row["n_diverged"]) == (3, 1, 1, 0, 0)
+    assert (row["n"], row["n_configs"], row["n_silent"], row["n_hidden"], row["n_diverged"]) == (3, 1, 1, 0, 0)
     assert (row["low"], row["high"]) == (0.7, 0.72)
 
 
 def test_what_the_text_filter_leaves_out_is_hidden_not_missing(store):
-    row = cells(store, {"optimizer": ["adam"]}, "not dead and val_acc < 0.705")[16, 1e-2]
+    row = cells(store, {"optimizer": ["adam"]}, "not silent and val_acc < 0.705")[16, 1e-2]
     assert (row["n"], row["n_hidden"], row["mean"]) == (1, 2, 0.7)
     gone = cells(store, {}, "val_acc > 1")[256, 1e-3]
     assert (gone["n"], gone["n_hidden"], gone["mean"]) == (0, 4, None)

@@ -21,7 +21,7 @@ from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
 from jsc_explore.store import Store
 from jsc_explore.store.publish import publish
-from jsc_explore.store.schema import COLUMNS, SCORES, WEIGHTS, from_row, to_table
+from jsc_explore.store.schema import COLUMNS, METRICS, WEIGHTS, from_row, to_table
 from jsc_explore.store.verify import verify
 
 DIGEST = "d" * 64
@@ -39,7 +39,7 @@ def record_of(run=None, points=4, **changes):
         status="done", stop_reason="max_epochs", points=curve, epochs_run=points - 1, steps=(points - 1) * 10,
         val_acc=0.7 + run.seed / 100, val_loss=0.8, test_acc=0.69, auc=[0.9, None, 0.8, 0.7, 0.6],
         roc=[float(np.float32(place / 250)) for place in range(249)] + [None], confusion=list(range(25)),
-        dead_classes=["t"] if run.seed == 2 else [], versions={"torch": "2"}, weights=b"\x00\x01",
+        silent_classes=["t"] if run.seed == 2 else [], versions={"torch": "2"}, weights=b"\x00\x01",
     )  # fmt: skip
     outcome = dataclasses.replace(outcome, **changes)
     return RunRecord(
@@ -285,7 +285,7 @@ def test_every_column_is_documented_with_its_type():
 def test_rows_hold_every_field_and_every_quantity():
     names = {column.name for column in COLUMNS}
     assert set(FIELDS) <= names
-    assert set(SCORES) <= names
+    assert set(METRICS) <= names
     assert {f"curve_{name}" for name in POINT_FIELDS} <= names
     record = record_of()
     assert from_row(to_table(record).to_pylist()[0]) == record

@@ -34,7 +34,7 @@ def run(seed=0, curve=None, **changes):
     values = {
         "status": "done", "stop_reason": "max_epochs", "points": curve or points, "epochs_run": 3, "steps": 30,
         "val_acc": 0.7, "val_loss": 0.8, "auc": [0.9, None, 0.8, 0.7, 0.6], "confusion": list(range(25)),
-        "dead_classes": ["t"], "versions": {"torch": "2"}, "weights": WEIGHTS, "device": "cpu", "engine": "kernel",
+        "silent_classes": ["t"], "versions": {"torch": "2"}, "weights": WEIGHTS, "device": "cpu", "backend": "kernel",
     }  # fmt: skip
     outcome = Outcome(**{**values, **changes})
     identity = (config.run_id(DIGEST), config.config_id(DIGEST), DIGEST, 1, config.to_dict(), config.network.parameters)
@@ -65,7 +65,7 @@ def seeds(store):
 def test_new_runs_join_and_the_same_ones_are_skipped(store, other, tmp_path, form):
     for seed in (1, 2, 3):
         # Another machine, another time: that is no other result.
-        other.add(dataclasses.replace(run(seed, device="cuda", train_time_s=9.0, stack_size=7), created_at="2027"))
+        other.add(dataclasses.replace(run(seed, device="cuda", train_time_s=9.0, replicas=7), created_at="2027"))
     source = other.directory
     if form == "compacted":
         compact(other.directory, choose=lambda parts: parts, retention_s=0)
@@ -153,7 +153,7 @@ BAD = {
     "a layer bomb": (changed("model", "16-" + "9" * 9 + "-5"), "model"),
     "a path for a data set": (changed("dataset", "simulated-../../etc"), "dataset"),
     "a future recipe": (
-        to_table(dataclasses.replace(run(9), recipe=2, **dict(zip(("run_id", "config_id"),
+        to_table(dataclasses.replace(run(9), recipe_version=2, **dict(zip(("run_id", "config_id"),
                  checks.run_identity(run(9).config, DIGEST, 2), strict=True)))),
         "its recipe is newer than 1",
     ),
@@ -170,7 +170,7 @@ BAD = {
     "a curve out of range": (changed("curve_recall_g", [0.1, 0.2, 7.0, 0.3]), "curve_recall_g is out of range"),
     "a curve that turns back": (changed("curve_step", [0, 10, 5, 20]), "curve_step does not rise"),
     "four areas": (changed("auc", [0.1] * 4), "auc must have 5 values"),
-    "a class of its own": (changed("dead_classes", ["x"]), "dead_classes is out of range"),
+    "a class of its own": (changed("silent_classes", ["x"]), "silent_classes is out of range"),
     "a pickle": (changed("weights", pickle.dumps({"a": 1})), "its weights are no safetensors"),
     "versions": (changed("versions", '{"torch": [1]}'), "versions is no JSON object of texts"),
     "deep versions": (changed("versions", "[" * 3000), "versions is no JSON object of texts"),

@@ -36,7 +36,7 @@ def damage(path, at=None):
     path.write_bytes(content)
 
 
-def said(store, snapshot=None):
+def messages(store, snapshot=None):
     return [fault.what for fault in verify(store.catalog, snapshot)]
 
 
@@ -45,7 +45,7 @@ def path_of(store, place=0):
 
 
 def test_a_sound_store_has_no_faults(store):
-    assert said(store) == []
+    assert messages(store) == []
 
 
 def test_a_flipped_bit_a_missing_and_a_foreign_part_are_named(store):
@@ -53,7 +53,7 @@ def test_a_flipped_bit_a_missing_and_a_foreign_part_are_named(store):
     path_of(store, 1).unlink()
     stranger = path_of(store, 2)
     pq.write_table(pa.table({"a": [1]}), stranger)
-    assert said(store) == ["its checksum is not the recorded one", "is missing", "its checksum is not the recorded one"]
+    assert messages(store) == ["its checksum is not the recorded one", "is missing", "its checksum is not the recorded one"]
 
 
 def rewrite(store, table):
@@ -70,33 +70,33 @@ def rewrite(store, table):
 def test_a_row_whose_id_does_not_follow_from_its_content_is_found(store):
     record = record_of(RunConfig(seed=0))
     rewrite(store, to_table(dataclasses.replace(record, config={**record.config, "batch_size": 128})))
-    (line,) = said(store)
+    (line,) = messages(store)
     assert line.startswith(f"run {record.run_id}: its config, data and recipe have the id ")
     rewrite(store, to_table(dataclasses.replace(record, config={**record.config, "batch_size": 0})))
-    assert "batch_size = 0: must be a whole number" in said(store)[0]
+    assert "batch_size = 0: must be a whole number" in messages(store)[0]
     rewrite(store, to_table(dataclasses.replace(record, config_id="0" * 32)))
-    assert "not the one written" in said(store)[0]
+    assert "not the one written" in messages(store)[0]
 
 
 def test_a_curve_of_unequal_lists_and_a_wrong_count_are_found(store):
     table = to_table(record_of(RunConfig(seed=0)))
     place = table.column_names.index("curve_val_acc")
     rewrite(store, table.set_column(place, table.schema.field(place), pa.array([[0.5]])))
-    assert "differ in length" in said(store)[0]
+    assert "differ in length" in messages(store)[0]
     rewrite(store, pa.concat_tables([table, to_table(record_of(RunConfig(seed=9)))]))
     with store.catalog.transaction() as db:
         db.execute("UPDATE parts SET rows = 1")
-    assert said(store) == ["holds 2 runs, 1 are recorded"]
+    assert messages(store) == ["holds 2 runs, 1 are recorded"]
 
 
 def test_a_run_that_is_entered_and_not_there_is_found_and_repaired(store):
     with store.catalog.transaction() as db:
         db.execute("INSERT INTO runs VALUES ('a', 1, '{}', 'd', 1), ('b', 99, '{}', 'd', 1)")
-    assert said(store) == ["run a is entered here, and is not in it", "run b is entered, but its part is not"]
+    assert messages(store) == ["run a is entered here, and is not in it", "run b is entered, but its part is not"]
     done = repair(store.catalog, verify(store.catalog))
     assert sorted(entry.run_id for entry in done.lost) == ["a", "b"]
     assert done.saved == 1
-    assert said(store) == []
+    assert messages(store) == []
     store.refresh()
     assert store.runs().num_rows == 3
 
@@ -106,17 +106,17 @@ def test_ids_of_an_older_recipe_are_recomputed_with_that_recipe():
     assert run_identity(run.to_dict(), DIGEST, 1) == (run.run_id(DIGEST), run.config_id(DIGEST))
     older = run_identity(run.to_dict(), DIGEST, 0)
     assert not set(older) & {run.run_id(DIGEST), run.config_id(DIGEST)}
-    record = dataclasses.replace(record_of(run), run_id=older[0], config_id=older[1], recipe=0)
+    record = dataclasses.replace(record_of(run), run_id=older[0], config_id=older[1], recipe_version=0)
     assert row_faults(to_table(record)) == {}
 
 
 def test_the_rows_of_the_snapshot_are_checked_too(store, tmp_path):
     snapshot = tmp_path / "results.parquet"
     publish(store, snapshot)
-    assert said(store, snapshot) == []
+    assert messages(store, snapshot) == []
     table = pq.read_table(snapshot)
     pq.write_table(table.set_column(0, "run_id", pa.array(["f" * 32] * 3)), snapshot)
-    assert "have the id" in said(store, snapshot)[0]
+    assert "have the id" in messages(store, snapshot)[0]
 
 
 def test_repair_moves_broken_parts_aside_and_says_which_runs_are_lost(store):
@@ -128,7 +128,7 @@ def test_repair_moves_broken_parts_aside_and_says_which_runs_are_lost(store):
     assert [entry.config["seed"] for entry in sorted(done.lost, key=lambda entry: entry.config["seed"])] == [0, 1]
     assert done.saved == 0
     assert [path.name for path in store.catalog.quarantine_directory.iterdir()] == [broken.name]
-    assert said(store) == []
+    assert messages(store) == []
     assert store.refresh()
     assert store.runs(columns=["seed"])["seed"].to_pylist() == [2]
     # What was lost can be stored again.
@@ -143,11 +143,11 @@ def test_of_a_large_part_with_a_bad_sector_all_but_its_row_group_is_saved(tmp_pa
     path = path_of(store)
     column = pq.read_metadata(path).row_group(1).column(40)
     damage(path, column.data_page_offset + column.total_compressed_size - 2)
-    assert said(store) == ["its checksum is not the recorded one"]
+    assert messages(store) == ["its checksum is not the recorded one"]
     done = repair(store.catalog, verify(store.catalog))
     # Three groups of 128, 128 and 44 runs; the middle one is lost.
     assert (done.saved, len(done.lost)) == (172, 128)
-    assert said(store) == []
+    assert messages(store) == []
     store.refresh()
     assert store.runs().num_rows == 172
     lost = {entry.run_id for entry in done.lost}
@@ -166,7 +166,7 @@ def test_wherever_a_byte_goes_wrong_nothing_wrong_is_kept(tmp_path, seed):
     damage(path, int(np.random.default_rng(seed).integers(path.stat().st_size)))
     done = repair(store.catalog, verify(store.catalog))
     assert done.saved + len(done.lost) == 4
-    assert said(store) == []
+    assert messages(store) == []
     store.refresh()
     for record in records:
         assert store.record(record.run_id, weights=True) in (None, record)
@@ -209,15 +209,15 @@ def test_a_part_that_is_being_written_is_no_fault(store, monkeypatch):
     monkeypatch.setattr("jsc_explore.store.verify._WAIT_S", 0.1)
     (store.catalog.parts_directory / "half.parquet.tmp").write_bytes(b"x")
     with store.catalog.writing("nothing"):
-        assert said(store) == []
-    assert said(store) == ["is entered nowhere, left by a writer that died"]
+        assert messages(store) == []
+    assert messages(store) == ["is entered nowhere, left by a writer that died"]
 
 
 def test_verify_during_a_compaction_finds_nothing(store):
     compact(store.directory, choose=lambda parts: parts)
-    assert said(store) == []
+    assert messages(store) == []
     compact(store.directory, choose=lambda parts: parts, retention_s=0)
-    assert said(store) == []
+    assert messages(store) == []
 
 
 # ---- the command

@@ -276,7 +276,7 @@ def test_two_hundred_steps_are_each_torchs_own(jets_split, model, optimizer):
     if model == "jsc-trt":
         run = run.with_(model="16b-32b-48b-16b-5b")
     engine = training.replicas_for([run], DeviceSplit.of(jets_split, torch.device("cpu")))
-    assert engine.said(0) == ("stack-eager (layer conv1d)" if model == "jsc-conv" else "kernel")
+    assert engine.backend_name(0) == ("stack-eager (layer conv1d)" if model == "jsc-conv" else "kernel")
     engine.begin_epoch(0)
     judge, apart = OneStep(run, engine, jets_split), []
     for step in range(200):
@@ -334,11 +334,11 @@ def test_where_an_epoch_is_cut_into_chunks_changes_nothing(jets_split, monkeypat
 
 
 def test_whatever_the_kernel_cannot_train_says_so(jets_split):
-    assert fit([RunConfig(max_epochs=1)], jets_split).outcomes["0"].engine == "kernel"
+    assert fit([RunConfig(max_epochs=1)], jets_split).outcomes["0"].backend == "kernel"
     mixed = fit([RunConfig(max_epochs=1, precision="bf16-mixed")], jets_split).outcomes["0"]
-    assert mixed.engine == "stack-eager (precision bf16-mixed)"
+    assert mixed.backend == "stack-eager (precision bf16-mixed)"
     conv = RunConfig(max_epochs=1, model="16-c4k3-gap-5", batch_size=500)
-    assert fit([conv], jets_split).outcomes["0"].engine == "stack-eager (layer conv1d)"
+    assert fit([conv], jets_split).outcomes["0"].backend == "stack-eager (layer conv1d)"
 
 
 def test_a_run_alone_and_in_a_stack_of_eight_has_the_same_curve(jets_split):
@@ -478,7 +478,7 @@ def test_a_dead_class_is_marked_where_a_final_relu_can_kill_one(jets_split, fina
         stack.best.flat.copy_(stack.stack.flat)
         stack._measure(0, 0.0, with_rate=False)
         stack._finish({0: "max_epochs"}, 1)
-        dead[silenced] = book.outcomes["a"].dead_classes
+        dead[silenced] = book.outcomes["a"].silent_classes
     assert dead == {(): [], ("z",): ["z"] if final_relu else []}
 
 

@@ -21,7 +21,7 @@ from jsc_explore.view_model.tables import command
 from jsc_explore.web.components import cell_details, job_list, saved_views
 from jsc_explore.web.components.sidebar import Slice
 from jsc_explore.web.state import services, url
-from jsc_explore.web.state.cached_repository import KeptReader
+from jsc_explore.web.state.cached_repository import CachedRepository
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,7 +52,7 @@ def test_the_page_says_in_one_line_what_is_seen(app):
 
 
 def test_an_honest_protocol_is_not_called_dishonest(app):
-    app.query_params["protocol"] = "holdout"
+    app.query_params["validation"] = "holdout"
     app.run()
     assert "measured on the training jets" not in texts(app.markdown)
     assert "180 runs, 6 of 42 cells missing" in texts(app.markdown)
@@ -88,12 +88,12 @@ def test_other_axes_turn_the_fields_they_replace_into_filters(app):
 
 
 def test_a_filter_narrows_what_is_seen_stands_in_the_address_and_counts_its_choices(app):
-    app.query_params["where"] = "not dead"
+    app.query_params["where"] = "not silent"
     app.query_params["final_relu"] = "any"
     app.session_state["more_filters"] = True
     app.run()
     assert not app.exception
-    assert "where not dead: 244 runs" in texts(app.markdown)
+    assert "where not silent: 244 runs" in texts(app.markdown)
     relu = app.multiselect(key="names final_relu")
     assert relu.options == ["yes (64)", "no (180)"]
     relu.set_value([False]).run()
@@ -175,10 +175,10 @@ def test_a_foreign_snapshot_is_named_and_the_page_goes_on(app, monkeypatch, tmp_
 
 def test_what_is_wrong_with_the_engine_or_its_disk_stands_on_the_page(app, tmp_path):
     with closing(Queue(tmp_path / "store")) as queue:
-        queue.beat(os.getpid(), "store s: its disk is full; make room: what is trained waits in memory")
+        queue.set_heartbeat(os.getpid(), "store s: its disk is full; make room: what is trained waits in memory")
         app.run()
         assert "its disk is full; make room" in texts(app.warning)
-        queue.beat(os.getpid())
+        queue.set_heartbeat(os.getpid())
         app.run()
         assert texts(app.warning) == ""
 
@@ -213,7 +213,7 @@ def test_faults_passes_over_what_is_right_and_what_belongs_to_streamlit():
 
 @given(st.sampled_from([name for name in FIELDS if name != "seed"]), st.data())
 def test_a_filter_written_into_an_address_is_read_back(name, draw):
-    values = draw.draw(st.lists(st.sampled_from(FIELDS[name].ladder), min_size=1, max_size=4, unique=True))
+    values = draw.draw(st.lists(st.sampled_from(FIELDS[name].default_values), min_size=1, max_size=4, unique=True))
     value = (min(values), max(values)) if FIELDS[name].kind in ("int", "float") else values
     for axis in (True, False):
         param = url.filter_param(name, axis)
@@ -278,11 +278,11 @@ def test_curves_are_read_once_but_not_kept_while_one_of_their_runs_is_gone(tmp_p
     with closing(Store(tmp_path / "store")) as store:
         monkeypatch.setattr(services, "store", lambda: store)
         store.add(runs[0])
-        assert set(KeptReader().curves(*question).seeds["seed"].to_pylist()) == {0}
+        assert set(CachedRepository().curves(*question).seeds["seed"].to_pylist()) == {0}
         store.add(runs[1])
-        both = KeptReader().curves(*question)
+        both = CachedRepository().curves(*question)
         assert set(both.seeds["seed"].to_pylist()) == {0, 1}
-        assert KeptReader().curves(*question) is both
+        assert CachedRepository().curves(*question) is both
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from jsc_explore.web.state import compare_selection, services
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOT = ROOT / "results.parquet"
-SCOPE = {"dataset": ["simulated"], "protocol": ["mase"]}
+SCOPE = {"dataset": ["simulated"], "validation": ["train"]}
 
 
 @pytest.fixture
@@ -99,8 +99,10 @@ def test_a_cell_is_the_mean_of_its_runs(store):
 def test_seeds_that_never_recognise_a_class_are_counted(store):
     config = RunConfig(learning_rate=1e-5, batch_size=512, final_relu=False)  # has hardly learned, and cannot have died
     runs = seed_table(store, [config.config_id(data.digest("simulated"))], "val_acc").to_pylist()
-    lost = [run for run in runs if run["dead_classes"] or 0 in np.reshape(run["confusion"], (5, 5)).diagonal()]
-    assert len(lost) > sum(bool(run["dead_classes"]) for run in runs), "the snapshot has lost classes not flagged dead"
+    lost = [run for run in runs if run["silent_classes"] or 0 in np.reshape(run["confusion"], (5, 5)).diagonal()]
+    assert len(lost) > sum(bool(run["silent_classes"]) for run in runs), (
+        "the snapshot has lost classes not flagged dead"
+    )
     row = next(r for r in cell_table(store, "val_acc", SCOPE).to_pylist() if r["config_id"] == runs[0]["config_id"])
     assert row["n_lost"] == len(lost)
 
@@ -202,8 +204,8 @@ def test_bad_addresses_are_told_and_the_pages_go_on(app):
     assert not page.exception
     assert "In the address, A: batch_size = 1: must be a whole number" in texts(page.warning)
     assert "score = 'acc': must be one of val_acc" in texts(page.warning)
-    page = app("overview", protocol="mese")
-    assert "protocol = 'mese': must be one of mase, holdout" in texts(page.warning)
+    page = app("overview", validation="mese")
+    assert "validation = 'mese': must be one of train, holdout" in texts(page.warning)
 
 
 def test_an_empty_store_is_said_on_both_pages(app, monkeypatch, tmp_path):
@@ -312,21 +314,21 @@ def test_many_rows_are_thinned_evenly_with_both_ends():
 
 @pytest.mark.parametrize("ground", ["light", "dark"])
 @pytest.mark.parametrize("score", ["val_acc", "val_loss", "train_time_s"])
-def test_the_charts_of_the_overview_are_valid(ground, score):
+def test_the_charts_of_the_overview_are_valid(theme, score):
     rows = cell_rows()
     points = overview_charts.point_table(rows, score, ["batch_size", "final_relu"])
     for field in ("batch_size", "final_relu"):
         values = sorted({row[field] for row in rows})
         figures = {name: [0.5] * len(values) for name in ("low", "q1", "median", "q3", "high")}
         spread = pa.table({"value": values, **figures, "n": [1] * len(values)})
-        overview_charts.spread_chart(spread, points, field, score, ground).to_dict()
+        overview_charts.spread_chart(spread, points, field, score, theme).to_dict()
     for cost in overview_charts.COSTS:
         best = overview_charts.front_table(rows, cost, score, [])
-        overview_charts.tradeoff_chart(points, best, cost, score, ground).to_dict()
+        overview_charts.tradeoff_chart(points, best, cost, score, theme).to_dict()
     ranking = Ranking([Importance("batch_size", 0.1, 0.02)], 40, 0.01, 0.1, 0.005)
-    spec = overview_charts.importance_chart(ranking, score, ground).to_dict()
+    spec = overview_charts.importance_chart(ranking, score, theme).to_dict()
     assert "±" in json.dumps(spec, ensure_ascii=False)
-    overview_charts.calibration_chart(Calibration(40, 32, 0.64, 0.91, 0.05, 0.01, ((0.5, 0.5),)), ground).to_dict()
+    overview_charts.calibration_chart(Calibration(40, 32, 0.64, 0.91, 0.05, 0.01, ((0.5, 0.5),)), theme).to_dict()
 
 
 def test_the_front_is_that_of_all_configs_also_of_those_that_are_not_drawn():
@@ -343,20 +345,20 @@ def test_the_front_is_that_of_all_configs_also_of_those_that_are_not_drawn():
 
 
 @pytest.mark.parametrize("ground", ["light", "dark"])
-def test_the_charts_of_a_comparison_are_valid_and_name_what_is_lost(ground):
+def test_the_charts_of_a_comparison_are_valid_and_name_what_is_lost(theme):
     seeds = pa.Table.from_pylist(
         [{"side": "A", "seed": 0, "score": 0.6, "lost": "top never predicted"},
          {"side": "B", "seed": 0, "score": 0.7, "lost": None}, {"side": "B", "seed": 1, "score": None, "lost": None}]
     )  # fmt: skip
-    spec = compare_charts.paired_chart(seeds, "val_acc", ground).to_dict()
+    spec = compare_charts.paired_chart(seeds, "val_acc", theme).to_dict()
     drawn = next(iter(spec["datasets"].values()))
     assert [(row["side"], row["life"]) for row in drawn] == [
         ("A", "top never predicted"), ("B", "every class is predicted"),
     ]  # fmt: skip
     for difference in (True, False):
-        compare_charts.confusion_chart(np.eye(5), "A", ground, difference=difference).to_dict()
+        compare_charts.confusion_chart(np.eye(5), "A", theme, difference=difference).to_dict()
     rows = [{"side": "A", "class": "g", "mean": 0.9, "low": 0.8, "high": 1.0, "n": 3}]
-    compare_charts.auc_chart(rows, ground).to_dict()
+    compare_charts.auc_chart(rows, theme).to_dict()
 
 
 def test_a_prediction_is_never_taken_for_a_measurement():
@@ -385,14 +387,14 @@ def test_roc_curves_are_averaged_as_factors_and_leave_out_what_is_not_known():
 
 
 @pytest.mark.parametrize("ground", ["light", "dark"])
-def test_roc_curves_mark_the_rejection_at_half_also_where_no_curve_is_stored(ground):
+def test_roc_curves_mark_the_rejection_at_half_also_where_no_curve_is_stored(theme):
     half = {"class": "g", "mean": 35.0, "low": 30.0, "high": 40.0, "n": 5, "side": "A"}
     for means in ([], [{**row, "side": "B"} for row in roc_means([roc_of([0.1] * 5)])]):
         curves, marks = roc.roc_tables(means, [half, {**half, "mean": None}])
         assert marks["text"].to_pylist() == ["A 35"]
         assert roc.rejection_range(curves, marks) == (1.0, 40.0)
-        figure = figure_of(partial(roc.roc_chart, curves, marks, "g", (1.0, 40.0)), ground, "rejection of gluons")
-        roc.roc_chart(curves, marks, "g", (1.0, 40.0), ground).to_dict()
+        figure = figure_of(partial(roc.roc_chart, curves, marks, "g", (1.0, 40.0)), theme, "rejection of gluons")
+        roc.roc_chart(curves, marks, "g", (1.0, 40.0), theme).to_dict()
         assert figure.words == "Rejection of gluons"
         drawn = {row["text"] for table in figure.tables.values() for row in table.to_pylist() if "text" in row}
         assert drawn == {"A 35"}

@@ -32,7 +32,7 @@ def test_it_says_how_many_jets_of_how_many_kinds_and_how_they_are_split(app):
     assert not app.exception
     said = texts(app.markdown)
     assert "270,000 jets of 5 kinds, 54,000 of each; 16 features a jet" in said
-    assert "| mase | 216,000 | the same jets | 54,000 |" in said
+    assert "| train | 216,000 | the same jets | 54,000 |" in said
     assert "| holdout | 189,000 | 27,000 | 54,000 |" in said
     assert "Preset cernbox, seed 2018" in said
     assert data.digest("simulated") in texts(app.code)
@@ -101,22 +101,22 @@ def test_a_torn_file_is_one_line(app, tmp_path):
     assert "cannot be read as jets" in texts(app.info)
 
 
-@pytest.mark.parametrize("protocol", data.PROTOCOLS)
+@pytest.mark.parametrize("validation", data.VALIDATIONS)
 @pytest.mark.parametrize("n", [10, 11, 57, 1003])
-def test_the_sizes_named_are_those_of_the_split(protocol, n):
+def test_the_sizes_named_are_those_of_the_split(validation, n):
     features = np.random.default_rng(n).normal(size=(n, 16)).astype(np.float32)
-    split = data.split(data.Jets("simulated", features, np.zeros(n, np.uint8), "d" * 64), protocol)
+    split = data.split(data.Jets("simulated", features, np.zeros(n, np.uint8), "d" * 64), validation)
     found = {"train": len(split.train_y), "val": len(split.val_y), "test": len(split.test_y)}
-    assert data.part_sizes(n, protocol) == found
+    assert data.part_sizes(n, validation) == found
 
 
 def test_an_unknown_protocol_has_no_sizes():
-    with pytest.raises(ValueError, match="must be one of mase, holdout"):
+    with pytest.raises(ValueError, match="must be one of train, holdout"):
         data.part_sizes(100, "half")
 
 
 def test_the_table_of_splits_names_every_protocol():
-    assert all(f"| {protocol} |" in provenance.splits_table(1000) for protocol in data.PROTOCOLS)
+    assert all(f"| {validation} |" in provenance.splits_table(1000) for validation in data.VALIDATIONS)
 
 
 def test_every_feature_and_class_is_explained_and_every_paper_is_known():

@@ -15,7 +15,7 @@ ROWS = """
       ('adam', 'jsc-tiny', 256, 1e-3, 0.71, true, ['w'], 'done'),
       ('sgd', '16-64-5', 32, 1e-2, 0.68, false, []::VARCHAR[], 'done'),
       ('adam', 'it''s', 64, 1e-5, NULL, false, []::VARCHAR[], 'diverged')
-    ) AS t(optimizer, model, batch_size, learning_rate, val_acc, final_relu, dead_classes, status)
+    ) AS t(optimizer, model, batch_size, learning_rate, val_acc, final_relu, silent_classes, status)
 """
 
 

@@ -184,7 +184,7 @@ def _split(work: Task) -> DeviceSplit:
     """Place the jets as a worker of the engine does."""
     x, y = (part.numpy() for part in work.jets)
     few = x[:_EVALUATED], y[:_EVALUATED]
-    return DeviceSplit.of(Split(x, y, *few, *few, np.zeros(16), np.ones(16), "mase", ""), torch.device("cpu"))
+    return DeviceSplit.of(Split(x, y, *few, *few, np.zeros(16), np.ones(16), "train", ""), torch.device("cpu"))
 
 
 def _parts(runs: Sequence[RunConfig]) -> list[dict[str, RunConfig]]:

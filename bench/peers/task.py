@@ -118,7 +118,7 @@ class Loop(ABC):
 
 @lru_cache(maxsize=2)
 def _jets(rows: int) -> tuple[Tensor, Tensor]:
-    part = data.split(data.load("simulated"), "mase")
+    part = data.split(data.load("simulated"), "train")
     # The shipped jets, again and again where they are too few: what a step costs does not depend on their values.
     index = np.arange(rows) % len(part.train_y)
     return torch.from_numpy(part.train_x[index]), torch.from_numpy(part.train_y[index].astype(np.int64))

@@ -37,7 +37,7 @@ class Cell:
     n: int = 0
     n_configs: int = 0
     n_hidden: int = 0
-    n_dead: int = 0
+    n_silent: int = 0
     n_diverged: int = 0
     seeds: list[int] = field(default_factory=list)
     active: list[Job] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Cell:
         taken = set(self.seeds) | {job.config.seed for job in self.active}
         return [seed for seed in range(count + len(taken)) if seed not in taken][:count]
 
-    def lacking(self) -> list[RunConfig]:
+    def missing_seeds(self) -> list[RunConfig]:
         """Return the runs between what is stored or under way and the ``wanted`` seeds."""
         have = len(self.seeds) + len(self.active)
         return [self.config.with_(seed=seed) for seed in self.next_seeds(max(0, self.wanted - have))]
@@ -89,7 +89,7 @@ class Cell:
 
 def axis_values(name: str, stored: Iterable[Any], extra: Iterable[Any] = ()) -> list[Any]:
     """Return the values a grid shows along a field: its ladder, what is stored, what is asked for besides."""
-    return in_order(name, {*FIELDS[name].ladder, *stored, *extra})
+    return in_order(name, {*FIELDS[name].default_values, *stored, *extra})
 
 
 def in_order(name: str, values: Iterable[Any]) -> list[Any]:
@@ -97,7 +97,7 @@ def in_order(name: str, values: Iterable[Any]) -> list[Any]:
     spec = FIELDS[name]
     if spec.kind in ("int", "float"):
         return sorted(set(values))
-    order = {value: position for position, value in enumerate(spec.ladder)}
+    order = {value: position for position, value in enumerate(spec.default_values)}
     return sorted(set(values), key=lambda value: (order.get(value, len(order)), str(value)))
 
 
@@ -120,7 +120,7 @@ def build_cells(
         cells[place] = Cell(place, *_placed(base, names, place, digest), wanted)
     for row in stored:
         if cell := cells.get(tuple(row[name] for name in names)):
-            for figure in ("mean", "sd", "low", "high", "n", "n_configs", "n_hidden", "n_dead", "n_diverged"):
+            for figure in ("mean", "sd", "low", "high", "n", "n_configs", "n_hidden", "n_silent", "n_diverged"):
                 setattr(cell, figure, row[figure])
     for job in jobs:
         if cell := cells.get(tuple(getattr(job.config, name) for name in names)):

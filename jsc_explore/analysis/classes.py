@@ -84,11 +84,11 @@ def roc_means(curves: Sequence[Sequence[float | None]]) -> list[dict[str, Any]]:
 def lost_classes(run: Mapping[str, Any]) -> list[str]:
     """Return the classes of which a run recognises no test jet, in the house's order.
 
-    Wider than the stored ``dead_classes``, whose output no jet raises above zero: a ReLU that a handful of jets still
+    Wider than the stored ``silent_classes``, whose output no jet raises above zero: a ReLU that a handful of jets still
     pass never wins the argmax either, and costs the same fifth of the accuracy.
     """
-    counts, dead = run["confusion"], set(run["dead_classes"] or ())
-    return [name for place, name in enumerate(CLASSES) if name in dead or (counts and counts[place * (N + 1)] == 0)]
+    counts, silent = run["confusion"], set(run["silent_classes"] or ())
+    return [name for place, name in enumerate(CLASSES) if name in silent or (counts and counts[place * (N + 1)] == 0)]
 
 
 def lost_counts(runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:

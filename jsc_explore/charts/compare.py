@@ -26,7 +26,7 @@ from jsc_explore.charts.style import (
     number_axis,
 )
 from jsc_explore.data.jets import CLASSES
-from jsc_explore.store.schema import SCORES
+from jsc_explore.store.schema import METRICS
 
 SIDES = ("A", "B")
 CLASS_WORDS = {"g": "gluon", "q": "light quark", "w": "W", "z": "Z", "t": "top"}
@@ -36,7 +36,7 @@ _MIDDLE = {"light": "#FFFFFF", "dark": "#22262E"}
 _SVG = {"embedOptions": {"renderer": "svg"}}
 
 
-def paired_chart(seeds: pa.Table, score: str, ground: str = "light") -> Drawing:
+def paired_chart(seeds: pa.Table, score: str, theme: str = "light") -> Drawing:
     """Draw every seed's score under A and B, the two joined; ``seeds`` holds ``side``, ``seed``, ``score``, ``lost``.
 
     A seed that never predicts some class, which ``lost`` names, is drawn as a triangle.
@@ -50,10 +50,10 @@ def paired_chart(seeds: pa.Table, score: str, ground: str = "light") -> Drawing:
     x = alt.X("side:N", sort=list(SIDES), title=None, scale=alt.Scale(domain=list(SIDES), padding=0.6),
               axis=alt.Axis(labelAngle=0, labelFontSize=14, ticks=False, domain=False))  # fmt: skip
     y = alt.Y(
-        "score:Q", title=SCORES[score].split(",")[0], scale=alt.Scale(zero=False), axis=number_axis(score, tickCount=6)
+        "score:Q", title=METRICS[score].split(",")[0], scale=alt.Scale(zero=False), axis=number_axis(score, tickCount=6)
     )
     joined = (
-        alt.Chart(table).mark_line(color=MUTED[ground], strokeWidth=1.2, opacity=0.7).encode(x=x, y=y, detail="seed:N")
+        alt.Chart(table).mark_line(color=MUTED[theme], strokeWidth=1.2, opacity=0.7).encode(x=x, y=y, detail="seed:N")
     )
     dots = (
         alt.Chart(table)
@@ -61,7 +61,7 @@ def paired_chart(seeds: pa.Table, score: str, ground: str = "light") -> Drawing:
         .encode(
             x=x,
             y=y,
-            color=colour_of(ground),
+            color=colour_of(theme),
             shape=alt.condition("datum.lost != null", alt.value("triangle-down"), alt.value("circle")),
             tooltip=[
                 "side:N",
@@ -109,7 +109,7 @@ def growth_chart(
     bands: pa.Table,
     each: pa.Table,
     quantity: str,
-    ground: str = "light",
+    theme: str = "light",
     *,
     title: str | None = None,
     height: int = 320,
@@ -136,20 +136,20 @@ def growth_chart(
     band = (
         alt.Chart(bands)
         .mark_area(opacity=0.15)
-        .encode(x=x_axis, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=colour_of(ground))
+        .encode(x=x_axis, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=colour_of(theme))
     )
     faint = alt.Chart(each).mark_line(strokeWidth=1, opacity=0.4)
     faint = faint.encode(
-        x=x_axis, y=alt.Y("value:Q", scale=y_scale), color=colour_of(ground), detail="run_id:N", strokeDash=dash
+        x=x_axis, y=alt.Y("value:Q", scale=y_scale), color=colour_of(theme), detail="run_id:N", strokeDash=dash
     )
-    line = alt.Chart(bands).mark_line(strokeWidth=2.5).encode(x=x_axis, y=y, color=colour_of(ground))
+    line = alt.Chart(bands).mark_line(strokeWidth=2.5).encode(x=x_axis, y=y, color=colour_of(theme))
     hover = alt.Chart(bands).mark_point(size=60, filled=True, opacity=0).encode(x=x_axis, y=y, tooltip=tooltip)
     chart = alt.layer(band, faint, line, hover).properties(height=height, usermeta=_SVG)
     return chart.properties(title=alt.TitleParams(title, anchor="start", fontSize=13)) if title else chart
 
 
 def confusion_chart(
-    shares: npt.NDArray[np.float64], title: str, ground: str = "light", *, difference: bool = False
+    shares: npt.NDArray[np.float64], title: str, theme: str = "light", *, difference: bool = False
 ) -> Drawing:
     """Draw ``(5, 5)`` shares: row, the true class; column, what it is taken for. A difference is drawn in points."""
     rows = [
@@ -168,15 +168,15 @@ def confusion_chart(
     bare: dict[str, Any] = {"ticks": False, "domain": False, "labelExpr": "replace(datum.label, 'light ', '')"}
     x = alt.X("taken:N", sort=order, title="taken for", axis=alt.Axis(labelAngle=0, labelOverlap=False, **bare))
     y = alt.Y("true:N", sort=order, title="true class", axis=alt.Axis(**bare))
-    scale = alt.Scale(domain=[0, 1], range=list(_SHADES[ground]), interpolate="lab")
+    scale = alt.Scale(domain=[0, 1], range=list(_SHADES[theme]), interpolate="lab")
     if difference:
         scale = alt.Scale(
             domain=[-0.5, 0, 0.5],
-            range=[ACCENT[ground], _MIDDLE[ground], WARNING[ground]],
+            range=[ACCENT[theme], _MIDDLE[theme], WARNING[theme]],
             clamp=True,
             interpolate="lab",
         )
-    strong = "#101418" if ground == "dark" and not difference else "#FFFFFF"
+    strong = "#101418" if theme == "dark" and not difference else "#FFFFFF"
     base = alt.Chart(pa.Table.from_pylist(rows)).encode(x=x, y=y)
     cells = base.mark_rect(cornerRadius=3).encode(
         color=alt.Color("share:Q", scale=scale, legend=None),
@@ -187,13 +187,13 @@ def confusion_chart(
         ],
     )
     text = base.mark_text(fontSize=12).encode(
-        text="text:N", color=alt.condition("datum.strong", alt.value(strong), alt.value(INK[ground]))
+        text="text:N", color=alt.condition("datum.strong", alt.value(strong), alt.value(INK[theme]))
     )
     chart = alt.layer(cells, text).properties(height=290, usermeta=_SVG)
     return chart.properties(title=alt.TitleParams(title, anchor="start", fontSize=13))
 
 
-def auc_chart(rows: Sequence[Mapping[str, Any]], ground: str = "light") -> Drawing:
+def auc_chart(rows: Sequence[Mapping[str, Any]], theme: str = "light") -> Drawing:
     """Draw the area under the ROC curve per class for A and B: mean over seeds with its 95% interval.
 
     ``rows`` are those of ``analysis.classes.per_class`` with their ``side``.
@@ -209,7 +209,7 @@ def auc_chart(rows: Sequence[Mapping[str, Any]], ground: str = "light") -> Drawi
     tooltip = [alt.Tooltip("side:N", title="config"), alt.Tooltip("class:N"),
                alt.Tooltip("mean:Q", title="mean", format=".4f"), alt.Tooltip("low:Q", format=".4f", title="95% from"),
                alt.Tooltip("high:Q", format=".4f", title="to"), alt.Tooltip("n:Q", title="seeds")]  # fmt: skip
-    base = alt.Chart(table).encode(y=y, yOffset=apart, color=colour_of(ground), tooltip=tooltip)
+    base = alt.Chart(table).encode(y=y, yOffset=apart, color=colour_of(theme), tooltip=tooltip)
     spans = base.mark_rule(strokeWidth=2.5, opacity=0.55).encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
     return alt.layer(spans, base.mark_point(filled=True, size=110, opacity=1).encode(x=x)).properties(
         height=220, usermeta=_SVG
@@ -223,10 +223,10 @@ def _share_text(value: float, difference: bool) -> str:
     return "0" if abs(value) < 0.005 else f"{factor * value:+.0f}".replace("-", "−")
 
 
-def colour_of(ground: str) -> alt.Color:
+def colour_of(theme: str) -> alt.Color:
     """Return the colours of A and B, the same in all charts."""
     return alt.Color(
-        "side:N", scale=alt.Scale(domain=list(SIDES), range=[ACCENT[ground], WARNING[ground]]), legend=None
+        "side:N", scale=alt.Scale(domain=list(SIDES), range=[ACCENT[theme], WARNING[theme]]), legend=None
     )
 
 

@@ -1,4 +1,4 @@
-"""Learning curves: the mean over seeds with its band, every seed faint behind it, a mark where a class is dead."""
+"""Learning curves: the mean over seeds with its band, every seed faint behind it, a mark where a class is silent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.analysis.smoothing import smooth
-from jsc_explore.charts.figure import Figure, letters, named, skeleton
+from jsc_explore.charts.figure import Figure, font_config, named, skeleton
 from jsc_explore.charts.style import (
     FAINT,
     INK,
@@ -50,7 +50,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Look:
+class PlotOptions:
     """How curves are drawn; everything that changes the drawing and not the data.
 
     ``y_range`` None: fixed by kind; ``ordered``: colours stand for a number; ``titles`` are those of the legends;
@@ -66,7 +66,7 @@ class Look:
     smoothing: float = 0.0
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
-    ground: str = "light"
+    theme: str = "light"
     size: float = 1.0
     ordered: bool = False
     titles: tuple[str, str] = ("", "")
@@ -79,12 +79,12 @@ def quantities_of(shown: str) -> tuple[str, ...]:
     return TOGETHER.get(shown, (shown,))
 
 
-def curve_tables(means: pa.Table, seeds: pa.Table, lines: Mapping[str, Line], look: Look) -> dict[str, pa.Table]:
+def curve_tables(means: pa.Table, seeds: pa.Table, lines: Mapping[str, Line], look: PlotOptions) -> dict[str, pa.Table]:
     """Return the tables that ``curve_figure`` draws, from ``store.points.curve_points``.
 
     ``means`` has a row a point of a chosen config: mean, smoothed mean, ends of the band; ``behind`` one of the others:
     the mean alone; ``seeds`` a row a point of every seed of the chosen configs; ``marks`` the last point of each seed
-    with a dead class. On a logarithmic axis what is not above zero is left out.
+    with a silent class. On a logarithmic axis what is not above zero is left out.
     """
     chosen = {config_id: line for config_id, line in lines.items() if line.chosen}
     named_means = _with_lines(means, chosen, look)
@@ -97,7 +97,7 @@ def curve_tables(means: pa.Table, seeds: pa.Table, lines: Mapping[str, Line], lo
     behind = _with_lines(means, others, look).select(["line", "x", "mean", "name"])
     each = _with_lines(seeds, chosen, look)
     # Many marks at the end of their lines hide each other's letters: there the tooltip names the classes.
-    marks = dead_marks(each, brief=len({line.group for line in lines.values() if line.chosen}) > 3)
+    marks = silent_marks(each, brief=len({line.group for line in lines.values() if line.chosen}) > 3)
     each = each.select(["run_id", "seed", "x", "value", "group", "dash"]) if look.each else each.slice(0, 0)
     return {MEANS: table, BEHIND: behind, SEEDS: each, MARKS: marks}
 
@@ -124,14 +124,14 @@ def expected_table(
     return pa.Table.from_pylist(rows, schema=_EXPECTED)
 
 
-def share_below_zero(points: pa.Table, look: Look) -> int:
+def share_below_zero(points: pa.Table, look: PlotOptions) -> int:
     """Return how many points a logarithmic axis leaves out, the one before the first step aside."""
     if not look.log_y or not points.num_rows:
         return 0
     return int(pc.sum(pc.less_equal(points["value" if "value" in points.column_names else "mean"], 0)).as_py() or 0)
 
 
-def value_range(tables: Sequence[Mapping[str, pa.Table]], look: Look) -> tuple[float, float] | None:
+def value_range(tables: Sequence[Mapping[str, pa.Table]], look: PlotOptions) -> tuple[float, float] | None:
     """Return one range for the y axis of several panels; None where its kind fixes it or nothing is there."""
     if is_share(look.shown) and not look.log_y:
         return None
@@ -146,14 +146,16 @@ def value_range(tables: Sequence[Mapping[str, pa.Table]], look: Look) -> tuple[f
     return low - margin, high + margin
 
 
-def curve_figure(tables: Mapping[str, pa.Table], groups: Sequence[str], dashes: Sequence[str], look: Look) -> Figure:
+def curve_figure(
+    tables: Mapping[str, pa.Table], groups: Sequence[str], dashes: Sequence[str], look: PlotOptions
+) -> Figure:
     """Draw the tables of ``curve_tables``; ``groups`` are in the order of their colours, ``dashes`` of their dashes."""
     spec = _spec(groups, dashes, look)
     words = f"{SHOWN[look.shown]} along {PROGRESS[look.x]}: {', '.join(groups)}"
     return Figure(spec, dict(tables), words[0].upper() + words[1:], width=720)
 
 
-def _with_lines(points: pa.Table, lines: Mapping[str, Line], look: Look) -> pa.Table:
+def _with_lines(points: pa.Table, lines: Mapping[str, Line], look: PlotOptions) -> pa.Table:
     """Keep the points of these configs that the axes can show; add the line's number, name, group and dash."""
     ids = pa.array(list(lines), pa.string())
     place = pc.index_in(points["config_id"], value_set=ids)
@@ -174,7 +176,7 @@ def _with_lines(points: pa.Table, lines: Mapping[str, Line], look: Look) -> pa.T
     return points
 
 
-def _band(means: pa.Table, look: Look) -> tuple[np.ndarray, np.ndarray]:
+def _band(means: pa.Table, look: PlotOptions) -> tuple[np.ndarray, np.ndarray]:
     middle, n = means["mean"].to_numpy(), means["n"].to_numpy()
     sd = np.asarray(means["sd"].to_numpy(), float)
     if look.band == "range":
@@ -214,13 +216,13 @@ _EXPECTED = pa.schema(
 )
 
 
-def _spec(groups: Sequence[str], dashes: Sequence[str], look: Look) -> dict[str, Any]:
+def _spec(groups: Sequence[str], dashes: Sequence[str], look: PlotOptions) -> dict[str, Any]:
     """Put names, colours, title and range into the spec: they change with each click, and all else seldom does."""
     # Labels beside each other as far as they fit over the chart.
     columns = max(1, min(6, int(60 * look.share / look.size) // (4 + max(map(len, groups), default=40))))
     general = replace(look, titles=("", look.titles[1]), ordered=False, y_range=look.y_range and _ANY_RANGE)
     spec = _general_spec(columns, len(groups) > 3, tuple(dashes), general)
-    scale = {"domain": list(groups), "range": colours(len(groups), look.ordered, look.ground)}
+    scale = {"domain": list(groups), "range": colours(len(groups), look.ordered, look.theme)}
 
     def own(channel: str, drawn: dict[str, Any]) -> dict[str, Any]:
         if channel == "color" and "scale" in drawn:
@@ -237,12 +239,12 @@ def _spec(groups: Sequence[str], dashes: Sequence[str], look: Look) -> dict[str,
 
 
 @lru_cache(maxsize=256)
-def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Look) -> dict[str, Any]:
+def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: PlotOptions) -> dict[str, Any]:
     x, y = _axes(look)
     # Only what has colours of its own may be picked in the legend; all else takes part in it.
     picked = alt.selection_point(name=LEGEND, fields=["group"], bind="legend")
     zoom = alt.selection_interval(
-        name=ZOOM, encodings=["x"], mark=alt.BrushConfig(fill=INK[look.ground], fillOpacity=0.1)
+        name=ZOOM, encodings=["x"], mark=alt.BrushConfig(fill=INK[look.theme], fillOpacity=0.1)
     )
     colour = _colours(columns)
     dash = _dash(dashes, look)
@@ -253,7 +255,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Lo
     # The mean says by itself what it is, to whom reads by ear (aria); words for every point of all that goes with it
     # would be noise, and cost as much as drawing it.
     chosen, others = named(MEANS), named(BEHIND).encode(x=x, y=y, detail="line:N")
-    behind = others.mark_line(color=FAINT[look.ground], strokeWidth=look.size, opacity=0.8, clip=True, aria=False)
+    behind = others.mark_line(color=FAINT[look.theme], strokeWidth=look.size, opacity=0.8, clip=True, aria=False)
     # A line of one pixel is hard to hit; of points as the chosen ones have there would be hundreds.
     named_behind = others.mark_line(strokeWidth=8 * look.size, opacity=0, clip=True, aria=False).encode(
         tooltip=alt.Tooltip("name:N", title=" ")
@@ -275,7 +277,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Lo
     mean = chosen.mark_line(strokeWidth=2.5 * look.size, clip=True).encode(
         x=x, y="smooth:Q", color=colour, **dash, detail="config_id:N", opacity=seen(1.0)
     )
-    dead = (
+    silent = (
         named(MARKS).mark_text(align="left", dx=4, fontSize=11 * look.size, fontWeight=600)
         .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=seen(1.0),
                 tooltip=alt.Tooltip("name:N", title=" "))
@@ -292,14 +294,16 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Lo
         each,
         *([ghost] if look.smoothing else []),
         mean.add_params(picked, zoom),
-        dead,
+        silent,
         _hover(x, y, look),
     ]
     chart = alt.layer(*layers).properties(height=HEIGHT * look.size, usermeta={"embedOptions": {"renderer": "svg"}})
-    return skeleton(chart) | {"config": letters(look.size)}
+    return skeleton(chart) | {"config": font_config(look.size)}
 
 
-def _predicted(x: alt.X, y: alt.Y, colour: alt.Color, seen: Callable[[float], Any], look: Look) -> list[alt.Chart]:
+def _predicted(
+    x: alt.X, y: alt.Y, colour: alt.Color, seen: Callable[[float], Any], look: PlotOptions
+) -> list[alt.Chart]:
     """Return the bands of what was expected, at the end of the curves and under them, and their middles."""
     base = named(EXPECTED).encode(x=x, color=colour, tooltip=[alt.Tooltip("words:N", title=" ")])
     band = base.mark_rule(strokeWidth=10 * look.size).encode(y="low:Q", y2="high:Q", opacity=seen(0.3))
@@ -307,7 +311,7 @@ def _predicted(x: alt.X, y: alt.Y, colour: alt.Color, seen: Callable[[float], An
     return [band, middle.encode(y=y, opacity=seen(0.7))]
 
 
-def _hover(x: alt.X, y: alt.Y, look: Look) -> alt.Chart:
+def _hover(x: alt.X, y: alt.Y, look: PlotOptions) -> alt.Chart:
     """Return points to hover: lines have no nearest point of their own."""
     form = ".2%" if is_share(look.shown) else ".4~g"
     band = [alt.Tooltip("low:Q", title="band from", format=form), alt.Tooltip("high:Q", title="to", format=form)]
@@ -326,7 +330,7 @@ def _hover(x: alt.X, y: alt.Y, look: Look) -> alt.Chart:
     return chart
 
 
-def _axes(look: Look) -> tuple[alt.X, alt.Y]:
+def _axes(look: PlotOptions) -> tuple[alt.X, alt.Y]:
     if look.x_range:
         x_scale = alt.Scale(type="log" if look.log_x else "linear", domain=list(look.x_range), nice=False)
     else:
@@ -345,11 +349,11 @@ def _axes(look: Look) -> tuple[alt.X, alt.Y]:
 
 
 def _share_range(shown: str) -> tuple[float, float]:
-    # A recall reaches from a dead class's zero to one.
+    # A recall reaches from a silent class's zero to one.
     return (0.0, 1.0) if shown.startswith("recall_") else SHARE_RANGE
 
 
-def _progress_axis(look: Look) -> alt.Axis:
+def _progress_axis(look: PlotOptions) -> alt.Axis:
     if look.log_x and look.x_range is None:
         return number_axis(look.x, grid=False, values=[10.0**power for power in range(-6, 10)])
     whole = look.x == "epoch" and look.x_range is None
@@ -374,7 +378,7 @@ def _colours(columns: int) -> alt.Color:
     )
 
 
-def _dash(dashes: tuple[str, ...], look: Look) -> dict[str, alt.StrokeDash]:
+def _dash(dashes: tuple[str, ...], look: PlotOptions) -> dict[str, alt.StrokeDash]:
     """Return the encoding of dashes, nothing where there is but one: it would be asked for at every point."""
     values = [*_PARTS.values()] if look.shown in TOGETHER else list(dashes)
     if len(values) < 2:
@@ -393,29 +397,29 @@ def _dash(dashes: tuple[str, ...], look: Look) -> dict[str, alt.StrokeDash]:
 APART = 0.05
 
 
-def dead_marks(each: pa.Table, brief: bool) -> pa.Table:
+def silent_marks(each: pa.Table, brief: bool) -> pa.Table:
     """Return a row a mark: its place, ``group``, the ``mark`` and, for a tooltip, ``name``.
 
-    ``each`` has a row a point of every seed, ``dead`` naming its dead classes, which a ``brief`` mark leaves out. Marks
+    ``each`` has a row a point of every seed, ``silent`` naming its silent classes, which a ``brief`` mark leaves out. Marks
     of one group that would lie over each other are one.
     """
-    dead = each.filter(pc.not_equal(each["dead"], ""))
+    silent = each.filter(pc.not_equal(each["silent"], ""))
     last: dict[str, dict[str, Any]] = {}
-    rows = dead.select(["run_id", "x", "value", "group", "dash", "dead", "name", "seed"]).to_pylist()
+    rows = silent.select(["run_id", "x", "value", "group", "dash", "silent", "name", "seed"]).to_pylist()
     for row in rows:
         last[row["run_id"]] = row
     values = [row["value"] for row in rows]
     apart = APART * (max(values) - min(values)) if values else 0.0
     marks: list[dict[str, Any]] = []
     for row in sorted(last.values(), key=lambda row: (row["group"], row["value"])):
-        words = f"{row['name']}, seed {row['seed']}: never predicts {', '.join(row['dead'].split())}"
+        words = f"{row['name']}, seed {row['seed']}: never predicts {', '.join(row['silent'].split())}"
         before = marks[-1] if marks else {}
         if before.get("group") == row["group"] and row["value"] - before["value"] < apart:
             # Letters over each other cannot be read: one mark stands for both.
-            before["mark"] += "" if brief else "".join(c for c in row["dead"].split() if c not in before["mark"])
+            before["mark"] += "" if brief else "".join(c for c in row["silent"].split() if c not in before["mark"])
             before["name"] += f"; {words}"
             continue
-        mark = "†" + ("" if brief else row["dead"].replace(" ", ""))
+        mark = "†" + ("" if brief else row["silent"].replace(" ", ""))
         marks.append({"x": row["x"], "value": row["value"], "group": row["group"], "mark": mark, "name": words})
     if not brief:
         # Of several groups the lower one stays where its line ends, the others make room for its letters.

@@ -51,7 +51,7 @@ def overview_table(histograms: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(drawn)
 
 
-def overview_chart(table: pa.Table, chosen: str, ground: str = "light") -> Drawing:
+def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> Drawing:
     """Draw the table of ``overview_table``; a click selects a ``feature``, and ``chosen`` is outlined."""
     lines = -(-len(FEATURES) // COLUMNS)
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.05, COLUMNS - 0.05], nice=False))
@@ -68,8 +68,8 @@ def overview_chart(table: pa.Table, chosen: str, ground: str = "light") -> Drawi
         x2="x2:Q",
         y=alt.Y("y:Q", axis=None),
         y2="y2:Q",
-        fill=alt.value(FAINT[ground]),
-        stroke=alt.when("datum.chosen").then(alt.value(INK[ground])).otherwise(alt.value(FAINT[ground])),
+        fill=alt.value(FAINT[theme]),
+        stroke=alt.when("datum.chosen").then(alt.value(INK[theme])).otherwise(alt.value(FAINT[theme])),
         strokeWidth=alt.when("datum.chosen").then(alt.value(2)).otherwise(alt.value(0.6)),
         tooltip=[alt.Tooltip("words:N", title=" ")],
     )
@@ -77,7 +77,7 @@ def overview_chart(table: pa.Table, chosen: str, ground: str = "light") -> Drawi
         x=alt.X("x:Q", axis=None),
         y=alt.Y("y2:Q", axis=None),
         text="name:N",
-        color=alt.when("datum.chosen").then(alt.value(INK[ground])).otherwise(alt.value(MUTED[ground])),
+        color=alt.when("datum.chosen").then(alt.value(INK[theme])).otherwise(alt.value(MUTED[theme])),
     )
     # The frames last: what lies on top takes the click.
     chart = alt.layer(curves, names, frame.add_params(click))
@@ -102,7 +102,7 @@ def histogram_table(histogram: pa.Table, *, log_y: bool) -> pa.Table:
 
 
 def histogram_chart(
-    table: pa.Table, feature: str, *, log_x: bool = False, log_y: bool = False, ground: str = "light"
+    table: pa.Table, feature: str, *, log_x: bool = False, log_y: bool = False, theme: str = "light"
 ) -> Drawing:
     """Draw the table of ``histogram_table``: a step line a class; a click in the legend brings one to the fore."""
     note = NOTES[feature]
@@ -134,7 +134,7 @@ def histogram_chart(
     bins = (
         base.transform_filter("datum.high > datum.low")
         .transform_pivot("class", value="share", groupby=["low", "high"])
-        .mark_rule(color=MUTED[ground])
+        .mark_rule(color=MUTED[theme])
         .encode(
             x=alt.X("low:Q", scale=x_scale),
             opacity=alt.when(near).then(alt.value(0.7)).otherwise(alt.value(0)),
@@ -149,10 +149,10 @@ def histogram_chart(
     return chart.properties(height=HISTOGRAM_HEIGHT, usermeta=_SVG)
 
 
-def correlation_chart(table: pa.Table, ground: str = "light") -> Drawing:
+def correlation_chart(table: pa.Table, theme: str = "light") -> Drawing:
     """Draw ``JetFile.correlations`` as a heat map: blue goes along, orange goes against, the figure on hover."""
     # White is nothing on a light ground, the ground itself on a dark one.
-    middle = {"light": "#F7F7F7", "dark": "#262A33"}[ground]
+    middle = {"light": "#F7F7F7", "dark": "#262A33"}[theme]
     short: dict[str, Any] = {
         "ticks": False,
         "domain": False,

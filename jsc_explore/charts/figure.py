@@ -30,13 +30,13 @@ class Figure:
         """Return the spec with Arrow tables as its data sets, as a page takes it."""
         return {**self.spec, "datasets": dict(self.tables)}
 
-    def for_file(self, ground: str = "white") -> dict[str, Any]:
+    def for_file(self, theme: str = "white") -> dict[str, Any]:
         """Return the spec with rows as its data sets, on a ground of this colour: complete by itself."""
         rows = {name: table.to_pylist() for name, table in self.tables.items()}
         config = {**self.spec.get("config", {}), "font": "sans-serif"}
         config["axis"] = {"titleFontWeight": "normal", "domainColor": "#888", **config.get("axis", {})}
         config["legend"] = {"titleFontWeight": "normal", **config.get("legend", {})}
-        size = {"width": self.width, "padding": 12, "background": ground}
+        size = {"width": self.width, "padding": 12, "background": theme}
         return {**self.spec, **size, "config": config, "datasets": rows}
 
 
@@ -52,7 +52,7 @@ def skeleton(chart: Drawing, validate: bool = True) -> dict[str, Any]:
     return spec
 
 
-def figure_of(make: Callable[[str], Drawing], ground: str, words: str) -> Figure:
+def figure_of(make: Callable[[str], Drawing], theme: str, words: str) -> Figure:
     """Return the figure of the chart over tables that ``make`` draws on a ground, light or dark.
 
     The tables take names, and what it shows in ``words`` begins large. Nothing is checked against Vega-Lite's schema,
@@ -77,13 +77,13 @@ def figure_of(make: Callable[[str], Drawing], ground: str, words: str) -> Figure
 
     # Altair copies a chart, and leaves its tables where they are.
     with debug_mode(False):
-        own = make(ground).copy()
+        own = make(theme).copy()
         take(own)
         spec = skeleton(own, validate=False)
     return Figure(spec, tables, words[0].upper() + words[1:])
 
 
-def letters(size: float) -> dict[str, Any]:
+def font_config(size: float) -> dict[str, Any]:
     """Return the config of axes and legends whose letters are ``size`` times the usual."""
     axis = {"labelFontSize": round(12 * size), "titleFontSize": round(13 * size)}
     return {"axis": axis, "legend": {"labelFontSize": round(12 * size), "titleFontSize": round(13 * size)}}

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
-from jsc_explore.charts.figure import Figure, letters, named, skeleton
+from jsc_explore.charts.figure import Figure, font_config, named, skeleton
 from jsc_explore.charts.style import (
     FAINT,
     INK,
@@ -91,7 +91,7 @@ def grid_figure(
     orders: tuple[Sequence[str], Sequence[str]],
     score: str,
     domain: tuple[float, float],
-    ground: str = "light",
+    theme: str = "light",
     size: float = 1.0,
 ) -> Figure:
     """Draw a grid table; ``cell`` selects the ``config_id`` clicked, ``toggled`` those clicked with shift, ``box`` the
@@ -100,7 +100,7 @@ def grid_figure(
     ``titles`` and ``orders`` are those of x and y; ``ground`` is light or dark; ``size`` scales letters and cells.
     """
     longest = (_longest(table, "first"), _longest(table, "second"))
-    spec = _spec(titles, (tuple(orders[0]), tuple(orders[1])), score, domain, ground, size, longest)
+    spec = _spec(titles, (tuple(orders[0]), tuple(orders[1])), score, domain, theme, size, longest)
     words = f"Grid of {titles[0]} across and {titles[1]} up, coloured by {score.replace('_', ' ')}"
     return Figure(spec, {TABLE: table}, words, width=max(320, 90 * len(orders[0])))
 
@@ -111,7 +111,7 @@ def _spec(
     orders: tuple[tuple[str, ...], tuple[str, ...]],
     score: str,
     domain: tuple[float, float],
-    ground: str,
+    theme: str,
     size: float,
     longest: tuple[int, int],
 ) -> dict[str, Any]:
@@ -124,19 +124,19 @@ def _spec(
     click = alt.selection_point(name=SELECTION, fields=["config_id"], toggle=False, on="click[!event.shiftKey]")
     shift = alt.selection_point(name=TOGGLED, fields=["config_id"], toggle="true", on="click[event.shiftKey]")
     box = alt.selection_interval(
-        name=BOX, encodings=["x", "y"], mark=alt.BrushConfig(fill=INK[ground], fillOpacity=0.1)
+        name=BOX, encodings=["x", "y"], mark=alt.BrushConfig(fill=INK[theme], fillOpacity=0.1)
     )
     colour = alt.condition("datum.filled", alt.Color("score:Q", scale=scale, legend=None), alt.value("transparent"))
     chosen = alt.datum.chosen
     cells = base.mark_rect(cornerRadius=4, cursor="pointer").encode(
         color=colour,
-        stroke=alt.condition(chosen, alt.value(INK[ground]), alt.value(FAINT[ground])),
+        stroke=alt.condition(chosen, alt.value(INK[theme]), alt.value(FAINT[theme])),
         strokeWidth=alt.condition(chosen, alt.value(3), alt.value(1)),
         strokeDash=alt.condition("datum.state == 'partly'", alt.value([5, 3]), alt.value([1, 0])),
         tooltip=[alt.Tooltip("tooltip:N", title=" ")],
     )
     ink = (
-        alt.when("!datum.filled").then(alt.value(MUTED[ground])).when("datum.bright").then(alt.value(DARK))
+        alt.when("!datum.filled").then(alt.value(MUTED[theme])).when("datum.bright").then(alt.value(DARK))
         .otherwise(alt.value(BRIGHT))
     )  # fmt: skip
     # A line that stands alone stands in the middle.
@@ -153,7 +153,7 @@ def _spec(
     chart = alt.layer(cells.add_params(click, shift, box), first, second)
     # SVG also for many cells: a screen reader finds axes and figures in it, on a canvas it finds nothing.
     return skeleton(chart.properties(height=height, usermeta={"embedOptions": {"renderer": "svg"}})) | {
-        "config": letters(size)
+        "config": font_config(size)
     }
 
 
@@ -198,8 +198,8 @@ def _second_line(cell: Cell) -> str:
     notes = [f"n={cell.n}" + (f" of {cell.wanted}" if cell.state == "partly" else "")]
     if cell.n_configs > 1:
         notes = [f"×{cell.n_configs}"]
-    if cell.n_dead:
-        notes.append(f"†{cell.n_dead}")
+    if cell.n_silent:
+        notes.append(f"†{cell.n_silent}")
     if cell.n_diverged:
         notes.append(f"‡{cell.n_diverged}")
     return " ".join(notes)
@@ -223,8 +223,8 @@ def _tooltip(cell: Cell, score: str) -> str:
         parts.append(f"{cell.n_hidden} left out by the filter in words")
     if cell.state == "partly":
         parts.append(f"{cell.wanted - cell.n} of {cell.wanted} seeds lacking")
-    if cell.n_dead:
-        parts.append(f"{cell.n_dead} with a dead class")
+    if cell.n_silent:
+        parts.append(f"{cell.n_silent} with a silent class")
     if cell.n_diverged:
         parts.append(f"{cell.n_diverged} diverged")
     if cell.active:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jsc_explore.charts.curves import Look
+from jsc_explore.charts.curves import PlotOptions
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.style import FAINT, INK, PROGRESS, is_share
 
@@ -24,7 +24,7 @@ _ENDS = pa.schema(
 )
 
 
-def with_imported(figure: Figure, table: pa.Table, look: Look) -> Figure:
+def with_imported(figure: Figure, table: pa.Table, look: PlotOptions) -> Figure:
     """Return a figure of curves with imported runs drawn over it.
 
     ``table`` has a row a reading: ``name``, ``quantity``, ``label`` (what stands at the end of its line), ``x``,
@@ -40,9 +40,9 @@ def with_imported(figure: Figure, table: pa.Table, look: Look) -> Figure:
         own = {"filter": {"field": "name", "equal": name}}
         dash = _DASHES[i % len(_DASHES)]
         if look.smoothing:
-            layers.append(_line(own, x, {**y, "field": "value"}, FAINT[look.ground], look.size, dash))
-        layers.append(_line(own, x, {**y, "field": "smooth"}, INK[look.ground], 2.0 * look.size, dash))
-    ink = INK[look.ground]
+            layers.append(_line(own, x, {**y, "field": "value"}, FAINT[look.theme], look.size, dash))
+        layers.append(_line(own, x, {**y, "field": "smooth"}, INK[look.theme], 2.0 * look.size, dash))
+    ink = INK[look.theme]
     few = table.num_rows <= _FEW * len(names)
     layers.append(_points(x, {**y, "field": "smooth"}, ink, look, seen=few))
     layers.append(
@@ -81,7 +81,7 @@ def _line(
     }
 
 
-def _points(x: dict[str, Any], y: dict[str, Any], colour: str, look: Look, seen: bool) -> dict[str, Any]:
+def _points(x: dict[str, Any], y: dict[str, Any], colour: str, look: PlotOptions, seen: bool) -> dict[str, Any]:
     form = ".2%" if is_share(look.shown) else ".4~g"
     tooltip = [
         {"field": "label", "title": "run", "type": "nominal"},

@@ -30,13 +30,13 @@ def constituent_table(jet: ExampleJet) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def jet_chart(table: pa.Table, label: str, ground: str = "light") -> Drawing:
+def jet_chart(table: pa.Table, label: str, theme: str = "light") -> Drawing:
     """Draw the table of ``constituent_table`` in the plane of rapidity and azimuth; area is pT, hollow is removed."""
     scale = alt.Scale(domain=[-_REACH, _REACH], nice=False)
     axis = alt.Axis(values=[-0.4, -0.2, 0, 0.2, 0.4], format="~g", grid=False)
     x = alt.X("dy:Q", title="Δ rapidity", scale=scale, axis=axis)
     y = alt.Y("dphi:Q", title="Δ azimuth (rad)", scale=scale, axis=axis)
-    colours = [CLASS_COLOURS[label], INK[ground]]
+    colours = [CLASS_COLOURS[label], INK[theme]]
     fate = alt.Color(
         "fate:N",
         scale=alt.Scale(domain=[KEPT, REMOVED], range=colours),
@@ -65,7 +65,7 @@ def jet_chart(table: pa.Table, label: str, ground: str = "light") -> Drawing:
     turn = [2 * math.pi * k / 72 for k in range(73)]
     circle = pa.table({"k": list(range(73)), "dy": [RADIUS * math.cos(a) for a in turn],
                        "dphi": [RADIUS * math.sin(a) for a in turn]})  # fmt: skip
-    cone = alt.Chart(circle).mark_line(color=MUTED[ground], strokeDash=[4, 4], strokeWidth=1).encode(
+    cone = alt.Chart(circle).mark_line(color=MUTED[theme], strokeDash=[4, 4], strokeWidth=1).encode(
         x=x, y=y, order="k:O"
     )  # fmt: skip
     # Padded, not fitted: else legend and titles are taken from the height, and the cone is an ellipse.
@@ -73,7 +73,7 @@ def jet_chart(table: pa.Table, label: str, ground: str = "light") -> Drawing:
     return alt.layer(cone, marks).properties(width=SIZE, height=SIZE, autosize=round_cone, usermeta=_SVG)
 
 
-def mass_chart(histogram: pa.Table, label: str, jet: ExampleJet, ground: str = "light") -> Drawing:
+def mass_chart(histogram: pa.Table, label: str, jet: ExampleJet, theme: str = "light") -> Drawing:
     """Draw the groomed masses of a class, from ``JetFile.histograms``, with both masses of the example marked."""
     rows = [row for row in histogram.to_pylist() if row["label"] == label]
     table = pa.Table.from_pylist(rows)
@@ -97,13 +97,13 @@ def mass_chart(histogram: pa.Table, label: str, jet: ExampleJet, ground: str = "
     marked = pa.table({"low": [jet.mass_mmdt_gev, jet.mass_gev], "mass": ["groomed", "ungroomed"]})
     rules = (
         alt.Chart(marked)
-        .mark_rule(strokeWidth=2, color=INK[ground])
+        .mark_rule(strokeWidth=2, color=INK[theme])
         .encode(
             x=x,
             strokeDash=alt.StrokeDash(
                 "mass:N",
                 scale=alt.Scale(domain=["groomed", "ungroomed"], range=[[1, 0], [5, 4]]),
-                legend=alt.Legend(title="this jet's mass", orient="top", symbolStrokeColor=INK[ground]),
+                legend=alt.Legend(title="this jet's mass", orient="top", symbolStrokeColor=INK[theme]),
             ),
             tooltip=[alt.Tooltip("mass:N", title=" "), alt.Tooltip("low:Q", title="mass (GeV)", format=".1f")],
         )

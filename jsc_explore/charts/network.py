@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import pyarrow as pa
 
-from jsc_explore.charts.figure import Figure, letters, named, skeleton
+from jsc_explore.charts.figure import Figure, font_config, named, skeleton
 from jsc_explore.charts.style import CATEGORIES, INK, MUTED
 from jsc_explore.network import INPUTS, Layer, Network
 
@@ -33,11 +33,11 @@ def layer_table(network: Network) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def network_figure(network: Network, ground: str = "light", size: float = 1.0) -> Figure:
+def network_figure(network: Network, theme: str = "light", size: float = 1.0) -> Figure:
     """Draw the layers of a network from left to right."""
     table = layer_table(network)
     words = f"Network {network.spec} with {network.parameters:,} parameters: {', '.join(table['words'].to_pylist())}"
-    return Figure(_spec(table.num_rows, ground, size), {TABLE: table}, words)
+    return Figure(_spec(table.num_rows, theme, size), {TABLE: table}, words)
 
 
 def _row(place: int, kind: str, words: str, shape: tuple[int, ...], parameters: int) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _words(layer: Layer) -> str:
 
 
 @lru_cache(maxsize=64)
-def _spec(count: int, ground: str, size: float) -> dict[str, Any]:
+def _spec(count: int, theme: str, size: float) -> dict[str, Any]:
     x_scale = alt.Scale(domain=[0, max(count, 8)], nice=False)
     y_scale = alt.Scale(domain=[-1.5, 1.5], nice=False)
     blocks = (
@@ -82,10 +82,10 @@ def _spec(count: int, ground: str, size: float) -> dict[str, Any]:
     angle = 0 if count <= 9 else -90
     labels = named(TABLE).encode(x="middle:Q")
     names = labels.mark_text(
-        fontSize=11 * size, color=INK[ground], angle=angle % 360, align="center" if not angle else "right"
+        fontSize=11 * size, color=INK[theme], angle=angle % 360, align="center" if not angle else "right"
     ).encode(y=alt.value(118 * size), text="words:N")
-    shapes = labels.mark_text(fontSize=11 * size, color=MUTED[ground]).encode(y=alt.value(8 * size), text="shape:N")
+    shapes = labels.mark_text(fontSize=11 * size, color=MUTED[theme]).encode(y=alt.value(8 * size), text="shape:N")
     height = (130 if not angle else 170) * size
     return skeleton(alt.layer(blocks, names, shapes).properties(height=height)) | {
-        "config": letters(size) | {"view": {"stroke": None}}
+        "config": font_config(size) | {"view": {"stroke": None}}
     }

@@ -25,7 +25,7 @@ from jsc_explore.charts.style import (
     number_axis,
 )
 from jsc_explore.config import FIELDS, format_value
-from jsc_explore.store.schema import SCORES
+from jsc_explore.store.schema import METRICS
 
 HEIGHT = 300
 # More points than these are a cloud, and more than a view may ship.
@@ -44,7 +44,7 @@ def point_table(rows: Sequence[Mapping[str, Any]], score: str, names: Sequence[s
     return pa.Table.from_pylist([_point(row, score, names) for row in evenly(rows, MAX_POINTS)])
 
 
-def spread_chart(spread: pa.Table, points: pa.Table, field: str, score: str, ground: str = "light") -> Drawing:
+def spread_chart(spread: pa.Table, points: pa.Table, field: str, score: str, theme: str = "light") -> Drawing:
     """Draw a score against one hyperparameter: a point a config, the middle half as a bar, a line through the medians.
 
     ``spread`` is that of ``store.cells.spread_table``.
@@ -62,8 +62,8 @@ def spread_chart(spread: pa.Table, points: pa.Table, field: str, score: str, gro
         order = [format_value(field, value) for value in values]
         x = alt.X("value:N", title=spec.label, sort=order, axis=alt.Axis(labelAngle=0, labelLimit=110, grid=False))
     y = _score_axis(score, "median")
-    middle = alt.Chart(spread).mark_rule(strokeWidth=16, opacity=0.3, color=ACCENT[ground], strokeCap="round")
-    line = alt.Chart(spread).mark_line(strokeWidth=2.5, color=ACCENT[ground], point={"size": 60, "filled": True})
+    middle = alt.Chart(spread).mark_rule(strokeWidth=16, opacity=0.3, color=ACCENT[theme], strokeCap="round")
+    line = alt.Chart(spread).mark_line(strokeWidth=2.5, color=ACCENT[theme], point={"size": 60, "filled": True})
     tooltip = [
         alt.Tooltip(f"value:{'Q' if number else 'N'}", title=spec.label),
         *(alt.Tooltip(f"{name}:Q", title=words, format=".1%" if is_share(score) else ".4~g")
@@ -73,7 +73,7 @@ def spread_chart(spread: pa.Table, points: pa.Table, field: str, score: str, gro
     ]  # fmt: skip
     return alt.layer(
         middle.encode(x=x, y=alt.Y("q1:Q"), y2="q3:Q"),
-        _cloud(points, x, score, ground),
+        _cloud(points, x, score, theme),
         line.encode(x=x, y=y, tooltip=tooltip),
     ).properties(height=HEIGHT, usermeta=_SVG)
 
@@ -88,21 +88,21 @@ def front_table(rows: Sequence[Mapping[str, Any]], cost: str, score: str, names:
     return point_table(sorted(best, key=lambda row: row[cost]), score, names)
 
 
-def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, score: str, ground: str = "light") -> Drawing:
+def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, score: str, theme: str = "light") -> Drawing:
     """Draw the score against a cost on a logarithmic axis; ``best`` is the front, that of ``front_table``."""
     axis = alt.Axis(grid=False, labelExpr=POWER_LABEL, tickCount=5)
     x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=18), axis=axis)
     y = _score_axis(score, "mean")
-    steps = alt.Chart(best).mark_line(interpolate="step-after", strokeWidth=2, color=INK[ground], opacity=0.8)
-    rings = alt.Chart(best).mark_point(filled=False, size=130, strokeWidth=2, color=INK[ground])
+    steps = alt.Chart(best).mark_line(interpolate="step-after", strokeWidth=2, color=INK[theme], opacity=0.8)
+    rings = alt.Chart(best).mark_point(filled=False, size=130, strokeWidth=2, color=INK[theme])
     return alt.layer(
         steps.encode(x=x, y=y),
-        _cloud(points, x, score, ground),
+        _cloud(points, x, score, theme),
         rings.encode(x=x, y=y, tooltip=_tooltip()),
     ).properties(height=HEIGHT, usermeta=_SVG)
 
 
-def importance_chart(ranking: Ranking, score: str, ground: str = "light") -> Drawing:
+def importance_chart(ranking: Ranking, score: str, theme: str = "light") -> Drawing:
     """Draw how much the error on unseen configs grows when a hyperparameter is shuffled, with 95% intervals."""
     factor, unit = difference_unit(score)
     rows = [
@@ -124,15 +124,15 @@ def importance_chart(ranking: Ranking, score: str, ground: str = "light") -> Dra
     )
     title = f"growth of the error when shuffled{f' ({unit.strip()})' if unit else ''}"
     x = alt.X("mean:Q", title=title, axis=alt.Axis(tickCount=5))
-    bars = alt.Chart(table).mark_bar(color=ACCENT[ground], opacity=0.75, cornerRadiusEnd=3, height={"band": 0.5})
-    spans = alt.Chart(table).mark_rule(strokeWidth=2, color=INK[ground])
+    bars = alt.Chart(table).mark_bar(color=ACCENT[theme], opacity=0.75, cornerRadiusEnd=3, height={"band": 0.5})
+    spans = alt.Chart(table).mark_rule(strokeWidth=2, color=INK[theme])
     tooltip = [alt.Tooltip("field:N", title="hyperparameter"), alt.Tooltip("text:N", title="error grows by")]
     return alt.layer(
         bars.encode(x=x, y=y, tooltip=tooltip), spans.encode(x=alt.X("low:Q"), x2="high:Q", y=y, tooltip=tooltip)
     ).properties(height=max(120, 44 * len(rows) + 50), usermeta=_SVG)
 
 
-def calibration_chart(found: Calibration, ground: str = "light") -> Drawing:
+def calibration_chart(found: Calibration, theme: str = "light") -> Drawing:
     """Draw the share of held-out configs inside their band against the band's level; on the diagonal it is honest."""
     levels = pa.Table.from_pylist([{"level": level, "share": share} for level, share in found.levels])
     at = pa.Table.from_pylist(
@@ -146,10 +146,10 @@ def calibration_chart(found: Calibration, ground: str = "light") -> Drawing:
                alt.Tooltip("high:Q", format=".0%", title="to")]  # fmt: skip
     ends = pa.Table.from_pylist([{"level": 0.0, "share": 0.0}, {"level": 1.0, "share": 1.0}])
     return alt.layer(
-        alt.Chart(ends).mark_line(color=MUTED[ground], strokeDash=[4, 4], strokeWidth=1).encode(x=x, y=y),
-        alt.Chart(levels).mark_line(color=ACCENT[ground], strokeWidth=2.5).encode(x=x, y=y),
-        alt.Chart(at).mark_rule(color=ACCENT[ground], strokeWidth=2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
-        alt.Chart(at).mark_point(filled=True, size=110, color=ACCENT[ground]).encode(x=x, y=y, tooltip=tooltip),
+        alt.Chart(ends).mark_line(color=MUTED[theme], strokeDash=[4, 4], strokeWidth=1).encode(x=x, y=y),
+        alt.Chart(levels).mark_line(color=ACCENT[theme], strokeWidth=2.5).encode(x=x, y=y),
+        alt.Chart(at).mark_rule(color=ACCENT[theme], strokeWidth=2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        alt.Chart(at).mark_point(filled=True, size=110, color=ACCENT[theme]).encode(x=x, y=y, tooltip=tooltip),
     ).properties(height=HEIGHT, usermeta=_SVG)
 
 
@@ -172,10 +172,10 @@ def _point(row: Mapping[str, Any], score: str, names: Sequence[str]) -> dict[str
     }
 
 
-def _cloud(points: pa.Table, x: alt.X, score: str, ground: str) -> Any:
+def _cloud(points: pa.Table, x: alt.X, score: str, theme: str) -> Any:
     lives = [ALL_THERE, LOST]
     legend = alt.Legend(title=None, orient="top", direction="vertical", symbolOpacity=1, labelLimit=300)
-    colour = alt.Color("life:N", scale=alt.Scale(domain=lives, range=[MUTED[ground], WARNING[ground]]), legend=legend)
+    colour = alt.Color("life:N", scale=alt.Scale(domain=lives, range=[MUTED[theme], WARNING[theme]]), legend=legend)
     # The shape says it too, for those who see no orange.
     shape = alt.Shape("life:N", scale=alt.Scale(domain=lives, range=["circle", "triangle-down"]), legend=legend)
     return (
@@ -191,7 +191,7 @@ def _score_axis(score: str, column: str) -> alt.Y:
 
 
 def _title(score: str) -> str:
-    return SCORES[score].split(",")[0]
+    return METRICS[score].split(",")[0]
 
 
 def _axis_values(field: str, values: Sequence[Any], number: bool) -> pa.Array:

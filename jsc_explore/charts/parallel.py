@@ -13,7 +13,7 @@ import pyarrow as pa
 from jsc_explore.charts.curves import SHARE_RANGE
 from jsc_explore.charts.style import (
     FAINT,
-    GROUND,
+    BACKGROUND,
     INK,
     MUTED,
     QUANTITIES,
@@ -101,7 +101,7 @@ def parallel_chart(
     titles: Sequence[str],
     score: str,
     quantity: str,
-    ground: str = "light",
+    theme: str = "light",
 ) -> Drawing:
     """Draw parallel coordinates above the curves of their configs (those of ``curve_rows``).
 
@@ -113,8 +113,8 @@ def parallel_chart(
     passes = " && ".join(
         f"(!isValid({b.name}.y) || inrange(datum.a{axis}, {b.name}.y))" for axis, b in enumerate(brushes)
     )
-    colour = alt.Color("score:Q", scale=_shades(score, ground), legend=None)
-    top = _coordinates(lines, ticks, titles, brushes, passes, colour, ground)
+    colour = alt.Color("score:Q", scale=_shades(score, theme), legend=None)
+    top = _coordinates(lines, ticks, titles, brushes, passes, colour, theme)
     end = pa.compute.max(curves["x"]).as_py() or 1
     carried = [name for name in lines.column_names if name != "config"]
     below = (
@@ -144,7 +144,7 @@ def _coordinates(
     brushes: Sequence[alt.Parameter],
     passes: str,
     colour: alt.Color,
-    ground: str,
+    theme: str,
 ) -> Drawing:
     last = len(titles) - 1
     x_scale = alt.Scale(domain=[-0.35, last + 0.35], nice=False)
@@ -152,7 +152,7 @@ def _coordinates(
     names = json.dumps([title.split() for title in titles])
     x_axis = alt.Axis(
         orient="top", values=list(range(last + 1)), labelExpr=f"{names}[datum.value]", grid=False, domain=False,
-        ticks=False, labelFontSize=13, labelColor=INK[ground], labelLimit=160, labelPadding=8, labelOverlap=False,
+        ticks=False, labelFontSize=13, labelColor=INK[theme], labelLimit=160, labelPadding=8, labelOverlap=False,
     )  # fmt: skip
     x = alt.X("axis:Q", scale=x_scale, axis=x_axis, title=None)
     y = alt.Y("y:Q", scale=alt.Scale(domain=[-0.06, 1.06], range=[alt.ExprRef(_ABOVE), 0], nice=False), axis=None)
@@ -162,19 +162,19 @@ def _coordinates(
         .transform_fold([f"a{axis}" for axis in range(last + 1)], as_=["name", "y"])
         .transform_calculate(axis="toNumber(slice(datum.name, 1))")
     )
-    behind = folded.transform_filter("!datum.passes").mark_line(color=FAINT[ground], strokeWidth=0.7, opacity=0.5)
+    behind = folded.transform_filter("!datum.passes").mark_line(color=FAINT[theme], strokeWidth=0.7, opacity=0.5)
     before = folded.transform_filter("datum.passes").mark_line(strokeWidth=1.3, opacity=0.65, interpolate="monotone")
     behind = behind.encode(x=x, y=y, detail="config:N")
     before = before.encode(x=x, y=y, detail="config:N", color=colour, tooltip=_tooltip())
-    poles = alt.Chart(ticks).mark_line(color=MUTED[ground], strokeWidth=1).encode(x=x, y=y, detail="axis:Q")
+    poles = alt.Chart(ticks).mark_line(color=MUTED[theme], strokeWidth=1).encode(x=x, y=y, detail="axis:Q")
     # Lines run behind the figures: a halo of the ground keeps them readable.
-    halo: dict[str, Any] = {"stroke": GROUND[ground], "strokeWidth": 4, "strokeJoin": "round"}
+    halo: dict[str, Any] = {"stroke": BACKGROUND[theme], "strokeWidth": 4, "strokeJoin": "round"}
     # The last axis has room on its right, where no line runs.
     left = alt.Chart(ticks).transform_filter(f"datum.axis < {last}").encode(x=x, y=y, text="text:N")
     right = alt.Chart(ticks).transform_filter(f"datum.axis == {last}").encode(x=x, y=y, text="text:N")
     figures = [
         words
-        for paint in (halo, {"color": INK[ground]})
+        for paint in (halo, {"color": INK[theme]})
         for words in (left.mark_text(align="right", dx=-7, **paint), right.mark_text(align="left", dx=7, **paint))
     ]
     strips = pa.Table.from_pylist(
@@ -226,9 +226,9 @@ def _tooltip() -> list[alt.Tooltip]:
     ]
 
 
-def _shades(score: str, ground: str) -> alt.Scale:
+def _shades(score: str, theme: str) -> alt.Scale:
     """Return the house's sequence without the end that is lost on this ground."""
-    extent = [0.0, 0.9] if ground == "light" else [0.2, 1.0]
+    extent = [0.0, 0.9] if theme == "light" else [0.2, 1.0]
     return alt.Scale(scheme=alt.SchemeParams(name=SEQUENCE, extent=extent), reverse=not is_share(score))
 
 

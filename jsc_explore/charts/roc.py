@@ -41,7 +41,7 @@ def rejection_range(curves: pa.Table, marks: pa.Table) -> tuple[float, float]:
 
 
 def roc_chart(
-    curves: pa.Table, marks: pa.Table, name: str, span: tuple[float, float], ground: str = "light"
+    curves: pa.Table, marks: pa.Table, name: str, span: tuple[float, float], theme: str = "light"
 ) -> Drawing:
     """Draw the curves of one class: mean over seeds with its 95% interval, rejection at 50% marked and written."""
     own, at_half = (table.filter(pa.compute.equal(table["class"], name)) for table in (curves, marks))
@@ -54,7 +54,7 @@ def roc_chart(
         "mean:Q", title="background rejection" if name == "g" else None, scale=scale,
         axis=alt.Axis(values=[10.0**power for power in range(10) if 10.0**power <= span[1]], labelExpr=POWER_LABEL),
     )  # fmt: skip
-    colour = colour_of(ground)
+    colour = colour_of(theme)
     tooltip = [
         alt.Tooltip("side:N", title="config"),
         alt.Tooltip("efficiency:Q", title="signal kept", format=".0%"),
@@ -64,11 +64,11 @@ def roc_chart(
         alt.Tooltip("n:Q", title="seeds"),
     ]
     base, half = alt.Chart(own).encode(x=x, color=colour), alt.Chart(at_half).encode(x=x, color=colour)
-    rule = alt.Chart(pa.table({"efficiency": [HALF]})).mark_rule(strokeDash=[3, 3], color=MUTED[ground]).encode(x=x)
+    rule = alt.Chart(pa.table({"efficiency": [HALF]})).mark_rule(strokeDash=[3, 3], color=MUTED[theme]).encode(x=x)
     words = [
         half.transform_filter(alt.datum.upper == upper)
         .mark_text(fontSize=12, fontWeight="bold", **place)
-        .encode(y=y, text="text:N", color=alt.value(INK[ground]))
+        .encode(y=y, text="text:N", color=alt.value(INK[theme]))
         for upper, place in _WORDS.items()
     ]
     layers = [

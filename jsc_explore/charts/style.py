@@ -23,7 +23,7 @@ _ORDERED = {
 INK = {"light": "#31333F", "dark": "#FAFAFA"}
 MUTED = {"light": "#6B6E7B", "dark": "#A3A8B4"}
 # The page behind a chart, as Streamlit paints it.
-GROUND = {"light": "#FFFFFF", "dark": "#171614"}
+BACKGROUND = {"light": "#FFFFFF", "dark": "#171614"}
 FAINT = {"light": "#C9CBD3", "dark": "#4A4E5A"}
 
 Drawing = alt.LayerChart | alt.FacetChart
@@ -59,14 +59,14 @@ BANDS = {
 # Colour by what the chosen cells differ in, rather than by one hyperparameter.
 COLOUR_BY = "cell"
 # A lecture hall reads from the last row.
-HALL_SIZE = 1.45
+PRESENTATION_SCALE = 1.45
 
 
-def colours(count: int, ordered: bool, ground: str) -> list[str]:
+def colours(count: int, ordered: bool, theme: str) -> list[str]:
     """Return a colour for each of some values: an even walk through viridis for ordered ones, else told apart."""
     if not ordered and count <= len(CATEGORIES):
         return list(CATEGORIES[:count])
-    ramp = _ORDERED[ground]
+    ramp = _ORDERED[theme]
     places = [round(i * (len(ramp) - 1) / max(1, count - 1)) for i in range(count)]
     return [ramp[place] for place in places]
 

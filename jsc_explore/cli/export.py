@@ -9,7 +9,7 @@ from typing import Any
 
 from jsc_explore import paths
 from jsc_explore.store import Store
-from jsc_explore.store.imported_runs import Imported
+from jsc_explore.store.imported_runs import ImportedRuns
 from jsc_explore.store.saved_views import SavedViews
 
 
@@ -25,11 +25,11 @@ def add_command(commands: Any, command: Callable[..., argparse.ArgumentParser]) 
 
 def write(options: argparse.Namespace) -> int:
     """Write a view as one self-contained page: charts, figures and commands, interactive without server or network."""
-    from jsc_explore.export import handout, read_view, write_handout
+    from jsc_explore.export import export_page, read_query, write_page
 
     store = Store(options.store, paths.snapshot())
-    query = read_view(options.view, SavedViews(options.store).all() if options.view else {})
-    text = handout(store, query, options.title, Imported(options.store).all())
-    write_handout(text, options.file, force=options.force)
+    query = read_query(options.view, SavedViews(options.store).all() if options.view else {})
+    text = export_page(store, query, options.title, ImportedRuns(options.store).all())
+    write_page(text, options.file, force=options.force)
     print(f"{options.file} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0

@@ -13,7 +13,7 @@ from jsc_explore.charts.style import format_score
 from jsc_explore.config import format_value
 from jsc_explore.errors import FieldError
 from jsc_explore.importers.imported_run import ImportedRun
-from jsc_explore.store.imported_runs import Imported
+from jsc_explore.store.imported_runs import ImportedRuns
 
 _KINDS = ("tensorboard", "csv")
 
@@ -28,7 +28,7 @@ def add_command(commands: Any, command: Callable[..., argparse.ArgumentParser]) 
 
 def bring(options: argparse.Namespace) -> int:
     """Bring in runs of another program (event files, CSV); list and remove them."""
-    imported = Imported(options.store)
+    imported = ImportedRuns(options.store)
     if options.remove:
         if options.kind:
             raise FieldError("remove", ", ".join(options.remove), "cannot stand beside a source", "run two commands")
@@ -52,7 +52,7 @@ def bring(options: argparse.Namespace) -> int:
     return _keep(imported, (partial(read_run, name, files) for name, files in found.items()))
 
 
-def _keep(imported: Imported, sources: Iterable[ImportedRun | Callable[[], ImportedRun]]) -> int:
+def _keep(imported: ImportedRuns, sources: Iterable[ImportedRun | Callable[[], ImportedRun]]) -> int:
     """Keep what can be read; return 1 if a run could not be."""
     faults = 0
     before = {run.sha256 for run in imported.all()}
@@ -70,7 +70,7 @@ def _keep(imported: Imported, sources: Iterable[ImportedRun | Callable[[], Impor
     return 1 if faults else 0
 
 
-def _list(imported: Imported) -> int:
+def _list(imported: ImportedRuns) -> int:
     runs = imported.all()
     for problem in imported.problems:
         print(f"jsc-explore: {problem}", file=sys.stderr)

@@ -24,10 +24,10 @@ from jsc_explore.jobs.engine import preload
 from jsc_explore.jobs.estimate import expected_seconds, format_seconds
 from jsc_explore.jobs.packing import pack
 from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE
-from jsc_explore.jobs.submit import Answer
+from jsc_explore.jobs.submit import Submission
 from jsc_explore.results import RunRecord
 from jsc_explore.store import Store
-from jsc_explore.store.imported_runs import Imported
+from jsc_explore.store.imported_runs import ImportedRuns
 
 POLL_S = 0.1
 # An engine that ends although there is work is started again, but not for ever.
@@ -114,7 +114,7 @@ def list_runs(options: argparse.Namespace) -> int:
     filters = {name: [value] for name, value in _given(options).items()}
     rows = store.runs(filters).to_pylist()
     # They are no runs of the store, but whoever brought them in looks for them here.
-    if others := len(Imported(options.store).all()):
+    if others := len(ImportedRuns(options.store).all()):
         print(f"jsc-explore: imported besides: {others}, listed by `jsc-explore import`", file=sys.stderr)
     if options.json:
         for row in rows:
@@ -169,7 +169,7 @@ def warm(options: argparse.Namespace) -> int:
 
 def _obtain(
     options: argparse.Namespace, runs: Sequence[RunConfig], priority: int, workers: int | None = None
-) -> tuple[Store, Answer, list[str]]:
+) -> tuple[Store, Submission, list[str]]:
     """Have the runs trained that are missing; return the store, what was asked, and a line for each run not there."""
     store, queue = _open(options), Queue(options.store)
     answer = requests.request(store, queue, runs, priority, yes=options.yes)

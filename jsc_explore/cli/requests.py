@@ -14,21 +14,21 @@ from typing import Any
 from jsc_explore.config import LIMITS, UNLIMITED, RunConfig
 from jsc_explore.errors import FieldError, JscError, UnconfirmedError
 from jsc_explore.jobs import Queue
-from jsc_explore.jobs.submit import Answer, Asker, ask
+from jsc_explore.jobs.submit import Requester, Submission, submit
 from jsc_explore.store import Store
 
 MAX_GRID_FILE = 1_000_000
 
 
-def request(store: Store, queue: Queue, runs: Sequence[RunConfig], priority: int, *, yes: bool) -> Answer:
+def request(store: Store, queue: Queue, runs: Sequence[RunConfig], priority: int, *, yes: bool) -> Submission:
     """Ask for runs; what takes long is asked about at a terminal, and elsewhere refused unless ``yes``."""
-    asker = Asker(f"command {uuid.uuid4().hex[:12]}", replace(UNLIMITED, confirm_s=LIMITS.confirm_s))
+    requester = Requester(f"command {uuid.uuid4().hex[:12]}", replace(UNLIMITED, confirm_s=LIMITS.confirm_s))
     try:
-        return ask(store, queue, runs, priority, asker, confirmed=yes)
+        return submit(store, queue, runs, priority, requester, confirmed=yes)
     except UnconfirmedError as error:
         if not agreed(error, sys.stdin.isatty() and sys.stderr.isatty()):
             raise
-    return ask(store, queue, runs, priority, asker, confirmed=True)
+    return submit(store, queue, runs, priority, requester, confirmed=True)
 
 
 def agreed(error: UnconfirmedError, terminal: bool, read: Callable[[], str] = input) -> bool:

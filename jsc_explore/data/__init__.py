@@ -6,13 +6,13 @@ Importing this room is light: neither scikit-learn, h5py nor the downloader is l
 from jsc_explore.data.datasets import digest, fetch, is_available, load, locate, names, recipe, size
 from jsc_explore.data.jets import CLASSES, FEATURES, Jets
 from jsc_explore.data.sources import SOURCES, Source
-from jsc_explore.data.splits import PROTOCOLS, Split, part_sizes, split
+from jsc_explore.data.splits import VALIDATIONS, Split, part_sizes, split
 from jsc_explore.paths import cache_dir
 
 __all__ = [
     "CLASSES",
     "FEATURES",
-    "PROTOCOLS",
+    "VALIDATIONS",
     "SOURCES",
     "Jets",
     "Source",

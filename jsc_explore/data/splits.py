@@ -11,7 +11,7 @@ import numpy.typing as npt
 from jsc_explore.data.jets import Features, Jets, Labels
 from jsc_explore.errors import DataError, FieldError
 
-PROTOCOLS = ("mase", "holdout")
+VALIDATIONS = ("train", "holdout")
 
 _TEST = 0.2
 _VALIDATION = 1 / 8  # of the 80%, so a tenth of all
@@ -29,9 +29,9 @@ class Split:
     Attributes
     ----------
     mean, scale: ``(16,) float64``, in original units, of the training part alone: ``x = (feature - mean) / scale``.
-    protocol: one of ``PROTOCOLS``. Under ``mase``, ``val_x is train_x``: what the lab calls validation accuracy is
+    validation: one of ``VALIDATIONS``. Under ``train``, ``val_x is train_x``: what the lab calls validation accuracy is
         training accuracy in eval mode.
-    digest: that of the jets; with the protocol it identifies the split.
+    digest: that of the jets; with the validation it identifies the split.
     """
 
     train_x: Features
@@ -42,55 +42,55 @@ class Split:
     test_y: Labels
     mean: npt.NDArray[np.float64]
     scale: npt.NDArray[np.float64]
-    protocol: str
+    validation: str
     digest: str
 
 
-def split(jets: Jets, protocol: str) -> Split:
-    """Split as the lab does (``mase``: 80% to train and validate on, 20% to test) or honestly (``holdout``: 70/10/20).
+def split(jets: Jets, validation: str) -> Split:
+    """Split as the lab does (``train``: 80% to train and validate on, 20% to test) or honestly (``holdout``: 70/10/20).
 
     The test part is the same under both. Duplicate rows go first, as in the lab's loader (DeepWok/mase, January 2024,
-    ``machop/chop/dataset/physical/jsc.py``). Raises FieldError for an unknown protocol, DataError for fewer than 10
+    ``machop/chop/dataset/physical/jsc.py``). Raises FieldError for an unknown validation, DataError for fewer than 10
     distinct jets.
     """
-    _check_protocol(protocol)
+    _check_validation(validation)
     kept = np.flatnonzero(first_occurrences(jets.features, jets.labels))
     if len(kept) < _FEWEST:
         rule = f"{len(kept)} distinct jets, fewer than the {_FEWEST} that three parts need"
         raise DataError(f"{jets.name}: {rule}; use a larger source")
     train, test = _draw(kept, _TEST)
-    train, validation = _draw(train, _VALIDATION) if protocol == "holdout" else (train, train)
+    train, held_out = _draw(train, _VALIDATION) if validation == "holdout" else (train, train)
     mean, scale = _moments(jets.features, train)
 
     def standardised(rows: npt.NDArray[np.intp]) -> Features:
         return _standardised(jets.features, rows, mean, scale)
 
     train_x, train_y = standardised(train), jets.labels[train]
-    honest = validation is not train
+    honest = held_out is not train
     return Split(
         train_x=train_x,
         train_y=train_y,
-        val_x=standardised(validation) if honest else train_x,
-        val_y=jets.labels[validation] if honest else train_y,
+        val_x=standardised(held_out) if honest else train_x,
+        val_y=jets.labels[held_out] if honest else train_y,
         test_x=standardised(test),
         test_y=jets.labels[test],
         mean=mean,
         scale=scale,
-        protocol=protocol,
+        validation=validation,
         digest=jets.digest,
     )
 
 
-def part_sizes(distinct: int, protocol: str) -> dict[str, int]:
+def part_sizes(distinct: int, validation: str) -> dict[str, int]:
     """Return how many jets ``split`` puts into ``train``, ``val`` and ``test``, of so many distinct ones.
 
-    Under ``mase`` the validation part is the training part. Raises FieldError for an unknown protocol.
+    Under ``train`` the validation part is the training part. Raises FieldError for an unknown validation.
     """
-    _check_protocol(protocol)
+    _check_validation(validation)
     test = _part_size(distinct, _TEST)
-    validation = _part_size(distinct - test, _VALIDATION) if protocol == "holdout" else 0
-    train = distinct - test - validation
-    return {"train": train, "val": validation or train, "test": test}
+    held_out = _part_size(distinct - test, _VALIDATION) if validation == "holdout" else 0
+    train = distinct - test - held_out
+    return {"train": train, "val": held_out or train, "test": test}
 
 
 def first_occurrences(features: Features, labels: Labels) -> npt.NDArray[np.bool_]:
@@ -125,9 +125,9 @@ def _as_compared(features: Features) -> Features:
     return np.ascontiguousarray(features, np.float32) + np.float32(0)
 
 
-def _check_protocol(protocol: str) -> None:
-    if protocol not in PROTOCOLS:
-        raise FieldError("protocol", protocol, f"must be one of {', '.join(PROTOCOLS)}", "try 'holdout'")
+def _check_validation(validation: str) -> None:
+    if validation not in VALIDATIONS:
+        raise FieldError("validation", validation, f"must be one of {', '.join(VALIDATIONS)}", "try 'holdout'")
 
 
 def _draw(rows: npt.NDArray[np.intp], part: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -20,21 +20,21 @@ from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.figure import Figure
-from jsc_explore.charts.style import FAINT, GROUND, INK, MUTED, POWER_LABEL, format_score, is_time
+from jsc_explore.charts.style import FAINT, BACKGROUND, INK, MUTED, POWER_LABEL, format_score, is_time
 from jsc_explore.config import FIELDS, RECIPE_VERSION, format_value
 from jsc_explore.errors import FieldError, JscError
 from jsc_explore.export.chart_files import picture
 from jsc_explore.files import atomic_write
 from jsc_explore.importers.imported_run import ImportedRun
 from jsc_explore.store import Store
-from jsc_explore.store.schema import SCORES
+from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model import curves, grid, url_params
 from jsc_explore.view_model import tables as files
 from jsc_explore.view_model.imported_runs import drawn_of, listed
-from jsc_explore.view_model.repository import Reader
+from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice, slice_of
 
-GROUNDS = ("light", "dark")
+THEMES = ("light", "dark")
 _HERE = Path(__file__).parent
 # Seven digits are more than any chart shows, and halve the file.
 _DIGITS = 7
@@ -48,7 +48,7 @@ class Drawn:
     figures: tuple[Figure, Figure]
 
 
-def read_view(text: str, saved: Mapping[str, str] | None = None) -> dict[str, str]:
+def read_query(text: str, saved: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the words of a view given as an address, as its part after the question mark, or as a saved view's name.
 
     Raises JscError for a word that a page would not understand either.
@@ -69,19 +69,19 @@ def read_view(text: str, saved: Mapping[str, str] | None = None) -> dict[str, st
     return query
 
 
-def handout(store: Store, query: Mapping[str, str], title: str = "", imported: Sequence[ImportedRun] = ()) -> str:
+def export_page(store: Store, query: Mapping[str, str], title: str = "", imported: Sequence[ImportedRun] = ()) -> str:
     """Return the page of a view as HTML text; ``title`` stands over the line that says what is seen.
 
     ``imported`` runs are drawn over the curves where the view shows them, and listed.
     """
     import jinja2
 
-    reader, state = Reader(store), url_params.state_of(query)
+    reader, state = Repository(store), url_params.state_of(query)
     view = slice_of(state)
     cells = grid.cells_of(reader, view, [], state[url_params.CELLS])
     guesses = _predictions(reader, view, cells)
     grids = _grids(state, view, cells, guesses)
-    drawn = {ground: curves.panels(reader, state, view, cells, {}, ground, imported) for ground in GROUNDS}
+    drawn = {theme: curves.panels(reader, state, view, cells, {}, theme, imported) for theme in THEMES}
     shown, _ = drawn_of(imported, state["imported"])
     lines = [
         Drawn(name, (light, dark))
@@ -92,18 +92,18 @@ def handout(store: Store, query: Mapping[str, str], title: str = "", imported: S
     )
     return environment.get_template("static_page.html").render(
         title=title,
-        sentence=grid.sentence(view, cells),
+        sentence=grid.title(view, cells),
         style=(_HERE / "static_page.css").read_text(encoding="utf-8"),
-        colours={ground: {"ground": GROUND[ground], "ink": INK[ground], "muted": MUTED[ground], "faint": FAINT[ground]}
-                 for ground in GROUNDS},
+        colours={theme: {"ground": BACKGROUND[theme], "ink": INK[theme], "muted": MUTED[theme], "faint": FAINT[theme]}
+                 for theme in THEMES},
         grids=[_shown(f"grid-{i}", one) for i, one in enumerate(grids)],
-        signs=grid.signs(view, cells) if grids else f"{len(cells):,} cells: too many to be drawn, the table has them",
+        signs=grid.legend_text(view, cells) if grids else f"{len(cells):,} cells: too many to be drawn, the table has them",
         curves=[_shown(f"curves-{i}", one) for i, one in enumerate(lines)],
         legend=" ".join([curves.legend(state, bool(shown)), *(f"{note}." for note in drawn["light"].notes)]),
         heads=[*(FIELDS[name].label for name in view.axes), *_FIGURES],
         rows=[_row(view, cell, guesses.get(cell.config_id)) for cell in cells],
         imported=_listed(shown),
-        score=SCORES[view.score],
+        score=METRICS[view.score],
         commands="\n".join(files.commands(store, view)),
         power=POWER_LABEL,
         provenance=_provenance(store, view, query),
@@ -112,7 +112,7 @@ def handout(store: Store, query: Mapping[str, str], title: str = "", imported: S
     )  # fmt: skip
 
 
-def write_handout(text: str, path: Path, *, force: bool = False) -> None:
+def write_page(text: str, path: Path, *, force: bool = False) -> None:
     """Write a page to a file, whole or not at all; an existing file is replaced only by ``force``. JscError if not."""
     try:
         if path.exists() and not force:
@@ -126,7 +126,7 @@ def write_handout(text: str, path: Path, *, force: bool = False) -> None:
         raise FieldError("file", str(path), f"cannot be written ({reason})", "choose another place") from error
 
 
-def _predictions(reader: Reader, view: Slice, cells: Sequence[Cell]) -> dict[str, Prediction]:
+def _predictions(reader: Repository, view: Slice, cells: Sequence[Cell]) -> dict[str, Prediction]:
     missing = [cell for cell in cells if cell.state == "missing"]
     if not missing or len(cells) > grid.MAX_CELLS:
         return {}
@@ -140,7 +140,7 @@ def _grids(
     if len(cells) > grid.MAX_CELLS:
         return []
     light, dark = (
-        grid.parts(view, cells, state[url_params.CELLS], lambda _: guesses, ground, 1.0) for ground in GROUNDS
+        grid.parts(view, cells, state[url_params.CELLS], lambda _: guesses, theme, 1.0) for theme in THEMES
     )
     return [Drawn(one.title, (one.figure, other.figure)) for one, other in zip(light, dark, strict=True)]
 
@@ -212,7 +212,7 @@ def _row(view: Slice, cell: Cell, guess: Prediction | None) -> list[str]:
     half = "" if spread is None else format_score(view.score, cell.mean, spread).split("± ")[1]
     notes = [f"{cell.n} of {cell.wanted} seeds"] if cell.state == "partly" else []
     notes += [f"{cell.n_configs} configs"] if cell.n_configs > 1 else []
-    notes += [f"† {cell.n_dead} with a dead class"] if cell.n_dead else []
+    notes += [f"† {cell.n_silent} with a dead class"] if cell.n_silent else []
     notes += [f"‡ {cell.n_diverged} diverged"] if cell.n_diverged else []
     low, middle, high = (format_score(view.score, value) for value in (cell.low, cell.mean, cell.high))
     return [*place, middle, half, str(cell.n), low, high, ", ".join(notes)]
@@ -232,7 +232,7 @@ def _listed(runs: Sequence[ImportedRun]) -> dict[str, list[Any]]:
 
 
 def _provenance(store: Store, view: Slice, query: Mapping[str, str]) -> list[tuple[str, str]]:
-    columns = ("versions", "device", "engine", "created_at")
+    columns = ("versions", "device", "backend", "created_at")
     runs = store.runs(view.filters, columns).to_pylist() if not view.text else []
     found = [
         ("Made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by JSC Explore {__version__}"),

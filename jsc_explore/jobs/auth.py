@@ -129,7 +129,7 @@ def read_limit(text: str) -> tuple[str, Any]:
     return name, int(value)
 
 
-class Doorman:
+class LoginThrottle:
     """Counts wrong guesses of each address; after each one the next is heard only after a pause, twice as long."""
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ class Doorman:
         # address -> wrong guesses in a row, time of the last
         self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
-    def hear(self, access: Access, guess: str, address: str) -> str:
+    def attempt(self, access: Access, guess: str, address: str) -> str:
         """Return nothing for the right password, else what is wrong; a guess that comes too early is not heard."""
         now = time.monotonic()
         with self._lock:

@@ -81,16 +81,16 @@ def measure() -> list[dict[str, Any]]:
     """Train the calibration's runs as the engine would and return what was done in how many seconds, one row each."""
     from jsc_explore import data
     from jsc_explore.training.backends.base import DeviceSplit
-    from jsc_explore.training.callbacks import Keeper
+    from jsc_explore.training.callbacks import CollectingCallback
     from jsc_explore.training.trainer import device_of, train_stack
 
     first = RUNS[0]
-    split = DeviceSplit.of(data.split(data.load(first.dataset), first.protocol), device_of("cpu"))
+    split = DeviceSplit.of(data.split(data.load(first.dataset), first.validation), device_of("cpu"))
     # What is compiled, or read, at the first time is no part of the speed.
-    train_stack({"warm": first.with_(max_epochs=1)}, split.head(2000), Keeper(), device="cpu")
+    train_stack({"warm": first.with_(max_epochs=1)}, split.head(2000), CollectingCallback(), device="cpu")
     rows = []
     for run in RUNS:
-        kept = Keeper()
+        kept = CollectingCallback()
         train_stack({"run": run}, split, kept, device="cpu")
         outcome = kept.outcomes["run"]
         rows.append(

@@ -98,7 +98,7 @@ class _Known:
         return [float(one) * size for one, (_, size) in zip(each, stacks, strict=True)]
 
     def _sizes(self, run: RunConfig) -> dict[str, int]:
-        keys = ("dataset", "protocol")
+        keys = ("dataset", "validation")
         same = [row for row in self._rows if all(row[key] == getattr(run, key) for key in keys)]
         nearest = (same or [row for row in self._rows if row["dataset"] == run.dataset] or list(self._rows))[0]
         return {name: nearest[name] for name in ("train_rows", "val_rows")}

@@ -15,7 +15,7 @@ from jsc_explore.store import Store
 
 
 @dataclass(frozen=True)
-class Asker:
+class Requester:
     """Who asks: a name under which the queue counts and takes turns, what limits hold, and why not if they may not.
 
     ``session`` is random and names no person. An empty ``refusal`` is the right to train.
@@ -27,11 +27,11 @@ class Asker:
 
 
 # Whoever has a shell has the machine: no limit holds, nothing has to be confirmed.
-TRUSTED = Asker("command line", UNLIMITED)
+TRUSTED = Requester("command line", UNLIMITED)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Submission:
     """What became of a request, as run ids: all in the order asked, those stored, those queued new, those joined."""
 
     run_ids: list[str]
@@ -49,15 +49,15 @@ def identify(runs: Iterable[RunConfig]) -> dict[str, tuple[str, RunConfig]]:
     return identified
 
 
-def ask(
+def submit(
     store: Store,
     queue: Queue,
     runs: Iterable[RunConfig],
     priority: int = INTERACTIVE,
-    asker: Asker = TRUSTED,
+    requester: Requester = TRUSTED,
     *,
     confirmed: bool = False,
-) -> Answer:
+) -> Submission:
     """Request what is missing of these runs. A run is never trained twice.
 
     Nothing is changed by NotAllowedError (no right to train, or a process that is read only), UnconfirmedError (what is
@@ -65,17 +65,17 @@ def ask(
     """
     # A process that is read only asks for nothing, whoever claims to ask.
     here = Access.from_environment()
-    if refusal := asker.refusal or (here.refusal() if here.read_only else ""):
+    if refusal := requester.refusal or (here.refusal() if here.read_only else ""):
         raise NotAllowedError(refusal)
     wanted = identify(runs)
     store.refresh()
     stored = store.existing(wanted)
     missing = {run_id: pair for run_id, pair in wanted.items() if run_id not in stored}
     if missing and not confirmed:
-        _affordable(store, queue, missing, asker.limits)
-    new = queue.request(missing, priority, asker.session, asker.limits) if missing else []
+        _affordable(store, queue, missing, requester.limits)
+    new = queue.request(missing, priority, requester.session, requester.limits) if missing else []
     queued = set(new)
-    return Answer(list(wanted), sorted(stored), new, [run_id for run_id in missing if run_id not in queued])
+    return Submission(list(wanted), sorted(stored), new, [run_id for run_id in missing if run_id not in queued])
 
 
 def _affordable(store: Store, queue: Queue, missing: dict[str, tuple[str, RunConfig]], limits: Limits) -> None:

@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS parts (
   created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 );
 CREATE TABLE IF NOT EXISTS runs (
-  run_id TEXT PRIMARY KEY, part INTEGER NOT NULL, config TEXT NOT NULL, data_digest TEXT, recipe INTEGER
+  run_id TEXT PRIMARY KEY, part INTEGER NOT NULL, config TEXT NOT NULL, data_digest TEXT, recipe_version INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS runs_by_part ON runs (part);
 CREATE TABLE IF NOT EXISTS retired (name TEXT PRIMARY KEY, retired_at REAL NOT NULL);
@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS conflicts (
   PRIMARY KEY (run_id, figures)
 ) WITHOUT ROWID;
 """
-_IDENTITY = ("run_id", *FIELDS, "data_digest", "recipe")
+_IDENTITY = ("run_id", *FIELDS, "data_digest", "recipe_version")
 # How long a writer waits for one that clears up.
 _CLEARING_S = 60.0
 
@@ -68,7 +68,7 @@ class Entry:
     part: int
     config: dict[str, Any]
     data_digest: str
-    recipe: int
+    recipe_version: int
 
 
 class Catalog:
@@ -129,7 +129,9 @@ class Catalog:
         for column, wanted in (("run_id", run_ids), ("part", parts)):
             if wanted is not None:
                 where, values = f"WHERE {column} IN (SELECT value FROM json_each(?))", [json.dumps(list(wanted))]
-        rows = self.read(f"SELECT run_id, part, config, data_digest, recipe FROM runs {where} ORDER BY run_id", values)
+        rows = self.read(
+            f"SELECT run_id, part, config, data_digest, recipe_version FROM runs {where} ORDER BY run_id", values
+        )
         return [Entry(row[0], row[1], json.loads(row[2]), row[3], row[4]) for row in rows]
 
     def retired(self) -> list[tuple[str, float]]:
@@ -219,7 +221,7 @@ class Catalog:
         )
         part = Part(int(cursor.lastrowid or 0), file.path.name, file.rows, file.sha256)
         db.executemany(
-            f"INSERT OR REPLACE INTO runs (run_id, config, data_digest, recipe, part) VALUES (?, ?, ?, ?, {part.seq})",
+            f"INSERT OR REPLACE INTO runs (run_id, config, data_digest, recipe_version, part) VALUES (?, ?, ?, ?, {part.seq})",
             rows,
         )
         return part
@@ -322,7 +324,7 @@ class Catalog:
             except (OSError, pa.ArrowException, KeyError):
                 continue  # `verify` names it.
             db.executemany(
-                "INSERT OR REPLACE INTO runs (run_id, config, data_digest, recipe, part) VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO runs (run_id, config, data_digest, recipe_version, part) VALUES (?, ?, ?, ?, ?)",
                 [(*row, seq) for row in rows],
             )
         db.execute(f"PRAGMA user_version = {CATALOG_VERSION}")
@@ -330,9 +332,9 @@ class Catalog:
 
 
 def run_rows(table: pa.Table) -> list[tuple[Any, ...]]:
-    """Return what the catalogue keeps of each run: id, config as JSON, digest of the data, recipe."""
+    """Return what the catalogue keeps of each run: id, config as JSON, digest of the data, recipe_version."""
     return [
-        (row["run_id"], json.dumps({name: row[name] for name in FIELDS}), row["data_digest"], row["recipe"])
+        (row["run_id"], json.dumps({name: row[name] for name in FIELDS}), row["data_digest"], row["recipe_version"])
         for row in table.select(_IDENTITY).to_pylist()
     ]
 

@@ -31,13 +31,13 @@ _ROC_VALUES = _N * len(SIGNAL_EFFICIENCIES)
 _SIZES = {"auc": _N, "rejection": _N, "confusion": _N * _N, "roc": _ROC_VALUES}
 _SHARES = re.compile(r"(^|_)(acc|auc|roc|recall_\w)$")
 _WORDS = {"status": ("done", "diverged"), "stop_reason": ("max_epochs", "early_stopping", "diverged")}
-_NEEDED = ("epochs_run", "steps", "train_time_s", "wall_time_s", "stack_size", "device", "engine", "created_at")
+_NEEDED = ("epochs_run", "steps", "train_time_s", "wall_time_s", "replicas", "device", "backend", "created_at")
 
 Faults = dict[int, str]
 
 
-def run_identity(config: Mapping[str, Any], digest: str, recipe: int) -> tuple[str, str]:
-    """Return (run_id, config_id) of a config as stored, for data of this digest and a recipe that may be an old one.
+def run_identity(config: Mapping[str, Any], digest: str, recipe_version: int) -> tuple[str, str]:
+    """Return (run_id, config_id) of a config as stored, for data of this digest and a recipe_version that may be an old one.
 
     Raises FieldError for a config that could not be asked for, or is not written in its canonical form.
     """
@@ -45,20 +45,20 @@ def run_identity(config: Mapping[str, Any], digest: str, recipe: int) -> tuple[s
     for name, value in run.to_dict().items():
         if value != config[name]:
             raise FieldError(name, config[name], f"is written otherwise, as {value!r}", "train the run anew")
-    return _hash(run, digest, recipe, with_seed=True), _hash(run, digest, recipe, with_seed=False)
+    return _hash(run, digest, recipe_version, with_seed=True), _hash(run, digest, recipe_version, with_seed=False)
 
 
-def _hash(run: RunConfig, digest: str, recipe: int, *, with_seed: bool) -> str:
+def _hash(run: RunConfig, digest: str, recipe_version: int, *, with_seed: bool) -> str:
     text = run.canonical_json(digest, with_seed=with_seed)
-    if recipe != RECIPE_VERSION:
-        text = json.dumps({**json.loads(text), "recipe": recipe}, sort_keys=True, separators=(",", ":"))
+    if recipe_version != RECIPE_VERSION:
+        text = json.dumps({**json.loads(text), "recipe_version": recipe_version}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def row_faults(table: pa.Table) -> Faults:
     """Return row -> what is wrong with it: an id that does not follow from the content, a curve of unequal lists."""
     faults: Faults = {}
-    rows = table.select(["run_id", "config_id", "data_digest", "recipe", *FIELDS]).to_pylist()
+    rows = table.select(["run_id", "config_id", "data_digest", "recipe_version", *FIELDS]).to_pylist()
     for place, row in enumerate(rows):
         if fault := _identity_fault(row):
             faults[place] = fault
@@ -72,7 +72,7 @@ def row_faults(table: pa.Table) -> Faults:
 def _identity_fault(row: Mapping[str, Any]) -> str | None:
     try:
         config = {name: row[name] for name in FIELDS}
-        run_id, config_id = run_identity(config, row["data_digest"], row["recipe"])
+        run_id, config_id = run_identity(config, row["data_digest"], row["recipe_version"])
     except (FieldError, TypeError) as error:
         return str(error)
     if run_id != row["run_id"]:
@@ -96,7 +96,7 @@ def foreign_faults(table: pa.Table) -> Faults:
     for name, words in _WORDS.items():
         known = pc.is_in(_whole(table[name]), value_set=pa.array(words))
         _mark(faults, pc.invert(known), f"{name} is none of {', '.join(words)}")
-    newer = pc.greater(table["recipe"], RECIPE_VERSION)
+    newer = pc.greater(table["recipe_version"], RECIPE_VERSION)
     _mark(faults, newer, f"its recipe is newer than {RECIPE_VERSION}: update jsc-explore")
     _check_objects(faults, table)
     return dict(sorted(faults.items()))

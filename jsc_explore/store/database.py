@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 # So long a statement waits for another process' transaction.
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 _PAUSE_S = 0.005
 
 
@@ -17,7 +17,7 @@ def open_database(path: Path, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3
 
     sqlite3.Error if it is damaged, not a database, not writable, or held by another process for ``PATIENCE_S``.
     """
-    db = sqlite3.connect(path, timeout=PATIENCE_S, check_same_thread=False, isolation_level=None)
+    db = sqlite3.connect(path, timeout=TIMEOUT_S, check_same_thread=False, isolation_level=None)
     try:
         _use_log(db)
         db.execute(f"PRAGMA synchronous={synchronous}")
@@ -30,7 +30,7 @@ def open_database(path: Path, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3
 def _use_log(db: sqlite3.Connection) -> None:
     # Where several open a new file at once, SQLite refuses all but one at once, however long they would wait: each has
     # read the file and two that wait for each other to stop reading would wait for ever.
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + TIMEOUT_S
     while True:
         try:
             db.execute("PRAGMA journal_mode=WAL")

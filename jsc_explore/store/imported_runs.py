@@ -30,7 +30,7 @@ _SCHEMA = pa.schema(
 )
 
 
-class Imported:
+class ImportedRuns:
     """The imported runs of one store directory, in its folder ``imported``; any thread and process may call.
 
     A file is named by the digest of what was read, so the same source is never kept twice; it is written whole, synced

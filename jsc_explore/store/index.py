@@ -16,7 +16,7 @@ from jsc_explore.store.sandbox import connect, limited
 from jsc_explore.store.schema import COLUMNS, SCALARS
 
 
-class Loaded:
+class RunIndex:
     """The table ``runs``: the scalars of each run once, with the ``file`` that holds it and its ``place`` there.
 
     Any thread may ask, while another one switches files; only one may switch.

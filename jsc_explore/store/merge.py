@@ -22,7 +22,7 @@ from jsc_explore.store.store import Store
 
 # What depends on the machine, the stack and the moment, not on the run.
 _INCIDENTAL = frozenset({
-    "created_at", "train_time_s", "wall_time_s", "stack_size", "peak_memory_mb", "device", "engine", "versions",
+    "created_at", "train_time_s", "wall_time_s", "replicas", "peak_memory_mb", "device", "backend", "versions",
     "curve_time_s",
     # What follows from the same scores, and what runs of before lack.
     "roc",

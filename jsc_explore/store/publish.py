@@ -52,7 +52,7 @@ def provenance(store: Store) -> dict[str, object]:
         name: store.query(
             f"SELECT {name} AS key, count(*) AS n FROM runs GROUP BY 1 ORDER BY n DESC, 1", []
         ).to_pylist()
-        for name in ("recipe", "versions")
+        for name in ("recipe_version", "versions")
     }
     data = store.query("SELECT dataset, data_digest, count(*) AS n FROM runs GROUP BY 1, 2 ORDER BY 1, 2", [])
     digests: dict[str, dict[str, int]] = {}
@@ -62,7 +62,7 @@ def provenance(store: Store) -> dict[str, object]:
         "written_by": f"jsc-explore {__version__}",
         "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **counts,
-        "recipes": {str(row["key"]): row["n"] for row in groups["recipe"]},
+        "recipes": {str(row["key"]): row["n"] for row in groups["recipe_version"]},
         "data": digests,
         "trained_with": [{**json.loads(row["key"]), "runs": row["n"]} for row in groups["versions"]],
     }

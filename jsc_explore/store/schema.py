@@ -47,10 +47,10 @@ def _columns() -> tuple[Column, ...]:
     number, count, text = pa.float64(), pa.int64(), pa.string()
     per_class = pa.list_(number)
     return (
-        Column("run_id", text, "identity of config, seed, data and recipe: 32 hex digits of a sha256"),
+        Column("run_id", text, "identity of config, seed, data and recipe_version: 32 hex digits of a sha256"),
         Column("config_id", text, "the same without the seed: what all replicates of a config share"),
         Column("data_digest", text, "digest of the jets it was trained on"),
-        Column("recipe", pa.int32(), "version of the training recipe"),
+        Column("recipe_version", pa.int32(), "version of the training recipe_version"),
         *(Column(name, _ARROW[spec.kind], f"hyperparameter: {spec.help}") for name, spec in FIELDS.items()),
         Column("parameters", count, "trainable parameters of the network"),
         Column("status", text, "done, or diverged when a loss or weight left the finite numbers"),
@@ -75,17 +75,17 @@ def _columns() -> tuple[Column, ...]:
         ROC,
         Column("confusion", pa.list_(count), "25 counts of test jets at the best epoch: true class major"),
         Column(
-            "dead_classes",
+            "silent_classes",
             pa.list_(text),
             "classes whose final ReLU gives zero for 99% of their test jets and that are recognised in less than 1%",
         ),
         *(Column(f"{part}_rows", count, f"jets in the {part} part") for part in ("train", "val", "test")),
         Column("train_time_s", number, "seconds in optimizer steps, of the whole stack it was trained in"),
         Column("wall_time_s", number, "seconds from start to end, evaluations included, of the whole stack"),
-        Column("stack_size", pa.int32(), "replicas that were trained side by side with it"),
+        Column("replicas", pa.int32(), "replicas that were trained side by side with it"),
         Column("peak_memory_mb", number, "peak memory of the training process, or of the GPU"),
         Column("device", text, "what it was trained on"),
-        Column("engine", text, "how a chunk of steps was carried out"),
+        Column("backend", text, "what took the optimizer steps"),
         Column("versions", text, "JSON: versions of the software it was trained with"),
         Column("created_at", text, "UTC time at which it was stored, ISO 8601"),
         *(
@@ -100,7 +100,7 @@ WEIGHTS = Column("weights", pa.binary(), "safetensors of the best epoch's weight
 SCALARS = tuple(column.name for column in COLUMNS if not column.name.startswith(CURVE_PREFIX) and column != ROC)
 CURVES = tuple(column.name for column in COLUMNS if column.name.startswith(CURVE_PREFIX))
 # What charts may show as a score of a run, with the words for it. The first is the default.
-SCORES = {
+METRICS = {
     "val_acc": "validation accuracy, last epoch",
     "best_val_acc": "validation accuracy, best epoch",
     "test_acc": "test accuracy, last epoch",
@@ -133,7 +133,7 @@ def to_table(record: RunRecord) -> pa.Table:
         "run_id": record.run_id,
         "config_id": record.config_id,
         "data_digest": record.data_digest,
-        "recipe": record.recipe,
+        "recipe_version": record.recipe_version,
         "parameters": record.parameters,
         "created_at": record.created_at,
         **record.config,
@@ -154,7 +154,7 @@ def from_row(row: dict[str, Any]) -> RunRecord:
         run_id=row["run_id"],
         config_id=row["config_id"],
         data_digest=row["data_digest"],
-        recipe=row["recipe"],
+        recipe_version=row["recipe_version"],
         config={name: row[name] for name in FIELDS},
         parameters=row["parameters"],
         outcome=Outcome(**scalars),

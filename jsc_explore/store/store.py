@@ -18,7 +18,7 @@ from jsc_explore.results import CURVE_PREFIX, POINT_FIELDS, RunRecord
 from jsc_explore.store.catalog import Catalog
 from jsc_explore.store.checks import file_problem, first_line
 from jsc_explore.store.compaction import Background, due
-from jsc_explore.store.index import Loaded
+from jsc_explore.store.index import RunIndex
 from jsc_explore.store.parquet_reader import CurveFiles, GoneError
 from jsc_explore.store.query.filters import Filters, condition
 from jsc_explore.store.recovery import Recovered, drop_retired, recover
@@ -59,7 +59,7 @@ class Store:
         self._background = Background(self.directory)
         self._curves = CurveFiles()
         self._lock = threading.RLock()
-        self._loaded = Loaded(self.directory, self.snapshot)
+        self._loaded = RunIndex(self.directory, self.snapshot)
         self.refresh()
 
     def close(self) -> None:
@@ -222,13 +222,13 @@ class Store:
         return self.query(f"WITH chosen AS (SELECT * FROM runs WHERE {where}) {text}", values)
 
     def curves(self, run_ids: Sequence[str], quantities: Sequence[str] = tuple(POINT_FIELDS)) -> pa.Table:
-        """Return one row a point of the chosen runs: ``run_id``, ``config_id``, ``seed``, ``dead`` and quantities."""
+        """Return one row a point of the chosen runs: ``run_id``, ``config_id``, ``seed``, ``silent`` and quantities."""
         names = _quantities(quantities)
         columns = ", ".join(f"unnest({CURVE_PREFIX}{name}) AS {name}" for name in names)
         return self._over_curves(
             run_ids,
             names,
-            f"SELECT run_id, config_id, seed, len(dead_classes) > 0 AS dead, {columns} FROM source ORDER BY ALL",
+            f"SELECT run_id, config_id, seed, len(silent_classes) > 0 AS silent, {columns} FROM source ORDER BY ALL",
         )
 
     def mean_curves(self, run_ids: Sequence[str], quantity: str) -> pa.Table:
@@ -326,10 +326,10 @@ class Store:
     def _over_curves(self, run_ids: Sequence[str], quantities: Sequence[str], select: str) -> pa.Table:
         """Run a SELECT over ``source``, which has a row for each of these runs that is stored.
 
-        Its columns are ``run_id, config_id, seed, dead_classes`` and the curves of these quantities.
+        Its columns are ``run_id, config_id, seed, silent_classes`` and the curves of these quantities.
         """
         names = [CURVE_PREFIX + name for name in dict.fromkeys(quantities)]
-        read = self.rows(run_ids, names, scalars=("config_id", "seed", "dead_classes"))
+        read = self.rows(run_ids, names, scalars=("config_id", "seed", "silent_classes"))
         return self.query(f"WITH source AS (FROM read) {select}", [], read=read)
 
 

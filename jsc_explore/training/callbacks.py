@@ -8,7 +8,7 @@ from typing import Protocol
 from jsc_explore.results import Outcome, Point
 
 
-class Observer(Protocol):
+class Callback(Protocol):
     """Who is told what happens. Keys are those of the mapping of runs; every call comes from the training thread."""
 
     def point(self, key: str, point: Point) -> None:
@@ -24,7 +24,7 @@ class Observer(Protocol):
         """Return the keys whose training shall end now, without an outcome."""
 
 
-class Keeper:
+class CollectingCallback:
     """An observer that keeps the outcomes and wants nothing else."""
 
     def __init__(self) -> None:

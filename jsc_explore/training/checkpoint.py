@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jsc_explore.files import safetensors_metadata
 from jsc_explore.training.backends.base import Replicas
-from jsc_explore.training.history import Ledger
+from jsc_explore.training.history import History
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Resume:
 
     epoch: int
     tensors: dict[str, Tensor]
-    ledger: Ledger
+    ledger: History
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Best:
         self.flat, self.running = self.flat[rows], self.running[rows]
 
 
-def to_bytes(epoch: int, row: int, stack: Replicas, best: Best, ledger: Ledger) -> bytes:
+def to_bytes(epoch: int, row: int, stack: Replicas, best: Best, ledger: History) -> bytes:
     """Return one replica's state."""
     tensors = {name: tensor[row] for name, tensor in _tensors(stack, best).items()}
     said = {"epoch": str(epoch), "ledger": json.dumps(ledger.to_dict())}
@@ -54,7 +54,7 @@ def from_bytes(data: bytes | None) -> Resume | None:
         return None
     try:
         said = safetensors_metadata(data)
-        return Resume(int(said["epoch"]), load(data), Ledger.from_dict(json.loads(said["ledger"])))
+        return Resume(int(said["epoch"]), load(data), History.from_dict(json.loads(said["ledger"])))
     except (SafetensorError, KeyError, ValueError, TypeError):
         return None
 

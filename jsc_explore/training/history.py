@@ -14,7 +14,7 @@ from jsc_explore.results import Point
 
 
 @dataclass
-class Ledger:
+class History:
     """Counts between points and the curve so far; ``to_dict`` and ``from_dict`` carry it through a checkpoint."""
 
     points: list[Point] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Ledger:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Ledger:
+    def from_dict(cls, values: dict[str, Any]) -> History:
         """Rebuild what ``to_dict`` gave."""
         return cls(**values)
 

@@ -28,21 +28,21 @@ from jsc_explore.data import Split
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
 from jsc_explore.results import Outcome
-from jsc_explore.training.backends.base import DeviceSplit, Replicas, Taken
+from jsc_explore.training.backends.base import ChunkResult, DeviceSplit, Replicas
 from jsc_explore.training.backends.cpu.backend import KernelReplicas
 from jsc_explore.training.backends.select import why_not_gpu_kernel, why_not_kernel
 from jsc_explore.training.backends.vmap.stack import Stack
-from jsc_explore.training.callbacks import Observer
+from jsc_explore.training.callbacks import Callback
 from jsc_explore.training.checkpoint import Best, Resume, from_bytes, restore, to_bytes
 from jsc_explore.training.chunks import CHUNK_SECONDS, Chunk, Plan
-from jsc_explore.training.history import Ledger
+from jsc_explore.training.history import History
 from jsc_explore.training.metrics import Scores, roc_summary
 
 log = logging.getLogger("jsc_explore.training")
 # A crash loses at most this much work and the epoch under way; writing fifty replicas of jsc-s takes 0.05 s. The first
 # comes sooner, then at twice the distance each time: where workers live for seconds only, runs get on nevertheless.
 CHECKPOINT_EVERY_S, FIRST_CHECKPOINT_S = 5.0, 1.0
-# A class is dead if less than this share of its jets has an output above zero, and less is recognised.
+# A class is silent if less than this share of its jets has an output above zero, and less is recognised.
 DEAD_SHARE = 0.01
 # How often a stack that waits for its program looks whether it is wanted still.
 _LOOK_S = 0.05
@@ -51,7 +51,7 @@ _LOOK_S = 0.05
 def train_stack(
     runs: Mapping[str, RunConfig],
     split: Split | DeviceSplit,
-    observer: Observer,
+    observer: Callback,
     *,
     device: str = "auto",
     checkpoints: MutableMapping[str, bytes] | None = None,
@@ -87,18 +87,18 @@ class StackTraining(LightningModule):
         self,
         runs: dict[str, RunConfig],
         data: DeviceSplit,
-        observer: Observer,
+        observer: Callback,
         checkpoints: MutableMapping[str, bytes] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.keys, self.observer, self.checkpoints = list(runs), observer, checkpoints
-        self.stack_size = len(runs)
+        self.replicas = len(runs)
         self.stack = replicas_for(list(runs.values()), data)
         self.best = Best(self.stack.flat.clone(), self.stack.running.clone())
         self.most_steps, self.epochs_at_once = self.stack.first_chunk(), 1
         self._epoch_began, self._epoch_s, self._epoch_steps = 0.0, 0.0, 0
-        self.ledgers = [Ledger() for _ in runs]
+        self.ledgers = [History() for _ in runs]
         self.start_epoch = 0
         self._resume()
         self._began = time.perf_counter()
@@ -175,7 +175,7 @@ class StackTraining(LightningModule):
             self.ledgers = [resume.ledger for resume in resumes]
             self.start_epoch = resumes[0].epoch
 
-    def _count(self, chunk: Chunk, taken: Taken) -> dict[int, int]:
+    def _count(self, chunk: Chunk, taken: ChunkResult) -> dict[int, int]:
         """Enter the chunk in every ledger; return the step, within the chunk, at which a row stopped being finite."""
         for row, ledger in enumerate(self.ledgers):
             ledger.count(taken.losses[:, row], taken.hits[:, row], taken.sizes, taken.seconds[row])
@@ -262,10 +262,10 @@ class StackTraining(LightningModule):
             test_rows=len(data.test_y),
             train_time_s=ledger.time_s,
             wall_time_s=ledger.wall_time_s,
-            stack_size=self.stack_size,
+            replicas=self.replicas,
             peak_memory_mb=peak_memory_mb(self.stack.device),
             device=device_name(self.stack.device),
-            engine=self.stack.said(row),
+            backend=self.stack.backend_name(row),
             versions=versions(),
             weights=save(self.stack.state_dict(self.best.flat[row], self.best.running[row])),
         )
@@ -309,7 +309,7 @@ class _Test:
             "roc": [share for one in roc for share in one.background],
             "confusion": self.best.confusion[self.index].flatten().tolist(),
             # The last ReLU gives zero for nearly all jets of the class: no gradient comes through.
-            "dead_classes": [
+            "silent_classes": [
                 c for c, alive, r in zip(CLASSES, own, recall, strict=True) if alive < DEAD_SHARE and r < DEAD_SHARE
             ]
             if self.final_relu

@@ -13,7 +13,7 @@ from jsc_explore.config import RunConfig
 from jsc_explore.data import Split
 from jsc_explore.data.jets import Features, Labels
 from jsc_explore.errors import DataError
-from jsc_explore.training.callbacks import Keeper
+from jsc_explore.training.callbacks import CollectingCallback
 from jsc_explore.training.models import build
 from jsc_explore.training.trainer import train_stack
 
@@ -39,13 +39,13 @@ def transfer_accuracy(
     def standardised(values: Features) -> Features:
         return np.asarray((values - mean) / scale, np.float32)
 
-    config = RunConfig(model=NETWORK, final_relu=False, learning_rate=3e-3, protocol="holdout", max_epochs=1)
+    config = RunConfig(model=NETWORK, final_relu=False, learning_rate=3e-3, validation="holdout", max_epochs=1)
     epochs = math.ceil(_STEPS / max(1, len(used) // config.batch_size))
     config = config.with_(max_epochs=min(_MAX_EPOCHS, epochs))
     x, y = standardised(features), labels
     # The test figures of the outcome are not used, so its test part is the held one: small, and there.
     split = Split(x[used], y[used], x[held], y[held], x[held], y[held], mean, scale, "holdout", digest="")
-    kept = Keeper()
+    kept = CollectingCallback()
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # tiny steps gain nothing from a second thread and wait for it
     try:

@@ -37,9 +37,9 @@ def ks_to_quantiles(sample: Array, quantiles: Floats, probabilities: Floats) -> 
     values, first, count = np.unique(quantiles, return_index=True, return_counts=True)
     at = np.searchsorted(ordered, values, "right") / len(ordered)
     below = np.searchsorted(ordered, values, "left") / len(ordered)
-    lacking = probabilities[first + count - 1] - at
+    missing_seeds = probabilities[first + count - 1] - at
     excess = below - probabilities[first]
-    return float(max(lacking.max(), excess.max(), 0.0))
+    return float(max(missing_seeds.max(), excess.max(), 0.0))
 
 
 def total_variation(counts: Array, others: Array) -> Floats:

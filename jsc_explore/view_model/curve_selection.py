@@ -15,7 +15,7 @@ from jsc_explore.config import FIELDS, format_value
 from jsc_explore.results import POINT_FIELDS
 from jsc_explore.store.query.curves import Points
 from jsc_explore.store.query.grid import configs
-from jsc_explore.view_model.repository import Reader
+from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import NONE
 
@@ -35,7 +35,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class CurveSelection:
     """What is drawn: configs in colour and behind them; how each is called; what must be said about it.
 
     ``titles`` say what the names of colours and of dashes are values of.
@@ -53,16 +53,16 @@ class Chosen:
     meanings: dict[str, str] = field(default_factory=dict)
 
 
-def choose(
-    reader: Reader, view: Slice, cells: Sequence[Cell], chosen: Sequence[Cell], colour: str, dash: str
-) -> Chosen:
+def select_curves(
+    reader: Repository, view: Slice, cells: Sequence[Cell], chosen: Sequence[Cell], colour: str, dash: str
+) -> CurveSelection:
     """Choose the lines: those of the chosen cells in colour, the others of the slice in grey."""
     drawn = list(chosen) or _default_cells(view, cells)
     places = {cell.place for cell in drawn}
     rows, total = reader.configs(view, 4 * MAX_CONTEXT)
     stored = _as_configs(rows)
     growing = {cell.config_id: cell for cell in drawn if cell.active}
-    picked = _within(reader, view, places) if total > len(stored) else stored
+    picked = _points_of(reader, view, places) if total > len(stored) else stored
     picked = [config for config in picked if tuple(config.fields[name] for name in view.axes) in places]
     known = {config.config_id for config in picked}
     picked = [_with_growing(config, growing) for config in picked]
@@ -87,10 +87,10 @@ def choose(
     titles = (", ".join(FIELDS[name].label for name in told), FIELDS[dash].label if dash != NONE else "")
     lines |= {config.config_id: Line(_name(view, config), chosen=False) for config in others[:MAX_CONTEXT]}
     ordered = colour != COLOUR_BY and FIELDS[colour].kind in ("int", "float")
-    return Chosen(picked, others[:MAX_CONTEXT], lines, [*meanings], dashes, titles, ordered, notes, meanings)
+    return CurveSelection(picked, others[:MAX_CONTEXT], lines, [*meanings], dashes, titles, ordered, notes, meanings)
 
 
-def within(drawn: Chosen, only: Collection[str]) -> Chosen:
+def subset(drawn: CurveSelection, only: Collection[str]) -> CurveSelection:
     """Return the lines of these configs alone, in the colours that they have among all; names count their own seeds."""
     counts = dict.fromkeys(drawn.groups, 0)
     for config in drawn.configs:
@@ -110,9 +110,9 @@ def _counted(meaning: str, seeds: int) -> str:
 
 
 def points(
-    reader: Reader,
+    reader: Repository,
     view: Slice,
-    drawn: Chosen,
+    drawn: CurveSelection,
     x: str,
     quantities: tuple[str, ...],
     span: tuple[float, float] | None,
@@ -230,7 +230,7 @@ def _as_configs(rows: Sequence[Mapping[str, Any]]) -> list[Config]:
     return [Config(row["config_id"], row, row["n"]) for row in rows]
 
 
-def _within(reader: Reader, view: Slice, places: set[tuple[Any, ...]]) -> list[Config]:
+def _points_of(reader: Repository, view: Slice, places: set[tuple[Any, ...]]) -> list[Config]:
     """Return the configs in or near these places, in a slice too large to be taken whole."""
     narrowed = {name: sorted({place[i] for place in places}) for i, name in enumerate(view.axes)}
     table, _ = configs(reader.store, {**view.filters, **narrowed}, view.text, limit=2000)

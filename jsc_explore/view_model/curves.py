@@ -13,7 +13,7 @@ from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.curves import (
     EXPECTED,
     MEANS,
-    Look,
+    PlotOptions,
     curve_figure,
     curve_tables,
     expected_table,
@@ -23,14 +23,14 @@ from jsc_explore.charts.curves import (
 )  # fmt: skip
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.imported import with_imported
-from jsc_explore.charts.style import BANDS, HALL_SIZE, TOGETHER
+from jsc_explore.charts.style import BANDS, PRESENTATION_SCALE, TOGETHER
 from jsc_explore.config import FIELDS, format_number, format_value
 from jsc_explore.importers.imported_run import ImportedRun
 from jsc_explore.store.query.curves import Points
 from jsc_explore.view_model import curve_selection
 from jsc_explore.view_model.grid import TIMES, chosen_of
 from jsc_explore.view_model.imported_runs import drawn_of, last_epoch, reach, readings
-from jsc_explore.view_model.repository import Reader
+from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import CELLS, NONE
 
@@ -52,12 +52,12 @@ class Panels:
 
 
 def panels(
-    reader: Reader,
+    reader: Repository,
     state: Mapping[Any, Any],
     view: Slice,
     cells: Sequence[Cell],
     live: Mapping[str, list[Any]],
-    ground: str,
+    theme: str,
     imported: Sequence[ImportedRun] = (),
     predicted: Mapping[str, Prediction] | None = None,
 ) -> Panels:
@@ -67,7 +67,7 @@ def panels(
     expected of the score before it was trained; it stays under the curves.
     """
     chosen = chosen_of(cells, state[CELLS])
-    drawn = curve_selection.choose(
+    drawn = curve_selection.select_curves(
         reader, view, cells, chosen, state["colour"], state["dash"] if state["show"] not in TOGETHER else NONE
     )
     growing = curve_selection.live_points(cells, live)
@@ -76,7 +76,7 @@ def panels(
     others, unknown = drawn_of(imported, state["imported"])
     if not picked.means.num_rows and not behind.means.num_rows and not others:
         return Panels([], [], 0)
-    look = _look(state, view, drawn, ground, last_epoch(others))
+    look = _look(state, view, drawn, theme, last_epoch(others))
     foreign, more = readings(
         others, look.x, look.shown, span=state["zoom"], log=(look.log_x, look.log_y), smoothing=look.smoothing
     )
@@ -104,7 +104,7 @@ def panels(
     )
 
 
-def _titled(field: str, drawn: curve_selection.Chosen) -> list[tuple[str, curve_selection.Chosen]]:
+def _titled(field: str, drawn: curve_selection.CurveSelection) -> list[tuple[str, curve_selection.CurveSelection]]:
     """Return what each panel shows, with its title; one without a title where there is no field to part by."""
     if field == NONE:
         return [("", drawn)]
@@ -113,12 +113,14 @@ def _titled(field: str, drawn: curve_selection.Chosen) -> list[tuple[str, curve_
         owners.setdefault(config.fields[field], set()).add(config.config_id)
     shown = {config.fields[field] for config in drawn.configs} or set(owners)
     return [
-        (f"{FIELDS[field].label}: {format_value(field, value)}", curve_selection.within(drawn, owners[value]))
+        (f"{FIELDS[field].label}: {format_value(field, value)}", curve_selection.subset(drawn, owners[value]))
         for value in in_order(field, shown)
     ]
 
 
-def _tables(picked: Points, behind: Points, drawn: curve_selection.Chosen, look: Look) -> dict[str, pa.Table]:
+def _tables(
+    picked: Points, behind: Points, drawn: curve_selection.CurveSelection, look: PlotOptions
+) -> dict[str, pa.Table]:
     return curve_tables(pa.concat_tables([picked.means, behind.means]), picked.seeds, drawn.lines, look)
 
 
@@ -126,7 +128,7 @@ def _expected(
     state: Mapping[Any, Any],
     view: Slice,
     means: pa.Table,
-    drawn: curve_selection.Chosen,
+    drawn: curve_selection.CurveSelection,
     predicted: Mapping[str, Prediction],
 ) -> pa.Table:
     """Return what the drawn configs were expected to score, where the curves are those of the score."""
@@ -136,21 +138,23 @@ def _expected(
     return expected_table(means, drawn.lines, predicted if fits else {}, view.score, ends)
 
 
-def _look(state: Mapping[Any, Any], view: Slice, drawn: curve_selection.Chosen, ground: str, least: float) -> Look:
+def _look(
+    state: Mapping[Any, Any], view: Slice, drawn: curve_selection.CurveSelection, theme: str, least: float
+) -> PlotOptions:
     epochs = max((config.fields["max_epochs"] for config in drawn.configs), default=view.base.max_epochs)
     log_x = state["scale"] == "log" or (state["scale"] == "auto" and epochs >= LOG_FROM_EPOCHS)
     # Fixed where curves grow: the axis stands still under the reader.
     end = (0.0, max(float(epochs), least)) if state["along"] == "epoch" and not log_x else None
-    return Look(
+    return PlotOptions(
         x=state["along"], shown=state["show"], band=state["band"], log_x=log_x, log_y=state["log_y"],
         each=state["each"],
-        smoothing=state["smooth"], x_range=state["zoom"] or end, ground=ground,
-        size=HALL_SIZE if state["hall"] else 1.0, ordered=drawn.ordered,
+        smoothing=state["smooth"], x_range=state["zoom"] or end, theme=theme,
+        size=PRESENTATION_SCALE if state["hall"] else 1.0, ordered=drawn.ordered,
         titles=drawn.titles,
     )  # fmt: skip
 
 
-def _notes(picked: Points, drawn: curve_selection.Chosen, look: Look) -> list[str]:
+def _notes(picked: Points, drawn: curve_selection.CurveSelection, look: PlotOptions) -> list[str]:
     notes = list(drawn.notes)
     if picked.stride > 1:
         notes.append(

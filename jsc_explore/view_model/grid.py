@@ -14,8 +14,8 @@ from jsc_explore.charts.style import MARK, is_time, ordinal_label
 from jsc_explore.config import FIELDS, format_value
 from jsc_explore.jobs import Job
 from jsc_explore.store.query.filters import Between
-from jsc_explore.store.schema import SCORES
-from jsc_explore.view_model.repository import Reader
+from jsc_explore.store.schema import METRICS
+from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
 
 # A grid of more cells than this is no longer read, and would cost every click.
@@ -32,7 +32,7 @@ class Part:
     figure: Figure
 
 
-def cells_of(reader: Reader, view: Slice, jobs: Sequence[Job], chosen: Sequence[Place]) -> list[Cell]:
+def cells_of(reader: Repository, view: Slice, jobs: Sequence[Job], chosen: Sequence[Place]) -> list[Cell]:
     """Return the cells of the slice, those at ``chosen`` places included; ``jobs`` are those not done."""
     rows = reader.grid(view)
     own = [job for job in jobs if view.passes(job.config)]
@@ -63,7 +63,7 @@ def parts(
     cells: Sequence[Cell],
     places: Sequence[Place],
     predicted: Callable[[Sequence[Cell]], Mapping[str, Prediction]],
-    ground: str,
+    theme: str,
     size: float,
 ) -> list[Part]:
     """Return the grids to draw, one for each value of the facet; cells at ``places`` are marked as chosen.
@@ -86,20 +86,20 @@ def parts(
             own,
             grid_figure(
                 grid_table(own, view.score, chosen, domain, predicted(own)),
-                titles, (orders[0], orders[1]), view.score, domain, ground, size,
+                titles, (orders[0], orders[1]), view.score, domain, theme, size,
             ),
         )
         for value, own in groups.items()
     ]  # fmt: skip
 
 
-def signs(view: Slice, cells: Sequence[Cell], predicted: str = "") -> str:
+def legend_text(view: Slice, cells: Sequence[Cell], predicted: str = "") -> str:
     """Say what the signs in the grid mean, those that occur; ``predicted`` says it of predictions, where some are."""
     states = {cell.state for cell in cells}
     meanings = [
         ("n: seeds", bool(states & {"done", "partly"})),
         (f"dashed: fewer than {view.seeds}", "partly" in states),
-        ("†: with a dead class", any(cell.n_dead for cell in cells)),
+        ("†: with a dead class", any(cell.n_silent for cell in cells)),
         ("‡: diverged", any(cell.n_diverged for cell in cells)),
         ("+: missing", "missing" in states),
         ("✕: failed", "failed" in states),
@@ -111,18 +111,18 @@ def signs(view: Slice, cells: Sequence[Cell], predicted: str = "") -> str:
     return line + (f". {TIMES}" if is_time(view.score) else "")
 
 
-def sentence(view: Slice, cells: Sequence[Cell]) -> str:
+def title(view: Slice, cells: Sequence[Cell]) -> str:
     """Return the one line that says what is seen."""
     runs = sum(cell.n for cell in cells)
     missing = sum(cell.state == "missing" for cell in cells)
     base, free = view.base, (*view.axes, *view.several)
     epochs = f" after {base.max_epochs} epoch{'s' if base.max_epochs > 1 else ''}" if "max_epochs" not in free else ""
     network = base.model if "model" not in free else "several networks"
-    score = SCORES[view.score].split(",")[0].capitalize()
+    score = METRICS[view.score].split(",")[0].capitalize()
     if view.score.startswith("best_"):
         epochs = epochs.replace("after", "at the best of")
     honest = (
-        " (measured on the training jets, as in the lab)" if base.protocol == "mase" and "val" in view.score else ""
+        " (measured on the training jets, as in the lab)" if base.validation == "train" and "val" in view.score else ""
     )
     names = [FIELDS[name].inside for name in view.axes]
     several = f", several values of {' and '.join(FIELDS[n].inside for n in view.several)}" if view.several else ""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jsc_explore.analysis.smoothing import smooth
-from jsc_explore.charts.curves import SHARE_RANGE, Look
+from jsc_explore.charts.curves import SHARE_RANGE, PlotOptions
 from jsc_explore.charts.style import TOGETHER, is_share
 from jsc_explore.config import format_value
 from jsc_explore.importers.imported_run import ImportedRun
@@ -98,7 +98,7 @@ def _line(
     return pa.Table.from_pylist(rows, schema=TABLE), stride, bool(known)
 
 
-def reach(y_range: tuple[float, float] | None, table: pa.Table, look: Look) -> tuple[float, float] | None:
+def reach(y_range: tuple[float, float] | None, table: pa.Table, look: PlotOptions) -> tuple[float, float] | None:
     """Return the range of an axis upwards, wide enough for imported readings too; None leaves it to its kind."""
     if not table.num_rows:
         return y_range

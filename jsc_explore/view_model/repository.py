@@ -17,7 +17,7 @@ from jsc_explore.store.query.grid import configs, grid_cells, run_ids, seeds_of
 from jsc_explore.view_model.slice import Slice
 
 
-class Reader:
+class Repository:
     """Asks one store; every answer holds for one version of it, what ``curves`` finds of a run for ever."""
 
     def __init__(self, store: Store) -> None:
@@ -74,7 +74,11 @@ class Reader:
         return curve_points(self.store, runs, x, quantities, budget=budget, span=span, live=live, each_seed=each_seed)
 
     def forecast(self, runs: Sequence[RunConfig], score: str) -> Forecast:
-        """Return what is expected of runs, from those of the same data and protocol as the first."""
+        """Return what is expected of runs, from those of the same data and validation as the first."""
         first = runs[0]
-        scope = {"dataset": [first.dataset], "protocol": [first.protocol], "data_digest": [data.digest(first.dataset)]}
+        scope = {
+            "dataset": [first.dataset],
+            "validation": [first.validation],
+            "data_digest": [data.digest(first.dataset)],
+        }
         return predict(cell_table(self.store, score, scope).to_pylist(), runs, score)

@@ -63,8 +63,8 @@ def slice_of(state: Mapping[Any, Any]) -> Slice:
         name for name in FIELDS if name not in (*axes, "seed") and _is_several(chosen.get(name))
         and (name != "momentum" or base.optimizer == "sgd")
     )  # fmt: skip
-    # Runs on other jets, or by an older recipe, are other experiments: they never share a cell.
-    scope: Filters = {**chosen, "data_digest": [digest], "recipe": [RECIPE_VERSION]}
+    # Runs on other jets, or by an older recipe_version, are other experiments: they never share a cell.
+    scope: Filters = {**chosen, "data_digest": [digest], "recipe_version": [RECIPE_VERSION]}
     facet = axes[2] if len(axes) > 2 else None
     seeds, on_click = int(state["seeds"]), bool(state["train_on_click"])
     return Slice(axes[0], axes[1], facet, state["score"], base, digest, scope, text, seeds, on_click, several)

@@ -19,7 +19,7 @@ MAX_COMMANDS = 2000
 
 def cells_table(view: Slice, cells: Sequence[Cell]) -> pa.Table:
     """Return the grid as a table: a row a cell, the axes by their names, figures as numbers."""
-    figures = ("mean", "sd", "low", "high", "n", "n_configs", "n_dead", "n_diverged")
+    figures = ("mean", "sd", "low", "high", "n", "n_configs", "n_silent", "n_diverged")
     rows = [
         {**dict(zip(view.axes, cell.place, strict=True)), "score": view.score, "state": cell.state,
          **{name: getattr(cell, name) for name in figures}, "config_id": cell.config_id}
@@ -33,7 +33,7 @@ def points_table(store: Store, run_ids: Sequence[str]) -> pa.Table:
 
     ``curve_learning_rate`` is the rate at a point, ``learning_rate`` the hyperparameter.
     """
-    points = store.curves(run_ids).drop_columns(["config_id", "seed", "dead"])
+    points = store.curves(run_ids).drop_columns(["config_id", "seed", "silent"])
     runs = store.runs({"run_id": list(run_ids)}, ("run_id", *FIELDS, "test_acc", "test_loss"))
     names = [RATE if name == "learning_rate" else name for name in points.column_names]
     joined = points.rename_columns(names).join(runs, "run_id", join_type="inner")

@@ -15,7 +15,7 @@ from jsc_explore.charts.style import BANDS, COLOUR_BY, PROGRESS, SHOWN
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, check_field, format_value, parse_value
 from jsc_explore.errors import FieldError
 from jsc_explore.store.query.expression import read_filter
-from jsc_explore.store.schema import SCORES
+from jsc_explore.store.schema import METRICS
 
 CELLS = "cells"
 NONE = "none"
@@ -97,7 +97,7 @@ PARAMS: dict[str, Param] = {
     "x": _choice("x", "batch_size", AXIS_FIELDS, _LABELS),
     "y": _choice("y", "learning_rate", AXIS_FIELDS, _LABELS),
     "facet": _choice("facet", NONE, _SPREAD, _LABELS),
-    "score": _choice("score", next(iter(SCORES)), SCORES, SCORES),
+    "score": _choice("score", next(iter(METRICS)), METRICS, METRICS),
     "where": Param("", _read_where),
     "show": _choice("show", next(iter(SHOWN)), SHOWN, SHOWN),
     "along": _choice("along", "epoch", PROGRESS, PROGRESS),

@@ -15,8 +15,8 @@ from typing import Any
 
 from jsc_explore.errors import FieldError, JscError
 from jsc_explore.jobs.cluster import dataset_transfer, worker
-from jsc_explore.jobs.cluster.code_version import Identity
-from jsc_explore.jobs.cluster.worker_registry import Member, Members
+from jsc_explore.jobs.cluster.code_version import CodeVersion
+from jsc_explore.jobs.cluster.worker_registry import WorkerInfo, WorkerRegistry
 
 log = logging.getLogger("jsc_explore.engine")
 # Bulk work gives way to the app and to interactive training on the same cores.
@@ -45,7 +45,7 @@ class Task:
     """A stack on a worker: what ``worker.train`` is called with, what it answered, or why it is lost."""
 
     stack: str
-    member: Member
+    worker_info: WorkerInfo
     dataset: str
     digest: str
     arguments: tuple[Any, ...]
@@ -68,7 +68,7 @@ class Cluster:
             raise FieldError("scheduler", scheduler, "is no address of a Dask scheduler", "try 'tcp://host:8786'")
         self.workers, self.scheduler = workers, scheduler
         self.keep_free = keep_free and scheduler is None
-        self._members = Members(KEPT_FREE if self.keep_free else None)
+        self._workers = WorkerRegistry(KEPT_FREE if self.keep_free else None)
         self._tasks: dict[str, Task] = {}
         self._local: Any = None
         self._client: Any = None
@@ -100,9 +100,9 @@ class Cluster:
         else:
             self._join()
 
-    def warm(self, dataset: str, protocol: str, digest: str, device: str) -> None:
+    def warm(self, dataset: str, validation: str, digest: str, device: str) -> None:
         """Prepare every worker, as it comes, in the background; requests may be submitted meanwhile."""
-        self._warmth = (dataset, protocol, digest, device)
+        self._warmth = (dataset, validation, digest, device)
 
     def look(self) -> str:
         """Take in what has happened to scheduler and workers; return in one line what is wrong, empty if nothing is."""
@@ -114,17 +114,17 @@ class Cluster:
         self._ask()
         self._meet()
         for task in self._tasks.values():
-            if self._members.get(task.member.address) is not task.member:
-                task.lost = f"worker {task.member.name} at {task.member.address} has gone"
-            elif task.member.silent:
-                task.lost = f"worker {task.member.name} at {task.member.address} has fallen silent"
-        if self._local is None and not any(member.accepted for member in self._members):
-            return self._members.state or f"waiting for workers of the scheduler at {self.scheduler}"
-        return self._members.state
+            if self._workers.get(task.worker_info.address) is not task.worker_info:
+                task.lost = f"worker {task.worker_info.name} at {task.worker_info.address} has gone"
+            elif task.worker_info.silent:
+                task.lost = f"worker {task.worker_info.name} at {task.worker_info.address} has fallen silent"
+        if self._local is None and not any(worker_info.accepted for worker_info in self._workers):
+            return self._workers.state or f"waiting for workers of the scheduler at {self.scheduler}"
+        return self._workers.state
 
     def free(self, bulk: bool) -> int:
         """Return how many stacks may be submitted now, of bulk work or of interactive requests."""
-        free = self._members.free(bulk)
+        free = self._workers.free(bulk)
         capped = self.scheduler is not None and self.workers is not None
         return min(free, max(0, (self.workers or 0) - len(self._tasks))) if capped else free
 
@@ -133,12 +133,12 @@ class Cluster:
         *, bulk: bool,
     ) -> Task:  # fmt: skip
         """Start a stack, of which one must be free; ``checkpoints`` are those it goes on from."""
-        member = self._members.choose(bulk)
-        if member is None:
+        worker_info = self._workers.select_worker(bulk)
+        if worker_info is None:
             raise JscError("cluster: no worker is free; the stack waits")
         dataset = next(iter(runs.values()))["dataset"]
-        task = Task(stack, member, dataset, digest, (stack, runs, digest, checkpoints, device))
-        member.stacks.add(stack)
+        task = Task(stack, worker_info, dataset, digest, (stack, runs, digest, checkpoints, device))
+        worker_info.stacks.add(stack)
         self._tasks[stack] = task
         self._client.loop.add_callback(self._follow, self._client, task)
         return task
@@ -155,7 +155,7 @@ class Cluster:
     def result(self, task: Task) -> dict[str, Any]:
         """Return what ``worker.train`` returned, once done; ``lost`` says why there is nothing and never will be."""
         self._tasks.pop(task.stack, None)
-        task.member.stacks.discard(task.stack)
+        task.worker_info.stacks.discard(task.stack)
         if task.answer is None:
             # Should the worker live after all, this ends its training.
             if task.future is not None and self._client is not None:
@@ -216,7 +216,7 @@ class Cluster:
             return
         log.warning("lost the scheduler at %s", self.scheduler)
         gone, self._client = self._client, None
-        self._members.clear()
+        self._workers.clear()
         for task in self._tasks.values():
             task.lost = f"the scheduler at {self.scheduler} has gone"
         threading.Thread(target=gone.close, name="leave-scheduler", daemon=True).start()
@@ -248,34 +248,36 @@ class Cluster:
 
     def _meet(self) -> None:
         """Greet the workers that have come."""
-        for address, name, threads in self._members.update(self._seen):
-            member = Member(address, name, threads)
-            self._members.add(member)
-            self._client.loop.add_callback(self._greet, self._client, member)
+        for address, name, threads in self._workers.update(self._seen):
+            worker_info = WorkerInfo(address, name, threads)
+            self._workers.add(worker_info)
+            self._client.loop.add_callback(self._greet, self._client, worker_info)
 
     # ---- what follows runs in the thread of Dask's client
 
-    async def _greet(self, client: Any, member: Member) -> None:
+    async def _greet(self, client: Any, worker_info: WorkerInfo) -> None:
         """Ask a worker which project it runs; one that runs ours is prepared for its first stack."""
         try:
-            said = dict(await client.submit(worker.greet, workers=[member.address], pure=False))
+            said = dict(await client.submit(worker.greet, workers=[worker_info.address], pure=False))
         except (Exception, CancelledError) as error:
-            said = {"host": member.address, "error": error}
-        member.judge(said, Identity.own())
-        if member.refusal:
-            log.error("%s", member.refusal)
+            said = {"host": worker_info.address, "error": error}
+        worker_info.judge(said, CodeVersion.own())
+        if worker_info.refusal:
+            log.error("%s", worker_info.refusal)
         elif self._warmth:
             niceness = 0
             if self._local is not None:
-                niceness = INTERACTIVE_NICENESS if member.name == KEPT_FREE else BULK_NICENESS
-            member.warming = client.submit(worker.warm, niceness, *self._warmth, workers=[member.address], pure=False)
+                niceness = INTERACTIVE_NICENESS if worker_info.name == KEPT_FREE else BULK_NICENESS
+            worker_info.warming = client.submit(
+                worker.warm, niceness, *self._warmth, workers=[worker_info.address], pure=False
+            )
 
     async def _follow(self, client: Any, task: Task) -> None:
         """See a stack to its end; where the worker lacks the jets, send them first, once to each worker."""
         delivered = False
         try:
             while True:
-                where = [task.member.address]
+                where = [task.worker_info.address]
                 task.future = client.submit(worker.train, *task.arguments, workers=where, pure=False)
                 answer = dict(await task.future)
                 if not answer.pop("needs", False) or delivered:
@@ -289,14 +291,14 @@ class Cluster:
             task.answer = answer if "outcomes" in answer else {"outcomes": {}, "error": f"{where[0]} lost its jets"}
 
     async def _deliver(self, client: Any, task: Task) -> None:
-        parcels = task.member.parcels
+        parcels = task.worker_info.parcels
         if task.digest not in parcels:
             content = await asyncio.to_thread(dataset_transfer.wrap, task.dataset)
             arguments = (task.dataset, task.digest, *content)
             parcels[task.digest] = client.submit(
-                dataset_transfer.receive, *arguments, workers=[task.member.address], pure=False
+                dataset_transfer.receive, *arguments, workers=[task.worker_info.address], pure=False
             )
-            log.warning("sent the jets of %s to worker %s", task.dataset, task.member.name)
+            log.warning("sent the jets of %s to worker %s", task.dataset, task.worker_info.name)
         try:
             await parcels[task.digest]
         finally:
@@ -306,7 +308,7 @@ class Cluster:
     async def _tell(self, client: Any, task: Task, run_ids: Sequence[str]) -> None:
         """Tell a stack which runs to cancel, until it has heard or ended."""
         while task.stack in self._tasks and client.status == "running":
-            address = task.member.address
+            address = task.worker_info.address
             heard = await client.run(
                 worker.cancel, task.stack, run_ids, workers=[address], on_error="ignore", asynchronous=True
             )
@@ -323,7 +325,7 @@ class Cluster:
 
     async def _fetch(self, client: Any, task: Task) -> None:
         """Bring the checkpoints and outcomes that a stack has announced; lost ones come again."""
-        address = task.member.address
+        address = task.worker_info.address
         reply = await client.run(worker.fetch, task.stack, workers=[address], on_error="ignore", asynchronous=True)
         brought = reply.get(address, {"checkpoints": {}, "outcomes": {}})
         if brought["checkpoints"]:

@@ -28,7 +28,7 @@ def source_files() -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Identity:
+class CodeVersion:
     """Version, recipe and digest of the code (and of the shipped jets) that decide how a run is trained."""
 
     version: str
@@ -37,14 +37,14 @@ class Identity:
 
     @classmethod
     @lru_cache(maxsize=1)
-    def own(cls) -> Identity:
+    def own(cls) -> CodeVersion:
         """Return that of this process."""
         sha = hashlib.sha256()
         for path in source_files():
             sha.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
         return cls(__version__, RECIPE_VERSION, sha.hexdigest())
 
-    def difference(self, other: Identity) -> str:
+    def difference(self, other: CodeVersion) -> str:
         """Say in a few words how another differs from this one; empty if it does not."""
         if other.version != self.version:
             return f"has jsc-explore {other.version}, the engine {self.version}"

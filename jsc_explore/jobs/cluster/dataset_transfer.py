@@ -15,9 +15,9 @@ from jsc_explore.errors import DataError, JscError
 from jsc_explore.files import atomic_write
 
 log = logging.getLogger("jsc_explore.worker")
-# Names what the process that workers are forked from loads for all of them: a source and a protocol, as JSON.
+# Names what the process that workers are forked from loads for all of them: a source and a validation, as JSON.
 PRELOAD = "JSC_EXPLORE_PRELOAD"
-# Splits loaded before this process was forked, by digest and protocol: every worker sees the same memory.
+# Splits loaded before this process was forked, by digest and validation: every worker sees the same memory.
 _preloaded: dict[tuple[str, str], Split] = {}
 # Folders of parcels that the cache could not take, by digest, for as long as this process lives.
 _passing: dict[str, Path] = {}
@@ -38,18 +38,18 @@ def jets_of(dataset: str, digest: str) -> Jets:
     raise AbsentError(f"{dataset}: no jets of digest {digest[:12]} here")
 
 
-def split_of(dataset: str, protocol: str, digest: str) -> Split:
+def split_of(dataset: str, validation: str, digest: str) -> Split:
     """Return the jets of this digest, split; AbsentError where there are none."""
-    return _preloaded.get((digest, protocol)) or data.split(jets_of(dataset, digest), protocol)
+    return _preloaded.get((digest, validation)) or data.split(jets_of(dataset, digest), validation)
 
 
 def preload() -> None:
     """Load what $JSC_EXPLORE_PRELOAD names, if it is on this machine, for the processes that are forked from this."""
-    dataset, protocol = json.loads(os.environ.get(PRELOAD, '["", ""]'))
+    dataset, validation = json.loads(os.environ.get(PRELOAD, '["", ""]'))
     if dataset:
         try:
-            split = data.split(data.load(dataset), protocol)
-            _preloaded[split.digest, protocol] = split
+            split = data.split(data.load(dataset), validation)
+            _preloaded[split.digest, validation] = split
         except JscError as error:
             log.debug("%s", error)  # a run that needs them will tell
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs.cluster.code_version import Identity
+from jsc_explore.jobs.cluster.code_version import CodeVersion
 from jsc_explore.jobs.cluster.dataset_transfer import AbsentError, split_of
 from jsc_explore.results import Outcome, Point
 
@@ -42,7 +42,7 @@ _lock = threading.Lock()
 
 def greet() -> dict[str, Any]:
     """Say which project this worker runs, and where."""
-    return {**asdict(Identity.own()), "host": socket.gethostname()}
+    return {**asdict(CodeVersion.own()), "host": socket.gethostname()}
 
 
 def cancel(stack: str, run_ids: Sequence[str]) -> None:
@@ -79,7 +79,7 @@ def train(
     reporter = _Reporter(get_worker(), stack, set(configs), box)
     try:
         _quiet()
-        data = _data(first.dataset, first.protocol, digest, device)
+        data = _data(first.dataset, first.validation, digest, device)
         from jsc_explore.training.trainer import train_stack
 
         train_stack(configs, data, reporter, device=device, checkpoints=_Saved(checkpoints, reporter))
@@ -93,18 +93,18 @@ def train(
     return {"outcomes": reporter.outcomes}
 
 
-def warm(niceness: int, dataset: str, protocol: str, digest: str, device: str) -> None:
+def warm(niceness: int, dataset: str, validation: str, digest: str, device: str) -> None:
     """Import everything, load the data and train a little, so that the first request finds it all ready."""
     os.nice(niceness)
     _quiet()
-    from jsc_explore.training.callbacks import Keeper
+    from jsc_explore.training.callbacks import CollectingCallback
     from jsc_explore.training.trainer import train_stack
 
     try:
-        few = _data(dataset, protocol, digest, device).head(2000)
+        few = _data(dataset, validation, digest, device).head(2000)
     except AbsentError:  # They come with the first stack that wants them.
         return
-    train_stack({"warm": RunConfig(max_epochs=1)}, few, Keeper(), device=device)
+    train_stack({"warm": RunConfig(max_epochs=1)}, few, CollectingCallback(), device=device)
 
 
 class _Saved(dict[str, bytes]):
@@ -167,11 +167,11 @@ class _Reporter:
 
 
 @lru_cache(maxsize=4)
-def _data(dataset: str, protocol: str, digest: str, device: str) -> Any:
+def _data(dataset: str, validation: str, digest: str, device: str) -> Any:
     from jsc_explore.training.backends.base import DeviceSplit
     from jsc_explore.training.trainer import device_of
 
-    return DeviceSplit.of(split_of(dataset, protocol, digest), device_of(device))
+    return DeviceSplit.of(split_of(dataset, validation, digest), device_of(device))
 
 
 @lru_cache(maxsize=1)

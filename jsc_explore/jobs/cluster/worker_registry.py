@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jsc_explore.jobs.cluster.code_version import Identity
+from jsc_explore.jobs.cluster.code_version import CodeVersion
 
 # A worker says something every few seconds; one that has been silent this long does not get its work back.
 SILENT_AFTER_S = 60.0
 
 
 @dataclass
-class Member:
+class WorkerInfo:
     """A worker process, ``accepted`` once it has answered the greeting; ``refusal`` says why it gets no work."""
 
     address: str
@@ -49,11 +49,11 @@ class Member:
         if seen["last_seen"] != self.last_word:
             self.last_word, self.heard_at = seen["last_seen"], time.monotonic()
 
-    def judge(self, said: dict[str, Any], own: Identity) -> None:
+    def judge(self, said: dict[str, Any], own: CodeVersion) -> None:
         """Accept or refuse the worker by its answer to the greeting, which may be the ``error`` that it caused."""
         host, error = said.pop("host"), said.pop("error", None)
         if error is None:
-            difference = own.difference(Identity(**said))
+            difference = own.difference(CodeVersion(**said))
         else:  # It has no jsc-explore, or one that knows no greeting.
             difference = f"cannot run it ({type(error).__name__}: {' '.join(str(error).split())})"
         self.accepted = not difference
@@ -62,23 +62,23 @@ class Member:
             self.refusal = f"worker {self.name} on {host} is refused: it {difference}; {remedy}"
 
 
-class Members:
+class WorkerRegistry:
     """The workers by address; ``kept_free`` names the one that takes only what somebody waits for at a screen."""
 
     def __init__(self, kept_free: str | None) -> None:
-        self._by_address: dict[str, Member] = {}
+        self._by_address: dict[str, WorkerInfo] = {}
         self._kept_free = kept_free
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[WorkerInfo]:
         return iter(list(self._by_address.values()))
 
-    def get(self, address: str) -> Member | None:
+    def get(self, address: str) -> WorkerInfo | None:
         """Return the worker at an address, None if it has gone."""
         return self._by_address.get(address)
 
-    def add(self, member: Member) -> None:
+    def add(self, worker_info: WorkerInfo) -> None:
         """Take in a worker that has joined."""
-        self._by_address[member.address] = member
+        self._by_address[worker_info.address] = worker_info
 
     def update(self, seen: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, int]]:
         """Take in what the scheduler says: drop workers that left, return (address, name, threads) of new ones."""
@@ -95,24 +95,28 @@ class Members:
 
     def free(self, bulk: bool) -> int:
         """Return how many stacks may be given out now."""
-        return sum(member.free for member in self if not (bulk and member.name == self._kept_free))
+        return sum(worker_info.free for worker_info in self if not (bulk and worker_info.name == self._kept_free))
 
-    def choose(self, bulk: bool) -> Member | None:
+    def select_worker(self, bulk: bool) -> WorkerInfo | None:
         """Return the worker that shall take the next stack: the one kept free first where it may, then the idlest."""
-        able = [member for member in self if member.free and not (bulk and member.name == self._kept_free)]
+        able = [
+            worker_info
+            for worker_info in self
+            if worker_info.free and not (bulk and worker_info.name == self._kept_free)
+        ]
         return min(able, key=self._rank, default=None)
 
-    def _rank(self, member: Member) -> tuple[bool, int, bool, str]:
-        still_warming = member.warming is not None and not member.warming.done()
-        return member.name != self._kept_free, len(member.stacks), still_warming, member.address
+    def _rank(self, worker_info: WorkerInfo) -> tuple[bool, int, bool, str]:
+        still_warming = worker_info.warming is not None and not worker_info.warming.done()
+        return worker_info.name != self._kept_free, len(worker_info.stacks), still_warming, worker_info.address
 
     @property
     def state(self) -> str:
         """Say what is wrong: workers that are refused, or none at all; empty if all is well."""
-        if refusals := sorted(member.refusal for member in self if member.refusal):
+        if refusals := sorted(worker_info.refusal for worker_info in self if worker_info.refusal):
             others = f" (and {len(refusals) - 1} others)" if len(refusals) > 1 else ""
             return refusals[0] + others
-        silent = [member.name for member in self if member.accepted and member.silent]
+        silent = [worker_info.name for worker_info in self if worker_info.accepted and worker_info.silent]
         if silent:
             return (
                 f"worker {', '.join(sorted(silent))}: silent for over {SILENT_AFTER_S:.0f} s; others take up its work"

@@ -7,7 +7,7 @@ from __future__ import annotations
 SUSPECT_AFTER, MAX_LOST = 2, 8
 
 
-class Losses:
+class CrashTracker:
     """Counts how often each run lost its worker without having got further than ever before."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ log = logging.getLogger("jsc_explore.engine")
 RESERVE_BYTES = 5 << 20
 
 
-class Reserve:
+class DiskReserve:
     """A file that takes up room nobody may use until it is given up."""
 
     def __init__(self, path: Path) -> None:

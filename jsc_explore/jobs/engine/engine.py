@@ -23,10 +23,10 @@ from jsc_explore.errors import JscError, StoreError
 from jsc_explore.jobs import calibration as calibrate
 from jsc_explore.jobs.cluster.client import Cluster
 from jsc_explore.jobs.engine.checkpoints import Checkpoints
-from jsc_explore.jobs.engine.crash_tracker import MAX_LOST, Losses
-from jsc_explore.jobs.engine.disk_reserve import Reserve
+from jsc_explore.jobs.engine.crash_tracker import MAX_LOST, CrashTracker
+from jsc_explore.jobs.engine.disk_reserve import DiskReserve
 from jsc_explore.jobs.engine.gpu_memory import gpu_bytes
-from jsc_explore.jobs.engine.pending_results import Finished
+from jsc_explore.jobs.engine.pending_results import PendingResults
 from jsc_explore.jobs.engine.preload import first_wanted
 from jsc_explore.jobs.packing import StackPlan, pack
 from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE, Job, Queue
@@ -61,7 +61,7 @@ class Engine:
 
     def __init__(self, directory: Path, snapshot: Path | None, cluster: Cluster, device: str = "auto") -> None:
         self.directory, self.cluster, self.device = Path(directory), cluster, device
-        self.reserve = Reserve(self.directory / "reserve")
+        self.reserve = DiskReserve(self.directory / "reserve")
         if self.directory.exists():
             # One that died may have left the disk full: there must be room to open the databases.
             self.reserve.give_up_if_full()
@@ -69,15 +69,15 @@ class Engine:
         self.queue = Queue(self.directory)
         self._lock = FileLock(self.directory / "engine.lock", thread_local=False)
         self._take_lock()
-        self.queue.beat(os.getpid(), "starting")
+        self.queue.set_heartbeat(os.getpid(), "starting")
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
         self._events: queues.SimpleQueue[dict[str, Any]] = queues.SimpleQueue()
         self._stacks: dict[str, _Stack] = {}
-        self._unsaved = Finished()
+        self._unsaved = PendingResults()
         self._points: list[tuple[str, Point]] = []
         self._progress: dict[str, tuple[int, int]] = {}
         # For runs whose worker was lost: the furthest step at that time, and how often it got no further.
-        self._losses = Losses()
+        self._losses = CrashTracker()
         self._steps: dict[str, int] = {}
         self._stop = threading.Event()
         self._message = self._cluster_state = ""
@@ -109,7 +109,7 @@ class Engine:
         """Let the workers load what somebody waits for already, else what is asked for most."""
         wanted = first_wanted(self.directory)
         with suppress(JscError):  # of a run whose jets are not here, the run itself will tell
-            self.cluster.warm(wanted.dataset, wanted.protocol, data.digest(wanted.dataset), self.device)
+            self.cluster.warm(wanted.dataset, wanted.validation, data.digest(wanted.dataset), self.device)
 
     def _tick(self) -> bool:
         """Do what is due; return whether anything is waiting or under way."""
@@ -184,7 +184,7 @@ class Engine:
             self._save(force=True)
             under_way = [run_id for stack in self._stacks.values() for run_id in stack.jobs]
             self.queue.requeue([*under_way, *self._unsaved], "the engine was stopped")
-            self.queue.still()
+            self.queue.clear_heartbeat()
         except JscError as error:
             log.error("%s", error)
         try:
@@ -354,7 +354,7 @@ class Engine:
     def _beat(self) -> None:
         if time.monotonic() - self._beaten > BEAT_S:
             self._beaten = time.monotonic()
-            self.queue.beat(os.getpid(), self._message or self.checkpoints.problem or self._cluster_state)
+            self.queue.set_heartbeat(os.getpid(), self._message or self.checkpoints.problem or self._cluster_state)
             self.store.compact_if_due()
 
 

@@ -15,7 +15,7 @@ from jsc_explore.results import Outcome, RunRecord
 from jsc_explore.store import Store
 
 
-class Finished:
+class PendingResults:
     """Runs that have ended, in the order in which they came."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Finished:
             run_id=job.run_id,
             config_id=job.config_id,
             data_digest=data.digest(run.dataset),
-            recipe=RECIPE_VERSION,
+            recipe_version=RECIPE_VERSION,
             config=run.to_dict(),
             parameters=run.network.parameters,
             outcome=Outcome(**outcome),

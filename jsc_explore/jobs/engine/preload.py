@@ -24,7 +24,7 @@ def begin_importing(wanted: RunConfig | None = None) -> None:
     Done once for all, that saves each worker three seconds of a core and 200 MB. A second call changes nothing.
     """
     if wanted is not None:
-        os.environ[PRELOAD] = json.dumps([wanted.dataset, wanted.protocol])
+        os.environ[PRELOAD] = json.dumps([wanted.dataset, wanted.validation])
     multiprocessing.set_forkserver_preload(["jsc_explore.jobs.engine.forked"])
     forkserver.ensure_running()
 

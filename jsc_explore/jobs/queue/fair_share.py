@@ -35,11 +35,11 @@ def enter(
         "UPDATE requests SET cancel = 0, priority = min(priority, ?) WHERE run_id = ?",
         [(priority, run_id) for run_id in runs if run_id in active and run_id not in lifted],
     )
-    position, turn = place(db, priority, session)
+    position, start_time = virtual_start_time(db, priority, session)
     # One moment for all: what was asked for together is shown together.
     now = time.time()
     for i, run_id in enumerate(added, start=1):
-        order = (priority, position + i, turn + i, session)
+        order = (priority, position + i, start_time + i, session)
         if run_id in lifted:
             db.execute(
                 "UPDATE requests SET priority = ?, position = ?, turn = ?, session = ?, cancel = 0 WHERE run_id = ?",
@@ -94,7 +94,7 @@ def _within(what: str, more: int, has: int, most: int | None, whose: str) -> Non
         raise FieldError(what, more, rule, _WAIT)
 
 
-def place(db: sqlite3.Connection, priority: int, session: str) -> tuple[int, int]:
+def virtual_start_time(db: sqlite3.Connection, priority: int, session: str) -> tuple[int, int]:
     """Return the last position given to any run, and the turn before the next of this session.
 
     Turns are start-time fair queueing (Goyal et al., 1996) with a run as the unit: a session's next turn follows its

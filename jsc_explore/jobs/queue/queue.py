@@ -17,11 +17,11 @@ from jsc_explore.config import UNLIMITED, Limits, RunConfig
 from jsc_explore.errors import StoreError
 from jsc_explore.jobs.queue import fair_share
 from jsc_explore.jobs.queue.fair_share import BULK, INTERACTIVE
-from jsc_explore.jobs.queue.schema import Move, prepare, trim
+from jsc_explore.jobs.queue.schema import Transition, prepare, trim
 from jsc_explore.results import Point
 from jsc_explore.store.database import open_database
 
-__all__ = ["ACTIVE", "BULK", "ENDED", "INTERACTIVE", "EngineState", "Job", "Move", "Queue"]
+__all__ = ["ACTIVE", "BULK", "ENDED", "INTERACTIVE", "EngineState", "Job", "Transition", "Queue"]
 
 # queued -> running -> done | diverged | failed | cancelled; whatever ended goes back to queued when asked for again.
 ACTIVE = ("queued", "running")
@@ -186,12 +186,12 @@ class Queue:
         )
         return [str(run_id) for (run_id,) in rows]
 
-    def history(self, run_id: str) -> list[Move]:
+    def history(self, run_id: str) -> list[Transition]:
         """Return what happened to a run, oldest first: every move between states that is still kept."""
         rows = self._read(
             'SELECT run_id, attempt, "from", "to", at, cause FROM moves WHERE run_id = ? ORDER BY seq', [run_id]
         )
-        return [Move(*row) for row in rows]
+        return [Transition(*row) for row in rows]
 
     def live(self) -> tuple[list[Job], dict[str, list[Point]]]:
         """Return the active jobs and the points of each so far, as of one moment."""
@@ -300,12 +300,12 @@ class Queue:
                     [run_id],
                 )
 
-    def beat(self, pid: int, message: str = "") -> None:
+    def set_heartbeat(self, pid: int, message: str = "") -> None:
         """Say that the engine lives, and what is wrong with it if anything is."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO engine VALUES (1, ?, ?, ?)", [pid, time.time(), message])
 
-    def still(self) -> None:
+    def clear_heartbeat(self) -> None:
         """Say that the engine has stopped."""
         with self._transaction() as db:
             db.execute("DELETE FROM engine")

@@ -12,7 +12,7 @@ from datetime import datetime
 # Of these tables; raise it when they change.
 _VERSION = 1
 # What happened to runs is kept this long and no longer than this many moves, the oldest go first.
-MOVES_KEPT_S, MOVES_KEPT = 30 * 86_400.0, 500_000
+TRANSITIONS_KEPT_S, TRANSITIONS_KEPT = 30 * 86_400.0, 500_000
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -75,7 +75,7 @@ END;
 
 
 @dataclass(frozen=True)
-class Move:
+class Transition:
     """A run's step from one state to the next; ``before`` is None for the first, ``at`` seconds since the epoch."""
 
     run_id: str
@@ -97,8 +97,8 @@ def prepare(db: sqlite3.Connection) -> None:
     # Several may open a file at once: the lock first, or a look that turns into a write would find it taken.
     db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
     db.execute("BEGIN IMMEDIATE")
-    if lacking := _lacking(db):
-        for name in lacking:
+    if missing_seeds := _lacking(db):
+        for name in missing_seeds:
             db.execute(f"ALTER TABLE requests ADD COLUMN {name} {_LATER[name]}")
         db.execute("UPDATE requests SET epochs = json_extract(config, '$.max_epochs') WHERE epochs = 0")
     db.execute("COMMIT")
@@ -107,11 +107,11 @@ def prepare(db: sqlite3.Connection) -> None:
 
 def trim(db: sqlite3.Connection) -> None:
     """Drop the oldest moves beyond what is kept; cheap when there is nothing to drop. Within a transaction."""
-    db.execute("DELETE FROM moves WHERE seq <= (SELECT max(seq) FROM moves) - ?", [MOVES_KEPT])
+    db.execute("DELETE FROM moves WHERE seq <= (SELECT max(seq) FROM moves) - ?", [TRANSITIONS_KEPT])
     # In the order in which they were entered, few at a time: no index on time, which every move would pay for.
     db.execute(
         f"DELETE FROM moves WHERE seq IN (SELECT seq FROM moves ORDER BY seq LIMIT 1000) AND at < {_NOW} - ?",
-        [MOVES_KEPT_S],
+        [TRANSITIONS_KEPT_S],
     )
 
 

@@ -10,7 +10,7 @@ from jsc_explore.config import FIELDS
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import FieldError
 from jsc_explore.store.query.filters import Filters
-from jsc_explore.store.schema import SCORES
+from jsc_explore.store.schema import METRICS
 from jsc_explore.store.store import Store
 
 # What tells one config from another: the seed does not.
@@ -18,7 +18,7 @@ CONFIG_FIELDS = tuple(name for name in FIELDS if name != "seed")
 _N = len(CLASSES)
 
 # As analysis.classes.lost_classes has it, for whole tables: the diagonal of the 25 counts holds a zero.
-_LOST = "len(dead_classes) > 0 OR " + " OR ".join(f"confusion[{1 + place * (_N + 1)}] = 0" for place in range(_N))
+_LOST = "len(silent_classes) > 0 OR " + " OR ".join(f"confusion[{1 + place * (_N + 1)}] = 0" for place in range(_N))
 
 
 def cell_table(store: Store, score: str, filters: Filters | None = None, text: str = "") -> pa.Table:
@@ -30,8 +30,8 @@ def cell_table(store: Store, score: str, filters: Filters | None = None, text: s
 
     ``text`` is a filter in words. Raises FieldError for a score that is none of ``SCORES``, or an unknown filter.
     """
-    if score not in SCORES:
-        raise FieldError("score", score, "must be one of " + ", ".join(SCORES), f"try {next(iter(SCORES))}")
+    if score not in METRICS:
+        raise FieldError("score", score, "must be one of " + ", ".join(METRICS), f"try {next(iter(METRICS))}")
     fields = ", ".join(f"min({name}) AS {name}" for name in CONFIG_FIELDS)
     return store.select(
         f"""
@@ -39,7 +39,7 @@ def cell_table(store: Store, score: str, filters: Filters | None = None, text: s
                avg({score}) AS mean, stddev_samp({score}) AS sd, count({score}) AS n,
                count(*) FILTER (WHERE {_LOST}) AS n_lost,
                count(*) FILTER (WHERE status = 'diverged') AS n_diverged,
-               avg(train_time_s / stack_size) AS seconds
+               avg(train_time_s / replicas) AS seconds
         FROM chosen GROUP BY config_id HAVING isfinite(avg({score})) ORDER BY mean, config_id
         """,
         filters,
@@ -53,7 +53,7 @@ def spread_table(store: Store, field: str, score: str, filters: Filters | None =
     Columns ``value``, ``low``, ``q1``, ``median``, ``q3``, ``high``, ``n`` (configs), ordered by value.
     Raises FieldError for an unknown field or score.
     """
-    if field not in CONFIG_FIELDS or score not in SCORES:
+    if field not in CONFIG_FIELDS or score not in METRICS:
         raise FieldError("field", f"{field}, {score}", "must be a hyperparameter and a score", "see docs/results.md")
     return store.select(
         f"""
@@ -70,10 +70,10 @@ def spread_table(store: Store, field: str, score: str, filters: Filters | None =
 
 def seed_table(store: Store, config_ids: Sequence[str], score: str) -> pa.Table:
     """Return one row a run of these configs: ids, seed, ``score``, ``auc``, ``rejection``, ``confusion``,
-    ``dead_classes``, ``status``.
+    ``silent_classes``, ``status``.
 
     Raises FieldError for a score that is no column.
     """
-    columns = ["run_id", "config_id", "seed", "auc", "rejection", "confusion", "dead_classes", "status"]
+    columns = ["run_id", "config_id", "seed", "auc", "rejection", "confusion", "silent_classes", "status"]
     table = store.runs({"config_id": list(config_ids)}, [*columns, score])
     return table.rename_columns([*columns, "score"])

@@ -29,7 +29,7 @@ LR_SUM = "lr_sum"
 class Points:
     """What is drawn of some runs: points of every seed, means over seeds, and how far they were thinned.
 
-    ``seeds`` has ``run_id, config_id, seed, dead`` (names of dead classes), ``x, quantity, value``; ``means`` has
+    ``seeds`` has ``run_id, config_id, seed, silent`` (names of silent classes), ``x, quantity, value``; ``means`` has
     ``config_id, x, quantity, mean, sd, low, high, n``. Of every ``stride`` points one is there, of ``total`` rows.
     """
 
@@ -54,7 +54,7 @@ def curve_points(
 
     When more than ``budget`` rows would come, each run keeps every so many points, always its first and last; ``span``
     keeps what lies within a range of ``x`` and so brings the others back. ``live`` are points of runs not stored yet:
-    columns ``run_id, config_id, seed, dead_classes`` and the recorded quantities. A mean is over the seeds of one
+    columns ``run_id, config_id, seed, silent_classes`` and the recorded quantities. A mean is over the seeds of one
     config at one step: other configs never enter it. Raises FieldError for what is not recorded.
     """
     for name in (*quantities, *((x,) if x != LR_SUM else ())):
@@ -96,15 +96,15 @@ class _Runs:
 
 
 _RUNS = pa.schema(
-    [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("dead", pa.string())]
+    [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("silent", pa.string())]
 )  # fmt: skip
 
 
 def _stored(store: Store, run_ids: Sequence[str], names: Sequence[str]) -> _Runs:
     columns = [CURVE_PREFIX + name for name in names]
-    read = store.rows(run_ids, columns, scalars=("config_id", "seed", "dead_classes"))
-    dead = pc.binary_join(read["dead_classes"].cast(pa.list_(pa.string())), " ")
-    runs = pa.table([read["run_id"], read["config_id"], read["seed"], dead], schema=_RUNS)
+    read = store.rows(run_ids, columns, scalars=("config_id", "seed", "silent_classes"))
+    silent = pc.binary_join(read["silent_classes"].cast(pa.list_(pa.string())), " ")
+    runs = pa.table([read["run_id"], read["config_id"], read["seed"], silent], schema=_RUNS)
     lengths = pc.list_value_length(read[columns[0]]).to_numpy()
     values = {name: _numbers(pc.list_flatten(read[column])) for name, column in zip(names, columns, strict=True)}
     if any(len(column) != lengths.sum() for column in values.values()):
@@ -119,7 +119,7 @@ def _growing(live: pa.Table | None, names: Sequence[str]) -> _Runs:
     owner = found.indices.to_numpy().astype(np.int64)
     first = np.unique(owner, return_index=True)[1]
     runs = live.select(["run_id", "config_id", "seed"]).take(first)
-    runs = runs.append_column("dead", pa.array([""] * len(first), pa.string()))
+    runs = runs.append_column("silent", pa.array([""] * len(first), pa.string()))
     return _Runs(runs.cast(_RUNS), owner, {name: _numbers(live[name]) for name in names})
 
 

@@ -28,7 +28,7 @@ _TYPE_OF_ARROW: tuple[tuple[Callable[[Any], bool], Type], ...] = (
 )
 # Not columns of the file, but what one wants to say of a run.
 _MADE_UP: dict[str, tuple[str, Type]] = {
-    "dead": ("(len(dead_classes) > 0)", "bool"),
+    "silent": ("(len(silent_classes) > 0)", "bool"),
     "diverged": ("(status = 'diverged')", "bool"),
 }
 _FUNCTIONS: dict[str, tuple[str, Type, Type]] = {

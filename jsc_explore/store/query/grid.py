@@ -22,7 +22,7 @@ def grid_cells(store: Store, axes: Sequence[str], score: str, filters: Filters, 
     """Return one row a cell of a grid over the fields ``axes``, columns named by them.
 
     Over the runs of a cell that pass: mean, standard deviation, least and greatest ``score``, counts ``n``,
-    ``n_configs``, ``n_dead``, ``n_diverged``; ``n_hidden`` counts those that the text filter alone leaves out.
+    ``n_configs``, ``n_silent``, ``n_diverged``; ``n_hidden`` counts those that the text filter alone leaves out.
     """
     for name in axes:
         check_field(name)
@@ -38,7 +38,7 @@ def grid_cells(store: Store, axes: Sequence[str], score: str, filters: Filters, 
                count(*) FILTER (passing) AS n, count(*) FILTER (NOT passing) AS n_hidden,
                count(DISTINCT config_id) FILTER (passing) AS n_configs,
                count(*) FILTER (passing AND status = 'diverged') AS n_diverged,
-               count(*) FILTER (passing AND len(dead_classes) > 0) AS n_dead
+               count(*) FILTER (passing AND len(silent_classes) > 0) AS n_silent
         FROM (SELECT *, coalesce({passing}, false) AS passing FROM runs WHERE {where}) GROUP BY {names}
         """,
         [*more, *values],
@@ -46,7 +46,7 @@ def grid_cells(store: Store, axes: Sequence[str], score: str, filters: Filters, 
 
 
 def configs(store: Store, filters: Filters, text: str = "", limit: int = 1_000_000) -> tuple[pa.Table, int]:
-    """Return one row a config whose runs pass, every field with ``config_id``, ``n``, ``n_dead``; and how many pass.
+    """Return one row a config whose runs pass, every field with ``config_id``, ``n``, ``n_silent``; and how many pass.
 
     No more than ``limit`` rows come back.
     """
@@ -54,7 +54,7 @@ def configs(store: Store, filters: Filters, text: str = "", limit: int = 1_000_0
     fields = ", ".join(f"any_value({name}) AS {name}" for name in FIELDS if name != "seed")
     table = store.query(
         f"""
-        SELECT config_id, count(*) AS n, count(*) FILTER (WHERE len(dead_classes) > 0) AS n_dead, {fields},
+        SELECT config_id, count(*) AS n, count(*) FILTER (WHERE len(silent_classes) > 0) AS n_silent, {fields},
                count(*) OVER () AS total
         FROM runs WHERE {where} GROUP BY config_id ORDER BY config_id LIMIT {int(limit)}
         """,
@@ -107,13 +107,13 @@ def run_ids(store: Store, filters: Filters, text: str = "") -> list[str]:
 def timings(store: Store) -> pa.Table:
     """Return how long training took, one row a kind: median ``seconds`` of a stack's time shared among its ``n`` runs.
 
-    A kind is data, protocol, batch size, parameters, epochs run, stack size, rows of the training and validation parts,
+    A kind is data, validation, batch size, parameters, epochs run, stack size, rows of the training and validation parts,
     whether the kernel trained it, and whether ``here``, as a part of this store, or elsewhere.
     """
-    kind = "dataset, protocol, batch_size, parameters, epochs_run, stack_size, train_rows, val_rows"
+    kind = "dataset, validation, batch_size, parameters, epochs_run, replicas, train_rows, val_rows"
     return store.query(
-        f"SELECT {kind}, engine = 'kernel' AS kernel, starts_with(file, ?) AS here, count(*) AS n, "
-        "median(wall_time_s / stack_size) AS seconds FROM runs "
+        f"SELECT {kind}, backend = 'kernel' AS kernel, starts_with(file, ?) AS here, count(*) AS n, "
+        "median(wall_time_s / replicas) AS seconds FROM runs "
         "WHERE steps > 0 AND wall_time_s > 0 AND epochs_run > 0 AND train_rows > 0 GROUP BY ALL ORDER BY ALL",
         [str(store.directory)],
     )

@@ -55,7 +55,7 @@ class DeviceSplit:
 
 
 @dataclass(frozen=True)
-class Taken:
+class ChunkResult:
     """What a chunk of S steps of K replicas gave.
 
     ``losses (S, K) float64`` are means over each batch, ``hits (S, K) float64`` jets recognised, ``sizes (S,) float64``
@@ -84,7 +84,7 @@ class Replicas(ABC):
     module's ``state_dict``, in float32. All runs share their ``RunConfig.stack_key``.
     """
 
-    engine: str
+    name: str
 
     def __init__(self, runs: Sequence[RunConfig], data: DeviceSplit) -> None:
         if len({run.stack_key for run in runs}) != 1:
@@ -122,9 +122,9 @@ class Replicas(ABC):
         """Return how many steps take no longer than a chunk shall, before any was measured."""
         return FIRST_CHUNK_STEPS
 
-    def said(self, row: int) -> str:
+    def backend_name(self, row: int) -> str:
         """Return what the record of this row's run says of its engine."""
-        return self.engine
+        return self.name
 
     def ready(self, epoch: int) -> bool:
         """Say whether ``epoch`` can begin without waiting; what it has to wait for is under way from now on."""
@@ -141,7 +141,7 @@ class Replicas(ABC):
         """Draw the ``batch_order`` of each seed, in the form the engine needs."""
 
     @abstractmethod
-    def advance(self, chunk: Chunk) -> Taken:
+    def advance(self, chunk: Chunk) -> ChunkResult:
         """Take the chunk's steps."""
 
     @abstractmethod

@@ -55,19 +55,19 @@ def estimate(runs: Sequence[RunConfig]) -> str:
 
 
 def _together(view: Slice, chosen: Sequence[Cell]) -> None:
-    lacking = [run for cell in chosen for run in cell.lacking()]
+    missing_seeds = [run for cell in chosen for run in cell.missing_seeds()]
     more = [cell.config.with_(seed=seed) for cell in chosen for seed in cell.next_seeds(EXTRA_SEEDS)]
     why = permissions.refusal()
     with st.container(horizontal=True, vertical_alignment="center", key="together"):
         st.markdown(f"**{len(chosen)} cells**")
         st.button(
-            f"Fill these: {offer(lacking)}" if lacking else f"All have {view.seeds} seeds",
+            f"Fill these: {offer(missing_seeds)}" if missing_seeds else f"All have {view.seeds} seeds",
             key="fill",
-            type="primary" if lacking else "secondary",
-            disabled=not lacking or bool(why),
+            type="primary" if missing_seeds else "secondary",
+            disabled=not missing_seeds or bool(why),
             on_click=permissions.train,
-            args=(lacking,),
-            help=why or f"Every chosen cell up to {view.seeds} seeds: {estimate(lacking)}",
+            args=(missing_seeds,),
+            help=why or f"Every chosen cell up to {view.seeds} seeds: {estimate(missing_seeds)}",
         )
         st.button(
             f"Add {EXTRA_SEEDS} seeds to each: {offer(more)}",
@@ -93,7 +93,7 @@ def _detail(view: Slice, cell: Cell) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key=f"detail-{cell.config_id}"):
         st.markdown(f"**{name[0].upper() + name[1:]}**  \n{_knowledge(view, cell)}", width="stretch")
         if cell.state not in ("running", "queued"):
-            count = {"missing": view.seeds, "failed": view.seeds, "partly": len(cell.lacking())}.get(cell.state, 0)
+            count = {"missing": view.seeds, "failed": view.seeds, "partly": len(cell.missing_seeds())}.get(cell.state, 0)
             runs = [cell.config.with_(seed=seed) for seed in cell.next_seeds(count or EXTRA_SEEDS)]
             verb = {"missing": "Train ", "failed": "Retry: "}.get(cell.state, "Add ")
             why = permissions.refusal()
@@ -129,8 +129,8 @@ def _knowledge(view: Slice, cell: Cell) -> str:
     spread = None if is_time(view.score) else half_width(cell.sd, cell.n)
     figure = format_score(view.score, cell.mean, spread)
     notes = [f"{figure} ({cell.n} seed{'s' if cell.n > 1 else ''}{', 95% interval' if spread is not None else ''})"]
-    if cell.n_dead:
-        notes.append(f":orange[† {cell.n_dead} with a dead class]")
+    if cell.n_silent:
+        notes.append(f":orange[† {cell.n_silent} with a dead class]")
     if cell.n_diverged:
         notes.append(f":red[‡ {cell.n_diverged} diverged]")
     if cell.n_hidden:

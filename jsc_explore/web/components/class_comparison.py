@@ -79,8 +79,8 @@ def _roc(runs: Runs) -> tuple[list[dict[str, Any]], str]:
         done = [run["run_id"] for run in runs[side] if run["auc"]]
         curves = _stored(store.version, done)
         rows += [{**row, "side": side} for row in roc_means(curves)]
-        if lacking := len(done) - len(curves):
-            notes.append(f"{lacking} of {len(done)} of {side}" if curves else f"{len(done)} of {side}")
+        if missing_seeds := len(done) - len(curves):
+            notes.append(f"{missing_seeds} of {len(done)} of {side}" if curves else f"{len(done)} of {side}")
     if not notes:
         return rows, ""
     return rows, (

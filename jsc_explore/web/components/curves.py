@@ -16,7 +16,7 @@ from jsc_explore.view_model.curves import LOG_FROM_EPOCHS, Panels
 from jsc_explore.web.components import grid, imported_runs
 from jsc_explore.web.components.sidebar import Slice
 from jsc_explore.web.state import predictions, services, url
-from jsc_explore.web.state.cached_repository import KeptReader
+from jsc_explore.web.state.cached_repository import CachedRepository
 
 CURVES_KEY = "curves"
 
@@ -63,8 +63,8 @@ def _how() -> None:
 
 def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> None:
     """Draw the charts, and below them what they mean."""
-    ground = st.context.theme.type or "light"
-    drawn = panels(view, cells, live, ground)
+    theme = st.context.theme.type or "light"
+    drawn = panels(view, cells, live, theme)
     if not drawn.figures:
         # As high as the chart that will stand here: nothing jumps when it does.
         with st.container(height=HEIGHT + 60, border=False):
@@ -102,11 +102,11 @@ def _why_empty(cells: Sequence[Cell]) -> str:
     return "No run passes the filters: click a + to train one, or widen a filter."
 
 
-def panels(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]], ground: str) -> Panels:
+def panels(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]], theme: str) -> Panels:
     """Return the charts to draw: one, or one for each value of the field chosen under Panels by."""
     imported = services.imported().all()
     predicted = predictions.kept(view.score)
-    return curves.panels(KeptReader(), st.session_state, view, cells, live, ground, imported, predicted)
+    return curves.panels(CachedRepository(), st.session_state, view, cells, live, theme, imported, predicted)
 
 
 def _zoom(key: str) -> None:

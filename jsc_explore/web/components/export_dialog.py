@@ -15,16 +15,16 @@ from jsc_explore import __version__
 from jsc_explore.charts.curves import BEHIND, MEANS, SEEDS
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.imported import LINES
-from jsc_explore.export import handout
+from jsc_explore.export import export_page
 from jsc_explore.export.chart_files import PICTURES, bundle, picture, table_file
 from jsc_explore.store import Store
-from jsc_explore.store.imported_runs import Imported
+from jsc_explore.store.imported_runs import ImportedRuns
 from jsc_explore.view_model.tables import cells_table, commands, points_table
 from jsc_explore.web.components import curves as curves_panel
 from jsc_explore.web.components import grid, saved_views
 from jsc_explore.web.components.sidebar import Slice
 from jsc_explore.web.state import chart_registry, services, url
-from jsc_explore.web.state.cached_repository import KeptReader
+from jsc_explore.web.state.cached_repository import CachedRepository
 
 FOLDER = "jsc-explore-view"
 _README = """{sentence}
@@ -106,8 +106,8 @@ def _offer(
     )
 
 
-def _page(store: Store, imported: Imported, query: Mapping[str, str]) -> bytes:
-    return handout(store, query, imported=imported.all()).encode()
+def _page(store: Store, imported: ImportedRuns, query: Mapping[str, str]) -> bytes:
+    return export_page(store, query, imported=imported.all()).encode()
 
 
 def contents(view: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
@@ -124,14 +124,14 @@ def contents(view: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
         if parts and sum(part.num_rows for part in parts):
             tables[name] = pa.concat_tables(parts)
     if drawn_curves.configs:
-        tables["curve_points"] = points_table(services.store(), KeptReader().run_ids(view, drawn_curves.configs))
+        tables["curve_points"] = points_table(services.store(), CachedRepository().run_ids(view, drawn_curves.configs))
     if curves and LINES in curves[0][1].tables:
         tables["imported"] = curves[0][1].tables[LINES]
     return figures, tables
 
 
 def _texts(view: Slice, lines: Sequence[str]) -> dict[str, str]:
-    sentence = grid.sentence(view, grid.cells_of(view, []))
+    sentence = grid.title(view, grid.cells_of(view, []))
     readme = _readme(sentence, saved_views.address(), _RUNS)
     readme += """
 grid.*          the grid; its table has a row a cell: mean, standard deviation and count over seeds

@@ -78,7 +78,7 @@ def _words(name: str, stored: Mapping[Any, int]) -> Any:
 def _range(name: str, axis: bool, stored: Mapping[Any, int]) -> None:
     spec, key = FIELDS[name], url.key_of(name, axis)
     current = st.session_state[key]
-    places = _places(name, {*spec.ladder, *stored, DEFAULTS[name], *(current or ())}, current)
+    places = _places(name, {*spec.default_values, *stored, DEFAULTS[name], *(current or ())}, current)
     widget = f"range {key}"
 
     def changed() -> None:
@@ -113,7 +113,7 @@ def _places(name: str, values: set[Any], current: Any) -> list[Any]:
     ordered = in_order(name, values)
     if len(ordered) <= MAX_PLACES:
         return ordered
-    kept = {*FIELDS[name].ladder, ordered[0], ordered[-1], *(current or ())}
+    kept = {*FIELDS[name].default_values, ordered[0], ordered[-1], *(current or ())}
     stride = -(-len(ordered) // MAX_PLACES)
     return in_order(name, {*ordered[::stride], *kept})
 
@@ -123,7 +123,7 @@ def _names(name: str, axis: bool, stored: Mapping[Any, int]) -> None:
     current = st.session_state[key]
     # Samples of one's own are no choice of the field's Spec: they are what lies in the cache.
     at_hand = data.names() if name == "dataset" else ()
-    options = in_order(name, {*spec.ladder, *at_hand, *stored, DEFAULTS[name], *current})
+    options = in_order(name, {*spec.default_values, *at_hand, *stored, DEFAULTS[name], *current})
     words, widget, typed = _words(name, stored), f"names {key}", f"_typed {key}"
     by_words = {words(value): value for value in options}
 
@@ -175,7 +175,7 @@ def draw_text() -> None:
         "Filter in words",
         key=widget,
         on_change=changed,
-        placeholder="val_acc > 0.7 and not dead",
+        placeholder="val_acc > 0.7 and not silent",
         help="SQL's WHERE language over the columns of a run: "
         + ", ".join(f"`{column}`" for column in filter_columns())
         + ". Texts stand in single quotes.",

@@ -10,22 +10,22 @@ import streamlit as st
 
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.charts.grid import BOX, SELECTION, TOGGLED
-from jsc_explore.charts.style import HALL_SIZE, ordinal_label
+from jsc_explore.charts.style import PRESENTATION_SCALE, ordinal_label
 from jsc_explore.jobs import Job
 from jsc_explore.view_model import grid
-from jsc_explore.view_model.grid import MAX_CELLS, Part, sentence
+from jsc_explore.view_model.grid import MAX_CELLS, Part
 from jsc_explore.web.components import cell_details
 from jsc_explore.web.components.sidebar import Slice
 from jsc_explore.web.state import predictions, url
-from jsc_explore.web.state.cached_repository import KeptReader
+from jsc_explore.web.state.cached_repository import CachedRepository
 
-__all__ = ["by_name", "cells_of", "chosen_of", "draw", "parts", "sentence"]
+__all__ = ["by_name", "cells_of", "chosen_of", "draw", "parts", "title"]
 GRID_KEY = "grid"
 
 
 def cells_of(view: Slice, jobs: Sequence[Job]) -> list[Cell]:
     """Return the cells of the slice; ``jobs`` are those under way and those that failed."""
-    return grid.cells_of(KeptReader(), view, jobs, url.chosen_cells())
+    return grid.cells_of(CachedRepository(), view, jobs, url.chosen_cells())
 
 
 def chosen_of(cells: Sequence[Cell]) -> list[Cell]:
@@ -33,10 +33,10 @@ def chosen_of(cells: Sequence[Cell]) -> list[Cell]:
     return grid.chosen_of(cells, url.chosen_cells())
 
 
-def parts(view: Slice, cells: Sequence[Cell], ground: str) -> list[Part]:
+def parts(view: Slice, cells: Sequence[Cell], theme: str) -> list[Part]:
     """Return the grids to draw, one for each value of the facet."""
-    size = HALL_SIZE if st.session_state["hall"] else 1.0
-    return grid.parts(view, cells, url.chosen_cells(), partial(predictions.predictions, view), ground, size)
+    size = PRESENTATION_SCALE if st.session_state["hall"] else 1.0
+    return grid.parts(view, cells, url.chosen_cells(), partial(predictions.predictions, view), theme, size)
 
 
 def draw(view: Slice, cells: Sequence[Cell]) -> None:
@@ -64,7 +64,7 @@ def draw(view: Slice, cells: Sequence[Cell]) -> None:
                 selection_mode=[SELECTION, TOGGLED, BOX],
                 alt=f"{part.figure.words} {part.title}".strip(),
             )
-    if signs := grid.signs(view, cells, predictions.words(view, cells)):
+    if signs := grid.legend_text(view, cells, predictions.words(view, cells)):
         st.caption(signs)
 
 

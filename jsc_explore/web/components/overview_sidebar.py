@@ -1,4 +1,4 @@
-"""The Overview's sidebar: a score, data and protocol, and Explore's filters over all other hyperparameters."""
+"""The Overview's sidebar: a score, data and validation, and Explore's filters over all other hyperparameters."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jsc_explore.errors import FieldError
 from jsc_explore.store import Store
 from jsc_explore.store.query.expression import read_filter
 from jsc_explore.store.query.filters import Between, Filters
-from jsc_explore.store.schema import SCORES
+from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model import url_params as words
 from jsc_explore.web.components import filters
-from jsc_explore.web.state.url_select import choose
+from jsc_explore.web.state.url_select import url_selectbox
 
-# Scores of other data, or of another protocol, are not to be mixed: one of each is chosen.
-_ALONE = ("dataset", "protocol")
+# Scores of other data, or of another validation, are not to be mixed: one of each is chosen.
+_ALONE = ("dataset", "validation")
 NARROWED = tuple(name for name in FIELDS if name not in (*_ALONE, "seed"))
 _FIRST = ("model", "batch_size", "learning_rate")
 _MIRROR, _FAULTS = "_overview address", "_overview faults"
@@ -28,7 +28,7 @@ _MIRROR, _FAULTS = "_overview address", "_overview faults"
 
 @dataclass(frozen=True)
 class Scope:
-    """Which runs the page is about: of one data set and protocol, those that pass the filters and the text."""
+    """Which runs the page is about: of one data set and validation, those that pass the filters and the text."""
 
     score: str
     filters: Filters
@@ -52,13 +52,13 @@ def draw(store: Store) -> Scope:
     """Draw the sidebar; return what was chosen. The address holds it in the words of the Explore page."""
     _restore()
     with st.sidebar:
-        score = choose(st, "Score", "score", list(SCORES), lambda name: SCORES[name].capitalize())
+        score = url_selectbox(st, "Score", "score", list(METRICS), lambda name: METRICS[name].capitalize())
         alone: dict[str, Any] = {}
         for name in _ALONE:
             spec = FIELDS[name]
             options = list(data.names()) if name == "dataset" else list(spec.choices)
             # The default is the first choice of both, as everywhere.
-            alone[name] = [choose(st, spec.label, name, options, str, spec.help[0].upper() + spec.help[1:])]
+            alone[name] = [url_selectbox(st, spec.label, name, options, str, spec.help[0].upper() + spec.help[1:])]
         # Runs on other jets of the same name are other runs.
         alone["data_digest"] = [data.digest(alone["dataset"][0])]
         chosen = alone | _chosen()

@@ -12,12 +12,12 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import JscError, UnconfirmedError
-from jsc_explore.jobs.auth import Access, Doorman
-from jsc_explore.jobs.submit import Asker, ask
+from jsc_explore.jobs.auth import Access, LoginThrottle
+from jsc_explore.jobs.submit import Requester, submit
 from jsc_explore.web.state import services
 
-_LONG, _UNTOLD = "_to be confirmed", "_untold"
-_DOORMAN = Doorman()
+_LONG, _PENDING = "_to be confirmed", "_untold"
+_THROTTLE = LoginThrottle()
 # Sessions that gave the password. Here and not in the session's state: no message of a browser can write to it.
 _UNLOCKED: set[str] = set()
 _SALT = secrets.token_bytes(16)
@@ -30,10 +30,10 @@ def refusal() -> str:
     return Access.from_environment().refusal(unlocked=session() in _UNLOCKED, email=_email())
 
 
-def asker() -> Asker:
+def requester() -> Requester:
     """Return this visitor as the queue knows them: a name that cannot be traced back, limits, and their right."""
     name = hashlib.sha256(_SALT + session().encode()).hexdigest()[:12]
-    return Asker(f"page {name}", Access.from_environment().limits, refusal())
+    return Requester(f"page {name}", Access.from_environment().limits, refusal())
 
 
 def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
@@ -42,12 +42,12 @@ def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
     if not runs:
         return
     try:
-        ask(services.store(), services.queue(), runs, asker=asker(), confirmed=confirmed)
+        submit(services.store(), services.queue(), runs, requester=requester(), confirmed=confirmed)
     except UnconfirmedError as error:
         st.session_state[_LONG] = (list(runs), error)
     except JscError as error:
         st.session_state["flash"] = str(error)
-    st.session_state[_UNTOLD] = True
+    st.session_state[_PENDING] = True
 
 
 def cancel(run_ids: Sequence[str]) -> None:
@@ -59,14 +59,14 @@ def cancel(run_ids: Sequence[str]) -> None:
         st.session_state["flash"] = str(error)
 
 
-def untold() -> bool:
+def has_pending_notice() -> bool:
     """Whether the last request came to something that ``told`` has not drawn yet; it may stand in another fragment."""
-    return bool(st.session_state.get(_UNTOLD))
+    return bool(st.session_state.get(_PENDING))
 
 
-def told() -> None:
+def draw_pending_notice() -> None:
     """Draw what the last request came to: an error, or how long it takes and the button that wants it all the same."""
-    st.session_state[_UNTOLD] = False
+    st.session_state[_PENDING] = False
     if message := st.session_state.pop("flash", None):
         st.error(message)
     if _LONG not in st.session_state:
@@ -118,7 +118,7 @@ def _guess() -> None:
     st.session_state["launch password"] = ""
     address: object = st.context.ip_address  # None for this very machine
     try:
-        fault = _DOORMAN.hear(Access.from_environment(), guess, address if isinstance(address, str) else "")
+        fault = _THROTTLE.attempt(Access.from_environment(), guess, address if isinstance(address, str) else "")
     except JscError as error:
         fault = str(error)
     st.session_state["_wrong"] = fault

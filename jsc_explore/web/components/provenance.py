@@ -29,12 +29,12 @@ def show(name: str, path: Path, manifest: Manifest) -> None:
 
 
 def splits_table(distinct: int) -> str:
-    """Return the sizes of the parts under each protocol, as Markdown."""
-    lines = ["| protocol | training | validation | test |", "|:--|--:|--:|--:|"]
-    for protocol in data.PROTOCOLS:
-        size = data.part_sizes(distinct, protocol)
-        validation = "the same jets" if protocol == "mase" else f"{size['val']:,}"
-        lines.append(f"| {protocol} | {size['train']:,} | {validation} | {size['test']:,} |")
+    """Return the sizes of the parts under each validation, as Markdown."""
+    lines = ["| validation | training | validation | test |", "|:--|--:|--:|--:|"]
+    for validation in data.VALIDATIONS:
+        size = data.part_sizes(distinct, validation)
+        held_out = "the same jets" if validation == "train" else f"{size['val']:,}"
+        lines.append(f"| {validation} | {size['train']:,} | {held_out} | {size['test']:,} |")
     return "\n".join(lines)
 
 

@@ -9,21 +9,21 @@ import streamlit as st
 from jsc_explore.config import FIELDS
 from jsc_explore.errors import DataError, FieldError
 from jsc_explore.store import Store
-from jsc_explore.store.schema import SCORES
+from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.slice import Slice, filters_of, slice_of
 from jsc_explore.web.components import filters, saved_views
 from jsc_explore.web.state import url
 
-__all__ = ["Slice", "choose"]
+__all__ = ["Slice", "draw"]
 # What changes most often stands first; the rest is one click away. A browser needs some 10 ms for each box of a sidebar
 # before it draws the first chart, and a slider's own script besides: no slider is among those that stand open.
 _FIRST = ("model",)
-_NEXT = ("max_epochs", "protocol", "final_relu")
+_NEXT = ("max_epochs", "validation", "final_relu")
 _SETTINGS = {"seeds": "Seeds of a cell", "train_on_click": "Train a missing cell on click", "hall": "Lecture hall"}
 _SEED_COUNTS = (1, 2, 3, 5, 10, 20)
 
 
-def choose(store: Store, open_door: Callable[[str], None]) -> Slice | None:
+def draw(store: Store, open_door: Callable[[str], None]) -> Slice | None:
     """Draw the sidebar; return what was chosen, or None when its data are not there (the page then says so).
 
     ``open_door`` is told by name what the page shall open over itself.
@@ -70,7 +70,7 @@ def _axes() -> tuple[str, ...]:
         st.session_state["facet"] = url.NONE
     panels = [url.NONE, *(name for name in up if name != y)]
     facet = st.selectbox("Side by side", panels, key="facet", format_func=words, on_change=_forget_cells)
-    st.selectbox("Score", list(SCORES), key="score", format_func=lambda name: SCORES[name].capitalize())
+    st.selectbox("Score", list(METRICS), key="score", format_func=lambda name: METRICS[name].capitalize())
     url.restore_filters()
     return (x, y) if facet == url.NONE else (x, y, facet)
 

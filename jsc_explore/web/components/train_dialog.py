@@ -8,7 +8,7 @@ import streamlit as st
 
 from jsc_explore import data
 from jsc_explore.charts.network import network_figure
-from jsc_explore.charts.style import HALL_SIZE
+from jsc_explore.charts.style import PRESENTATION_SCALE
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value, parse_value
 from jsc_explore.errors import DataError, FieldError
 from jsc_explore.store.query.grid import seeds_of
@@ -17,7 +17,7 @@ from jsc_explore.web.components import cell_details, permissions
 from jsc_explore.web.components.sidebar import Slice
 from jsc_explore.web.state import services, url
 
-_FIRST = ("batch_size", "learning_rate", "max_epochs", "optimizer", "final_relu", "protocol")
+_FIRST = ("batch_size", "learning_rate", "max_epochs", "optimizer", "final_relu", "validation")
 
 
 @st.dialog("Train a configuration", width="large", on_dismiss="rerun")
@@ -48,7 +48,7 @@ def dialog(view: Slice, start: RunConfig | None = None) -> None:
         return
     config = RunConfig(**values)
     with network.container():
-        size = HALL_SIZE if st.session_state["hall"] else 1.0
+        size = PRESENTATION_SCALE if st.session_state["hall"] else 1.0
         figure = network_figure(config.network, st.context.theme.type or "light", size)
         st.markdown(f"**{config.network.parameters:,} parameters** in {len(config.network.layers)} layers")
         st.vega_lite_chart(figure.for_page(), key="network", alt=figure.words)
@@ -63,7 +63,7 @@ def _box(name: str, start: RunConfig, values: dict[str, Any], faults: list[str])
         values[name] = st.toggle(spec.label, value=current, key=key, help=text)
         return
     free = spec.kind != "choice"
-    options = [format_value(name, value) for value in dict.fromkeys([*spec.ladder, DEFAULTS[name], current])]
+    options = [format_value(name, value) for value in dict.fromkeys([*spec.default_values, DEFAULTS[name], current])]
     typed = st.selectbox(
         spec.label, options, index=options.index(format_value(name, current)), key=key, accept_new_options=free,
         help=text + ("; type any other value" if free else ""),

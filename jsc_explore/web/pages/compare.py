@@ -21,13 +21,13 @@ from jsc_explore.errors import JscError
 from jsc_explore.jobs.estimate import expected
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, seed_table
 from jsc_explore.store.query.grid import seeds_of
-from jsc_explore.store.schema import SCORES
+from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import command
 from jsc_explore.web.components import class_comparison, export_dialog, permissions
 from jsc_explore.web.components.class_comparison import Runs
 from jsc_explore.web.state import chart_registry, compare_selection, presentation, services
 from jsc_explore.web.state.predictions import forecast
-from jsc_explore.web.state.url_select import choose
+from jsc_explore.web.state.url_select import url_selectbox
 
 REFRESH_S = 1.0
 RECALL_HEIGHT = 190
@@ -47,9 +47,11 @@ def page() -> None:
         store.refresh()
         permissions.door()
         left, middle, right = st.columns([4, 4, 4], vertical_alignment="bottom")
-        score = choose(left, "Score", "score", list(SCORES), lambda name: SCORES[name].capitalize())
-        quantity = choose(middle, "Curve of", "show", list(QUANTITIES), lambda name: QUANTITIES[name].capitalize())
-        chosen = compare_selection.choose(store, score)
+        score = url_selectbox(left, "Score", "score", list(METRICS), lambda name: METRICS[name].capitalize())
+        quantity = url_selectbox(
+            middle, "Curve of", "show", list(QUANTITIES), lambda name: QUANTITIES[name].capitalize()
+        )
+        chosen = compare_selection.select_pair(store, score)
         if chosen is None:
             st.info("There are no two finished configurations to compare: train some on the Explore page.",
                     icon=":material/compare_arrows:")  # fmt: skip
@@ -73,7 +75,7 @@ def _take_away(chosen: tuple[RunConfig, RunConfig], score: str) -> None:
     lines = [command(one, known.get(i, range(DEFAULT_SEEDS))) for one, i in zip(chosen, ids, strict=True)]
     a, b = (compare_selection.written(config) for config in chosen)
     export_dialog.drawn(
-        f"{SCORES[score].capitalize()}: A is {a}, B is {b}.", {"seeds": _flat(seed_table(store, ids, score))}, lines
+        f"{METRICS[score].capitalize()}: A is {a}, B is {b}.", {"seeds": _flat(seed_table(store, ids, score))}, lines
     )
 
 
@@ -82,7 +84,7 @@ def _flat(seeds: pa.Table) -> pa.Table:
     rows = [
         {
             **{name: row[name] for name in ("run_id", "config_id", "seed", "status", "score")},
-            "dead_classes": " ".join(row["dead_classes"] or ()),
+            "silent_classes": " ".join(row["silent_classes"] or ()),
             **{
                 f"{figure}_{name}": row[figure][place] if row[figure] else None
                 for figure in ("auc", "rejection")
@@ -95,7 +97,7 @@ def _flat(seeds: pa.Table) -> pa.Table:
 
 
 def _body(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_active: bool) -> None:
-    permissions.told()
+    permissions.draw_pending_notice()
     try:
         _draw(chosen, score, quantity, was_active)
     except JscError as error:
@@ -139,7 +141,7 @@ def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, score: str) -> Non
     st.markdown(f"##### {text[0].upper()}{text[1:]}")
     figures = "; ".join(f"{side} {_figure(runs[side], score)}" for side in charts.SIDES)
     how = "; paired by seed" if difference.paired else "; no seed in common, so not paired" if difference.n else ""
-    st.markdown(f"{_differing(*chosen)}  \n{SCORES[score].capitalize()}: {figures}{how}; ± are 95% intervals.")
+    st.markdown(f"{_differing(*chosen)}  \n{METRICS[score].capitalize()}: {figures}{how}; ± are 95% intervals.")
     if difference.verdict == "open" and difference.more:
         st.caption(
             "Enough more seeds of each for a power of 80% at the 5% level, were difference and spread those seen."
@@ -244,13 +246,13 @@ def _growth(ids: Mapping[str, str], runs: Runs, score: str, quantity: str) -> No
     seeds = pa.Table.from_pylist(rows, schema=_SEEDS)
     with left, st.container(key="third-paired"):
         chart_registry.draw(
-            "seeds", lambda ground: charts.paired_chart(seeds, score, ground),
-            f"{SCORES[score]} of every seed under A and under B", "paired",
+            "seeds", lambda theme: charts.paired_chart(seeds, score, theme),
+            f"{METRICS[score]} of every seed under A and under B", "paired",
         )  # fmt: skip
     bands, each = _growth_tables(version, dict(ids), _lost_runs(runs), quantity)
     with right, st.container(key="third-growth"):
         chart_registry.draw(
-            "curves", lambda ground: charts.growth_chart(bands, each, quantity, ground),
+            "curves", lambda theme: charts.growth_chart(bands, each, quantity, theme),
             f"{QUANTITIES[quantity]} of A and B over the epochs", "growth",
         )  # fmt: skip
     st.caption(

@@ -112,13 +112,13 @@ def _jet(path: str | None, digest: str) -> None:
             words_of = f"Groomed masses of {CLASS_NAMES[label]} jets, and the two masses of the one drawn"
             make = partial(mass_chart, table, label, jet)
             chart_registry.keep("masses", make, f"{words_of}, {place}", table)
-            st.altair_chart(make(_ground()), key="mass_chart", alt=words_of)
+            st.altair_chart(make(_theme()), key="mass_chart", alt=words_of)
     caption.caption(_caption(label, place, jet))
     words_of = f"Constituents of a {CLASS_NAMES[label]} jet around its axis"
     table = constituent_table(jet)
     draw = partial(jet_chart, table, label)
     chart_registry.keep("jet", draw, f"{words_of}, {place}", table)
-    below.altair_chart(draw(_ground()), width="content", key="jet_chart", alt=words_of)
+    below.altair_chart(draw(_theme()), width="content", key="jet_chart", alt=words_of)
 
 
 def _caption(label: str, place: str, jet: ExampleJet) -> str:
@@ -156,7 +156,7 @@ def _features(path: str, digest: str) -> None:
         make = partial(charts.overview_chart, table, feature)
         chart_registry.keep("features", make, f"{words}, {feature} marked", table)
         st.altair_chart(
-            make(_ground()), key=OVERVIEW_KEY, on_select=_clicked, selection_mode=charts.SELECTION, alt=words
+            make(_theme()), key=OVERVIEW_KEY, on_select=_clicked, selection_mode=charts.SELECTION, alt=words
         )
         st.caption(
             "Click one to see it at large. Names without the _mmdt that says: of the groomed jet (of all particles are "
@@ -192,13 +192,13 @@ def _large(path: str, digest: str) -> None:
         return
     words = f"Distribution of {feature} by class"
 
-    def make(ground: str) -> Drawing:
-        return charts.histogram_chart(table, feature, log_x=log_x, log_y=log_y, ground=ground)
+    def make(theme: str) -> Drawing:
+        return charts.histogram_chart(table, feature, log_x=log_x, log_y=log_y, theme=theme)
 
     chart_registry.keep(
         "feature", make, f"{words}, {'log' if log_x else 'linear'} x, {'log' if log_y else 'linear'} y", table
     )
-    st.altair_chart(make(_ground()), key="histogram", alt=words)
+    st.altair_chart(make(_theme()), key="histogram", alt=words)
     st.markdown(_explanation(feature))
     st.latex(NOTES[feature].formula)
     st.markdown(_moments(feature, _summary(path, digest, feature)))
@@ -240,7 +240,7 @@ def _correlations(path: str, digest: str) -> None:
     table = _correlation(path, digest, label)
     words = f"Correlation of every two features, {chosen}"
     chart_registry.keep("correlations", partial(charts.correlation_chart, table), words, table)
-    st.altair_chart(charts.correlation_chart(table, _ground()), key="correlation", alt=words)
+    st.altair_chart(charts.correlation_chart(table, _theme()), key="correlation", alt=words)
     r = {(row["x"], row["y"]): row["r"] for row in table.to_pylist()}
     same = r["d2_b1_mmdt", "d2_a1_b1_mmdt"]
     st.caption(
@@ -249,7 +249,7 @@ def _correlations(path: str, digest: str) -> None:
     )
 
 
-def _ground() -> str:
+def _theme() -> str:
     return st.context.theme.type or "light"
 
 

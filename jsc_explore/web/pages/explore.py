@@ -25,7 +25,7 @@ from jsc_explore.web.components import (
 )
 from jsc_explore.web.components.sidebar import Slice
 from jsc_explore.web.state import compare_selection, predictions, presentation, services, url
-from jsc_explore.web.state.render_queue import LIVE_PATIENCE_S, PAGE_PATIENCE_S, tune, turn
+from jsc_explore.web.state.render_queue import LIVE_DELAY_S, PAGE_DELAY_S, render_turn, tune
 
 # Curves grow five times a second and more; the grid's figures and the rows of what is under way are read more slowly.
 # A page on which nothing happens looks every few seconds whether somebody else has asked for something.
@@ -50,7 +50,7 @@ _DARK = """<style>
 
 def page() -> None:
     """Draw the page."""
-    with turn(PAGE_PATIENCE_S if st.session_state.pop(_BY_ITSELF, False) else 0.0):
+    with render_turn(PAGE_DELAY_S if st.session_state.pop(_BY_ITSELF, False) else 0.0):
         _page()
         tune()
 
@@ -67,7 +67,7 @@ def _page() -> None:
     for problem in store.problems:
         st.warning(problem, icon=":material/broken_image:")
     store.refresh()
-    view = sidebar.choose(store, _ask_for)
+    view = sidebar.draw(store, _ask_for)
     dark = st.context.theme.type == "dark"
     st.html(_STYLE + (_DARK if dark else "") + presentation.style())
     if view is None:
@@ -78,7 +78,7 @@ def _page() -> None:
     # A page that draws itself anew takes away the dialog over it, and the files that it has just made.
     predictions.begin(wait=door is not None)
     st.session_state[_DRAWN] = list(url.chosen_cells())
-    curves_s, grid_s = (services.pace(every, permissions.session()) if active else None for every in (CURVES_S, GRID_S))
+    curves_s, grid_s = (services.poll_interval(every, permissions.session()) if active else None for every in (CURVES_S, GRID_S))
     _fragment(_head, grid_s)(view, active)
     # Grids side by side need the width of the page; the curves then stand below them.
     left, right = st.columns(2, gap="medium") if not view.facet else (st.container(), st.container())
@@ -86,7 +86,7 @@ def _page() -> None:
         _fragment(_left, grid_s)(view, active)
     with right, st.container(key="curves_panel"):
         _fragment(_right, curves_s)(view, active)
-    looks = partial(services.pace, session=permissions.session(), at_full_pace=services.LOOKING_AT_FULL_PACE)
+    looks = partial(services.poll_interval, session=permissions.session(), at_full_pace=services.LOOKING_AT_FULL_PACE)
     if predictions.awaited():
         st.fragment(_await, run_every=looks(AWAIT_S))()
     elif not active and door is None:
@@ -105,7 +105,7 @@ def _fragment(panel: Callable[[Slice, bool], None], every: float | None) -> Call
     """Return a panel that is drawn anew by itself, and says what is wrong in its own place."""
 
     def drawn(view: Slice, active: bool) -> None:
-        with turn(LIVE_PATIENCE_S if every else 0.0):
+        with render_turn(LIVE_DELAY_S if every else 0.0):
             # A box behind a door that was closed has taken its state along; the address has it still.
             url.restore_filters()
             try:
@@ -143,7 +143,7 @@ def _await() -> None:
 def _watch(version: int) -> None:
     """Draw the page anew as soon as anything trains, or the store holds other runs than those that were drawn."""
     try:
-        with turn(PAGE_PATIENCE_S):
+        with render_turn(PAGE_DELAY_S):
             services.store().refresh()
         if services.store().version != version or services.queue().jobs(ACTIVE):
             _draw_anew()
@@ -169,17 +169,17 @@ def _head(view: Slice, active: bool) -> None:
     """Say in one line what is seen, and hold the doors to what is not: the form and the files."""
     jobs, _ = _now(active)
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
-        st.markdown(f"##### {grid.sentence(view, _cells(view, jobs))}", width="stretch")
+        st.markdown(f"##### {grid.title(view, _cells(view, jobs))}", width="stretch")
         if st.button("Train…", icon=":material/model_training:", help="Train any configuration"):
             _open("train")
         if st.button("Take away", icon=":material/download:", help="Charts, tables and commands as files"):
             _open("files")
-    permissions.told()
+    permissions.draw_pending_notice()
 
 
 def _left(view: Slice, active: bool) -> None:
     """The grid, what is under way, and the chosen cells."""
-    if st.session_state[url.CELLS] != st.session_state.get(_DRAWN) or permissions.untold():
+    if st.session_state[url.CELLS] != st.session_state.get(_DRAWN) or permissions.has_pending_notice():
         # A click on the grid concerns the curves, and what a request came to the head: both are other fragments.
         st.rerun()
     jobs, _ = _now(active)

@@ -18,12 +18,12 @@ from jsc_explore.config import FIELDS, RunConfig, format_value
 from jsc_explore.errors import JscError
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, spread_table
 from jsc_explore.store.query.grid import run_ids, seeds_of
-from jsc_explore.store.schema import SCORES
+from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import MAX_COMMANDS, command
 from jsc_explore.web.components import export_dialog, overview_sidebar
 from jsc_explore.web.components.overview_sidebar import Scope
 from jsc_explore.web.state import chart_registry, presentation, services
-from jsc_explore.web.state.url_select import choose
+from jsc_explore.web.state.url_select import url_selectbox
 
 # Two charts side by side only where both can be read.
 _STYLE = """<style>
@@ -52,7 +52,7 @@ def _draw(version: int, chosen: Scope, table: pa.Table) -> None:
     score = chosen.score
     if table.num_rows < 2:
         st.info(
-            "Fewer than two configurations are finished for these data, this protocol and these filters: train some on "
+            "Fewer than two configurations are finished for these data, this validation and these filters: train some on "
             "the Explore page, or choose others at the left.",
             icon=":material/query_stats:",
         )
@@ -98,7 +98,7 @@ def _sentence(rows: list[dict[str, Any]], names: list[str], chosen: Scope) -> st
     runs = sum(row["n"] for row in rows)
     spread = None if is_time(score) else half_width(best["sd"], best["n"])
     return (
-        f"{runs:,} runs of {len(rows):,} configurations{chosen.words}: {SCORES[score]}, from "
+        f"{runs:,} runs of {len(rows):,} configurations{chosen.words}: {METRICS[score]}, from "
         f"{format_score(score, worst['mean'])} to {format_score(score, best['mean'], spread)}"
         + (f" ({charts.describe(best, names)})" if names else "")
     )
@@ -109,7 +109,7 @@ def _coordinates(version: int, chosen: Scope, rows: list[dict[str, Any]], names:
     quantity = _curve_of(score)
     curves = _curves(version, drawn, chosen.text, quantity)
     lines, ticks = parallel_tables(drawn, score)
-    titles = [*(FIELDS[name].label for name in names), SCORES[score].split(",")[0].capitalize()]
+    titles = [*(FIELDS[name].label for name in names), METRICS[score].split(",")[0].capitalize()]
     words = (
         f"Parallel coordinates: {', '.join(titles)}; below, the learning curves. The filters in the sidebar keep the "
     )
@@ -136,10 +136,10 @@ def _curve_of(score: str) -> str:
 
 def _spread(version: int, chosen: Scope, names: list[str], points: pa.Table, count: int) -> None:
     score = chosen.score
-    field = choose(st, "Score against", "against", names or ["batch_size"], lambda name: FIELDS[name].label)
+    field = url_selectbox(st, "Score against", "against", names or ["batch_size"], lambda name: FIELDS[name].label)
     spread = _spreads(version, chosen, field)
     make = partial(charts.spread_chart, spread, points, field, score)
-    chart_registry.draw("score_against", make, f"{SCORES[score]} against {FIELDS[field].label}", "spread")
+    chart_registry.draw("score_against", make, f"{METRICS[score]} against {FIELDS[field].label}", "spread")
     best = max(spread.to_pylist(), key=lambda row: row["median"] if is_share(score) else -row["median"])
     st.caption(
         f"Best median at {format_value(field, best['value'])}: {format_score(score, best['median'])}. Line: median "
@@ -159,7 +159,7 @@ def _tradeoffs(rows: list[dict[str, Any]], points: pa.Table, score: str, names: 
                         icon=":material/hub:")  # fmt: skip
                 continue
             best = charts.front_table(rows, cost, score, names)
-            words = f"{SCORES[score]} against {charts.COSTS[cost]}, with the Pareto front"
+            words = f"{METRICS[score]} against {charts.COSTS[cost]}, with the Pareto front"
             make = partial(charts.tradeoff_chart, points, best, cost, score)
             chart_registry.draw(f"cost_{cost}", make, words, f"cost-{cost}")
     thinned = f" {_thinned(points.num_rows, len(rows))}" if points.num_rows < len(rows) else ""

@@ -10,12 +10,12 @@ import streamlit as st
 
 from jsc_explore.store.query.curves import Points
 from jsc_explore.store.query.grid import run_ids
-from jsc_explore.view_model.repository import Reader
+from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.web.state import services
 
 
-class KeptReader(Reader):
+class CachedRepository(Repository):
     """Reads the server's own store; what was asked before is answered from memory."""
 
     def __init__(self) -> None:
@@ -59,17 +59,17 @@ class _RunsGoneError(Exception):
 # Shared by all who ask, not copied for each: nobody changes what he was answered.
 @st.cache_resource(show_spinner=False, max_entries=512, hash_funcs={Slice: repr})
 def _kept(version: int, what: str, question: tuple[Any, ...]) -> Any:
-    return getattr(Reader(services.store()), what)(*question)
+    return getattr(Repository(services.store()), what)(*question)
 
 
 @st.cache_resource(show_spinner=False, max_entries=128)
 def _kept_seeds(version: int, config_ids: str) -> Any:
-    return Reader(services.store()).seeds(tuple(config_ids.split()))
+    return Repository(services.store()).seeds(tuple(config_ids.split()))
 
 
 @st.cache_resource(show_spinner=False, max_entries=128)
 def _kept_curves(runs: str, question: tuple[Any, ...]) -> Any:
-    reader, wanted = Reader(services.store()), runs.split()
+    reader, wanted = Repository(services.store()), runs.split()
     points = reader.curves(tuple(wanted), *question)
     if len(run_ids(reader.store, {"run_id": wanted})) < len(wanted):
         raise _RunsGoneError(points)
@@ -78,7 +78,7 @@ def _kept_curves(runs: str, question: tuple[Any, ...]) -> Any:
 
 @st.cache_resource(show_spinner=False, max_entries=32)
 def _kept_growing(runs: str, question: tuple[Any, ...], digest: str, _live: pa.Table) -> Any:
-    return Reader(services.store()).curves(tuple(runs.split()), *question, live=_live)
+    return Repository(services.store()).curves(tuple(runs.split()), *question, live=_live)
 
 
 def _digest(table: pa.Table) -> str:

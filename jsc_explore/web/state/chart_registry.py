@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import streamlit as st
 
-from jsc_explore.charts.figure import Figure, figure_of, letters
+from jsc_explore.charts.figure import Figure, figure_of, font_config
 from jsc_explore.charts.style import Drawing
 from jsc_explore.web.state import presentation
 
@@ -27,15 +27,15 @@ def draw(name: str, make: Make, words: str, key: str) -> None:
     Within one view and with the same words it is made once: the page is drawn anew every second while something trains.
     """
     figure = keep(name, make, words)
-    st.vega_lite_chart(figure.for_page() | {"config": letters(presentation.size())}, key=key, alt=figure.words)
+    st.vega_lite_chart(figure.for_page() | {"config": font_config(presentation.size())}, key=key, alt=figure.words)
 
 
 def keep(name: str, make: Make, words: str, table: pa.Table | None = None) -> Figure:
     """Remember a chart that the page draws itself, or is about to, and the table that it shows."""
-    ground = st.context.theme.type or "light"
+    theme = st.context.theme.type or "light"
     known = st.session_state.setdefault(_SHOWN, {})
-    if name not in known or known[name][1:3] != (words, ground):
-        known[name] = (make, words, ground, figure_of(make, ground, words), table)
+    if name not in known or known[name][1:3] != (words, theme):
+        known[name] = (make, words, theme, figure_of(make, theme, words), table)
     figure: Figure = known[name][3]
     return figure
 

@@ -43,7 +43,7 @@ def query(a: RunConfig, b: RunConfig) -> dict[str, str]:
     return {"a": written(a), "b": written(b)}
 
 
-def choose(store: Store, score: str) -> tuple[RunConfig, RunConfig] | None:
+def select_pair(store: Store, score: str) -> tuple[RunConfig, RunConfig] | None:
     """Draw the pickers; return A and B, or None while the store holds no runs to compare."""
     pair = _current(store, score)
     if pair is None:
@@ -116,9 +116,9 @@ def _current(store: Store, score: str) -> tuple[RunConfig, RunConfig] | None:
 
 
 def _start(store: Store, score: str) -> list[RunConfig]:
-    """Return the default config, if it is stored, then the best ones for the same data and protocol, best first."""
-    dataset, protocol = DEFAULTS["dataset"], DEFAULTS["protocol"]
-    filters = {"dataset": [dataset], "protocol": [protocol], "data_digest": [data.digest(dataset)]}
+    """Return the default config, if it is stored, then the best ones for the same data and validation, best first."""
+    dataset, validation = DEFAULTS["dataset"], DEFAULTS["validation"]
+    filters = {"dataset": [dataset], "validation": [validation], "data_digest": [data.digest(dataset)]}
     rows = cell_table(store, score, filters).to_pylist()
     best = rows[::-1] if is_share(score) else rows
     configs = [RunConfig.from_dict({name: row[name] for name in CONFIG_FIELDS}) for row in best[:2]]

@@ -15,7 +15,7 @@ from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.prediction import Calibration, Forecast, Prediction
 from jsc_explore.config import RunConfig
 from jsc_explore.store import Store
-from jsc_explore.view_model.repository import Reader
+from jsc_explore.view_model.repository import Repository
 from jsc_explore.web.components.sidebar import Slice
 from jsc_explore.web.state import services
 from jsc_explore.web.state.render_queue import waiting
@@ -25,7 +25,7 @@ _WAITS = "waits for predictions"
 
 
 def forecast(runs: Sequence[RunConfig], score: str) -> Forecast:
-    """Return what is expected of these runs, from those of the same data and protocol as the first."""
+    """Return what is expected of these runs, from those of the same data and validation as the first."""
     while True:
         with suppress(CancelledError):  # The store has changed meanwhile.
             return _later(services.store().version, _written(runs), score).result()
@@ -122,4 +122,4 @@ def _later(version: int, configs: str, score: str) -> Future[Forecast]:
 
 
 def _forecast(store: Store, configs: str, score: str) -> Forecast:
-    return Reader(store).forecast([RunConfig.from_dict(row) for row in json.loads(configs)], score)
+    return Repository(store).forecast([RunConfig.from_dict(row) for row in json.loads(configs)], score)

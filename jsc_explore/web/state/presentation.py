@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from jsc_explore.charts.style import HALL_SIZE
+from jsc_explore.charts.style import PRESENTATION_SCALE
 from jsc_explore.web.state import url
 
 # The theme's own grey is too faint for captions, which are read, too.
@@ -26,7 +26,7 @@ _LARGE = """<style>html {font-size: 135%;} [data-testid=stSidebar] {font-size: 1
 
 def size() -> float:
     """Return how many times the usual the letters of a chart are, on every page: Explore holds the switch."""
-    return HALL_SIZE if st.session_state.get("hall", "hall" in url.query()) else 1.0
+    return PRESENTATION_SCALE if st.session_state.get("hall", "hall" in url.query()) else 1.0
 
 
 def style() -> str:

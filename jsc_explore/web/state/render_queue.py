@@ -22,7 +22,7 @@ from functools import lru_cache
 import streamlit as st
 
 # How long what nobody has clicked for gives way: a live panel, and a whole page that has seen something new.
-LIVE_PATIENCE_S, PAGE_PATIENCE_S = 5.0, 10.0
+LIVE_DELAY_S, PAGE_DELAY_S = 5.0, 10.0
 # One who waits looks this often whether he is wanted still: meanwhile somebody may have clicked on that very page.
 _LOOK_S = 0.2
 
@@ -34,14 +34,14 @@ class Line:
         self._lock, self._free, self._number = threading.Lock(), places, itertools.count()
         self._waiting: list[tuple[float, int, threading.Event]] = []
 
-    def enter(self, patience_s: float = 0.0, look: Callable[[], object] = lambda: None) -> None:
+    def enter(self, delay_s: float = 0.0, look: Callable[[], object] = lambda: None) -> None:
         """Wait for a place; ``look`` is called meanwhile, and who raises an error there has left the line."""
         called = threading.Event()
         with self._lock:
             if self._free and not self._waiting:
                 self._free -= 1
                 return
-            heapq.heappush(self._waiting, (time.monotonic() + patience_s, next(self._number), called))
+            heapq.heappush(self._waiting, (time.monotonic() + delay_s, next(self._number), called))
         try:
             while not called.wait(_LOOK_S):
                 look()
@@ -89,12 +89,12 @@ def tune() -> None:
 
 
 @contextmanager
-def turn(patience_s: float = 0.0) -> Iterator[None]:
+def render_turn(delay_s: float = 0.0) -> Iterator[None]:
     """Draw what follows as soon as it is this page's turn; parts of a page share its turn."""
     if getattr(_HERE, "has", False):
         yield
         return
-    _LINE.enter(patience_s, _is_wanted)
+    _LINE.enter(delay_s, _is_wanted)
     _HERE.has = True
     try:
         yield

@@ -17,7 +17,7 @@ from jsc_explore.jobs import Queue
 from jsc_explore.jobs.auth import Access
 from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.store import Store
-from jsc_explore.store.imported_runs import Imported
+from jsc_explore.store.imported_runs import ImportedRuns
 from jsc_explore.store.saved_views import SavedViews
 
 T = TypeVar("T")
@@ -62,9 +62,9 @@ def queue() -> Queue:
 
 
 @_Once
-def imported() -> Imported:
+def imported() -> ImportedRuns:
     """Return the imported runs of this server's store."""
-    return Imported(paths.default_store())
+    return ImportedRuns(paths.default_store())
 
 
 @_Once
@@ -88,7 +88,7 @@ _PRESENT_S, AT_FULL_PACE, LOOKING_AT_FULL_PACE = 30.0, 2, 10
 _SEEN: dict[str, float] = {}
 
 
-def pace(every_s: float, session: str, at_full_pace: int = AT_FULL_PACE) -> float:
+def poll_interval(every_s: float, session: str, at_full_pace: int = AT_FULL_PACE) -> float:
     """Return how often a live panel of this session is to be drawn, in seconds: the more look on, the more slowly.
 
     Drawn five times a second each, a hundred pages would ask for more than two cores can draw, and clicks would wait.

@@ -10,7 +10,7 @@ import streamlit as st
 from jsc_explore.errors import FieldError
 
 
-def choose(
+def url_selectbox(
     place: Any, label: str, name: str, options: Sequence[str], words: Callable[[str], str], help_text: str | None = None
 ) -> str:
     """Draw a selectbox; return its choice, which the address holds under ``name`` unless it is the first option.

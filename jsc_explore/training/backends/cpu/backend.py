@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jsc_explore.config import RunConfig
-from jsc_explore.training.backends.base import DeviceSplit, Replicas, Taken, batch_order
+from jsc_explore.training.backends.base import ChunkResult, DeviceSplit, Replicas, batch_order
 from jsc_explore.training.backends.cpu import layer_table as parts
 from jsc_explore.training.backends.cpu.kernel import kernel
-from jsc_explore.training.backends.cpu.layer_table import EVALUATION_ROWS, program, stride_of
+from jsc_explore.training.backends.cpu.layer_table import EVALUATION_ROWS, layer_table, stride_of
 from jsc_explore.training.backends.cpu.memory import aligned
 from jsc_explore.training.backends.cpu.simd import WIDTH
 from jsc_explore.training.chunks import CHUNK_SECONDS, Chunk
@@ -34,14 +34,14 @@ Floats = NDArray[np.float32]
 class KernelReplicas(Replicas):
     """Replicas whose steps the kernel takes, on a CPU, where ``choice.why_not_kernel`` has no objection."""
 
-    engine = "kernel"
+    name = "kernel"
 
     def __init__(self, runs: list[RunConfig], data: DeviceSplit) -> None:
         super().__init__(runs, data)
-        self._kernel, self._program = kernel(), program(runs[0].network)
-        self._places = self._program.places(self.batch_size)
+        self._kernel, self._layers = kernel(), layer_table(runs[0].network)
+        self._places = self._layers.places(self.batch_size)
         self._arena = aligned(int(self._places[parts.END]), np.float32)
-        self._evaluation_places = self._program.places(EVALUATION_ROWS)
+        self._evaluation_places = self._layers.places(EVALUATION_ROWS)
         self._evaluation_arena = aligned(int(self._evaluation_places[parts.END]), np.float32)
         self._labels: dict[tuple[int, int], tuple[Tensor, NDArray[np.int8]]] = {}
         self._orders: dict[int, NDArray[np.int32]] = {}
@@ -60,7 +60,7 @@ class KernelReplicas(Replicas):
         for seed, order in self._orders.items():
             batch_order(seed, epoch, rows, out=torch.from_numpy(order)[:rows])
 
-    def advance(self, chunk: Chunk) -> Taken:
+    def advance(self, chunk: Chunk) -> ChunkResult:
         steps = chunk.stop - chunk.start
         losses, hits = np.empty((self.size, steps), np.float32), np.empty((self.size, steps), np.float32)
         seconds = []
@@ -69,7 +69,7 @@ class KernelReplicas(Replicas):
             self._advance_one(row, chunk, losses[row], hits[row])
             seconds.append(time.perf_counter() - began)
         self.optimizer.t += steps
-        return Taken(losses.T.astype(np.float64), hits.T.astype(np.float64), self.batch_sizes(chunk), seconds)
+        return ChunkResult(losses.T.astype(np.float64), hits.T.astype(np.float64), self.batch_sizes(chunk), seconds)
 
     def evaluate(self, x: Tensor, y: Tensor, flat: Tensor | None = None, running: Tensor | None = None) -> Scores:
         flat, running = self.flat if flat is None else flat, self.running if running is None else running
@@ -103,7 +103,7 @@ class KernelReplicas(Replicas):
         for start, stop, factors in self._pieces(row, chunk):
             piece = slice(start - chunk.start, stop - chunk.start)
             self._kernel.train(
-                self._program.table, self._arena, self._places, stride_of(self.batch_size),
+                self._layers.table, self._arena, self._places, stride_of(self.batch_size),
                 self.data.train_x.numpy().reshape(-1), self._narrow(self.data.train_y), self._orders[run.seed],
                 len(self.data.train_y), start, stop, self.batch_size,
                 _KINDS[run.optimizer], rates[piece], scales[piece], corrections[piece],
@@ -114,10 +114,10 @@ class KernelReplicas(Replicas):
 
     def _pieces(self, row: int, chunk: Chunk) -> Iterator[tuple[int, int, Floats]]:
         """Cut a chunk so that its factors of dropout fit in memory; draw them as they are needed."""
-        if not self._program.drops:
+        if not self._layers.drops:
             yield chunk.start, chunk.stop, np.empty(0, np.float32)
             return
-        most = max(1, _MOST_FACTORS // (sum(self._program.drops) * self.batch_size))
+        most = max(1, _MOST_FACTORS // (sum(self._layers.drops) * self.batch_size))
         sizes = self.batch_sizes(chunk).astype(int)
         for start in range(chunk.start, chunk.stop, most):
             stop = min(start + most, chunk.stop)
@@ -138,7 +138,7 @@ class KernelReplicas(Replicas):
         arena[self._where(places, parts.WEIGHTS)] = flat.numpy()
         arena[self._where(places, parts.RUNNING)] = running.numpy()
         return self._kernel.evaluate(
-            self._program.table,
+            self._layers.table,
             arena,
             places,
             x.numpy().reshape(-1),
@@ -152,7 +152,7 @@ class KernelReplicas(Replicas):
         )
 
     def _where(self, places: NDArray[np.int64], part: int) -> NDArray[np.int64]:
-        return places[part] + (self._program.running_at if part == parts.RUNNING else self._program.weights_at)  # type: ignore[no-any-return]
+        return places[part] + (self._layers.running_at if part == parts.RUNNING else self._layers.weights_at)  # type: ignore[no-any-return]
 
     def _narrow(self, y: Tensor) -> NDArray[np.int8]:
         """Return labels as the kernel reads them, an eighth of the memory; converted once."""

@@ -10,7 +10,6 @@ import numpy as np
 from jsc_explore.training.backends.cpu.jit import ONE, ZERO, clip, gated, inline, padded_width
 from jsc_explore.training.backends.cpu.simd import (
     WIDTH,
-    choose,
     fill,
     fused,
     item,
@@ -18,6 +17,7 @@ from jsc_explore.training.backends.cpu.simd import (
     load,
     put,
     root,
+    select,
     splat,
     store,
 )
@@ -126,8 +126,8 @@ def norm_backward(a, at, grad, width, saved, sums, x, d, stride, blocks, count, 
         real = fill(np.float32(width - f)) > lanes()
         narrow = load(a, inverse + f)
         slope, shift = lane_sums(a, sums + f * WIDTH) * narrow, lane_sums(a, more + f * WIDTH)
-        store(a, grad + f, choose(real, slope, zero))
-        store(a, grad + size + f, choose(real, shift, zero))
+        store(a, grad + f, select(real, slope, zero))
+        store(a, grad + size + f, select(real, shift, zero))
         scale = load(a, at + f) * narrow
         lean = scale * share * slope * narrow
         store(a, factor + f, scale)

@@ -22,7 +22,6 @@ from jsc_explore.training.backends.cpu.layer_table import (
 )
 from jsc_explore.training.backends.cpu.simd import (
     WIDTH,
-    choose,
     exponential,
     fill,
     fused,
@@ -31,6 +30,7 @@ from jsc_explore.training.backends.cpu.simd import (
     logarithm,
     put,
     root,
+    select,
     store,
     total,
 )
@@ -53,7 +53,7 @@ def _gauss(x):
     1.2e-7 also far out, where an optimizer such as Adam would magnify a wrong gradient, however small.
     """
     zero, one = fill(ZERO), fill(ONE)
-    size = choose(x > zero, x, zero - x) * fill(np.float32(0.7071067811865476))
+    size = select(x > zero, x, zero - x) * fill(np.float32(0.7071067811865476))
     t = one / fused(size, fill(HALF), one)
     p = fused(t, fill(np.float32(0.17087277)), fill(np.float32(-0.82215223)))
     p = fused(p, t, fill(np.float32(1.48851587)))
@@ -66,7 +66,7 @@ def _gauss(x):
     p = fused(p, t, fill(np.float32(-1.26551223)))
     upper = fill(HALF) * t * exponential(p - size * size)
     density = exponential(zero - size * size) * fill(np.float32(0.3989422804014327))
-    return choose(x > zero, one - upper, upper), density
+    return select(x > zero, one - upper, upper), density
 
 
 @inner
@@ -78,7 +78,7 @@ def activate(a, kind, x, y, size):
         if kind == RELU:
             v = clip(u, zero)
         elif kind == LEAKY:
-            v = choose(zero > u, u * fill(LEAK), u)
+            v = select(zero > u, u * fill(LEAK), u)
         elif kind == TANH:
             v = one - fill(TWO) / (exponential(fill(TWO) * u) + one)
         elif kind == SILU:
@@ -95,9 +95,9 @@ def activate_backward(a, kind, x, d, size, floor):
     for i in range(0, size, WIDTH):
         u, slope = load(a, x + i), one
         if kind == RELU:
-            slope = choose(u > zero, one, zero)
+            slope = select(u > zero, one, zero)
         elif kind == LEAKY:
-            slope = choose(u > zero, one, fill(LEAK))
+            slope = select(u > zero, one, fill(LEAK))
         elif kind == TANH:
             v = one - fill(TWO) / (exponential(fill(TWO) * u) + one)
             slope = one - v * v
@@ -146,24 +146,24 @@ def entropy(a, z, labels, stride, blocks, count, tail, floor):
             valid = tail
         # Five classes, held in registers throughout.
         u0, u1, u2, u3, u4 = load(a, z + i), load(a, z1 + i), load(a, z2 + i), load(a, z3 + i), load(a, z4 + i)
-        peak, guess = choose(u1 > u0, u1, u0), choose(u1 > u0, one, zero)
-        peak, guess = choose(u2 > peak, u2, peak), choose(u2 > peak, third, guess)
-        peak, guess = choose(u3 > peak, u3, peak), choose(u3 > peak, fourth, guess)
-        peak, guess = choose(u4 > peak, u4, peak), choose(u4 > peak, fifth, guess)
+        peak, guess = select(u1 > u0, u1, u0), select(u1 > u0, one, zero)
+        peak, guess = select(u2 > peak, u2, peak), select(u2 > peak, third, guess)
+        peak, guess = select(u3 > peak, u3, peak), select(u3 > peak, fourth, guess)
+        peak, guess = select(u4 > peak, u4, peak), select(u4 > peak, fifth, guess)
         is0, is1, is2, is3, is4 = label == zero, label == second, label == third, label == fourth, label == fifth
-        own = choose(is1, u1, choose(is2, u2, choose(is3, u3, choose(is4, u4, u0)))) - peak
+        own = select(is1, u1, select(is2, u2, select(is3, u3, select(is4, u4, u0)))) - peak
         e0, e1, e2 = exponential(u0 - peak), exponential(u1 - peak), exponential(u2 - peak)
         e3, e4 = exponential(u3 - peak), exponential(u4 - peak)
         mass = e0 + e1 + e2 + e3 + e4
         weight = share * valid
         scale = weight / mass
-        store(a, z + i, gated(u0, floor, e0 * scale - choose(is0, weight, zero)))
-        store(a, z1 + i, gated(u1, floor, e1 * scale - choose(is1, weight, zero)))
-        store(a, z2 + i, gated(u2, floor, e2 * scale - choose(is2, weight, zero)))
-        store(a, z3 + i, gated(u3, floor, e3 * scale - choose(is3, weight, zero)))
-        store(a, z4 + i, gated(u4, floor, e4 * scale - choose(is4, weight, zero)))
+        store(a, z + i, gated(u0, floor, e0 * scale - select(is0, weight, zero)))
+        store(a, z1 + i, gated(u1, floor, e1 * scale - select(is1, weight, zero)))
+        store(a, z2 + i, gated(u2, floor, e2 * scale - select(is2, weight, zero)))
+        store(a, z3 + i, gated(u3, floor, e3 * scale - select(is3, weight, zero)))
+        store(a, z4 + i, gated(u4, floor, e4 * scale - select(is4, weight, zero)))
         losses = fused(logarithm(mass) - own, valid, losses)
-        hits = fused(choose(guess == label, one, zero), valid, hits)
+        hits = fused(select(guess == label, one, zero), valid, hits)
     return total(losses) / np.float32(count), total(hits)
 
 

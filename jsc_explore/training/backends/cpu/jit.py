@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from jsc_explore.training.backends.cpu.layer_table import COLUMNS
-from jsc_explore.training.backends.cpu.simd import WIDTH, choose, fill, item
+from jsc_explore.training.backends.cpu.simd import WIDTH, fill, item, select
 
 ZERO, ONE, TWO, HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)
 _LOWEST = np.float32(-np.inf)
@@ -38,16 +38,16 @@ def padded_width(count):
 @inline
 def floor_of(relu):
     """Return what outputs may not fall below: zero with a ReLU, else nothing; cheaper than a branch in every loop."""
-    return choose(fill(np.float32(relu)) > fill(ZERO), fill(ZERO), fill(_LOWEST))
+    return select(fill(np.float32(relu)) > fill(ZERO), fill(ZERO), fill(_LOWEST))
 
 
 @inline
 def clip(x, floor):
     """Return the larger one; NaN passes, for a network that diverged must not look alive."""
-    return choose(floor > x, floor, x)
+    return select(floor > x, floor, x)
 
 
 @inline
 def gated(y, floor, d):
     """Return the gradient as far as the ReLU that made the activation ``y`` let it pass."""
-    return choose(y > floor, d, fill(ZERO))
+    return select(y > floor, d, fill(ZERO))

@@ -68,7 +68,6 @@ from jsc_explore.training.backends.cpu.simd import (
     ROW,
     WIDTH,
     address,
-    choose,
     exponential,
     fill,
     fused,
@@ -78,6 +77,7 @@ from jsc_explore.training.backends.cpu.simd import (
     logarithm,
     prefetch,
     put,
+    select,
     store,
 )
 from jsc_explore.training.backends.cpu.simd_reduce import store_transposed
@@ -177,7 +177,7 @@ def _train(
         begin = step * batch
         count = min(batch, rows - begin)
         blocks = (count + WIDTH - 1) // WIDTH
-        tail = choose(fill(np.float32(count - (blocks - 1) * WIDTH)) > lanes(), fill(ONE), fill(ZERO))
+        tail = select(fill(np.float32(count - (blocks - 1) * WIDTH)) > lanes(), fill(ONE), fill(ZERO))
         # The batches that come next lie all over memory: it has the time of a whole step, or of 64 jets, to fetch them.
         soon = begin + max(count, 64)
         _gather(a, acts, labels, stride, x, y, order, begin, blocks, soon, min(soon + count, rows))
@@ -208,11 +208,11 @@ def _evaluate(table, arena, parts, features, classes, rows_in_order, rows, batch
             for c in range(1, CLASSES):
                 z = load(a, z0 + c * stride + i)
                 higher = z > peak
-                peak, guess = choose(higher, z, peak), choose(higher, fill(np.float32(c)), guess)
+                peak, guess = select(higher, z, peak), select(higher, fill(np.float32(c)), guess)
             for c in range(CLASSES):
                 z = load(a, z0 + c * stride + i) - peak
                 mass = mass + exponential(z)
-                own = choose(label == fill(np.float32(c)), z, own)
+                own = select(label == fill(np.float32(c)), z, own)
             # The first row of activations has been read; what is to be counted jet by jet takes its place.
             store(a, acts + i, logarithm(mass) - own)
             store(a, labels + i, fused(label, fill(np.float32(CLASSES)), guess))

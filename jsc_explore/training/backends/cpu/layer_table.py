@@ -32,7 +32,7 @@ EVALUATION_ROWS = 128
 
 
 @dataclass(frozen=True)
-class Program:
+class LayerTable:
     """A fully connected network for the kernel.
 
     ``table (layers, 11) int64`` has the columns named below. ``weights_at (P,)`` and ``running_at (R,)`` say where
@@ -79,7 +79,7 @@ def padded(count: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def program(network: Network) -> Program:
+def layer_table(network: Network) -> LayerTable:
     """Lay out a network to which ``choice.why_not_kernel`` has no objection."""
     writer = _Writer()
     layers = list(network.layers)
@@ -128,8 +128,8 @@ class _Writer:
         self.here, self.rows = self.rows, self.rows + outputs
         self.widest = max(self.widest, inputs, outputs)
 
-    def finish(self) -> Program:
-        return Program(
+    def finish(self) -> LayerTable:
+        return LayerTable(
             np.array(self.table, dtype=np.int64),
             np.array(self.weights_at, dtype=np.int64),
             np.array(self.running_at, dtype=np.int64),

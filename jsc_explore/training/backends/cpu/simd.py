@@ -223,7 +223,7 @@ def root(typing: Any, a: Any) -> Any:
 
 
 @intrinsic
-def choose(typing: Any, condition: Any, a: Any, b: Any) -> Any:
+def select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
     """Return lanes of ``a`` where the condition holds, of ``b`` elsewhere."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:

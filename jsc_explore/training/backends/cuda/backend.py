@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from jsc_explore.config import RunConfig
-from jsc_explore.training.backends.base import DeviceSplit, Replicas, Taken, batch_order
+from jsc_explore.training.backends.base import ChunkResult, DeviceSplit, Replicas, batch_order
 from jsc_explore.training.backends.cpu import layer_table as parts
-from jsc_explore.training.backends.cpu.layer_table import program
+from jsc_explore.training.backends.cpu.layer_table import layer_table
 from jsc_explore.training.backends.cuda.jit import shown
 from jsc_explore.training.backends.cuda.kernel import evaluate_kernel, train_kernel
 from jsc_explore.training.backends.cuda.memory_layout import SHARED_BYTES, Layout, layout
@@ -37,7 +37,7 @@ class CudaReplicas(Replicas):
     ``threads``, a power of two, is the size of a thread block. Raises what Numba raises where it cannot compile.
     """
 
-    engine = "kernel-cuda"
+    name = "kernel-cuda"
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class CudaReplicas(Replicas):
     ) -> None:
         super().__init__(runs, data)
         self.threads = threads or min(max(_power_above(self.batch_size), _LEAST_THREADS), _MOST_THREADS)
-        self._program = program(runs[0].network)
-        self._for_steps = layout(self._program, self.batch_size, self.threads, trains=True, shared_bytes=shared_bytes)
-        self._for_scores = layout(self._program, _TILE, self.threads, trains=False, shared_bytes=shared_bytes)
+        self._layers = layer_table(runs[0].network)
+        self._for_steps = layout(self._layers, self.batch_size, self.threads, trains=True, shared_bytes=shared_bytes)
+        self._for_scores = layout(self._layers, _TILE, self.threads, trains=False, shared_bytes=shared_bytes)
         self._train, self._evaluate = train_kernel(self._for_steps.shared), evaluate_kernel(self._for_scores.shared)
-        maps = (self._program.table, self._program.weights_at, self._program.running_at)
+        maps = (self._layers.table, self._layers.weights_at, self._layers.running_at)
         self._maps = [self._whole_numbers(array) for array in maps]
         self._places = [self._whole_numbers(chosen.places) for chosen in (self._for_steps, self._for_scores)]
         self._x, self._y = data.train_x.view(-1), data.train_y.to(torch.int8)
@@ -69,7 +69,7 @@ class CudaReplicas(Replicas):
         self._seeds, rows = list(seeds), len(self.data.train_y)
         self._orders = torch.stack([batch_order(seed, epoch, rows) for seed in seeds]).to(self.device)
 
-    def advance(self, chunk: Chunk) -> Taken:
+    def advance(self, chunk: Chunk) -> ChunkResult:
         began, steps = time.perf_counter(), chunk.stop - chunk.start
         losses, hits = (torch.empty(self.size, steps, device=self.device) for _ in range(2))
         rates = self._rates(chunk)
@@ -85,7 +85,7 @@ class CudaReplicas(Replicas):
         # Copying waits for the device.
         taken = torch.stack([losses, hits]).double().transpose(1, 2).cpu().numpy()
         seconds = [time.perf_counter() - began] * self.size
-        return Taken(taken[0], taken[1], self.batch_sizes(chunk), seconds)
+        return ChunkResult(taken[0], taken[1], self.batch_sizes(chunk), seconds)
 
     def evaluate(self, x: Tensor, y: Tensor, flat: Tensor | None = None, running: Tensor | None = None) -> Scores:
         flat, running = self.flat if flat is None else flat, self.running if running is None else running
@@ -102,7 +102,7 @@ class CudaReplicas(Replicas):
     ) -> None:
         chosen, optimizer = self._for_steps, self.optimizer
         sizes = (
-            self._program.widest, chosen.stride, self._program.weights, len(self._y), start, stop, self.batch_size,
+            self._layers.widest, chosen.stride, self._layers.weights, len(self._y), start, stop, self.batch_size,
             _KINDS[self.runs[0].optimizer],
         )  # fmt: skip
         tensors = (
@@ -137,16 +137,16 @@ class CudaReplicas(Replicas):
 
     def _pieces(self, chunk: Chunk) -> Iterator[tuple[int, int, Tensor]]:
         """Cut a chunk so that its factors of dropout, ``(seeds, values)``, fit in memory; draw them as needed."""
-        if not self._program.drops:
+        if not self._layers.drops:
             yield chunk.start, chunk.stop, torch.empty(1, 0, device=self.device)
             return
         rows = {run.seed: row for row, run in enumerate(self.runs)}
-        most = max(1, _MOST_FACTORS // (sum(self._program.drops) * self.batch_size * len(self._seeds)))
+        most = max(1, _MOST_FACTORS // (sum(self._layers.drops) * self.batch_size * len(self._seeds)))
         sizes = self.batch_sizes(chunk).astype(int)
         for start in range(chunk.start, chunk.stop, most):
             stop = min(start + most, chunk.stop)
             piece = sizes[start - chunk.start : stop - chunk.start]
-            factors = torch.zeros(len(self._seeds), int(piece.sum()) * sum(self._program.drops))
+            factors = torch.zeros(len(self._seeds), int(piece.sum()) * sum(self._layers.drops))
             for row, seed in enumerate(self._seeds):
                 # A seed whose runs have all ended draws no more.
                 if seed in rows:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jsc_explore.training.backends.cpu.layer_table import Program
+from jsc_explore.training.backends.cpu.layer_table import LayerTable
 
 # Parts of a replica's memory. In the last one threads meet to add up.
 WEIGHTS, GRADIENT, FIRST, SECOND, RUNNING, SAVED, ACTIVATIONS, DELTAS, LABELS, SCRATCH = range(10)
@@ -36,17 +36,19 @@ class Layout:
     stride: int
 
 
-def layout(program: Program, batch: int, threads: int, *, trains: bool, shared_bytes: int = SHARED_BYTES) -> Layout:
+def layout(
+    layer_table: LayerTable, batch: int, threads: int, *, trains: bool, shared_bytes: int = SHARED_BYTES
+) -> Layout:
     """Lay out a replica for batches of this size and blocks of so many threads."""
     # An odd distance of rows: threads that each read a row of their own meet in no bank of the memory.
     stride = batch | 1
     sizes = dict.fromkeys(range(PARTS), 0)
-    sizes |= {WEIGHTS: program.weights, RUNNING: program.running, SAVED: program.saved}
-    sizes |= {ACTIVATIONS: program.rows * stride, LABELS: stride}
-    sizes[SCRATCH] = 2 * max(threads, program.widest)
+    sizes |= {WEIGHTS: layer_table.weights, RUNNING: layer_table.running, SAVED: layer_table.saved}
+    sizes |= {ACTIVATIONS: layer_table.rows * stride, LABELS: stride}
+    sizes[SCRATCH] = 2 * max(threads, layer_table.widest)
     if trains:
-        sizes |= dict.fromkeys((GRADIENT, FIRST, SECOND), program.weights)
-        sizes[DELTAS] = 2 * program.widest * stride
+        sizes |= dict.fromkeys((GRADIENT, FIRST, SECOND), layer_table.weights)
+        sizes[DELTAS] = 2 * layer_table.widest * stride
     shared, places = [False] * PARTS, np.zeros((PARTS, 2), np.int32)
     ends = {True: 0, False: 0}
     for part in _FIRST_COME:

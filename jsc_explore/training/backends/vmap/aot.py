@@ -71,7 +71,7 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Program:
+class CompiledProgram:
     """A loaded program and the batches it reads: ``x (steps, 1, batch, 16)`` and so on, filled by the caller."""
 
     spec: Spec
@@ -129,7 +129,7 @@ class Build:
         """Say whether ``program`` would answer at once."""
         return self.child is None or self.child.poll() is not None
 
-    def program(self) -> Program:
+    def program(self) -> CompiledProgram:
         """Wait for the program and load it. Raises CompileError."""
         if self.child is not None and self.child.wait():
             raise CompileError("compiling failed")
@@ -138,7 +138,7 @@ class Build:
             loader = torch._C._aoti.AOTIModelPackageLoader(str(self.spec.path), "model", False, 1, -1)
         except RuntimeError as error:
             raise CompileError("the compiled program cannot be loaded") from error
-        return Program(self.spec, loader, *buffers(self.spec))
+        return CompiledProgram(self.spec, loader, *buffers(self.spec))
 
 
 # Kept until they have ended: a job that is cancelled leaves its program to the next.

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from jsc_explore.config import RunConfig
-from jsc_explore.training.backends.base import DeviceSplit, Replicas, Taken, batch_order
+from jsc_explore.training.backends.base import ChunkResult, DeviceSplit, Replicas, batch_order
 from jsc_explore.training.backends.select import compiled_from
-from jsc_explore.training.backends.vmap.aot import Build, CompileError, Program, Spec
+from jsc_explore.training.backends.vmap.aot import Build, CompiledProgram, CompileError, Spec
 from jsc_explore.training.backends.vmap.step import Batch, Settings, State, Step
 from jsc_explore.training.chunks import Chunk
 from jsc_explore.training.metrics import Scores, confusion_counts
@@ -35,7 +35,7 @@ _EVAL_ROWS_ON_GPU = 65_536
 class Stack(Replicas):
     """Replicas as rows of one vmapped module. ``why`` says in a few words why no faster engine trains them."""
 
-    engine = "stack"
+    name = "stack"
 
     def __init__(self, runs: list[RunConfig], data: DeviceSplit, why: str = "") -> None:
         super().__init__(runs, data)
@@ -46,13 +46,13 @@ class Stack(Replicas):
         )  # fmt: skip
         self.compiled_rows: list[int] = []
         self._build: Build | None = None
-        self._program: Program | None = None
+        self._program: CompiledProgram | None = None
         self._obstacle = ""
 
-    def said(self, row: int) -> str:
+    def backend_name(self, row: int) -> str:
         compiled = row in self.compiled_rows
         reasons = "; ".join(filter(None, (self.why, "" if compiled else self._obstacle)))
-        return f"{self.engine}-{'compiled' if compiled else 'eager'}" + (f" ({reasons})" if reasons else "")
+        return f"{self.name}-{'compiled' if compiled else 'eager'}" + (f" ({reasons})" if reasons else "")
 
     def ready(self, epoch: int) -> bool:
         begins = [begin for run in self.runs if (begin := self._compiled_from(run)) is not None]
@@ -80,7 +80,7 @@ class Stack(Replicas):
         self.order_of = torch.tensor([seeds.index(run.seed) for run in self.runs], device=self.device)
         self.device_rates = torch.from_numpy(self.rates).float().to(self.device).unsqueeze(2)
 
-    def advance(self, chunk: Chunk) -> Taken:
+    def advance(self, chunk: Chunk) -> ChunkResult:
         shape = chunk.stop - chunk.start, self.size
         losses, hits = torch.empty(shape, device=self.device), torch.empty(shape, device=self.device)
         seconds = [0.0] * self.size
@@ -96,7 +96,7 @@ class Stack(Replicas):
             losses[part, rows], hits[part, rows] = advance(rows, start, stop)
             for row in rows:
                 seconds[row] += time.perf_counter() - began
-        return Taken(losses.double().cpu().numpy(), hits.double().cpu().numpy(), self.batch_sizes(chunk), seconds)
+        return ChunkResult(losses.double().cpu().numpy(), hits.double().cpu().numpy(), self.batch_sizes(chunk), seconds)
 
     def evaluate(self, x: Tensor, y: Tensor, flat: Tensor | None = None, running: Tensor | None = None) -> Scores:
         flat, running = self.flat if flat is None else flat, self.running if running is None else running
