@@ -108,7 +108,7 @@ def _slice(browser: Browser, address: str, times: int) -> dict[str, list[float]]
     page = context.new_page()
     _open(page, address)
     page.wait_for_timeout(1500)
-    box = page.get_by_role("textbox", name="Filter in words")
+    box = page.get_by_role("textbox", name="Filter expression")
     found = []
     for i in range(times + 1):
         box.fill(f"val_acc > {0.6 + 0.01 * i:.2f}")

@@ -67,7 +67,9 @@ def _hyper(default: Any, spec: Spec) -> Any:
 
 
 def _choice(default: str, choices: tuple[str, ...], label: str, text: str, pattern: str = "", also: str = "") -> Any:
-    return _hyper(default, Spec("choice", label, text, choices=choices, default_values=choices, pattern=pattern, also=also))
+    return _hyper(
+        default, Spec("choice", label, text, choices=choices, default_values=choices, pattern=pattern, also=also)
+    )
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,9 @@ class RunConfig:
     )
     seed: int = _hyper(
         0,
-        Spec("int", "Seed", "of initial weights, batch order and dropout", 0, 2**31 - 1, default_values=(0, 1, 2, 3, 4)),
+        Spec(
+            "int", "Seed", "of initial weights, batch order and dropout", 0, 2**31 - 1, default_values=(0, 1, 2, 3, 4)
+        ),
     )
 
     def __post_init__(self) -> None:

@@ -155,7 +155,7 @@ def test_evaluation_is_torchs_own(data, model):
     runs = [RunConfig(model=model, batch_size=BATCH, seed=seed) for seed in (0, 1)]
     engine = CudaReplicas(runs, data, threads=4 if SIMULATED else None)
     epoch(engine)
-    scores = engine.evaluate(data.val_x, data.val_y)
+    metrics = engine.evaluate(data.val_x, data.val_y)
     outputs = engine.logits(data.val_x, engine.flat, engine.running).cpu()
     for row, run in enumerate(runs):
         module = build(run.network, run.seed)
@@ -165,9 +165,9 @@ def test_evaluation_is_torchs_own(data, model):
             theirs = module(data.val_x.cpu())
         np.testing.assert_allclose(outputs[row], theirs, atol=1e-5)
         labels = data.val_y.cpu()
-        assert float(scores.loss[row]) == pytest.approx(functional.cross_entropy(theirs, labels).item(), abs=1e-6)
+        assert float(metrics.loss[row]) == pytest.approx(functional.cross_entropy(theirs, labels).item(), abs=1e-6)
         cells = torch.bincount(labels * 5 + theirs.argmax(1), minlength=25).view(5, 5)
-        assert torch.equal(scores.confusion[row].cpu(), cells)
+        assert torch.equal(metrics.confusion[row].cpu(), cells)
 
 
 class Watch:

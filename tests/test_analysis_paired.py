@@ -8,14 +8,14 @@ from jsc_explore.analysis.cells import front
 from jsc_explore.analysis.paired import MAX_SEEDS, Difference, compare, seeds_needed, sentence
 
 
-def scores(seed, n=5, shift=0.0, sd=0.01):
+def metrics(seed, n=5, shift=0.0, sd=0.01):
     rng = np.random.default_rng(seed)
     return {place: 0.6 + shift + float(value) for place, value in enumerate(rng.normal(0, sd, n))}
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
 def test_the_difference_is_that_of_the_paired_t_test(n):
-    a, b = scores(1, n), scores(2, n, 0.02)
+    a, b = metrics(1, n), metrics(2, n, 0.02)
     found = compare(a, b, higher_is_better=True)
     expected = stats.ttest_rel(list(b.values()), list(a.values()))
     interval = expected.confidence_interval(0.95)
@@ -84,7 +84,7 @@ def test_a_difference_is_told_in_one_sentence():
     said = [
         (compare(a, {0: 0.620, 1: 0.632, 2: 0.611}, higher_is_better=True), "B is better than A by 2.1 ± 0.2 points"),
         (compare(a, {0: 0.580, 1: 0.588, 2: 0.569}, higher_is_better=True), "A is better than B by 2.1 ± 0.2 points"),
-        (compare(a, a, higher_is_better=True), "A and B score the same in all 3 seeds"),
+        (compare(a, a, higher_is_better=True), "A and B metric the same in all 3 seeds"),
         (compare(a, {0: 0.61}, higher_is_better=True), "B − A is +1.0 points in 1 seed: one is not enough to tell"),
         (compare(a, {}, higher_is_better=True), "nothing to compare yet: A or B has no finished run"),
     ]
@@ -105,20 +105,20 @@ def test_what_cannot_be_told_apart_says_what_would_tell():
 
 def test_the_front_holds_what_nothing_beats():
     cost = [1, 2, 3, 4, 2, 1]
-    score = [0.5, 0.6, 0.55, 0.7, 0.6, 0.4]
-    assert front(cost, score).tolist() == [True, True, False, True, True, False]
-    assert front(cost, [-value for value in score], higher_is_better=False).tolist() == front(cost, score).tolist()
+    metric = [0.5, 0.6, 0.55, 0.7, 0.6, 0.4]
+    assert front(cost, metric).tolist() == [True, True, False, True, True, False]
+    assert front(cost, [-value for value in metric], higher_is_better=False).tolist() == front(cost, metric).tolist()
     assert front([], []).tolist() == []
 
 
 def test_the_front_is_that_of_the_definition():
     rng = np.random.default_rng(3)
-    cost, score = rng.integers(0, 8, 60), rng.integers(0, 8, 60)
+    cost, metric = rng.integers(0, 8, 60), rng.integers(0, 8, 60)
     beaten = [
         any(
-            (cost[j] <= cost[i]) and (score[j] >= score[i]) and (cost[j] < cost[i] or score[j] > score[i])
+            (cost[j] <= cost[i]) and (metric[j] >= metric[i]) and (cost[j] < cost[i] or metric[j] > metric[i])
             for j in range(60)
         )
         for i in range(60)
     ]
-    assert front(cost, score).tolist() == [not one for one in beaten]
+    assert front(cost, metric).tolist() == [not one for one in beaten]

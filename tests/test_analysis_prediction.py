@@ -71,10 +71,10 @@ def test_bands_are_wider_away_from_what_was_trained():
 
 
 def test_shares_stay_shares_and_losses_stay_positive():
-    for score in ("val_acc", "val_loss", "train_time_s"):
-        far = predict(cells(), [RunConfig(batch_size=60000, learning_rate=1e-8)], score).predictions[0]
+    for metric in ("val_acc", "val_loss", "train_time_s"):
+        far = predict(cells(), [RunConfig(batch_size=60000, learning_rate=1e-8)], metric).predictions[0]
         assert 0 <= far.low <= far.mean <= far.high
-        assert far.high <= 1 or not score.endswith("_acc")
+        assert far.high <= 1 or not metric.endswith("_acc")
 
 
 def test_nothing_is_said_of_names_never_seen_nor_from_too_few_cells():

@@ -8,8 +8,8 @@ from scipy import stats
 from jsc_explore.analysis.cells import axis_values, build_cells, with_seeds
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
-from jsc_explore.charts.grid import grid_figure, grid_table, score_domain
-from jsc_explore.charts.style import format_score, ordinal_label
+from jsc_explore.charts.grid import grid_figure, grid_table, metric_domain
+from jsc_explore.charts.style import format_metric, ordinal_label
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs.queue.queue import Job
 
@@ -80,11 +80,11 @@ def test_one_seed_has_no_interval():
 
 
 def test_scores_are_written_as_people_read_them():
-    assert format_score("val_acc", 0.7134) == "71.3%"
-    assert format_score("val_acc", 0.7134, 0.004) == "71.3 ± 0.4%"
-    assert format_score("test_loss", 0.8463) == "0.846"
-    assert format_score("train_time_s", 12.34) == "12.3 s"
-    assert format_score("val_acc", None) == "–"
+    assert format_metric("val_acc", 0.7134) == "71.3%"
+    assert format_metric("val_acc", 0.7134, 0.004) == "71.3 ± 0.4%"
+    assert format_metric("test_loss", 0.8463) == "0.846"
+    assert format_metric("train_time_s", 12.34) == "12.3 s"
+    assert format_metric("val_acc", None) == "–"
     assert [ordinal_label(v) for v in (1e-3, 256, True, "adam")] == ["1e-3", "256", "yes", "adam"]
 
 
@@ -94,17 +94,17 @@ def test_a_cell_tells_figures_dead_and_diverged_seeds_and_what_is_missing():
     done, missing = rows["16", "1e-3"], rows["256", "1e-3"]
     assert (done["first"], done["second"], done["chosen"]) == ("70.0%", "n=3 †2 ‡1", True)
     assert done["tooltip"].startswith("16 × 1e-3: ")
-    assert "2 with a dead class; 1 diverged" in done["tooltip"]
+    assert "2 never predict a class; 1 diverged" in done["tooltip"]
     assert "70.0 ± 12.4%" in done["tooltip"]
     assert (missing["first"], missing["state"], missing["filled"]) == ("+", "missing", False)
-    assert missing["score"] is not None, "Vega leaves out marks without a number"
+    assert missing["metric"] is not None, "Vega leaves out marks without a number"
 
 
 def test_colours_span_a_fixed_range_for_shares_and_the_data_for_the_rest():
     cells = grid_of([row(RunConfig(batch_size=16), mean=3.0), row(RunConfig(batch_size=256), mean=9.0)])
-    assert score_domain(cells, "val_acc") == (0.2, 0.8)
-    assert score_domain(cells, "train_time_s") == (3.0, 9.0)
-    assert score_domain(grid_of(), "test_loss") == (0.0, 1.0)
+    assert metric_domain(cells, "val_acc") == (0.2, 0.8)
+    assert metric_domain(cells, "train_time_s") == (3.0, 9.0)
+    assert metric_domain(grid_of(), "test_loss") == (0.0, 1.0)
 
 
 def test_text_is_dark_on_the_bright_cells_whatever_is_good():
@@ -115,12 +115,12 @@ def test_text_is_dark_on_the_bright_cells_whatever_is_good():
 
 
 @pytest.mark.parametrize("ground", ["light", "dark"])
-@pytest.mark.parametrize("score", ["val_acc", "test_loss", "train_time_s"])
-def test_the_grid_is_a_valid_chart_with_its_selection(theme, score):
+@pytest.mark.parametrize("metric", ["val_acc", "test_loss", "train_time_s"])
+def test_the_grid_is_a_valid_chart_with_its_selection(theme, metric):
     cells = grid_of([row(RunConfig(batch_size=16))])
-    table = grid_table(cells, score)
+    table = grid_table(cells, metric)
     titles = (FIELDS["batch_size"].label, FIELDS["learning_rate"].label)
-    figure = grid_figure(table, titles, (["16", "256"], ["1e-3", "1e-2"]), score, score_domain(cells, score), theme)
+    figure = grid_figure(table, titles, (["16", "256"], ["1e-3", "1e-2"]), metric, metric_domain(cells, metric), theme)
     spec = figure.for_file()
     assert [p["name"] for p in spec["params"]] == ["cell", "toggled", "box"]
     assert alt.Chart.from_dict(spec) is not None

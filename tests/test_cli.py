@@ -19,7 +19,7 @@ from jsc_explore.jobs import Queue
 from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
 from jsc_explore.store import Store
 
-COMMANDS = [["app"], ["engine"], ["train"], ["fill"], ["list"], ["curve"], ["publish"], ["data", "fetch"], ["verify"],
+COMMANDS = [["app"], ["engine"], ["train"], ["sweep"], ["list"], ["curve"], ["publish"], ["data", "fetch"], ["verify"],
             ["compact"], ["merge"]]  # fmt: skip
 PYTHON = [sys.executable, "-m", "jsc_explore"]
 
@@ -117,7 +117,7 @@ def test_the_version_is_told(call):
         (("list", "--seed", "first"), ["seed", "'first'"]),
         (("curve", "zzz"), ["run_id", "is the beginning of no stored run", "jsc-explore list"]),
         (("curve", ""), ["run_id", "no stored run"]),
-        (("fill", "nowhere.toml"), ["nowhere.toml", "cannot be read"]),
+        (("sweep", "nowhere.toml"), ["nowhere.toml", "cannot be read"]),
         (("publish",), ["holds no runs to publish"]),
         (("data",), ["ACTION"]),
         (("data", "fetch", "nonsense"), ["dataset", "'nonsense'", "simulated, openml, cernbox"]),
@@ -153,7 +153,7 @@ def test_bad_input_is_answered_by_one_line_with_the_remedy(call, arguments, part
 def test_a_bad_grid_is_answered_by_one_line_and_nothing_is_queued(call, home, tmp_path, text, parts):
     grid = tmp_path / "grid.toml"
     grid.write_bytes(text.encode("latin-1"))
-    code, out, err = call("fill", grid)
+    code, out, err = call("sweep", grid)
     assert (code, out) == (2, "")
     assert is_one_line(err, *parts), err
     assert not (home / "queue.sqlite").exists()
@@ -306,7 +306,7 @@ def test_a_filled_grid_is_answered_without_an_engine(call, home, tmp_path):
     fill_store(home, *(RunConfig(seed=seed) for seed in range(2)))
     grid = tmp_path / "grid.toml"
     grid.write_text("seeds = 2")
-    assert call("fill", grid) == (0, "2 runs in the store, 0 of them trained now, 0 failed\n", "")
+    assert call("sweep", grid) == (0, "2 runs in the store, 0 of them trained now, 0 failed\n", "")
 
 
 @pytest.fixture

@@ -192,12 +192,12 @@ def test_warm_makes_programs_for_what_the_kernel_cannot_train_and_says_what_fail
     monkeypatch.setattr(aot.Build, "begin", lambda spec: made.append(spec) or Build(spec, None))
     monkeypatch.setattr(aot.Build, "program", lambda build: None)
     with pytest.raises(SystemExit, match="0"):
-        main.main(["warm"])
+        main.main(["precompile"])
     assert [(spec.batch_size, spec.optimizer) for spec in made] == [(256, "adam")]
     assert "jsc-conv, batch 256, adam, 32-true: ready" in capsys.readouterr().out
     monkeypatch.undo()
     monkeypatch.setattr(precompile, "kernel", lambda: None)
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(SystemExit, match="1"):
-        main.main(["warm", "--model", "16-c4k3-5", "--batch-size", "64"])
+        main.main(["precompile", "--model", "16-c4k3-5", "--batch-size", "64"])
     assert "16-c4k3-5, batch 64, adam, 32-true: no C++ compiler" in capsys.readouterr().out

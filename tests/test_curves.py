@@ -203,7 +203,8 @@ def test_a_recall_is_drawn_from_zero_to_one():
 
 
 @pytest.mark.parametrize("look", [
-    PlotOptions(), PlotOptions(log_x=True, theme="dark", size=1.4), PlotOptions(shown="loss", log_y=True, smoothing=0.5),
+    PlotOptions(), PlotOptions(log_x=True, theme="dark", size=1.4),
+    PlotOptions(shown="loss", log_y=True, smoothing=0.5),
     PlotOptions(x="lr_sum", shown="learning_rate", x_range=(0.5, 2.0), y_range=(0.0, 1.0), band="none"),
 ])  # fmt: skip
 def test_curves_are_a_valid_chart_also_without_any_row(look):

@@ -1,4 +1,4 @@
-"""What ``data check`` claims: equal jets pass, spoiled ones fail by name, bad files are one line."""
+"""What ``data validate`` claims: equal jets pass, spoiled ones fail by name, bad files are one line."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write(path: Path, features: np.ndarray, labels: np.ndarray, **columns: objec
 
 def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as ended:
-        main(["data", "check", *map(str, arguments)])
+        main(["data", "validate", *map(str, arguments)])
     return int(ended.value.code or 0)
 
 

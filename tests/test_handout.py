@@ -15,7 +15,7 @@ from jsc_explore.store import Store
 
 ROOT = Path(__file__).parent.parent
 SHOTS = ROOT / "screenshots"
-VIEW = "http://room.example:8501/?facet=final_relu&final_relu=any&cells=16:1e-3:yes~256:1e-3:no&panels=final_relu"
+VIEW = "http://room.example:8501/?facet=final_relu&final_relu=any&cells=16:1e-3:yes~256:1e-3:no&curve_facet=final_relu"
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +39,11 @@ def faceted(store):
 
 
 def test_a_view_is_an_address_its_words_or_a_saved_name():
-    words = {"x": "max_epochs", "where": "val_acc > 0.7"}
-    assert read_query("http://host:8501/explore?x=max_epochs&where=val_acc+%3E+0.7") == words
-    assert read_query("?x=max_epochs&where=val_acc%20%3E%200.7") == words
-    assert read_query("x=max_epochs&where=val_acc > 0.7") == words
-    assert read_query("my view", {"my view": "x=max_epochs&where=val_acc+%3E+0.7"}) == words
+    words = {"x": "max_epochs", "filter": "val_acc > 0.7"}
+    assert read_query("http://host:8501/explore?x=max_epochs&filter=val_acc+%3E+0.7") == words
+    assert read_query("?x=max_epochs&filter=val_acc%20%3E%200.7") == words
+    assert read_query("x=max_epochs&filter=val_acc > 0.7") == words
+    assert read_query("my view", {"my view": "x=max_epochs&filter=val_acc+%3E+0.7"}) == words
     assert read_query("") == read_query("http://host:8501/") == {}
 
 
@@ -52,7 +52,7 @@ def test_a_view_is_an_address_its_words_or_a_saved_name():
     [
         ("?x=colour", "must be one of"),
         ("?tomatoes=3", "is no hyperparameter"),
-        ("?where=val_acc >", "not the end at character 10"),
+        ("?filter=val_acc >", "not the end at character 10"),
         ("?x=batch_size&y=batch_size", "two axes hold the same field"),
         ("http://host/compare?a=1", "is no address of the Explore page"),
         ("no such view", "is neither an address nor a saved view"),
@@ -84,7 +84,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
 
 def test_the_command_writes_the_page_and_refuses_bad_words(tmp_path, capsys):
     path = tmp_path / "view.html"
-    options = ["handout", str(path), "--store", str(tmp_path / "store")]
+    options = ["export", "html", str(path), "--store", str(tmp_path / "store")]
     with pytest.raises(SystemExit) as ended:
         main.main([*options, "--view", "?x=colour"])
     assert ended.value.code == 2

@@ -330,27 +330,27 @@ def test_settings_behind_their_door_stand_in_the_address_and_stay_when_it_is_clo
     settle(page)
     expect(page.get_by_role("switch")).to_have_count(0)
     page.get_by_text("Settings", exact=True).click()
-    for label in ("Train a missing cell on click", "Lecture hall"):
+    for label in ("Train a missing cell on click", "Presentation mode"):
         page.get_by_test_id("stExpanderDetails").get_by_text(label, exact=True).click()
-    expect(page.get_by_text("Set: train a missing cell on click, lecture hall")).to_be_visible()
+    expect(page.get_by_text("Set: train a missing cell on click, presentation mode")).to_be_visible()
     assert_accessible(page)
     shoot(page, "settings")
     page.get_by_text("Settings", exact=True).click()
     expect(page.get_by_role("switch")).to_have_count(0)
-    choose(page, "Score", "Validation loss")
+    choose(page, "Metric", "Validation loss")
     expect(page.get_by_text(re.compile("^Validation loss of jsc-tiny"))).to_be_visible()
-    choose(page, "Score", "Test loss")
+    choose(page, "Metric", "Test loss")
     expect(page.get_by_text(re.compile("^Test loss of jsc-tiny"))).to_be_visible()
-    assert {"train_on_click=no", "hall=yes"} <= set(page.url.split("?")[1].split("&"))
+    assert {"train_on_click=no", "presentation=yes"} <= set(page.url.split("?")[1].split("&"))
     assert page.evaluate("getComputedStyle(document.documentElement).fontSize") == "21.6px"
-    expect(page.get_by_text("Set: train a missing cell on click, lecture hall")).to_be_visible()
+    expect(page.get_by_text("Set: train a missing cell on click, presentation mode")).to_be_visible()
 
 
 def test_how_curves_are_drawn_stays_when_its_door_is_closed(page, server):
     address, _ = server
     open_page(page, address)
     settle(page)
-    page.get_by_role("button", name="How", exact=True).click()
+    page.get_by_role("button", name="Chart options", exact=True).click()
     choose(page, "Band", "Standard deviation")
     page.get_by_text("Each seed", exact=True).click()
     expect(page.get_by_text("band: standard deviation")).to_be_visible()
@@ -358,16 +358,16 @@ def test_how_curves_are_drawn_stays_when_its_door_is_closed(page, server):
     expect(page.get_by_role("combobox", name="Band")).to_be_hidden()
     choose(page, "Curve of", "Validation loss")
     expect(page.get_by_label(re.compile("^Validation loss along epoch"))).to_be_visible()
-    choose(page, "Score", "Test loss")
+    choose(page, "Metric", "Test loss")
     expect(page.get_by_text(re.compile("^Test loss of jsc-tiny"))).to_be_visible()
     expect(page.get_by_text("band: standard deviation")).to_be_visible()
-    assert {"band=sd", "each=no", "show=val_loss"} <= set(page.url.split("?")[1].split("&"))
+    assert {"band=sd", "seed_lines=no", "curve=val_loss"} <= set(page.url.split("?")[1].split("&"))
 
 
 def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(page, server):
     address, _ = server
     open_page(page, address)
-    words = page.get_by_role("textbox", name="Filter in words")
+    words = page.get_by_role("textbox", name="Filter expression")
     words.fill("val_acc > 0.6 and nt dead")
     words.press("Enter")
     expect(page.get_by_text("'nt' is no column of a run at character 19")).to_be_visible()
@@ -384,7 +384,7 @@ def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(pag
     expect(page.get_by_text("Set: final ReLU")).to_be_visible()
     # The door stays as it is.
     expect(page.get_by_role("combobox", name=re.compile("Protocol"))).to_be_visible()
-    page.get_by_label("Side by side").first.click()
+    page.get_by_label("Facet by").first.click()
     page.get_by_role("option", name="Final ReLU").click()
     expect(page.get_by_text("Final ReLU: no", exact=True)).to_be_visible()
     expect(page.locator("[class*=st-key-grid-1] svg.marks")).to_be_visible()
@@ -395,12 +395,12 @@ def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(pag
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("button", name="with and without")).to_be_visible()
     # From an address that says something else, which the view replaces.
-    open_page(page, address, "score=train_time_s")
+    open_page(page, address, "metric=train_time_s")
     page.get_by_role("button", name="Saved views").click()
     page.get_by_role("button", name="with and without").click()
     expect(page.get_by_text("12 of 84 cells missing")).to_be_visible()
     assert "facet=final_relu" in page.url
-    assert "score" not in page.url
+    assert "metric" not in page.url
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.get_by_role("button", name="Saved views").click()
     page.get_by_role("button", name="Rename").click()
@@ -423,7 +423,7 @@ def test_a_box_takes_many_cells_and_a_zoom_shows_a_part(page, server):
     expect(page.get_by_role("button", name=re.compile("Add 3 seeds to each: 18 runs, about"))).to_be_enabled()
     expect(legend(page)).to_contain_text("256, 1e-2 (n=5)")
     shoot(page, "box")
-    open_page(page, address, "cells=64:1e-3&band=range&show=acc")
+    open_page(page, address, "cells=64:1e-3&band=range&curve=acc")
     frame = page.locator(".st-key-curves_panel svg.marks .mark-group.role-frame").first.bounding_box()
     x, y, width = frame["x"], frame["y"] + 200, frame["width"]
     drag(page, (x + 0.2 * width, y), (x + 0.6 * width, y))
@@ -454,7 +454,7 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
     choose(page, "Curve of", "Validation loss")
     expect(page.get_by_label(re.compile("^Validation loss along epoch"))).to_be_visible()
 
-    page.get_by_role("button", name="How", exact=True).click()
+    page.get_by_role("button", name="Chart options", exact=True).click()
     choose(page, "Colour by", "Learning rate")
     expect(legend(page)).to_contain_text("1e-2 (n=10)")
     choose(page, "Dash by", "Final ReLU")
@@ -474,7 +474,7 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
         expect(chart.locator(".role-legend").first).to_contain_text("1e-3 (n=5)")
         last, frame = chart.get_by_text("1e-2 (n=5)").bounding_box(), chart.bounding_box()
         assert last["x"] + last["width"] <= frame["x"] + frame["width"]
-    assert {"log_y=yes", "scale=log", "panels=final_relu"} <= set(page.url.split("?")[1].split("&"))
+    assert {"log_y=yes", "x_scale=log", "curve_facet=final_relu"} <= set(page.url.split("?")[1].split("&"))
     page.keyboard.press("Escape")
     shoot(page, "curves-as-asked")
     assert visible_errors(page) == []
@@ -495,7 +495,7 @@ def test_the_picture_of_a_drawing_that_was_given_up_is_not_seen(page, server):
 
 def test_a_curve_says_what_it_is_and_a_name_in_the_legend_leaves_the_others_as_they_were(page, server):
     address, _ = server
-    open_page(page, address, "cells=64:1e-3~256:1e-2&each=no&band=none")
+    open_page(page, address, "cells=64:1e-3~256:1e-2&seed_lines=no&band=none")
     expect(legend(page)).to_contain_text("256, 1e-2 (n=5)")
     settle(page)
     chart = page.locator(".st-key-curves_panel svg.marks")
@@ -560,7 +560,7 @@ def test_cells_are_chosen_without_a_mouse(page, server):
     open_page(page, address)
     # What is drawn anew takes away what is half typed: first all that comes by itself.
     expect(page.locator(".st-key-grid").get_by_text("predicted").first).to_be_visible()
-    page.get_by_role("button", name="Choose by name").focus()
+    page.get_by_role("button", name="Select cells").focus()
     page.keyboard.press("Enter")
     box = page.get_by_role("combobox", name="Cells")
     expect(box).to_be_visible()
@@ -619,7 +619,7 @@ def test_any_configuration_is_typed_counted_drawn_and_trained(page, server):
 def test_charts_tables_commands_and_all_of_it_are_taken_away(page, server, tmp_path):
     address, _ = server
     open_page(page, address, "cells=64:1e-3")
-    page.get_by_role("button", name="Take away").click()
+    page.get_by_role("button", name="Export").click()
     dialog = page.get_by_role("dialog")
     for name, begin in (("SVG", b"<svg"), ("PDF", b"%PDF")):
         with page.expect_download() as download:

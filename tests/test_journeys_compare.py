@@ -75,7 +75,7 @@ def test_a_brush_on_an_axis_keeps_the_curves_that_pass_and_a_second_one_fewer(pa
     address, _ = server
     page.goto(f"{address}/overview")
     expect(page.locator(PARALLEL)).to_be_visible()
-    expect(page.get_by_text("How far a predicted cell can be trusted")).to_be_visible()
+    expect(page.get_by_text("Calibration of predictions")).to_be_visible()
     settled(page)
     every = page.locator(CURVES).count()
     # On the axis of the switch yes stands above no: the upper half keeps those with a final ReLU.
@@ -104,7 +104,7 @@ def test_a_brush_on_an_axis_keeps_the_curves_that_pass_and_a_second_one_fewer(pa
     # What matters, with its uncertainty, and what it costs.
     expect(page.locator(".st-key-half-importance svg.marks")).to_contain_text("Learning rate")
     expect(
-        page.get_by_text(re.compile("^A random forest foretells an unseen configuration to .* 95% interval"))
+        page.get_by_text(re.compile("^A random forest predicts an unseen configuration to .* 95% interval"))
     ).to_be_visible()
     for cost in ("seconds", "parameters"):
         expect(page.locator(f".st-key-half-{cost} svg.marks .mark-symbol path").first).to_be_visible()
@@ -123,7 +123,7 @@ def test_the_overview_is_narrowed_by_keyboard_and_its_address_brings_the_same_vi
     page.keyboard.press("ArrowRight")
     expect(page).to_have_url(re.compile(r"batch_size=32\.\."))
     expect(page.get_by_text(re.compile("where network jsc-tiny and batch size 32 to"))).to_be_visible()
-    words = page.get_by_role("textbox", name="Filter in words")
+    words = page.get_by_role("textbox", name="Filter expression")
     words.fill("val_acc > 0.6")
     words.press("Enter")
     narrowed = page.get_by_text(re.compile(r"batch size 32 to \d+ and val_acc > 0\.6:"))
@@ -133,7 +133,7 @@ def test_the_overview_is_narrowed_by_keyboard_and_its_address_brings_the_same_vi
     second.goto(page.url)
     expect(second.get_by_text(narrowed.text_content())).to_be_visible()
     second.context.close()
-    page.get_by_role("button", name="Take away").click()
+    page.get_by_role("button", name="Export").click()
     dialog = page.get_by_role("dialog")
     with page.expect_download() as download:
         dialog.locator(".st-key-take-coordinates-svg").get_by_role("button").click()
@@ -182,7 +182,7 @@ def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
     settled(page)
     journeys.assert_accessible(page)
     journeys.shoot(page, "compare-roc")
-    page.get_by_role("button", name="Take away").click()
+    page.get_by_role("button", name="Export").click()
     dialog = page.get_by_role("dialog")
     with page.expect_download() as download:
         dialog.locator(".st-key-take-roc_w-pdf").get_by_role("button").click()

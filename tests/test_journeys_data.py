@@ -55,7 +55,7 @@ def test_charts_and_tables_of_the_jets_are_taken_away(page, server, tmp_path):
     address, _ = server
     page.goto(f"{address}/data?feature=multiplicity")
     expect(page.locator(BIG)).to_contain_text("multiplicity")
-    page.get_by_role("button", name="Take away").click()
+    page.get_by_role("button", name="Export").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("Command lines")).to_have_count(0)
     with page.expect_download() as download:

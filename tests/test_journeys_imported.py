@@ -99,7 +99,7 @@ def test_imported_runs_stand_beside_the_curves_and_in_no_figure(page, tmp_path):
 
     # What the page gives away says it too, and stands alone.
     page.keyboard.press("Escape")
-    page.get_by_role("button", name="Take away").click()
+    page.get_by_role("button", name="Export").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="One page, interactive and offline").click()
     path = tmp_path / "view.html"

@@ -64,10 +64,10 @@ def test_ranges_include_both_ends_and_a_momentum_is_asked_of_sgd_alone(store):
     assert len(run_ids(store, {"momentum": Between(0.5, 0.5)})) == 13
 
 
-@pytest.mark.parametrize(("axes", "score"), [(("batch", "learning_rate"), "val_acc"), (AXES, "val_ac")])
-def test_unknown_names_are_refused(store, axes, score):
+@pytest.mark.parametrize(("axes", "metric"), [(("batch", "learning_rate"), "val_acc"), (AXES, "val_ac")])
+def test_unknown_names_are_refused(store, axes, metric):
     with pytest.raises(FieldError):
-        grid_cells(store, axes, score, {})
+        grid_cells(store, axes, metric, {})
 
 
 def test_counts_stand_beside_each_choice_given_the_other_filters(store):

@@ -53,7 +53,11 @@ def test_a_flipped_bit_a_missing_and_a_foreign_part_are_named(store):
     path_of(store, 1).unlink()
     stranger = path_of(store, 2)
     pq.write_table(pa.table({"a": [1]}), stranger)
-    assert messages(store) == ["its checksum is not the recorded one", "is missing", "its checksum is not the recorded one"]
+    assert messages(store) == [
+        "its checksum is not the recorded one",
+        "is missing",
+        "its checksum is not the recorded one",
+    ]
 
 
 def rewrite(store, table):

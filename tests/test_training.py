@@ -497,10 +497,10 @@ def test_roc_agrees_with_scikit_learn_also_on_ties():
     # A count of signals of which no efficiency asked for is a whole number: no curve is asked at a step.
     signal = rng.permutation(np.arange(3000) < 901)
     apart = (rng.random(3000) + 0.2 * signal).astype(np.float32) / 2
-    for scores in (apart, np.round(apart, 1), np.where(apart > 0.3, apart, -np.float32(0))):
-        found = roc_summary(scores, signal)
-        assert found.area == pytest.approx(roc_auc_score(signal, scores), abs=1e-12)
-        fpr, tpr, _ = roc_curve(signal, scores, drop_intermediate=False)
+    for metrics in (apart, np.round(apart, 1), np.where(apart > 0.3, apart, -np.float32(0))):
+        found = roc_summary(metrics, signal)
+        assert found.area == pytest.approx(roc_auc_score(signal, metrics), abs=1e-12)
+        fpr, tpr, _ = roc_curve(signal, metrics, drop_intermediate=False)
         at = np.interp((0.5, *SIGNAL_EFFICIENCIES), tpr, fpr)
         assert found.rejection == pytest.approx(1 / at[0] if at[0] else None, rel=1e-9)
         assert found.background == pytest.approx(at[1:], rel=1e-6)

@@ -88,7 +88,7 @@ def test_other_axes_turn_the_fields_they_replace_into_filters(app):
 
 
 def test_a_filter_narrows_what_is_seen_stands_in_the_address_and_counts_its_choices(app):
-    app.query_params["where"] = "not silent"
+    app.query_params["filter"] = "not silent"
     app.query_params["final_relu"] = "any"
     app.session_state["more_filters"] = True
     app.run()
@@ -105,7 +105,7 @@ def test_a_filter_narrows_what_is_seen_stands_in_the_address_and_counts_its_choi
 
 
 def test_a_bad_filter_in_words_shows_where_it_is_wrong_and_the_one_before_stays(app):
-    app.query_params["where"] = "dead"
+    app.query_params["filter"] = "dead"
     app.run()
     assert "116 runs" in texts(app.markdown)
     app.text_input(key="where typed").set_value("val_acc > 0.7 and ded").run()
@@ -114,7 +114,7 @@ def test_a_bad_filter_in_words_shows_where_it_is_wrong_and_the_one_before_stays(
     assert "116 runs" in texts(app.markdown)
     app.text_input(key="where typed").set_value("").run()
     assert "180 runs" in texts(app.markdown)
-    assert "where" not in app.query_params
+    assert "filter" not in app.query_params
 
 
 def test_several_values_of_a_filter_make_cells_of_several_configs_and_a_facet_parts_them(app):
@@ -131,11 +131,17 @@ def test_several_values_of_a_filter_make_cells_of_several_configs_and_a_facet_pa
 @pytest.mark.parametrize(
     "query",
     [
-        {"show": "loss", "along": "lr_sum", "scale": "log", "log_y": "yes", "band": "range", "smooth": "0.5"},
-        {"colour": "batch_size", "dash": "final_relu", "panels": "learning_rate", "final_relu": "any", "each": "no"},
-        {"zoom": "1..5", "hall": "yes", "score": "train_time_s", "seeds": "10", "band": "sd"},
-        {"x": "model", "y": "final_relu", "facet": "learning_rate", "score": "best_test_acc", "band": "none"},
-        {"where": "val_acc > 2"},
+        {"curve": "loss", "curve_x": "lr_sum", "x_scale": "log", "log_y": "yes", "band": "range", "smoothing": "0.5"},
+        {
+            "colour": "batch_size",
+            "dash": "final_relu",
+            "curve_facet": "learning_rate",
+            "final_relu": "any",
+            "seed_lines": "no",
+        },
+        {"zoom": "1..5", "presentation": "yes", "metric": "train_time_s", "seeds": "10", "band": "sd"},
+        {"x": "model", "y": "final_relu", "facet": "learning_rate", "metric": "best_test_acc", "band": "none"},
+        {"filter": "val_acc > 2"},
         {"batch_size": "4096..8192"},
     ],
 )
@@ -185,9 +191,9 @@ def test_what_is_wrong_with_the_engine_or_its_disk_stands_on_the_page(app, tmp_p
 
 def test_a_bad_address_is_told_by_line(app):
     bad = {
-        "learning_rte": "3", "batch_size": "abc", "optimizer": "adma", "x": "Batch sise", "score": "val_ac",
-        "show": "acuracy", "along": "epoc", "scale": "logg", "smooth": "7", "zoom": "3..1", "where": "ded",
-        "hall": "si", "cells": "256:1e-3~16:abc",
+        "learning_rte": "3", "batch_size": "abc", "optimizer": "adma", "x": "Batch sise", "metric": "val_ac",
+        "curve": "acuracy", "curve_x": "epoc", "x_scale": "logg", "smoothing": "7", "zoom": "3..1", "filter": "ded",
+        "presentation": "si", "cells": "256:1e-3~16:abc",
     }  # fmt: skip
     for key, text in bad.items():
         app.query_params[key] = text
@@ -198,7 +204,8 @@ def test_a_bad_address_is_told_by_line(app):
     assert "batch_size = 'abc': must be a whole number" in warnings
     assert "optimizer = 'adma': must be one of adam, adamw, sgd; try adam" in warnings
     assert all(
-        f"In the address: {key} = " in warnings for key in ("x", "score", "show", "along", "scale", "hall", "zoom")
+        f"In the address: {key} = " in warnings
+        for key in ("x", "metric", "curve", "curve_x", "x_scale", "presentation", "zoom")
     )
     assert "filter = 'ded'" in warnings
     assert len(app.warning) == len(bad)

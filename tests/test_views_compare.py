@@ -75,7 +75,7 @@ def texts(elements):
 
 def run_figures(store, config, column):
     rows = seed_table(store, [config.config_id(data.digest("simulated"))], column).to_pylist()
-    return {row["seed"]: row["score"] for row in rows}
+    return {row["seed"]: row["metric"] for row in rows}
 
 
 # ---- the store
@@ -120,7 +120,7 @@ def test_the_spread_at_a_value_is_that_of_its_cells(store):
 def test_what_is_no_score_or_field_is_refused(store):
     with pytest.raises(FieldError, match="must be one of val_acc"):
         cell_table(store, "seed; DROP TABLE runs")
-    with pytest.raises(FieldError, match="must be a hyperparameter and a score"):
+    with pytest.raises(FieldError, match="must be a hyperparameter and a metric"):
         spread_table(store, "seed", "val_acc")
 
 
@@ -200,10 +200,10 @@ def test_a_side_that_is_not_trained_is_predicted_and_can_be_asked_for(app, tmp_p
 
 
 def test_bad_addresses_are_told_and_the_pages_go_on(app):
-    page = app("compare", a="batch_size:1", b="default", score="acc")
+    page = app("compare", a="batch_size:1", b="default", metric="acc")
     assert not page.exception
     assert "In the address, A: batch_size = 1: must be a whole number" in texts(page.warning)
-    assert "score = 'acc': must be one of val_acc" in texts(page.warning)
+    assert "metric = 'acc': must be one of val_acc" in texts(page.warning)
     page = app("overview", validation="mese")
     assert "validation = 'mese': must be one of train, holdout" in texts(page.warning)
 
@@ -222,14 +222,14 @@ def test_overview_sums_up_ranks_and_measures_its_predictions(app, store):
     assert f"{sum(row['n'] for row in rows):,} runs of {len(rows):,} configurations" in said
     assert f"{100 * rows[-1]['mean']:.1f} ±" in said
     assert "held-out configurations" in said
-    assert "foretells an unseen configuration to" in texts(page.caption)
+    assert "predicts an unseen configuration to" in texts(page.caption)
 
 
-@pytest.mark.parametrize("score", ["val_loss", "train_time_s"])
-def test_overview_takes_every_kind_of_score(app, score):
-    page = app("overview", score=score, against="learning_rate")
+@pytest.mark.parametrize("metric", ["val_loss", "train_time_s"])
+def test_overview_takes_every_kind_of_score(app, metric):
+    page = app("overview", metric=metric, against="learning_rate")
     assert not page.exception
-    assert page.query_params["score"] == score
+    assert page.query_params["metric"] == metric
     assert "Best median at" in texts(page.caption)
 
 
@@ -313,20 +313,20 @@ def test_many_rows_are_thinned_evenly_with_both_ends():
 
 
 @pytest.mark.parametrize("ground", ["light", "dark"])
-@pytest.mark.parametrize("score", ["val_acc", "val_loss", "train_time_s"])
-def test_the_charts_of_the_overview_are_valid(theme, score):
+@pytest.mark.parametrize("metric", ["val_acc", "val_loss", "train_time_s"])
+def test_the_charts_of_the_overview_are_valid(theme, metric):
     rows = cell_rows()
-    points = overview_charts.point_table(rows, score, ["batch_size", "final_relu"])
+    points = overview_charts.point_table(rows, metric, ["batch_size", "final_relu"])
     for field in ("batch_size", "final_relu"):
         values = sorted({row[field] for row in rows})
         figures = {name: [0.5] * len(values) for name in ("low", "q1", "median", "q3", "high")}
         spread = pa.table({"value": values, **figures, "n": [1] * len(values)})
-        overview_charts.spread_chart(spread, points, field, score, theme).to_dict()
+        overview_charts.spread_chart(spread, points, field, metric, theme).to_dict()
     for cost in overview_charts.COSTS:
-        best = overview_charts.front_table(rows, cost, score, [])
-        overview_charts.tradeoff_chart(points, best, cost, score, theme).to_dict()
+        best = overview_charts.front_table(rows, cost, metric, [])
+        overview_charts.tradeoff_chart(points, best, cost, metric, theme).to_dict()
     ranking = Ranking([Importance("batch_size", 0.1, 0.02)], 40, 0.01, 0.1, 0.005)
-    spec = overview_charts.importance_chart(ranking, score, theme).to_dict()
+    spec = overview_charts.importance_chart(ranking, metric, theme).to_dict()
     assert "±" in json.dumps(spec, ensure_ascii=False)
     overview_charts.calibration_chart(Calibration(40, 32, 0.64, 0.91, 0.05, 0.01, ((0.5, 0.5),)), theme).to_dict()
 
@@ -347,8 +347,8 @@ def test_the_front_is_that_of_all_configs_also_of_those_that_are_not_drawn():
 @pytest.mark.parametrize("ground", ["light", "dark"])
 def test_the_charts_of_a_comparison_are_valid_and_name_what_is_lost(theme):
     seeds = pa.Table.from_pylist(
-        [{"side": "A", "seed": 0, "score": 0.6, "lost": "top never predicted"},
-         {"side": "B", "seed": 0, "score": 0.7, "lost": None}, {"side": "B", "seed": 1, "score": None, "lost": None}]
+        [{"side": "A", "seed": 0, "metric": 0.6, "lost": "top never predicted"},
+         {"side": "B", "seed": 0, "metric": 0.7, "lost": None}, {"side": "B", "seed": 1, "metric": None, "lost": None}]
     )  # fmt: skip
     spec = compare_charts.paired_chart(seeds, "val_acc", theme).to_dict()
     drawn = next(iter(spec["datasets"].values()))

@@ -143,13 +143,13 @@ def with_seeds(cells: Sequence[Cell], seeds: Mapping[str, Sequence[int]]) -> lis
     return list(cells)
 
 
-def front(cost: npt.ArrayLike, score: npt.ArrayLike, *, higher_is_better: bool = True) -> npt.NDArray[np.bool_]:
+def front(cost: npt.ArrayLike, metric: npt.ArrayLike, *, higher_is_better: bool = True) -> npt.NDArray[np.bool_]:
     """Return which points no other point beats: none is as cheap and as good, and cheaper or better.
 
-    ``cost`` and ``score`` are ``(n,)`` and finite. Points that are equal in both stand or fall together.
+    ``cost`` and ``metric`` are ``(n,)`` and finite. Points that are equal in both stand or fall together.
     """
     costs = np.asarray(cost, float)
-    goods = np.asarray(score, float) * (1 if higher_is_better else -1)
+    goods = np.asarray(metric, float) * (1 if higher_is_better else -1)
     order = np.lexsort((-goods, costs))
     kept = np.zeros(len(costs), bool)
     best, at = -np.inf, np.nan

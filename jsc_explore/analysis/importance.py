@@ -1,4 +1,4 @@
-"""Which hyperparameters a score hangs on: permutation importance of a forest, on cells it has not seen."""
+"""Which hyperparameters a metric hangs on: permutation importance of a forest, on cells it has not seen."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Importance:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Hyperparameters, most important first, in units of the score.
+    """Hyperparameters, most important first, in units of the metric.
 
     ``error`` is the forest's root mean square error on unseen cells, ``plain`` that of knowing the mean alone,
     ``noise`` what the seeds leave of uncertainty in a cell's mean (None with one seed each). ``reason`` tells why there
@@ -52,7 +52,7 @@ class Ranking:
 
 
 def importance(cells: Sequence[Mapping[str, Any]]) -> Ranking:
-    """Rank the hyperparameters that vary among cells (rows of ``store.cells.cell_table``) by what the score owes them.
+    """Rank the hyperparameters that vary among cells (rows of ``store.cells.cell_table``) by what the metric owes them.
 
     Permutation importance (Breiman, Machine Learning 45 (2001) 5; scikit-learn) on the held-out fifth of the cells,
     three times five folds; the interval allows for folds that share their training cells (Nadeau and Bengio, Machine

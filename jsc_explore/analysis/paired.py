@@ -23,7 +23,7 @@ Verdict = Literal["better", "worse", "open", "equal", "unknown"]
 
 @dataclass(frozen=True)
 class Difference:
-    """Score of B less that of A: ``mean`` ± ``half`` (95%) over ``n`` seeds, ``paired`` or not.
+    """Metric of B less that of A: ``mean`` ± ``half`` (95%) over ``n`` seeds, ``paired`` or not.
 
     ``verdict`` is B's: better, worse, open (not distinguishable), equal (the same in every seed), unknown (no interval
     can be had). ``more`` seeds of each would tell a difference of this size with a power of 80%; None: more than
@@ -39,7 +39,7 @@ class Difference:
 
 
 def compare(a: Mapping[int, float], b: Mapping[int, float], *, higher_is_better: bool) -> Difference:
-    """Compare two configs by their scores per seed.
+    """Compare two configs by their metrics per seed.
 
     Seeds that both have are paired: they share batch order and, for one network, initial weights, so that what the seed
     does to both cancels (Student's t on the differences). Without a common seed the means are compared as they are
@@ -85,7 +85,7 @@ def seeds_needed(mean: float, sd: float) -> int | None:
 
 
 def sentence(difference: Difference, unit: str, scale: float = 1.0, names: tuple[str, str] = ("A", "B")) -> str:
-    """Say in one line what a difference tells: ``unit`` and ``scale`` are those of the score, e.g. points and 100."""
+    """Say in one line what a difference tells: ``unit`` and ``scale`` are those of the metric, e.g. points and 100."""
     a, b = names
     d = difference
     if d.n == 0 or d.mean is None:
@@ -95,7 +95,7 @@ def sentence(difference: Difference, unit: str, scale: float = 1.0, names: tuple
         return f"{b} − {a} is {_figure(d.mean * scale, signed=True)}{unit} in {seeds}: one is not enough to tell"
     spread = f"{_figure(abs(d.mean) * scale)} ± {_figure(d.half * scale)}{unit}"
     if d.verdict == "equal":
-        return f"{a} and {b} score the same in all {seeds}"
+        return f"{a} and {b} metric the same in all {seeds}"
     if d.verdict == "open":
         signed = f"{_figure(d.mean * scale, signed=True)} ± {_figure(d.half * scale)}{unit}"
         return f"not distinguishable with {seeds} (B − A: {signed}): {_remedy(d)}".replace("B − A", f"{b} − {a}")

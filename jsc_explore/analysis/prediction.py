@@ -1,4 +1,4 @@
-"""What a cell that nobody trained would likely score, from the cells around it, and how far that can be trusted."""
+"""What a cell that nobody trained would likely metric, from the cells around it, and how far that can be trusted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jsc_explore.analysis.encoding import Encoding, Numbers
 from jsc_explore.config import DEFAULT_SEEDS, RunConfig
 
 LEVEL = 0.8
-# Fewer measured cells say nothing about how a score changes along an axis.
+# Fewer measured cells say nothing about how a metric changes along an axis.
 MIN_CELLS = 8
 # A Gaussian process costs the cube of its cells: of more than these, the nearest to what is asked for are taken.
 MAX_CELLS = 150
@@ -27,7 +27,7 @@ _LEVELS = tuple(step / 20 for step in range(2, 20))
 
 @dataclass(frozen=True)
 class Prediction:
-    """The score expected as the mean over the seeds of a missing cell, with its band of ``LEVEL``."""
+    """The metric expected as the mean over the seeds of a missing cell, with its band of ``LEVEL``."""
 
     mean: float
     low: float
@@ -67,15 +67,15 @@ class Forecast:
 
 
 def predict(
-    cells: Sequence[Mapping[str, Any]], missing: Sequence[RunConfig], score: str, *, seeds: int = DEFAULT_SEEDS
+    cells: Sequence[Mapping[str, Any]], missing: Sequence[RunConfig], metric: str, *, seeds: int = DEFAULT_SEEDS
 ) -> Forecast:
-    """Predict the mean ``score`` over ``seeds`` seeds of configs that were not trained.
+    """Predict the mean ``metric`` over ``seeds`` seeds of configs that were not trained.
 
     ``cells`` are rows of ``store.cells.cell_table``: hyperparameters with ``mean``, ``sd``, ``n``. A Gaussian process
     (Rasmussen and Williams, 2006; scikit-learn) on logarithmic axes, given the noise of the seeds, which is itself a
     smooth function of the hyperparameters (Goldberg, Williams, Bishop, NIPS 10 (1998) 493): where classes die it is
     ten times what it is elsewhere. Every measured cell is held out once, and the bands are drawn as wide as those
-    deviations ask for (split conformal, Vovk et al., 2005): seeds are shared between cells and scores have two humps,
+    deviations ask for (split conformal, Vovk et al., 2005): seeds are shared between cells and metrics have two humps,
     so that a normal band would be too wide here and too narrow there.
     """
     encoding = Encoding(cells)
@@ -88,7 +88,7 @@ def predict(
     if len(known) < MIN_CELLS:
         return Forecast(predictions, reason=f"{len(known)} measured cells; a prediction needs {MIN_CELLS}")
     x = encoding.matrix(known)
-    scale = _Scale(np.array([row["mean"] for row in known], float), score.endswith("_acc"))
+    scale = _Scale(np.array([row["mean"] for row in known], float), metric.endswith("_acc"))
     # Matrices this small gain nothing from a second thread; on a busy machine its waiting cost 79 s instead of 4.
     with threadpool_limits(1):
         surface = _Surface(x, known, scale)
@@ -126,7 +126,7 @@ class _Scale:
 
 
 class _Surface:
-    """Two Gaussian processes over the same axes: the score's mean, and the logarithm of the variance of a seed.
+    """Two Gaussian processes over the same axes: the metric's mean, and the logarithm of the variance of a seed.
 
     They begin where those of ``near``, a surface of nearly the same cells, ended: there a third of the steps is left.
     """

@@ -21,7 +21,7 @@ from jsc_explore.charts.style import (
     WARNING,
     Drawing,
     difference_unit,
-    format_score,
+    format_metric,
     is_share,
     number_axis,
 )
@@ -36,21 +36,24 @@ _MIDDLE = {"light": "#FFFFFF", "dark": "#22262E"}
 _SVG = {"embedOptions": {"renderer": "svg"}}
 
 
-def paired_chart(seeds: pa.Table, score: str, theme: str = "light") -> Drawing:
-    """Draw every seed's score under A and B, the two joined; ``seeds`` holds ``side``, ``seed``, ``score``, ``lost``.
+def paired_chart(seeds: pa.Table, metric: str, theme: str = "light") -> Drawing:
+    """Draw every seed's metric under A and B, the two joined; ``seeds`` holds ``side``, ``seed``, ``metric``, ``lost``.
 
     A seed that never predicts some class, which ``lost`` names, is drawn as a triangle.
     """
     rows = [
-        {**row, "figure": format_score(score, row["score"]), "life": row["lost"] or "every class is predicted"}
+        {**row, "figure": format_metric(metric, row["metric"]), "life": row["lost"] or "every class is predicted"}
         for row in seeds.to_pylist()
-        if row["score"] is not None
+        if row["metric"] is not None
     ]
     table = pa.Table.from_pylist(rows, schema=_PAIRED)
     x = alt.X("side:N", sort=list(SIDES), title=None, scale=alt.Scale(domain=list(SIDES), padding=0.6),
               axis=alt.Axis(labelAngle=0, labelFontSize=14, ticks=False, domain=False))  # fmt: skip
     y = alt.Y(
-        "score:Q", title=METRICS[score].split(",")[0], scale=alt.Scale(zero=False), axis=number_axis(score, tickCount=6)
+        "metric:Q",
+        title=METRICS[metric].split(",")[0],
+        scale=alt.Scale(zero=False),
+        axis=number_axis(metric, tickCount=6),
     )
     joined = (
         alt.Chart(table).mark_line(color=MUTED[theme], strokeWidth=1.2, opacity=0.7).encode(x=x, y=y, detail="seed:N")
@@ -66,7 +69,7 @@ def paired_chart(seeds: pa.Table, score: str, theme: str = "light") -> Drawing:
             tooltip=[
                 "side:N",
                 "seed:Q",
-                alt.Tooltip("figure:N", title="score"),
+                alt.Tooltip("figure:N", title="metric"),
                 alt.Tooltip("life:N", title="classes"),
             ],
         )
@@ -225,16 +228,14 @@ def _share_text(value: float, difference: bool) -> str:
 
 def colour_of(theme: str) -> alt.Color:
     """Return the colours of A and B, the same in all charts."""
-    return alt.Color(
-        "side:N", scale=alt.Scale(domain=list(SIDES), range=[ACCENT[theme], WARNING[theme]]), legend=None
-    )
+    return alt.Color("side:N", scale=alt.Scale(domain=list(SIDES), range=[ACCENT[theme], WARNING[theme]]), legend=None)
 
 
 def _sides_of(config_id: str, sides: Mapping[str, str]) -> list[str]:
     return [side for side in SIDES if sides.get(side) == config_id]
 
 
-_PAIRED = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("score", pa.float64()), ("lost", pa.string()),
+_PAIRED = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("metric", pa.float64()), ("lost", pa.string()),
                      ("figure", pa.string()), ("life", pa.string())])  # fmt: skip
 _BANDS = pa.schema([("side", pa.string()), ("x", pa.float64()), ("mean", pa.float64()), ("low", pa.float64()),
                     ("high", pa.float64()), ("n", pa.int64())])  # fmt: skip

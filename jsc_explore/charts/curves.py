@@ -106,10 +106,10 @@ def expected_table(
     means: pa.Table,
     lines: Mapping[str, Line],
     predicted: Mapping[str, Prediction],
-    score: str,
+    metric: str,
     ends: Mapping[str, float],
 ) -> pa.Table:
-    """Return what chosen configs were expected to score, by config id, at the ``ends`` of their curves.
+    """Return what chosen configs were expected to metric, by config id, at the ``ends`` of their curves.
 
     Without one that is their last point of ``means``, the table that ``curve_figure`` draws, if there is any. A row
     holds ``x``, ``mean``, ``low``, ``high``, ``group`` and ``words``.
@@ -117,7 +117,7 @@ def expected_table(
     last = dict(zip(means["config_id"].to_pylist(), means["x"].to_pylist(), strict=True))
     rows = [
         {"x": ends.get(key, last.get(key)), "mean": guess.mean, "low": guess.low, "high": guess.high,
-         "group": line.group, "words": f"{line.name}: {predicted_words(score, guess)}"}
+         "group": line.group, "words": f"{line.name}: {predicted_words(metric, guess)}"}
         for key, line in lines.items()
         if line.chosen and (key in last or key in ends) and (guess := predicted.get(key))
     ]  # fmt: skip
@@ -400,8 +400,8 @@ APART = 0.05
 def silent_marks(each: pa.Table, brief: bool) -> pa.Table:
     """Return a row a mark: its place, ``group``, the ``mark`` and, for a tooltip, ``name``.
 
-    ``each`` has a row a point of every seed, ``silent`` naming its silent classes, which a ``brief`` mark leaves out. Marks
-    of one group that would lie over each other are one.
+    ``each`` has a row a point of every seed, ``silent`` naming its silent classes, which a ``brief`` mark leaves out.
+    Marks of one group that would lie over each other are one.
     """
     silent = each.filter(pc.not_equal(each["silent"], ""))
     last: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""The grid: one cell a config, its colour the score, its text the figures, its state at a glance."""
+"""The grid: one cell a config, its colour the metric, its text the figures, its state at a glance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jsc_explore.charts.style import (
     MARK,
     MUTED,
     SEQUENCE,
-    format_score,
+    format_metric,
     is_share,
     is_time,
     ordinal_label,
@@ -41,21 +41,21 @@ _BOLD: dict[str, Any] = {"fontWeight": "bold"}
 
 def grid_table(
     cells: Sequence[Cell],
-    score: str,
+    metric: str,
     chosen: Collection[str] = (),
     domain: tuple[float, float] | None = None,
     predicted: Mapping[str, Prediction] | None = None,
 ) -> pa.Table:
     """Return one row a cell, ready to draw: labels, colour value, two lines of text, tooltip; chosen cells marked.
 
-    ``predicted`` holds, by config id, what a missing cell is expected to score.
+    ``predicted`` holds, by config id, what a missing cell is expected to metric.
     """
-    low, high = domain or score_domain(cells, score)
+    low, high = domain or metric_domain(cells, metric)
     rows = []
     for cell in cells:
         share = (cell.mean - low) / (high - low) if cell.mean is not None and high > low else 0.0
         # Bright is good: the colours of losses and times run the other way.
-        brightness = share if is_share(score) else 1 - share
+        brightness = share if is_share(metric) else 1 - share
         guess = (predicted or {}).get(cell.config_id) if cell.state == "missing" else None
         rows.append(
             {
@@ -64,22 +64,22 @@ def grid_table(
                 "config_id": cell.config_id,
                 "state": cell.state,
                 # Vega leaves out marks without a number; an empty cell must still be seen and clicked.
-                "score": low if cell.mean is None else cell.mean,
-                "first": f"{MARK}{format_score(score, guess.mean)}" if guess else _first_line(cell, score),
+                "metric": low if cell.mean is None else cell.mean,
+                "first": f"{MARK}{format_metric(metric, guess.mean)}" if guess else _first_line(cell, metric),
                 "second": "predicted" if guess else _second_line(cell),
                 "bright": brightness > 0.45,
                 "filled": cell.mean is not None,
                 "chosen": cell.config_id in chosen,
-                "tooltip": _tooltip(cell, score)
-                + (f": {predicted_words(score, guess)}, not measured" if guess else ""),
+                "tooltip": _tooltip(cell, metric)
+                + (f": {predicted_words(metric, guess)}, not measured" if guess else ""),
             }
         )
     return pa.Table.from_pylist(rows, schema=_CELLS)
 
 
-def score_domain(cells: Sequence[Cell], score: str) -> tuple[float, float]:
+def metric_domain(cells: Sequence[Cell], metric: str) -> tuple[float, float]:
     """Return the range that colours span: fixed for shares, from least to greatest otherwise."""
-    if is_share(score):
+    if is_share(metric):
         return SHARE_DOMAIN
     means = [cell.mean for cell in cells if cell.mean is not None]
     return (min(means), max(means)) if means else (0.0, 1.0)
@@ -89,7 +89,7 @@ def grid_figure(
     table: pa.Table,
     titles: tuple[str, str],
     orders: tuple[Sequence[str], Sequence[str]],
-    score: str,
+    metric: str,
     domain: tuple[float, float],
     theme: str = "light",
     size: float = 1.0,
@@ -100,8 +100,8 @@ def grid_figure(
     ``titles`` and ``orders`` are those of x and y; ``ground`` is light or dark; ``size`` scales letters and cells.
     """
     longest = (_longest(table, "first"), _longest(table, "second"))
-    spec = _spec(titles, (tuple(orders[0]), tuple(orders[1])), score, domain, theme, size, longest)
-    words = f"Grid of {titles[0]} across and {titles[1]} up, coloured by {score.replace('_', ' ')}"
+    spec = _spec(titles, (tuple(orders[0]), tuple(orders[1])), metric, domain, theme, size, longest)
+    words = f"Grid of {titles[0]} across and {titles[1]} up, coloured by {metric.replace('_', ' ')}"
     return Figure(spec, {TABLE: table}, words, width=max(320, 90 * len(orders[0])))
 
 
@@ -109,7 +109,7 @@ def grid_figure(
 def _spec(
     titles: tuple[str, str],
     orders: tuple[tuple[str, ...], tuple[str, ...]],
-    score: str,
+    metric: str,
     domain: tuple[float, float],
     theme: str,
     size: float,
@@ -120,13 +120,11 @@ def _spec(
     y = alt.Y("y:N", sort=list(reversed(orders[1])), title=titles[1], axis=alt.Axis(ticks=False, domain=False))
     base = named(TABLE).encode(x=x, y=y)
     # Low loss and short time are good: bright is good in every grid.
-    scale = alt.Scale(scheme=SEQUENCE, domain=list(domain), clamp=True, reverse=not is_share(score))
+    scale = alt.Scale(scheme=SEQUENCE, domain=list(domain), clamp=True, reverse=not is_share(metric))
     click = alt.selection_point(name=SELECTION, fields=["config_id"], toggle=False, on="click[!event.shiftKey]")
     shift = alt.selection_point(name=TOGGLED, fields=["config_id"], toggle="true", on="click[event.shiftKey]")
-    box = alt.selection_interval(
-        name=BOX, encodings=["x", "y"], mark=alt.BrushConfig(fill=INK[theme], fillOpacity=0.1)
-    )
-    colour = alt.condition("datum.filled", alt.Color("score:Q", scale=scale, legend=None), alt.value("transparent"))
+    box = alt.selection_interval(name=BOX, encodings=["x", "y"], mark=alt.BrushConfig(fill=INK[theme], fillOpacity=0.1))
+    colour = alt.condition("datum.filled", alt.Color("metric:Q", scale=scale, legend=None), alt.value("transparent"))
     chosen = alt.datum.chosen
     cells = base.mark_rect(cornerRadius=4, cursor="pointer").encode(
         color=colour,
@@ -170,16 +168,16 @@ def _longest(table: pa.Table, column: str) -> int:
 
 _CELLS = pa.schema(
     [(name, pa.string()) for name in ("x", "y", "config_id", "state", "first", "second", "tooltip")]
-    + [("score", pa.float64())]
+    + [("metric", pa.float64())]
     + [(name, pa.bool_()) for name in ("bright", "filled", "chosen")]
 )
 
 
-def _first_line(cell: Cell, score: str) -> str:
+def _first_line(cell: Cell, metric: str) -> str:
     if cell.state == "running":
         return f"{100 * cell.share_done:.0f}%  ▶"
     if cell.mean is not None:
-        return format_score(score, cell.mean)
+        return format_metric(metric, cell.mean)
     signs = {"queued": "…", "failed": "✕", "missing": "+", "done": "diverged", "partly": "diverged", "hidden": "–"}
     return signs.get(cell.state, "")
 
@@ -205,7 +203,7 @@ def _second_line(cell: Cell) -> str:
     return " ".join(notes)
 
 
-def _tooltip(cell: Cell, score: str) -> str:
+def _tooltip(cell: Cell, metric: str) -> str:
     name = " × ".join(ordinal_label(value) for value in cell.place)
     if cell.state == "missing":
         # A tooltip stays open over the training that a click begins: it says only what stays true.
@@ -213,12 +211,12 @@ def _tooltip(cell: Cell, score: str) -> str:
     if cell.state == "failed":
         return f"{name}: failed, click to see why"
     # Over several configs the spread is not one of seeds, and an interval would claim too much.
-    spread = None if is_time(score) or cell.n_configs > 1 else half_width(cell.sd, cell.n)
+    spread = None if is_time(metric) or cell.n_configs > 1 else half_width(cell.sd, cell.n)
     interval = "" if spread is None else ", 95% interval"
     what = f"{cell.n} runs of {cell.n_configs} configs" if cell.n_configs > 1 else f"{cell.n} seeds"
-    parts = [f"{format_score(score, cell.mean, spread)} (mean of {what}{interval})"] if cell.n else []
+    parts = [f"{format_metric(metric, cell.mean, spread)} (mean of {what}{interval})"] if cell.n else []
     if cell.n_configs > 1:
-        parts.append(f"from {format_score(score, cell.low)} to {format_score(score, cell.high)}")
+        parts.append(f"from {format_metric(metric, cell.low)} to {format_metric(metric, cell.high)}")
     if cell.n_hidden:
         parts.append(f"{cell.n_hidden} left out by the filter in words")
     if cell.state == "partly":

@@ -1,4 +1,4 @@
-"""The Overview page's charts: a score against one hyperparameter, importance, cost against score, calibration."""
+"""The Overview page's charts: a metric against one hyperparameter, importance, cost against metric, calibration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jsc_explore.charts.style import (
     WARNING,
     Drawing,
     difference_unit,
-    format_score,
+    format_metric,
     is_share,
     number_axis,
 )
@@ -35,17 +35,17 @@ COSTS = {"seconds": "seconds of training a run", "parameters": "trainable parame
 _SVG = {"embedOptions": {"renderer": "svg"}}
 
 
-def point_table(rows: Sequence[Mapping[str, Any]], score: str, names: Sequence[str]) -> pa.Table:
+def point_table(rows: Sequence[Mapping[str, Any]], metric: str, names: Sequence[str]) -> pa.Table:
     """Return one row a config, ready to draw: ``mean``, words, ``n``, ``life``, costs and hyperparameters.
 
-    Of more than ``MAX_POINTS`` configs those are taken that stand evenly in the order of their scores, the best and the
+    Of more than ``MAX_POINTS`` configs those are taken that are evenly spaced by metric, the best and the
     worst among them.
     """
-    return pa.Table.from_pylist([_point(row, score, names) for row in evenly(rows, MAX_POINTS)])
+    return pa.Table.from_pylist([_point(row, metric, names) for row in evenly(rows, MAX_POINTS)])
 
 
-def spread_chart(spread: pa.Table, points: pa.Table, field: str, score: str, theme: str = "light") -> Drawing:
-    """Draw a score against one hyperparameter: a point a config, the middle half as a bar, a line through the medians.
+def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, theme: str = "light") -> Drawing:
+    """Draw a metric against one hyperparameter: a point a config, the middle half as a bar, a line through the medians.
 
     ``spread`` is that of ``store.cells.spread_table``.
     """
@@ -61,50 +61,50 @@ def spread_chart(spread: pa.Table, points: pa.Table, field: str, score: str, the
     else:
         order = [format_value(field, value) for value in values]
         x = alt.X("value:N", title=spec.label, sort=order, axis=alt.Axis(labelAngle=0, labelLimit=110, grid=False))
-    y = _score_axis(score, "median")
+    y = _metric_axis(metric, "median")
     middle = alt.Chart(spread).mark_rule(strokeWidth=16, opacity=0.3, color=ACCENT[theme], strokeCap="round")
     line = alt.Chart(spread).mark_line(strokeWidth=2.5, color=ACCENT[theme], point={"size": 60, "filled": True})
     tooltip = [
         alt.Tooltip(f"value:{'Q' if number else 'N'}", title=spec.label),
-        *(alt.Tooltip(f"{name}:Q", title=words, format=".1%" if is_share(score) else ".4~g")
+        *(alt.Tooltip(f"{name}:Q", title=words, format=".1%" if is_share(metric) else ".4~g")
           for name, words in (("high", "best"), ("q3", "upper quarter"), ("median", "median"), ("q1", "lower quarter"),
                               ("low", "worst"))),
         alt.Tooltip("n:Q", title="configs"),
     ]  # fmt: skip
     return alt.layer(
         middle.encode(x=x, y=alt.Y("q1:Q"), y2="q3:Q"),
-        _cloud(points, x, score, theme),
+        _cloud(points, x, metric, theme),
         line.encode(x=x, y=y, tooltip=tooltip),
     ).properties(height=HEIGHT, usermeta=_SVG)
 
 
-def front_table(rows: Sequence[Mapping[str, Any]], cost: str, score: str, names: Sequence[str]) -> pa.Table:
-    """Return the configs on the Pareto front of a cost (a key of ``COSTS``) and the score, as ``point_table`` does.
+def front_table(rows: Sequence[Mapping[str, Any]], cost: str, metric: str, names: Sequence[str]) -> pa.Table:
+    """Return the configs on the Pareto front of a cost (a key of ``COSTS``) and the metric, as ``point_table`` does.
 
     All rows are looked at, also those that are too many to draw.
     """
-    kept = front([row[cost] for row in rows], [row["mean"] for row in rows], higher_is_better=is_share(score))
+    kept = front([row[cost] for row in rows], [row["mean"] for row in rows], higher_is_better=is_share(metric))
     best = [row for row, stays in zip(rows, kept, strict=True) if stays]
-    return point_table(sorted(best, key=lambda row: row[cost]), score, names)
+    return point_table(sorted(best, key=lambda row: row[cost]), metric, names)
 
 
-def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, score: str, theme: str = "light") -> Drawing:
-    """Draw the score against a cost on a logarithmic axis; ``best`` is the front, that of ``front_table``."""
+def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, theme: str = "light") -> Drawing:
+    """Draw the metric against a cost on a logarithmic axis; ``best`` is the front, that of ``front_table``."""
     axis = alt.Axis(grid=False, labelExpr=POWER_LABEL, tickCount=5)
     x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=18), axis=axis)
-    y = _score_axis(score, "mean")
+    y = _metric_axis(metric, "mean")
     steps = alt.Chart(best).mark_line(interpolate="step-after", strokeWidth=2, color=INK[theme], opacity=0.8)
     rings = alt.Chart(best).mark_point(filled=False, size=130, strokeWidth=2, color=INK[theme])
     return alt.layer(
         steps.encode(x=x, y=y),
-        _cloud(points, x, score, theme),
+        _cloud(points, x, metric, theme),
         rings.encode(x=x, y=y, tooltip=_tooltip()),
     ).properties(height=HEIGHT, usermeta=_SVG)
 
 
-def importance_chart(ranking: Ranking, score: str, theme: str = "light") -> Drawing:
+def importance_chart(ranking: Ranking, metric: str, theme: str = "light") -> Drawing:
     """Draw how much the error on unseen configs grows when a hyperparameter is shuffled, with 95% intervals."""
-    factor, unit = difference_unit(score)
+    factor, unit = difference_unit(metric)
     rows = [
         {
             "field": FIELDS[one.field].label,
@@ -159,11 +159,11 @@ def describe(row: Mapping[str, Any], names: Sequence[str]) -> str:
                      for name in names)  # fmt: skip
 
 
-def _point(row: Mapping[str, Any], score: str, names: Sequence[str]) -> dict[str, Any]:
+def _point(row: Mapping[str, Any], metric: str, names: Sequence[str]) -> dict[str, Any]:
     return {
         "mean": row["mean"],
         "label": describe(row, names),
-        "figure": format_score(score, row["mean"]),
+        "figure": format_metric(metric, row["mean"]),
         "n": row["n"],
         "life": LOST if row["n_lost"] else ALL_THERE,
         "seconds": row["seconds"],
@@ -172,7 +172,7 @@ def _point(row: Mapping[str, Any], score: str, names: Sequence[str]) -> dict[str
     }
 
 
-def _cloud(points: pa.Table, x: alt.X, score: str, theme: str) -> Any:
+def _cloud(points: pa.Table, x: alt.X, metric: str, theme: str) -> Any:
     lives = [ALL_THERE, LOST]
     legend = alt.Legend(title=None, orient="top", direction="vertical", symbolOpacity=1, labelLimit=300)
     colour = alt.Color("life:N", scale=alt.Scale(domain=lives, range=[MUTED[theme], WARNING[theme]]), legend=legend)
@@ -181,17 +181,17 @@ def _cloud(points: pa.Table, x: alt.X, score: str, theme: str) -> Any:
     return (
         alt.Chart(points)
         .mark_point(opacity=0.6, filled=True, size=55)
-        .encode(x=x, y=_score_axis(score, "mean"), color=colour, shape=shape, tooltip=_tooltip())
+        .encode(x=x, y=_metric_axis(metric, "mean"), color=colour, shape=shape, tooltip=_tooltip())
     )
 
 
-def _score_axis(score: str, column: str) -> alt.Y:
-    scale = alt.Scale(zero=False) if is_share(score) else alt.Scale(type="log", nice=False, padding=12)
-    return alt.Y(f"{column}:Q", title=_title(score), scale=scale, axis=number_axis(score, tickCount=6))
+def _metric_axis(metric: str, column: str) -> alt.Y:
+    scale = alt.Scale(zero=False) if is_share(metric) else alt.Scale(type="log", nice=False, padding=12)
+    return alt.Y(f"{column}:Q", title=_title(metric), scale=scale, axis=number_axis(metric, tickCount=6))
 
 
-def _title(score: str) -> str:
-    return METRICS[score].split(",")[0]
+def _title(metric: str) -> str:
+    return METRICS[metric].split(",")[0]
 
 
 def _axis_values(field: str, values: Sequence[Any], number: bool) -> pa.Array:
@@ -201,7 +201,7 @@ def _axis_values(field: str, values: Sequence[Any], number: bool) -> pa.Array:
 def _tooltip() -> list[alt.Tooltip]:
     return [
         alt.Tooltip("label:N", title="config"),
-        alt.Tooltip("figure:N", title="score"),
+        alt.Tooltip("figure:N", title="metric"),
         alt.Tooltip("n:Q", title="seeds"),
         alt.Tooltip("life:N", title="classes"),
     ]

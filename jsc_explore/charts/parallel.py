@@ -12,14 +12,14 @@ import pyarrow as pa
 
 from jsc_explore.charts.curves import SHARE_RANGE
 from jsc_explore.charts.style import (
-    FAINT,
     BACKGROUND,
+    FAINT,
     INK,
     MUTED,
     QUANTITIES,
     SEQUENCE,
     Drawing,
-    format_score,
+    format_metric,
     is_share,
     number_axis,
 )
@@ -58,11 +58,11 @@ def curve_rows(means: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return table.filter(table["config"].is_valid())
 
 
-def parallel_tables(rows: Sequence[Mapping[str, Any]], score: str) -> tuple[pa.Table, pa.Table]:
+def parallel_tables(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[pa.Table, pa.Table]:
     """Return the two tables of ``parallel_chart``: a row a config, and a row a tick of an axis.
 
-    ``rows`` are those of ``store.cells.cell_table``. The first holds ``config`` (its place in rows), ``score``,
-    ``label``, ``figure``, ``n``, ``lost`` and places ``a0``, ``a1``, … in [0, 1], one an axis, the score's last; the
+    ``rows`` are those of ``store.cells.cell_table``. The first holds ``config`` (its place in rows), ``metric``,
+    ``label``, ``figure``, ``n``, ``lost`` and places ``a0``, ``a1``, … in [0, 1], one an axis, the metric's last; the
     second ``axis``, ``y``, ``text``.
     """
     names = axis_fields(rows)
@@ -73,9 +73,9 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], score: str) -> tuple[pa.T
     lines = [
         {
             "config": index,
-            "score": row["mean"],
+            "metric": row["mean"],
             "label": ", ".join(f"{FIELDS[name].inside} {format_value(name, row[name])}" for name in names),
-            "figure": format_score(score, row["mean"]),
+            "figure": format_metric(metric, row["mean"]),
             "lost": row["n_lost"],
             "n": row["n"],
             **{f"a{axis}": places[name][row[name]] for axis, name in enumerate(names)},
@@ -89,7 +89,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], score: str) -> tuple[pa.T
         for value, place in _thinned(places[name])
     ]
     ticks += [
-        {"axis": len(names), "y": step / 4, "text": format_score(score, low + span * step / 4)} for step in range(5)
+        {"axis": len(names), "y": step / 4, "text": format_metric(metric, low + span * step / 4)} for step in range(5)
     ]
     return pa.Table.from_pylist(lines), pa.Table.from_pylist(ticks)
 
@@ -99,7 +99,7 @@ def parallel_chart(
     ticks: pa.Table,
     curves: pa.Table,
     titles: Sequence[str],
-    score: str,
+    metric: str,
     quantity: str,
     theme: str = "light",
 ) -> Drawing:
@@ -113,7 +113,7 @@ def parallel_chart(
     passes = " && ".join(
         f"(!isValid({b.name}.y) || inrange(datum.a{axis}, {b.name}.y))" for axis, b in enumerate(brushes)
     )
-    colour = alt.Color("score:Q", scale=_shades(score, theme), legend=None)
+    colour = alt.Color("metric:Q", scale=_shades(metric, theme), legend=None)
     top = _coordinates(lines, ticks, titles, brushes, passes, colour, theme)
     end = pa.compute.max(curves["x"]).as_py() or 1
     carried = [name for name in lines.column_names if name != "config"]
@@ -220,16 +220,16 @@ def _thinned(places: Mapping[Any, float], apart: float = 0.055) -> list[tuple[An
 def _tooltip() -> list[alt.Tooltip]:
     return [
         alt.Tooltip("label:N", title="config"),
-        alt.Tooltip("figure:N", title="score"),
+        alt.Tooltip("figure:N", title="metric"),
         alt.Tooltip("n:Q", title="seeds"),
         alt.Tooltip("lost:Q", title="of them without a class"),
     ]
 
 
-def _shades(score: str, theme: str) -> alt.Scale:
+def _shades(metric: str, theme: str) -> alt.Scale:
     """Return the house's sequence without the end that is lost on this ground."""
     extent = [0.0, 0.9] if theme == "light" else [0.2, 1.0]
-    return alt.Scale(scheme=alt.SchemeParams(name=SEQUENCE, extent=extent), reverse=not is_share(score))
+    return alt.Scale(scheme=alt.SchemeParams(name=SEQUENCE, extent=extent), reverse=not is_share(metric))
 
 
 def _fixed(curves: pa.Table, quantity: str) -> alt.Scale:

@@ -40,9 +40,7 @@ def rejection_range(curves: pa.Table, marks: pa.Table) -> tuple[float, float]:
     return 1.0, max([10.0, *highest])
 
 
-def roc_chart(
-    curves: pa.Table, marks: pa.Table, name: str, span: tuple[float, float], theme: str = "light"
-) -> Drawing:
+def roc_chart(curves: pa.Table, marks: pa.Table, name: str, span: tuple[float, float], theme: str = "light") -> Drawing:
     """Draw the curves of one class: mean over seeds with its 95% interval, rejection at 50% marked and written."""
     own, at_half = (table.filter(pa.compute.equal(table["class"], name)) for table in (curves, marks))
     x = alt.X(

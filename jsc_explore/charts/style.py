@@ -81,8 +81,8 @@ def is_time(quantity: str) -> bool:
     return quantity.endswith("time_s")
 
 
-def format_score(quantity: str, value: float | None, spread: float | None = None) -> str:
-    """Write a score, with its half-width if given: 71.3%, 71.3 ± 0.4%, 0.846, 12 s."""
+def format_metric(quantity: str, value: float | None, spread: float | None = None) -> str:
+    """Write a metric, with its half-width if given: 71.3%, 71.3 ± 0.4%, 0.846, 12 s."""
     if value is None:
         return "–"
     if is_time(quantity):
@@ -93,7 +93,7 @@ def format_score(quantity: str, value: float | None, spread: float | None = None
 
 
 def difference_unit(quantity: str) -> tuple[float, str]:
-    """Return factor and unit in which differences of a score are read: shares in points, times in seconds."""
+    """Return factor and unit in which differences of a metric are read: shares in points, times in seconds."""
     if is_share(quantity):
         return 100.0, " points"
     return 1.0, " s" if is_time(quantity) else ""
@@ -125,10 +125,10 @@ POWER_LABEL = (
 MARK = "≈"
 
 
-def predicted_words(score: str, prediction: Prediction) -> str:
+def predicted_words(metric: str, prediction: Prediction) -> str:
     """Return a prediction with its band: ``predicted ≈70.1%, 80% band 68.0–72.1%``."""
-    low, high = (format_score(score, end) for end in (prediction.low, prediction.high))
+    low, high = (format_metric(metric, end) for end in (prediction.low, prediction.high))
     for unit in ("%", " s"):
         if low.endswith(unit) and high.endswith(unit):
             low = low.removesuffix(unit)
-    return f"predicted {MARK}{format_score(score, prediction.mean)}, 80% band {low}–{high}"
+    return f"predicted {MARK}{format_metric(metric, prediction.mean)}, 80% band {low}–{high}"

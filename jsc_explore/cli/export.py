@@ -1,4 +1,4 @@
-"""The command line's ``handout``: a view as one page for those who have neither the app nor a network."""
+"""``jsc-explore export``: a view as one HTML page for readers who have neither the app nor a network."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from jsc_explore.store.saved_views import SavedViews
 
 
 def add_command(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add ``jsc-explore handout`` to a subparser group, with the maker of commands that cli.py uses."""
-    page = command(commands, "handout", write)
+    """Add ``jsc-explore export html`` to a subparser group; ``command`` makes a subparser as main.py does."""
+    formats = command(commands, "export", None, "Export a view.").add_subparsers(required=True, metavar="FORMAT")
+    page = command(formats, "html", write)
     page.add_argument("file", type=Path, metavar="VIEW.html", help="the page to write")
     page.add_argument("--view", default="", metavar="ADDRESS", help="an address of the Explore page, its part after "
                       "the question mark, or the name of a saved view (default: what the page opens with)")  # fmt: skip

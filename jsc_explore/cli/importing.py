@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jsc_explore.charts.style import format_score
+from jsc_explore.charts.style import format_metric
 from jsc_explore.config import format_value
 from jsc_explore.errors import FieldError
 from jsc_explore.importers.imported_run import ImportedRun
@@ -84,5 +84,5 @@ def _list(imported: ImportedRuns) -> int:
 
 def _figures(run: ImportedRun) -> str:
     last = next((point["val_acc"] for point in reversed(run.points) if point["val_acc"] is not None), None)
-    val, test = format_score("val_acc", last), format_score("test_acc", run.test_acc)
+    val, test = format_metric("val_acc", last), format_metric("test_acc", run.test_acc)
     return f"{len(run.points):,} points, val {val}, test {test}"

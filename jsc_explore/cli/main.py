@@ -91,7 +91,7 @@ def train(options: argparse.Namespace) -> int:
     return _report(errors)
 
 
-def fill(options: argparse.Namespace) -> int:
+def sweep(options: argparse.Namespace) -> int:
     """Train every run of a grid file that is not stored yet."""
     try:
         content = options.grid.read_bytes()
@@ -151,7 +151,7 @@ def curve(options: argparse.Namespace) -> int:
     return 0
 
 
-def warm(options: argparse.Namespace) -> int:
+def precompile(options: argparse.Namespace) -> int:
     """Compile now what training would wait for: the kernel, and programs for networks that the kernel cannot train."""
     from jsc_explore.training.precompile import prepare
 
@@ -298,7 +298,7 @@ def _parser() -> argparse.ArgumentParser:
     _json_option(single)
     requests.add_yes(single)
 
-    grid = _command(commands, "fill", fill)
+    grid = _command(commands, "sweep", sweep)
     grid.add_argument("grid", type=Path, metavar="GRID.toml", help="fields with one value or a list; seeds = N "
                       f"(default {DEFAULT_SEEDS})")  # fmt: skip
     requests.add_yes(grid)
@@ -322,7 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_command(commands, _command)
     importing.add_command(commands, _command)
 
-    prepared = _command(commands, "warm", warm)
+    prepared = _command(commands, "precompile", precompile)
     _field_options(prepared, ("model", "final_relu", "optimizer", "batch_size", "precision"))
     return parser
 

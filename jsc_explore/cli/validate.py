@@ -1,4 +1,4 @@
-"""The command line's ``data check``: what a sample of jets is worth, as a table, pictures and a plain verdict."""
+"""The command line's ``data validate``: what a sample of jets is worth, as a table, pictures and a plain verdict."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHANCE = 2.2
 
 def add_command(actions: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add ``check`` to the actions of ``jsc-explore data``, with the maker of commands that cli.py uses."""
-    parser = command(actions, "check", check)
+    parser = command(actions, "validate", validate)
     parser.add_argument("source", metavar="SOURCE", help=", ".join(data.names()))
     parser.add_argument(
         "--against", metavar="FILE", help="a Parquet file of jets in original units or on levels, or another source"
@@ -40,7 +40,7 @@ def add_command(actions: Any, command: Callable[..., argparse.ArgumentParser]) -
     parser.add_argument("--out", type=Path, metavar="DIR", help="write pictures (SVG), features.csv and report.json")
 
 
-def check(options: argparse.Namespace) -> int:
+def validate(options: argparse.Namespace) -> int:
     """Check a sample against the real statistics, and against other jets; exit 1 if it does not pass."""
     known(options.source)
     other, against, kind = _reference(options)

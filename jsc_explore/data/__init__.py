@@ -12,8 +12,8 @@ from jsc_explore.paths import cache_dir
 __all__ = [
     "CLASSES",
     "FEATURES",
-    "VALIDATIONS",
     "SOURCES",
+    "VALIDATIONS",
     "Jets",
     "Source",
     "Split",

@@ -79,7 +79,7 @@ _ALL = (
     ),
     Source(
         name="cernbox",
-        title="CERNBox, pythia82-lhc13 all-pt1-50k: the release the lab uses; models score a point lower on it",
+        title="CERNBox, pythia82-lhc13 all-pt1-50k: the release the lab uses; models metric a point lower on it",
         rows=986_806,
         url="https://cernbox.cern.ch/index.php/s/jvFd5MoWhGs1l5v",
         licence="not stated by the publisher",

@@ -2,4 +2,4 @@
 
 from jsc_explore.export.static_page import export_page, read_query, write_page
 
-__all__ = ["handout", "read_view", "write_handout"]
+__all__ = ["export_page", "read_query", "write_page"]

@@ -20,7 +20,7 @@ from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.figure import Figure
-from jsc_explore.charts.style import FAINT, BACKGROUND, INK, MUTED, POWER_LABEL, format_score, is_time
+from jsc_explore.charts.style import BACKGROUND, FAINT, INK, MUTED, POWER_LABEL, format_metric, is_time
 from jsc_explore.config import FIELDS, RECIPE_VERSION, format_value
 from jsc_explore.errors import FieldError, JscError
 from jsc_explore.export.chart_files import picture
@@ -97,13 +97,15 @@ def export_page(store: Store, query: Mapping[str, str], title: str = "", importe
         colours={theme: {"ground": BACKGROUND[theme], "ink": INK[theme], "muted": MUTED[theme], "faint": FAINT[theme]}
                  for theme in THEMES},
         grids=[_shown(f"grid-{i}", one) for i, one in enumerate(grids)],
-        signs=grid.legend_text(view, cells) if grids else f"{len(cells):,} cells: too many to be drawn, the table has them",
+        legend_text=grid.legend_text(view, cells)
+        if grids
+        else f"{len(cells):,} cells are too many to draw; the table has them",
         curves=[_shown(f"curves-{i}", one) for i, one in enumerate(lines)],
         legend=" ".join([curves.legend(state, bool(shown)), *(f"{note}." for note in drawn["light"].notes)]),
         heads=[*(FIELDS[name].label for name in view.axes), *_FIGURES],
         rows=[_row(view, cell, guesses.get(cell.config_id)) for cell in cells],
         imported=_listed(shown),
-        score=METRICS[view.score],
+        metric=METRICS[view.metric],
         commands="\n".join(files.commands(store, view)),
         power=POWER_LABEL,
         provenance=_provenance(store, view, query),
@@ -130,7 +132,7 @@ def _predictions(reader: Repository, view: Slice, cells: Sequence[Cell]) -> dict
     missing = [cell for cell in cells if cell.state == "missing"]
     if not missing or len(cells) > grid.MAX_CELLS:
         return {}
-    found = reader.forecast([cell.config for cell in missing], view.score).predictions
+    found = reader.forecast([cell.config for cell in missing], view.metric).predictions
     return {cell.config_id: guess for cell, guess in zip(missing, found, strict=True) if guess is not None}
 
 
@@ -139,9 +141,7 @@ def _grids(
 ) -> list[Drawn]:
     if len(cells) > grid.MAX_CELLS:
         return []
-    light, dark = (
-        grid.parts(view, cells, state[url_params.CELLS], lambda _: guesses, theme, 1.0) for theme in THEMES
-    )
+    light, dark = (grid.parts(view, cells, state[url_params.CELLS], lambda _: guesses, theme, 1.0) for theme in THEMES)
     return [Drawn(one.title, (one.figure, other.figure)) for one, other in zip(light, dark, strict=True)]
 
 
@@ -203,18 +203,18 @@ _FIGURES = ("mean", "±", "seeds", "least", "greatest", "note")
 def _row(view: Slice, cell: Cell, guess: Prediction | None) -> list[str]:
     place = [format_value(name, value) for name, value in zip(view.axes, cell.place, strict=True)]
     if guess is not None:
-        low, middle, high = (format_score(view.score, value) for value in (guess.low, guess.mean, guess.high))
+        low, middle, high = (format_metric(view.metric, value) for value in (guess.low, guess.mean, guess.high))
         return [*place, f"≈{middle}", "", "0", "", "", f"predicted, with 80% between {low} and {high}; not measured"]
     if not cell.n:
         return [*place, "", "", "0", "", "", cell.state]
-    spread = None if is_time(view.score) or cell.n_configs > 1 else half_width(cell.sd, cell.n)
+    spread = None if is_time(view.metric) or cell.n_configs > 1 else half_width(cell.sd, cell.n)
     # 71.3 ± 0.4% in two columns.
-    half = "" if spread is None else format_score(view.score, cell.mean, spread).split("± ")[1]
+    half = "" if spread is None else format_metric(view.metric, cell.mean, spread).split("± ")[1]
     notes = [f"{cell.n} of {cell.wanted} seeds"] if cell.state == "partly" else []
     notes += [f"{cell.n_configs} configs"] if cell.n_configs > 1 else []
-    notes += [f"† {cell.n_silent} with a dead class"] if cell.n_silent else []
+    notes += [f"† {cell.n_silent} never predict a class"] if cell.n_silent else []
     notes += [f"‡ {cell.n_diverged} diverged"] if cell.n_diverged else []
-    low, middle, high = (format_score(view.score, value) for value in (cell.low, cell.mean, cell.high))
+    low, middle, high = (format_metric(view.metric, value) for value in (cell.low, cell.mean, cell.high))
     return [*place, middle, half, str(cell.n), low, high, ", ".join(notes)]
 
 
@@ -225,7 +225,7 @@ def _listed(runs: Sequence[ImportedRun]) -> dict[str, list[Any]]:
 
     def text(name: str, value: Any) -> str:
         if isinstance(value, float):
-            return format_score(name, value)
+            return format_metric(name, value)
         return "" if value is None else str(value)
 
     return {"heads": heads, "rows": [[text(name, row[name]) for name in heads] for row in rows]}

@@ -221,7 +221,8 @@ class Catalog:
         )
         part = Part(int(cursor.lastrowid or 0), file.path.name, file.rows, file.sha256)
         db.executemany(
-            f"INSERT OR REPLACE INTO runs (run_id, config, data_digest, recipe_version, part) VALUES (?, ?, ?, ?, {part.seq})",
+            "INSERT OR REPLACE INTO runs (run_id, config, data_digest, recipe_version, part) "
+            f"VALUES (?, ?, ?, ?, {part.seq})",
             rows,
         )
         return part
@@ -324,7 +325,8 @@ class Catalog:
             except (OSError, pa.ArrowException, KeyError):
                 continue  # `verify` names it.
             db.executemany(
-                "INSERT OR REPLACE INTO runs (run_id, config, data_digest, recipe_version, part) VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO runs (run_id, config, data_digest, recipe_version, part) "
+                "VALUES (?, ?, ?, ?, ?)",
                 [(*row, seq) for row in rows],
             )
         db.execute(f"PRAGMA user_version = {CATALOG_VERSION}")

@@ -37,7 +37,7 @@ Faults = dict[int, str]
 
 
 def run_identity(config: Mapping[str, Any], digest: str, recipe_version: int) -> tuple[str, str]:
-    """Return (run_id, config_id) of a config as stored, for data of this digest and a recipe_version that may be an old one.
+    """Return (run_id, config_id) of a stored config, for data of this digest and a recipe version that may be old.
 
     Raises FieldError for a config that could not be asked for, or is not written in its canonical form.
     """

@@ -24,7 +24,7 @@ from jsc_explore.store.store import Store
 _INCIDENTAL = frozenset({
     "created_at", "train_time_s", "wall_time_s", "replicas", "peak_memory_mb", "device", "backend", "versions",
     "curve_time_s",
-    # What follows from the same scores, and what runs of before lack.
+    # What follows from the same metrics, and what runs of before lack.
     "roc",
 })  # fmt: skip
 FIGURES = tuple(column.name for column in COLUMNS if column.name not in _INCIDENTAL)

@@ -29,7 +29,7 @@ def publish(store: Store, target: Path) -> int:
     order = "SELECT run_id FROM runs ORDER BY config_id, seed, run_id"
     run_ids = store.query(order, [])["run_id"].to_pylist()
     if not run_ids:
-        raise StoreError(f"store {store.directory}: holds no runs to publish; run `jsc-explore fill GRID.toml` first")
+        raise StoreError(f"store {store.directory}: holds no runs to publish; run `jsc-explore sweep GRID.toml` first")
     metadata = {VERSION_KEY: str(SCHEMA_VERSION), PROVENANCE_KEY: json.dumps(provenance(store), sort_keys=True)}
     schema = pa.schema([(column.name, column.type) for column in COLUMNS], metadata)
     try:
@@ -62,7 +62,7 @@ def provenance(store: Store) -> dict[str, object]:
         "written_by": f"jsc-explore {__version__}",
         "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **counts,
-        "recipes": {str(row["key"]): row["n"] for row in groups["recipe_version"]},
+        "recipe_versions": {str(row["key"]): row["n"] for row in groups["recipe_version"]},
         "data": digests,
         "trained_with": [{**json.loads(row["key"]), "runs": row["n"]} for row in groups["versions"]],
     }

@@ -99,7 +99,7 @@ COLUMNS = _columns()
 WEIGHTS = Column("weights", pa.binary(), "safetensors of the best epoch's weights; in parts only")
 SCALARS = tuple(column.name for column in COLUMNS if not column.name.startswith(CURVE_PREFIX) and column != ROC)
 CURVES = tuple(column.name for column in COLUMNS if column.name.startswith(CURVE_PREFIX))
-# What charts may show as a score of a run, with the words for it. The first is the default.
+# What charts may show as a metric of a run, with the words for it. The first is the default.
 METRICS = {
     "val_acc": "validation accuracy, last epoch",
     "best_val_acc": "validation accuracy, best epoch",

@@ -188,9 +188,9 @@ class StackTraining(LightningModule):
         return bad
 
     def _measure(self, step: int, epoch: float, rate_row: int = 0, with_rate: bool = True) -> None:
-        scores = self.stack.evaluate(self.stack.data.val_x, self.stack.data.val_y)
+        metrics = self.stack.evaluate(self.stack.data.val_x, self.stack.data.val_y)
         rates = self.stack.rates[rate_row].tolist() if with_rate else [None] * len(self.keys)
-        losses, accuracies, recalls = scores.loss.tolist(), scores.accuracy.tolist(), scores.recall.tolist()
+        losses, accuracies, recalls = metrics.loss.tolist(), metrics.accuracy.tolist(), metrics.recall.tolist()
         for row, (key, ledger) in enumerate(zip(self.keys, self.ledgers, strict=True)):
             val = (losses[row], accuracies[row], recalls[row])
             self.observer.point(key, ledger.add_point(step, epoch, rates[row], val))
@@ -221,9 +221,9 @@ class StackTraining(LightningModule):
         final_relu = self.stack.runs[0].final_relu
         for index, (row, reason) in enumerate(ended.items()):
             one = slice(index, index + 1)
-            scores = self.stack.logits(x, best_weights[one], best_running[one])[0]
+            metrics = self.stack.logits(x, best_weights[one], best_running[one])[0]
             output = self.stack.logits(x, last_weights[one], last_running[one])[0]
-            outcome = self._outcome(row, reason, epochs_done, _Test(last, best, index, scores, output, final_relu))
+            outcome = self._outcome(row, reason, epochs_done, _Test(last, best, index, metrics, output, final_relu))
             self.observer.finished(self.keys[row], outcome)
         self._drop(list(ended))
 
@@ -284,18 +284,18 @@ class StackTraining(LightningModule):
 
 
 class _Test:
-    """The test figures of one replica, from the scores of those that ended together."""
+    """The test figures of one replica, from the metrics of those that ended together."""
 
     def __init__(
-        self, last: Scores, best: Scores, index: int, scores: Tensor, output: Tensor, final_relu: bool
+        self, last: Scores, best: Scores, index: int, metrics: Tensor, output: Tensor, final_relu: bool
     ) -> None:
         self.last, self.best, self.index = last, best, index
-        self.scores, self.output, self.final_relu = scores, output, final_relu
+        self.metrics, self.output, self.final_relu = metrics, output, final_relu
 
     def figures(self, labels: Tensor) -> dict[str, Any]:
         """Return the fields of an Outcome that come from the test part."""
-        # A class's scores lie beside each other: they are sorted.
-        probabilities, truth = self.scores.float().softmax(1).T.contiguous().cpu().numpy(), labels.cpu().numpy()
+        # A class's metrics lie beside each other: they are sorted.
+        probabilities, truth = self.metrics.float().softmax(1).T.contiguous().cpu().numpy(), labels.cpu().numpy()
         roc = [roc_summary(probabilities[c], truth == c) for c in range(len(CLASSES))]
         recall = self.last.recall[self.index].tolist()
         own = [float((self.output[labels == c, c] > 0).double().mean()) for c in range(len(CLASSES))]

@@ -29,7 +29,7 @@ Set = tuple[Features, Labels]
 
 @dataclass
 class Report:
-    """All that a check found; ``to_dict`` is what ``data check --json`` prints.
+    """All that a check found; ``to_dict`` is what ``data validate --json`` prints.
 
     Attributes
     ----------

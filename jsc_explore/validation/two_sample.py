@@ -95,7 +95,7 @@ def discriminate(
 ) -> Discrimination:
     """Train gradient boosting to tell two sets of jets apart, given the class; cross-validated in five folds.
 
-    One model sees features and class, and its scores of jets it was not trained on are ranked within each class; how
+    One model sees features and class, and its metrics of jets it was not trained on are ranked within each class; how
     common a class is plays no part. 0.5: cannot be told apart. The error is DeLong's standard error of each class and
     fold, added in quadrature over the folds, which share no test jet: that of the jets at hand, not of the training.
     Sets of fewer than 5,000 jets are split five times anew, and the figures are the means.
@@ -148,9 +148,9 @@ def _folds(x: Array, is_other: Array, repeat: int, classes: int) -> list[_Fold]:
     return found
 
 
-def _aucs(scores: Array, is_other: Array, kinds: Array, classes: int) -> tuple[Floats, Floats]:
+def _aucs(metrics: Array, is_other: Array, kinds: Array, classes: int) -> tuple[Floats, Floats]:
     pairs = [
-        auc_and_variance(scores[(kinds == k) & (is_other == 0)], scores[(kinds == k) & (is_other == 1)])
+        auc_and_variance(metrics[(kinds == k) & (is_other == 0)], metrics[(kinds == k) & (is_other == 1)])
         for k in range(classes)
     ]
     return np.array([auc for auc, _ in pairs]), np.array([variance for _, variance in pairs])

@@ -64,15 +64,15 @@ def panels(
     """Return the charts that a state asks for: one, or one for each value of the field chosen under Panels by.
 
     ``imported`` runs are drawn over each of them; they enter nothing else. ``predicted`` holds, by config id, what was
-    expected of the score before it was trained; it stays under the curves.
+    expected of the metric before it was trained; it stays under the curves.
     """
     chosen = chosen_of(cells, state[CELLS])
     drawn = curve_selection.select_curves(
-        reader, view, cells, chosen, state["colour"], state["dash"] if state["show"] not in TOGETHER else NONE
+        reader, view, cells, chosen, state["colour"], state["dash"] if state["curve"] not in TOGETHER else NONE
     )
     growing = curve_selection.live_points(cells, live)
-    quantities = quantities_of(state["show"])
-    picked, behind = curve_selection.points(reader, view, drawn, state["along"], quantities, state["zoom"], growing)
+    quantities = quantities_of(state["curve"])
+    picked, behind = curve_selection.points(reader, view, drawn, state["curve_x"], quantities, state["zoom"], growing)
     others, unknown = drawn_of(imported, state["imported"])
     if not picked.means.num_rows and not behind.means.num_rows and not others:
         return Panels([], [], 0)
@@ -80,7 +80,7 @@ def panels(
     foreign, more = readings(
         others, look.x, look.shown, span=state["zoom"], log=(look.log_x, look.log_y), smoothing=look.smoothing
     )
-    titled = _titled(state["panels"], drawn)
+    titled = _titled(state["curve_facet"], drawn)
     parts = [part for _, part in titled]
     tables = [_tables(picked, behind, part, look) for part in parts]
     for part, table in zip(parts, tables, strict=True):
@@ -131,25 +131,25 @@ def _expected(
     drawn: curve_selection.CurveSelection,
     predicted: Mapping[str, Prediction],
 ) -> pa.Table:
-    """Return what the drawn configs were expected to score, where the curves are those of the score."""
-    fits = view.score in quantities_of(state["show"]) and not state["zoom"]
+    """Return what the drawn configs were expected to metric, where the curves are those of the metric."""
+    fits = view.metric in quantities_of(state["curve"]) and not state["zoom"]
     ends = {config.config_id: float(config.fields["max_epochs"]) for config in drawn.configs}
-    ends = ends if state["along"] == "epoch" else {}
-    return expected_table(means, drawn.lines, predicted if fits else {}, view.score, ends)
+    ends = ends if state["curve_x"] == "epoch" else {}
+    return expected_table(means, drawn.lines, predicted if fits else {}, view.metric, ends)
 
 
 def _look(
     state: Mapping[Any, Any], view: Slice, drawn: curve_selection.CurveSelection, theme: str, least: float
 ) -> PlotOptions:
     epochs = max((config.fields["max_epochs"] for config in drawn.configs), default=view.base.max_epochs)
-    log_x = state["scale"] == "log" or (state["scale"] == "auto" and epochs >= LOG_FROM_EPOCHS)
+    log_x = state["x_scale"] == "log" or (state["x_scale"] == "auto" and epochs >= LOG_FROM_EPOCHS)
     # Fixed where curves grow: the axis stands still under the reader.
-    end = (0.0, max(float(epochs), least)) if state["along"] == "epoch" and not log_x else None
+    end = (0.0, max(float(epochs), least)) if state["curve_x"] == "epoch" and not log_x else None
     return PlotOptions(
-        x=state["along"], shown=state["show"], band=state["band"], log_x=log_x, log_y=state["log_y"],
-        each=state["each"],
-        smoothing=state["smooth"], x_range=state["zoom"] or end, theme=theme,
-        size=PRESENTATION_SCALE if state["hall"] else 1.0, ordered=drawn.ordered,
+        x=state["curve_x"], shown=state["curve"], band=state["band"], log_x=log_x, log_y=state["log_y"],
+        each=state["seed_lines"],
+        smoothing=state["smoothing"], x_range=state["zoom"] or end, theme=theme,
+        size=PRESENTATION_SCALE if state["presentation"] else 1.0, ordered=drawn.ordered,
         titles=drawn.titles,
     )  # fmt: skip
 
@@ -177,13 +177,13 @@ def legend(state: Mapping[Any, Any], imported: bool = False, expected: bool = Fa
     parts = ["Line: mean over seeds"]
     if state["band"] != "none":
         parts.append(f"band: {BANDS[state['band']]}")
-    if state["each"]:
+    if state["seed_lines"]:
         parts.append("faint: every seed")
     if expected:
         parts.append("diamond and bar: predicted before it was trained, with its 80% band")
     parts += ["†: never predicts that class", "grey: the other cells"]
     parts += ["dashed, with a name: imported, in no mean"] if imported else []
-    times = f" {TIMES}" if state["along"] == "time_s" else ""
+    times = f" {TIMES}" if state["curve_x"] == "time_s" else ""
     zoom = ""
     if state["zoom"]:
         low, high = (format_number(float(f"{end:.3g}")) for end in state["zoom"])

@@ -9,7 +9,7 @@ from typing import Any
 from jsc_explore.analysis.cells import Cell, Place, axis_values, build_cells, with_seeds
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.figure import Figure
-from jsc_explore.charts.grid import grid_figure, grid_table, score_domain
+from jsc_explore.charts.grid import grid_figure, grid_table, metric_domain
 from jsc_explore.charts.style import MARK, is_time, ordinal_label
 from jsc_explore.config import FIELDS, format_value
 from jsc_explore.jobs import Job
@@ -68,10 +68,10 @@ def parts(
 ) -> list[Part]:
     """Return the grids to draw, one for each value of the facet; cells at ``places`` are marked as chosen.
 
-    ``predicted`` returns what cells without a run are expected to score, by config id.
+    ``predicted`` returns what cells without a run are expected to metric, by config id.
     """
     chosen = {cell.config_id for cell in chosen_of(cells, places)}
-    domain = score_domain(cells, view.score)
+    domain = metric_domain(cells, view.metric)
     titles = (FIELDS[view.x].label, FIELDS[view.y].label)
     orders = tuple(
         tuple(dict.fromkeys(ordinal_label(value) for value in values))
@@ -85,8 +85,8 @@ def parts(
             f"{FIELDS[view.facet].label}: {format_value(view.facet, value)}" if view.facet else "",
             own,
             grid_figure(
-                grid_table(own, view.score, chosen, domain, predicted(own)),
-                titles, (orders[0], orders[1]), view.score, domain, theme, size,
+                grid_table(own, view.metric, chosen, domain, predicted(own)),
+                titles, (orders[0], orders[1]), view.metric, domain, theme, size,
             ),
         )
         for value, own in groups.items()
@@ -99,7 +99,7 @@ def legend_text(view: Slice, cells: Sequence[Cell], predicted: str = "") -> str:
     meanings = [
         ("n: seeds", bool(states & {"done", "partly"})),
         (f"dashed: fewer than {view.seeds}", "partly" in states),
-        ("†: with a dead class", any(cell.n_silent for cell in cells)),
+        ("†: a class is never predicted", any(cell.n_silent for cell in cells)),
         ("‡: diverged", any(cell.n_diverged for cell in cells)),
         ("+: missing", "missing" in states),
         ("✕: failed", "failed" in states),
@@ -108,7 +108,7 @@ def legend_text(view: Slice, cells: Sequence[Cell], predicted: str = "") -> str:
         ("×: the mean over several configs, see the tooltip", any(cell.n_configs > 1 for cell in cells)),
     ]
     line = ", ".join(text for text, shown in meanings if shown)
-    return line + (f". {TIMES}" if is_time(view.score) else "")
+    return line + (f". {TIMES}" if is_time(view.metric) else "")
 
 
 def title(view: Slice, cells: Sequence[Cell]) -> str:
@@ -118,16 +118,16 @@ def title(view: Slice, cells: Sequence[Cell]) -> str:
     base, free = view.base, (*view.axes, *view.several)
     epochs = f" after {base.max_epochs} epoch{'s' if base.max_epochs > 1 else ''}" if "max_epochs" not in free else ""
     network = base.model if "model" not in free else "several networks"
-    score = METRICS[view.score].split(",")[0].capitalize()
-    if view.score.startswith("best_"):
+    metric = METRICS[view.metric].split(",")[0].capitalize()
+    if view.metric.startswith("best_"):
         epochs = epochs.replace("after", "at the best of")
     honest = (
-        " (measured on the training jets, as in the lab)" if base.validation == "train" and "val" in view.score else ""
+        " (measured on the training jets, as in the lab)" if base.validation == "train" and "val" in view.metric else ""
     )
     names = [FIELDS[name].inside for name in view.axes]
     several = f", several values of {' and '.join(FIELDS[n].inside for n in view.several)}" if view.several else ""
     where = f", where {view.text}" if view.text else ""
     return (
-        f"{score} of {network}{epochs}{honest}, by {', '.join(names[:-1])} and {names[-1]}{several}{where}: "
+        f"{metric} of {network}{epochs}{honest}, by {', '.join(names[:-1])} and {names[-1]}{several}{where}: "
         f"{runs:,} runs, {missing} of {len(cells)} cells missing"
     )

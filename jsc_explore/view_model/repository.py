@@ -25,7 +25,7 @@ class Repository:
 
     def grid(self, view: Slice) -> list[dict[str, Any]]:
         """Return the rows of ``grid_cells`` of a slice."""
-        rows: list[dict[str, Any]] = grid_cells(self.store, view.axes, view.score, view.filters, view.text).to_pylist()
+        rows: list[dict[str, Any]] = grid_cells(self.store, view.axes, view.metric, view.filters, view.text).to_pylist()
         return rows
 
     def seeds(self, config_ids: tuple[str, ...]) -> dict[str, list[int]]:
@@ -73,7 +73,7 @@ class Repository:
         """
         return curve_points(self.store, runs, x, quantities, budget=budget, span=span, live=live, each_seed=each_seed)
 
-    def forecast(self, runs: Sequence[RunConfig], score: str) -> Forecast:
+    def forecast(self, runs: Sequence[RunConfig], metric: str) -> Forecast:
         """Return what is expected of runs, from those of the same data and validation as the first."""
         first = runs[0]
         scope = {
@@ -81,4 +81,4 @@ class Repository:
             "validation": [first.validation],
             "data_digest": [data.digest(first.dataset)],
         }
-        return predict(cell_table(self.store, score, scope).to_pylist(), runs, score)
+        return predict(cell_table(self.store, metric, scope).to_pylist(), runs, metric)

@@ -1,4 +1,4 @@
-"""The slice an address asks for: axes, a score, which runs pass, and what a missing cell is trained with."""
+"""The slice an address asks for: axes, a metric, which runs pass, and what a missing cell is trained with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jsc_explore.view_model import url_params
 
 @dataclass(frozen=True)
 class Slice:
-    """What the page shows: axes, a score, which runs pass; and what a click trains.
+    """What the page shows: axes, a metric, which runs pass; and what a click trains.
 
     ``facet`` is a field or None; ``filters`` and ``text`` say which runs pass; ``base`` holds, for every field that is
     no axis, the value that a missing cell is trained with, by a click if ``train_on_click``; ``several`` are the fields
@@ -25,7 +25,7 @@ class Slice:
     x: str
     y: str
     facet: str | None
-    score: str
+    metric: str
     base: RunConfig
     digest: str
     filters: Filters
@@ -67,7 +67,7 @@ def slice_of(state: Mapping[Any, Any]) -> Slice:
     scope: Filters = {**chosen, "data_digest": [digest], "recipe_version": [RECIPE_VERSION]}
     facet = axes[2] if len(axes) > 2 else None
     seeds, on_click = int(state["seeds"]), bool(state["train_on_click"])
-    return Slice(axes[0], axes[1], facet, state["score"], base, digest, scope, text, seeds, on_click, several)
+    return Slice(axes[0], axes[1], facet, state["metric"], base, digest, scope, text, seeds, on_click, several)
 
 
 def filters_of(state: Mapping[Any, Any], axes: tuple[str, ...]) -> tuple[Filters, str]:
@@ -77,7 +77,7 @@ def filters_of(state: Mapping[Any, Any], axes: tuple[str, ...]) -> tuple[Filters
         value = state[url_params.key_of(name, name in axes)] if name != "seed" else None
         if value:
             chosen[name] = Between(*value) if isinstance(value, tuple) else value
-    return chosen, state["where"]
+    return chosen, state["filter"]
 
 
 def _is_several(allowed: Any) -> bool:

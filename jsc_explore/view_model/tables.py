@@ -21,7 +21,7 @@ def cells_table(view: Slice, cells: Sequence[Cell]) -> pa.Table:
     """Return the grid as a table: a row a cell, the axes by their names, figures as numbers."""
     figures = ("mean", "sd", "low", "high", "n", "n_configs", "n_silent", "n_diverged")
     rows = [
-        {**dict(zip(view.axes, cell.place, strict=True)), "score": view.score, "state": cell.state,
+        {**dict(zip(view.axes, cell.place, strict=True)), "metric": view.metric, "state": cell.state,
          **{name: getattr(cell, name) for name in figures}, "config_id": cell.config_id}
         for cell in cells
     ]  # fmt: skip

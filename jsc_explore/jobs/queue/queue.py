@@ -21,7 +21,7 @@ from jsc_explore.jobs.queue.schema import Transition, prepare, trim
 from jsc_explore.results import Point
 from jsc_explore.store.database import open_database
 
-__all__ = ["ACTIVE", "BULK", "ENDED", "INTERACTIVE", "EngineState", "Job", "Transition", "Queue"]
+__all__ = ["ACTIVE", "BULK", "ENDED", "INTERACTIVE", "EngineState", "Job", "Queue", "Transition"]
 
 # queued -> running -> done | diverged | failed | cancelled; whatever ended goes back to queued when asked for again.
 ACTIVE = ("queued", "running")

@@ -21,46 +21,46 @@ _N = len(CLASSES)
 _LOST = "len(silent_classes) > 0 OR " + " OR ".join(f"confusion[{1 + place * (_N + 1)}] = 0" for place in range(_N))
 
 
-def cell_table(store: Store, score: str, filters: Filters | None = None, text: str = "") -> pa.Table:
+def cell_table(store: Store, metric: str, filters: Filters | None = None, text: str = "") -> pa.Table:
     """Return one row a config: ``config_id``, its hyperparameters, ``parameters``, and over its seeds:
 
-    ``mean`` and ``sd`` of the score (null for one seed), counts ``n``, ``n_diverged`` and ``n_lost`` (seeds that
+    ``mean`` and ``sd`` of the metric (null for one seed), counts ``n``, ``n_diverged`` and ``n_lost`` (seeds that
     recognise no test jet of some class), and ``seconds`` of training a run: a stack's time divided by its replicas.
-    Configs without a finite score are left out; rows stand in the order of their means.
+    Configs without a finite metric are left out; rows stand in the order of their means.
 
-    ``text`` is a filter in words. Raises FieldError for a score that is none of ``SCORES``, or an unknown filter.
+    ``text`` is a filter in words. Raises FieldError for a metric that is none of ``SCORES``, or an unknown filter.
     """
-    if score not in METRICS:
-        raise FieldError("score", score, "must be one of " + ", ".join(METRICS), f"try {next(iter(METRICS))}")
+    if metric not in METRICS:
+        raise FieldError("metric", metric, "must be one of " + ", ".join(METRICS), f"try {next(iter(METRICS))}")
     fields = ", ".join(f"min({name}) AS {name}" for name in CONFIG_FIELDS)
     return store.select(
         f"""
         SELECT config_id, {fields}, min(parameters) AS parameters,
-               avg({score}) AS mean, stddev_samp({score}) AS sd, count({score}) AS n,
+               avg({metric}) AS mean, stddev_samp({metric}) AS sd, count({metric}) AS n,
                count(*) FILTER (WHERE {_LOST}) AS n_lost,
                count(*) FILTER (WHERE status = 'diverged') AS n_diverged,
                avg(train_time_s / replicas) AS seconds
-        FROM chosen GROUP BY config_id HAVING isfinite(avg({score})) ORDER BY mean, config_id
+        FROM chosen GROUP BY config_id HAVING isfinite(avg({metric})) ORDER BY mean, config_id
         """,
         filters,
         text,
     )
 
 
-def spread_table(store: Store, field: str, score: str, filters: Filters | None = None, text: str = "") -> pa.Table:
-    """Return how the configs' mean scores are spread at each value of one hyperparameter, the others varying.
+def spread_table(store: Store, field: str, metric: str, filters: Filters | None = None, text: str = "") -> pa.Table:
+    """Return how the configs' mean metrics are spread at each value of one hyperparameter, the others varying.
 
     Columns ``value``, ``low``, ``q1``, ``median``, ``q3``, ``high``, ``n`` (configs), ordered by value.
-    Raises FieldError for an unknown field or score.
+    Raises FieldError for an unknown field or metric.
     """
-    if field not in CONFIG_FIELDS or score not in METRICS:
-        raise FieldError("field", f"{field}, {score}", "must be a hyperparameter and a score", "see docs/results.md")
+    if field not in CONFIG_FIELDS or metric not in METRICS:
+        raise FieldError("field", f"{field}, {metric}", "must be a hyperparameter and a metric", "see docs/results.md")
     return store.select(
         f"""
         SELECT value, min(mean) AS low, quantile_cont(mean, 0.25) AS q1, median(mean) AS median,
                quantile_cont(mean, 0.75) AS q3, max(mean) AS high, count(*) AS n
-        FROM (SELECT min({field}) AS value, avg({score}) AS mean FROM chosen GROUP BY config_id
-              HAVING isfinite(avg({score})))
+        FROM (SELECT min({field}) AS value, avg({metric}) AS mean FROM chosen GROUP BY config_id
+              HAVING isfinite(avg({metric})))
         GROUP BY value ORDER BY value
         """,
         filters,
@@ -68,12 +68,12 @@ def spread_table(store: Store, field: str, score: str, filters: Filters | None =
     )
 
 
-def seed_table(store: Store, config_ids: Sequence[str], score: str) -> pa.Table:
-    """Return one row a run of these configs: ids, seed, ``score``, ``auc``, ``rejection``, ``confusion``,
+def seed_table(store: Store, config_ids: Sequence[str], metric: str) -> pa.Table:
+    """Return one row a run of these configs: ids, seed, ``metric``, ``auc``, ``rejection``, ``confusion``,
     ``silent_classes``, ``status``.
 
-    Raises FieldError for a score that is no column.
+    Raises FieldError for a metric that is no column.
     """
     columns = ["run_id", "config_id", "seed", "auc", "rejection", "confusion", "silent_classes", "status"]
-    table = store.runs({"config_id": list(config_ids)}, [*columns, score])
-    return table.rename_columns([*columns, "score"])
+    table = store.runs({"config_id": list(config_ids)}, [*columns, metric])
+    return table.rename_columns([*columns, "metric"])

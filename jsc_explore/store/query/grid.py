@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from jsc_explore.store.store import Store
 
 
-def grid_cells(store: Store, axes: Sequence[str], score: str, filters: Filters, text: str = "") -> pa.Table:
+def grid_cells(store: Store, axes: Sequence[str], metric: str, filters: Filters, text: str = "") -> pa.Table:
     """Return one row a cell of a grid over the fields ``axes``, columns named by them.
 
-    Over the runs of a cell that pass: mean, standard deviation, least and greatest ``score``, counts ``n``,
+    Over the runs of a cell that pass: mean, standard deviation, least and greatest ``metric``, counts ``n``,
     ``n_configs``, ``n_silent``, ``n_diverged``; ``n_hidden`` counts those that the text filter alone leaves out.
     """
     for name in axes:
         check_field(name)
-    if score not in SCALARS:
-        raise FieldError("score", score, "is no column of a run", "see docs/results.md")
+    if metric not in SCALARS:
+        raise FieldError("metric", metric, "is no column of a run", "see docs/results.md")
     where, values = condition(filters)
     passing, more = condition({}, text)
     names = ", ".join(dict.fromkeys(axes))
     return store.query(
         f"""
-        SELECT {names}, avg({score}) FILTER (passing) AS mean, stddev_samp({score}) FILTER (passing) AS sd,
-               min({score}) FILTER (passing) AS low, max({score}) FILTER (passing) AS high,
+        SELECT {names}, avg({metric}) FILTER (passing) AS mean, stddev_samp({metric}) FILTER (passing) AS sd,
+               min({metric}) FILTER (passing) AS low, max({metric}) FILTER (passing) AS high,
                count(*) FILTER (passing) AS n, count(*) FILTER (NOT passing) AS n_hidden,
                count(DISTINCT config_id) FILTER (passing) AS n_configs,
                count(*) FILTER (passing AND status = 'diverged') AS n_diverged,
@@ -107,7 +107,7 @@ def run_ids(store: Store, filters: Filters, text: str = "") -> list[str]:
 def timings(store: Store) -> pa.Table:
     """Return how long training took, one row a kind: median ``seconds`` of a stack's time shared among its ``n`` runs.
 
-    A kind is data, validation, batch size, parameters, epochs run, stack size, rows of the training and validation parts,
+    A kind is data, validation, batch size, parameters, epochs run, replicas, rows of training and validation parts,
     whether the kernel trained it, and whether ``here``, as a part of this store, or elsewhere.
     """
     kind = "dataset, validation, batch_size, parameters, epochs_run, replicas, train_rows, val_rows"

@@ -8,7 +8,7 @@ import streamlit as st
 
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
-from jsc_explore.charts.style import format_score, is_time
+from jsc_explore.charts.style import format_metric, is_time
 from jsc_explore.config import FIELDS, RunConfig, format_value
 from jsc_explore.jobs.estimate import expected, expected_seconds, format_seconds
 from jsc_explore.view_model.tables import command
@@ -93,7 +93,9 @@ def _detail(view: Slice, cell: Cell) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key=f"detail-{cell.config_id}"):
         st.markdown(f"**{name[0].upper() + name[1:]}**  \n{_knowledge(view, cell)}", width="stretch")
         if cell.state not in ("running", "queued"):
-            count = {"missing": view.seeds, "failed": view.seeds, "partly": len(cell.missing_seeds())}.get(cell.state, 0)
+            count = {"missing": view.seeds, "failed": view.seeds, "partly": len(cell.missing_seeds())}.get(
+                cell.state, 0
+            )
             runs = [cell.config.with_(seed=seed) for seed in cell.next_seeds(count or EXTRA_SEEDS)]
             verb = {"missing": "Train ", "failed": "Retry: "}.get(cell.state, "Add ")
             why = permissions.refusal()
@@ -124,13 +126,13 @@ def _knowledge(view: Slice, cell: Cell) -> str:
             "hidden": f"{cell.n_hidden} runs, left out by the filter in words.",
         }.get(cell.state, "Under way.")
     if cell.n_configs > 1:
-        span = f"{format_score(view.score, cell.low)} to {format_score(view.score, cell.high)}"
-        return f"{cell.n} runs of {cell.n_configs} configs, {span}, mean {format_score(view.score, cell.mean)}"
-    spread = None if is_time(view.score) else half_width(cell.sd, cell.n)
-    figure = format_score(view.score, cell.mean, spread)
+        span = f"{format_metric(view.metric, cell.low)} to {format_metric(view.metric, cell.high)}"
+        return f"{cell.n} runs of {cell.n_configs} configs, {span}, mean {format_metric(view.metric, cell.mean)}"
+    spread = None if is_time(view.metric) else half_width(cell.sd, cell.n)
+    figure = format_metric(view.metric, cell.mean, spread)
     notes = [f"{figure} ({cell.n} seed{'s' if cell.n > 1 else ''}{', 95% interval' if spread is not None else ''})"]
     if cell.n_silent:
-        notes.append(f":orange[† {cell.n_silent} with a dead class]")
+        notes.append(f":orange[† {cell.n_silent} never predict a class]")
     if cell.n_diverged:
         notes.append(f":red[‡ {cell.n_diverged} diverged]")
     if cell.n_hidden:

@@ -20,7 +20,7 @@ Runs = dict[str, list[dict[str, Any]]]
 
 def confusions(runs: Runs) -> None:
     """Draw the confusion matrices of A and B, of all seeds or of one, and their difference."""
-    st.markdown("##### What is taken for what", help="On the test jets, with the weights of the best epoch")
+    st.markdown("##### Confusion matrix", help="On the test jets, with the weights of the best epoch")
     seeds = sorted({row["seed"] for side in runs.values() for row in side})
     lost = {row["seed"] for side in runs.values() for row in side if lost_classes(row)}
     words = {seed: f"seed {seed}{' †' if seed in lost else ''}" for seed in seeds[:20]}
@@ -50,7 +50,9 @@ def confusions(runs: Runs) -> None:
 
 def separation(runs: Runs) -> None:
     """Draw the ROC curves of every class with the rejection at 50%, the areas under them, and say what is not known."""
-    st.markdown("##### Each class against the rest", help="On the test jets, with the weights of the best epoch")
+    st.markdown(
+        "##### ROC curves, one class against the rest", help="On the test jets, with the weights of the best epoch"
+    )
     halves = [{**row, "side": side} for side in charts.SIDES for row in per_class(runs[side], "rejection")]
     means, missing = _roc(runs)
     tables = roc.roc_tables(means, halves)

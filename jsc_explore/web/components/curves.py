@@ -24,13 +24,17 @@ CURVES_KEY = "curves"
 def controls() -> None:
     """Draw what is chosen most often over the chart, the rest in a popover beside it."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="curve_controls"):
-        st.selectbox("Curve of", list(SHOWN), key="show", format_func=lambda q: SHOWN[q].capitalize())
+        st.selectbox("Metric", list(SHOWN), key="curve", format_func=lambda q: SHOWN[q].capitalize())
         st.selectbox(
-            "Along", list(PROGRESS), key="along", format_func=lambda p: PROGRESS[p].capitalize(), on_change=_unzoom
+            "X axis", list(PROGRESS), key="curve_x", format_func=lambda p: PROGRESS[p].capitalize(), on_change=_unzoom
         )
         # Behind a closed door nothing is made: the panel is drawn several times a second while something grows.
         door = st.popover(
-            "How", icon=":material/tune:", help="Axes, band, colours, smoothing", key="how_door", on_change="rerun"
+            "Chart options",
+            icon=":material/tune:",
+            help="Axes, band, colours, smoothing",
+            key="how_door",
+            on_change="rerun",
         )
         if door.open:
             with door:
@@ -43,22 +47,22 @@ def _how() -> None:
 
     left, right = st.columns(2)
     url.box(
-        left.segmented_control, "scale", "Axis along", ["auto", "linear", "log"], required=True, on_change=_unzoom,
+        left.segmented_control, "x_scale", "X axis scale", ["auto", "linear", "log"], required=True, on_change=_unzoom,
         format_func=str.capitalize,
         help=f"Auto: logarithmic from {LOG_FROM_EPOCHS} epochs on, where a linear axis hides the first ones",
     )  # fmt: skip
-    url.box(right.toggle, "log_y", "Logarithmic upwards")
+    url.box(right.toggle, "log_y", "Log y axis")
     url.box(left.selectbox, "band", "Band", list(BANDS), format_func=lambda band: BANDS[band].capitalize())
-    url.box(right.toggle, "each", "Each seed", help="Every seed as a faint line")
+    url.box(right.toggle, "seed_lines", "Seeds", help="Every seed as a faint line")
     axes = list(url.AXIS_FIELDS)
     url.box(left.selectbox, "colour", "Colour by", [COLOUR_BY, *axes], format_func=words)
-    both = st.session_state["show"] in TOGETHER
+    both = st.session_state["curve"] in TOGETHER
     url.box(
         right.selectbox, "dash", "Dash by", [url.NONE, *axes], format_func=words, disabled=both,
         help="Training is dashed while both parts are shown" if both else None,
     )  # fmt: skip
-    url.box(left.selectbox, "panels", "Panels by", [url.NONE, *axes], format_func=words)
-    url.box(right.slider, "smooth", "Smoothing", 0.0, 0.99, step=0.01, help="The raw mean stays as a ghost")
+    url.box(left.selectbox, "curve_facet", "Facet by", [url.NONE, *axes], format_func=words)
+    url.box(right.slider, "smoothing", "Smoothing", 0.0, 0.99, step=0.01, help="The raw mean stays as a ghost")
 
 
 def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> None:
@@ -105,7 +109,7 @@ def _why_empty(cells: Sequence[Cell]) -> str:
 def panels(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]], theme: str) -> Panels:
     """Return the charts to draw: one, or one for each value of the field chosen under Panels by."""
     imported = services.imported().all()
-    predicted = predictions.kept(view.score)
+    predicted = predictions.kept(view.metric)
     return curves.panels(CachedRepository(), st.session_state, view, cells, live, theme, imported, predicted)
 
 

@@ -37,12 +37,12 @@ Charts are SVG, PNG and PDF; tables are CSV and Parquet.
 view.json       what the page was asked to show
 """
 # Of pages with runs.
-_RUNS = """A dagger marks seeds with a dead class: one that the network never predicts.
+_RUNS = """A dagger marks seeds whose network never predicts one of the classes.
 
 commands.sh     the command lines that reproduce every run"""
 
 
-@st.dialog("Take away", width="large", on_dismiss="rerun")
+@st.dialog("Export", width="large", on_dismiss="rerun")
 def dialog(view: Slice) -> None:
     """Offer what the Explore page shows as files; each is made when it is asked for."""
     figures, tables = contents(view)
@@ -50,7 +50,7 @@ def dialog(view: Slice) -> None:
     _offer(figures, tables, lines, _texts(view, lines), whole=True)
 
 
-@st.dialog("Take away", width="large")
+@st.dialog("Export", width="large")
 def drawn(sentence: str, tables: Mapping[str, pa.Table], lines: Sequence[str]) -> None:
     """Offer the charts that a page has drawn, these tables and these command lines as files."""
     query = st.query_params.to_dict()

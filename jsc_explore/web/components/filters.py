@@ -164,15 +164,15 @@ def draw_text() -> None:
         try:
             if text:
                 read_filter(text)
-            st.session_state["where"] = text
+            st.session_state["filter"] = text
         except FilterError as error:
             st.session_state["_where fault"] = error
 
     fault: FilterError | None = st.session_state.get("_where fault")
     if fault is None:
-        st.session_state[widget] = st.session_state["where"]
+        st.session_state[widget] = st.session_state["filter"]
     st.text_input(
-        "Filter in words",
+        "Filter expression",
         key=widget,
         on_change=changed,
         placeholder="val_acc > 0.7 and not silent",

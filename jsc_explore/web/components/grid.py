@@ -13,7 +13,7 @@ from jsc_explore.charts.grid import BOX, SELECTION, TOGGLED
 from jsc_explore.charts.style import PRESENTATION_SCALE, ordinal_label
 from jsc_explore.jobs import Job
 from jsc_explore.view_model import grid
-from jsc_explore.view_model.grid import MAX_CELLS, Part
+from jsc_explore.view_model.grid import MAX_CELLS, Part, title
 from jsc_explore.web.components import cell_details
 from jsc_explore.web.components.sidebar import Slice
 from jsc_explore.web.state import predictions, url
@@ -35,7 +35,7 @@ def chosen_of(cells: Sequence[Cell]) -> list[Cell]:
 
 def parts(view: Slice, cells: Sequence[Cell], theme: str) -> list[Part]:
     """Return the grids to draw, one for each value of the facet."""
-    size = PRESENTATION_SCALE if st.session_state["hall"] else 1.0
+    size = PRESENTATION_SCALE if st.session_state["presentation"] else 1.0
     return grid.parts(view, cells, url.chosen_cells(), partial(predictions.predictions, view), theme, size)
 
 
@@ -71,7 +71,7 @@ def draw(view: Slice, cells: Sequence[Cell]) -> None:
 def by_name(view: Slice, cells: Sequence[Cell]) -> None:
     """Draw the door to choosing cells without a mouse; behind it nothing is made until it is open."""
     door = st.popover(
-        "Choose by name", icon=":material/keyboard:", type="tertiary", key="names_door", on_change="rerun",
+        "Select cells", icon=":material/keyboard:", type="tertiary", key="names_door", on_change="rerun",
         help="Cells by keyboard: what a click on the grid chooses",
     )  # fmt: skip
     if not door.open:

@@ -1,4 +1,4 @@
-"""The Overview's sidebar: a score, data and validation, and Explore's filters over all other hyperparameters."""
+"""The Overview's sidebar: a metric, data and validation, and Explore's filters over all other hyperparameters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MIRROR, _FAULTS = "_overview address", "_overview faults"
 class Scope:
     """Which runs the page is about: of one data set and validation, those that pass the filters and the text."""
 
-    score: str
+    metric: str
     filters: Filters
     text: str
 
@@ -52,7 +52,7 @@ def draw(store: Store) -> Scope:
     """Draw the sidebar; return what was chosen. The address holds it in the words of the Explore page."""
     _restore()
     with st.sidebar:
-        score = url_selectbox(st, "Score", "score", list(METRICS), lambda name: METRICS[name].capitalize())
+        metric = url_selectbox(st, "Metric", "metric", list(METRICS), lambda name: METRICS[name].capitalize())
         alone: dict[str, Any] = {}
         for name in _ALONE:
             spec = FIELDS[name]
@@ -72,11 +72,11 @@ def draw(store: Store) -> Scope:
     _write()
     for line in st.session_state[_FAULTS]:
         st.warning(line, icon=":material/link_off:")
-    return Scope(score, alone | _chosen(), _text())
+    return Scope(metric, alone | _chosen(), _text())
 
 
 def _text() -> str:
-    return str(st.session_state["where"])
+    return str(st.session_state["filter"])
 
 
 def _chosen() -> dict[str, Any]:
@@ -89,13 +89,13 @@ def _chosen() -> dict[str, Any]:
 
 def _restore() -> None:
     """Bring the session in line with the address: a new one sets every filter, none leaves them as they were."""
-    query = {name: text for name, text in st.query_params.to_dict().items() if name in (*NARROWED, "where")}
+    query = {name: text for name, text in st.query_params.to_dict().items() if name in (*NARROWED, "filter")}
     if query and query != st.session_state.get(_MIRROR):
         st.session_state[_FAULTS] = []
-        for name in (*NARROWED, "where"):
+        for name in (*NARROWED, "filter"):
             _read(name, query)
     st.session_state.setdefault(_FAULTS, [])
-    st.session_state.setdefault("where", "")
+    st.session_state.setdefault("filter", "")
     for name in NARROWED:
         st.session_state.setdefault(words.key_of(name, True), words.filter_param(name, True).default)
 
@@ -103,12 +103,12 @@ def _restore() -> None:
 def _read(name: str, query: Mapping[str, str]) -> None:
     text = query.get(name)
     key, default = (
-        ("where", "") if name == "where" else (words.key_of(name, True), words.filter_param(name, True).default)
+        ("filter", "") if name == "filter" else (words.key_of(name, True), words.filter_param(name, True).default)
     )
     try:
         if text is None:
             value = default
-        elif name == "where":
+        elif name == "filter":
             read_filter(text)
             value = text
         else:
@@ -128,9 +128,9 @@ def _write() -> None:
         if value and value != param.default:
             query[name] = param.write(value)
     if _text():
-        query["where"] = _text()
+        query["filter"] = _text()
     st.session_state[_MIRROR] = query
     shown = st.query_params.to_dict()
-    others = {name: text for name, text in shown.items() if name not in (*NARROWED, "where")}
+    others = {name: text for name, text in shown.items() if name not in (*NARROWED, "filter")}
     if others | query != shown:
         st.query_params.from_dict(others | query)

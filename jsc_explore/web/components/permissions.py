@@ -81,7 +81,7 @@ def draw_pending_notice() -> None:
         st.button(
             f"Train for {error.words}", key="long yes", type="primary", on_click=train, args=(runs, True),
         )  # fmt: skip
-        st.button("Leave it", key="long no", on_click=_leave)
+        st.button("Cancel", key="long no", on_click=_leave)
 
 
 def door() -> None:

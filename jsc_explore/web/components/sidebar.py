@@ -1,4 +1,4 @@
-"""The sidebar: axes and score, a filter for every hyperparameter, a text filter; together they make the Slice."""
+"""The sidebar: axes and metric, a filter for every hyperparameter, a text filter; together they make the Slice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ __all__ = ["Slice", "draw"]
 # before it draws the first chart, and a slider's own script besides: no slider is among those that stand open.
 _FIRST = ("model",)
 _NEXT = ("max_epochs", "validation", "final_relu")
-_SETTINGS = {"seeds": "Seeds of a cell", "train_on_click": "Train a missing cell on click", "hall": "Lecture hall"}
+_SETTINGS = {
+    "seeds": "Number of seeds",
+    "train_on_click": "Train a missing cell on click",
+    "presentation": "Presentation mode",
+}
 _SEED_COUNTS = (1, 2, 3, 5, 10, 20)
 
 
@@ -56,21 +60,21 @@ def _slice() -> Slice | None:
 
 
 def _axes() -> tuple[str, ...]:
-    """Draw the boxes of axes and score; return the fields on the axes."""
+    """Draw the boxes of axes and metric; return the fields on the axes."""
 
     def words(name: str) -> str:
         return "None" if name == url.NONE else FIELDS[name].label
 
-    x = st.selectbox("Across", url.AXIS_FIELDS, key="x", format_func=words, on_change=_forget_cells)
+    x = st.selectbox("X axis", url.AXIS_FIELDS, key="x", format_func=words, on_change=_forget_cells)
     up = [name for name in url.AXIS_FIELDS if name != x]
     if st.session_state["y"] == x:
         st.session_state["y"] = up[0]
-    y = st.selectbox("Up", up, key="y", format_func=words, on_change=_forget_cells)
+    y = st.selectbox("Y axis", up, key="y", format_func=words, on_change=_forget_cells)
     if st.session_state["facet"] in (x, y):
         st.session_state["facet"] = url.NONE
     panels = [url.NONE, *(name for name in up if name != y)]
-    facet = st.selectbox("Side by side", panels, key="facet", format_func=words, on_change=_forget_cells)
-    st.selectbox("Score", list(METRICS), key="score", format_func=lambda name: METRICS[name].capitalize())
+    facet = st.selectbox("Facet by", panels, key="facet", format_func=words, on_change=_forget_cells)
+    st.selectbox("Metric", list(METRICS), key="metric", format_func=lambda name: METRICS[name].capitalize())
     url.restore_filters()
     return (x, y) if facet == url.NONE else (x, y, facet)
 
@@ -89,7 +93,12 @@ def _settings() -> None:
         counts = filters.with_current(_SEED_COUNTS, "seeds")
         url.box(st.select_slider, "seeds", _SETTINGS["seeds"], counts)
         url.box(st.toggle, "train_on_click", _SETTINGS["train_on_click"], help="Off: a click only chooses the cell.")
-        url.box(st.toggle, "hall", _SETTINGS["hall"], help="Larger letters and figures, readable from the last row.")
+        url.box(
+            st.toggle,
+            "presentation",
+            _SETTINGS["presentation"],
+            help="Larger letters and figures, readable from the last row.",
+        )
 
 
 def _forget_cells() -> None:

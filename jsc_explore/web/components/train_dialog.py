@@ -39,7 +39,7 @@ def dialog(view: Slice, start: RunConfig | None = None) -> None:
             with columns[i % 3]:
                 _box(name, start, values, faults)
     left, right = st.columns(2)
-    count = left.slider("Seeds at once", 1, url.MAX_SEEDS, view.seeds, key="form seeds")
+    count = left.slider("Number of seeds", 1, url.MAX_SEEDS, view.seeds, key="form seeds")
     first = right.number_input("First seed", 0, FIELDS["seed"].high, 0, key="form seed", help=FIELDS["seed"].help)
     if faults:
         for line in faults:
@@ -48,7 +48,7 @@ def dialog(view: Slice, start: RunConfig | None = None) -> None:
         return
     config = RunConfig(**values)
     with network.container():
-        size = PRESENTATION_SCALE if st.session_state["hall"] else 1.0
+        size = PRESENTATION_SCALE if st.session_state["presentation"] else 1.0
         figure = network_figure(config.network, st.context.theme.type or "light", size)
         st.markdown(f"**{config.network.parameters:,} parameters** in {len(config.network.layers)} layers")
         st.vega_lite_chart(figure.for_page(), key="network", alt=figure.words)
@@ -101,7 +101,7 @@ def _offer(config: RunConfig, runs: list[RunConfig]) -> None:
 
 def show(config: RunConfig) -> None:
     """Make the page show a config: its filters pass it, its cell is chosen; axes and all else stay."""
-    query = {key: text for key, text in url.query().items() if key not in (*FIELDS, "where", url.CELLS)}
+    query = {key: text for key, text in url.query().items() if key not in (*FIELDS, "filter", url.CELLS)}
     axes = url.axes_of(query)
     for name in FIELDS:
         if name not in (*axes, "seed") and getattr(config, name) != DEFAULTS[name]:

@@ -14,7 +14,7 @@ from jsc_explore.analysis.classes import lost_classes, lost_counts
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.paired import Difference, compare, sentence
 from jsc_explore.charts import compare as charts
-from jsc_explore.charts.style import QUANTITIES, difference_unit, format_score, is_share, is_time
+from jsc_explore.charts.style import QUANTITIES, difference_unit, format_metric, is_share, is_time
 from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, format_value
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
@@ -47,27 +47,27 @@ def page() -> None:
         store.refresh()
         permissions.door()
         left, middle, right = st.columns([4, 4, 4], vertical_alignment="bottom")
-        score = url_selectbox(left, "Score", "score", list(METRICS), lambda name: METRICS[name].capitalize())
+        metric = url_selectbox(left, "Metric", "metric", list(METRICS), lambda name: METRICS[name].capitalize())
         quantity = url_selectbox(
-            middle, "Curve of", "show", list(QUANTITIES), lambda name: QUANTITIES[name].capitalize()
+            middle, "Curve metric", "curve", list(QUANTITIES), lambda name: QUANTITIES[name].capitalize()
         )
-        chosen = compare_selection.select_pair(store, score)
+        chosen = compare_selection.select_pair(store, metric)
         if chosen is None:
             st.info("There are no two finished configurations to compare: train some on the Explore page.",
                     icon=":material/compare_arrows:")  # fmt: skip
             return
         with right, st.container(horizontal=True, horizontal_alignment="right"):
             st.button("Swap A and B", icon=":material/swap_vert:", on_click=compare_selection.swap)
-            taken = st.button("Take away", icon=":material/download:", help="Charts, tables and commands as files")
+            taken = st.button("Export", icon=":material/download:", help="Charts, tables and commands as files")
         active = bool(services.queue().jobs(("queued", "running")))
-        st.fragment(_body, run_every=REFRESH_S if active else None)(chosen, score, quantity, active)
+        st.fragment(_body, run_every=REFRESH_S if active else None)(chosen, metric, quantity, active)
         if taken:
-            _take_away(chosen, score)
+            _take_away(chosen, metric)
     except JscError as error:
         st.error(str(error))
 
 
-def _take_away(chosen: tuple[RunConfig, RunConfig], score: str) -> None:
+def _take_away(chosen: tuple[RunConfig, RunConfig], metric: str) -> None:
     """Offer the drawn charts, every run of both, and the commands that reproduce them as files."""
     store = services.store()
     ids = [config.config_id(data.digest(config.dataset)) for config in chosen]
@@ -75,7 +75,7 @@ def _take_away(chosen: tuple[RunConfig, RunConfig], score: str) -> None:
     lines = [command(one, known.get(i, range(DEFAULT_SEEDS))) for one, i in zip(chosen, ids, strict=True)]
     a, b = (compare_selection.written(config) for config in chosen)
     export_dialog.drawn(
-        f"{METRICS[score].capitalize()}: A is {a}, B is {b}.", {"seeds": _flat(seed_table(store, ids, score))}, lines
+        f"{METRICS[metric].capitalize()}: A is {a}, B is {b}.", {"seeds": _flat(seed_table(store, ids, metric))}, lines
     )
 
 
@@ -83,7 +83,7 @@ def _flat(seeds: pa.Table) -> pa.Table:
     """Return a row a run with a column for each class instead of lists, which no CSV can hold."""
     rows = [
         {
-            **{name: row[name] for name in ("run_id", "config_id", "seed", "status", "score")},
+            **{name: row[name] for name in ("run_id", "config_id", "seed", "status", "metric")},
             "silent_classes": " ".join(row["silent_classes"] or ()),
             **{
                 f"{figure}_{name}": row[figure][place] if row[figure] else None
@@ -96,15 +96,15 @@ def _flat(seeds: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def _body(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_active: bool) -> None:
+def _body(chosen: tuple[RunConfig, RunConfig], metric: str, quantity: str, was_active: bool) -> None:
     permissions.draw_pending_notice()
     try:
-        _draw(chosen, score, quantity, was_active)
+        _draw(chosen, metric, quantity, was_active)
     except JscError as error:
         st.error(str(error))
 
 
-def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_active: bool) -> None:
+def _draw(chosen: tuple[RunConfig, RunConfig], metric: str, quantity: str, was_active: bool) -> None:
     store = services.store()
     # The queue first, then the store: a run that ends in between is seen twice rather than not at all.
     active = bool(services.queue().jobs(("queued", "running")))
@@ -115,17 +115,17 @@ def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_ac
     ids = {
         side: config.config_id(data.digest(config.dataset)) for side, config in zip(charts.SIDES, chosen, strict=True)
     }
-    table = seed_table(store, list(ids.values()), score).to_pylist()
+    table = seed_table(store, list(ids.values()), metric).to_pylist()
     runs: Runs = {side: [row for row in table if row["config_id"] == config_id] for side, config_id in ids.items()}
     st.html(_STYLE + presentation.style())
-    chart_registry.begin(f"comparison of {chosen}, {score}, {quantity}, version {store.version}")
-    _verdict(chosen, runs, score)
+    chart_registry.begin(f"comparison of {chosen}, {metric}, {quantity}, version {store.version}")
+    _verdict(chosen, runs, metric)
     for side, config in zip(charts.SIDES, chosen, strict=True):
         if not _under_way(side, config) and not runs[side]:
-            _missing(side, config, score)
+            _missing(side, config, metric)
     if not any(runs.values()):
         return
-    _growth(ids, runs, score, quantity)
+    _growth(ids, runs, metric, quantity)
     _recalls(ids, runs)
     class_comparison.confusions(runs)
     class_comparison.separation(runs)
@@ -134,14 +134,14 @@ def _draw(chosen: tuple[RunConfig, RunConfig], score: str, quantity: str, was_ac
 # ---- what differs, by how much
 
 
-def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, score: str) -> None:
-    factor, unit = difference_unit(score)
-    difference = _difference(runs, score, whole=False)
+def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, metric: str) -> None:
+    factor, unit = difference_unit(metric)
+    difference = _difference(runs, metric, whole=False)
     text = sentence(difference, unit, factor)
     st.markdown(f"##### {text[0].upper()}{text[1:]}")
-    figures = "; ".join(f"{side} {_figure(runs[side], score)}" for side in charts.SIDES)
+    figures = "; ".join(f"{side} {_figure(runs[side], metric)}" for side in charts.SIDES)
     how = "; paired by seed" if difference.paired else "; no seed in common, so not paired" if difference.n else ""
-    st.markdown(f"{_differing(*chosen)}  \n{METRICS[score].capitalize()}: {figures}{how}; ± are 95% intervals.")
+    st.markdown(f"{_differing(*chosen)}  \n{METRICS[metric].capitalize()}: {figures}{how}; ± are 95% intervals.")
     if difference.verdict == "open" and difference.more:
         st.caption(
             "Enough more seeds of each for a power of 80% at the 5% level, were difference and spread those seen."
@@ -149,7 +149,7 @@ def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, score: str) -> Non
     lost = {side: lost_counts(runs[side]) for side in charts.SIDES}
     if any(lost.values()):
         lines = [f"**†** {side}: {_listed(counts, len(runs[side]))}" for side, counts in lost.items() if counts]
-        whole = _difference(runs, score, whole=True)
+        whole = _difference(runs, metric, whole=True)
         if whole.n:
             lines.append(f"Among the seeds that predict every class: {sentence(whole, unit, factor)}.")
         elif difference.n:
@@ -157,26 +157,26 @@ def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, score: str) -> Non
         st.warning("  \n".join(lines), icon=":material/heart_broken:")
 
 
-def _difference(runs: Runs, score: str, *, whole: bool) -> Difference:
-    scores: list[Mapping[int, float]] = [
+def _difference(runs: Runs, metric: str, *, whole: bool) -> Difference:
+    metrics: list[Mapping[int, float]] = [
         {
-            row["seed"]: row["score"]
+            row["seed"]: row["metric"]
             for row in runs[side]
-            if row["score"] is not None and row["status"] == "done" and not (whole and lost_classes(row))
+            if row["metric"] is not None and row["status"] == "done" and not (whole and lost_classes(row))
         }
         for side in charts.SIDES
     ]
-    return compare(scores[0], scores[1], higher_is_better=is_share(score))
+    return compare(metrics[0], metrics[1], higher_is_better=is_share(metric))
 
 
-def _figure(rows: Sequence[Mapping[str, Any]], score: str) -> str:
-    table = pa.table({"score": pa.array([row["score"] for row in rows if row["score"] is not None], pa.float64())})
+def _figure(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+    table = pa.table({"metric": pa.array([row["metric"] for row in rows if row["metric"] is not None], pa.float64())})
     n = table.num_rows
     if not n:
         return "not trained yet" if not rows else "diverged"
-    mean, sd = pa.compute.mean(table["score"]).as_py(), pa.compute.stddev(table["score"], ddof=1).as_py()
-    spread = None if is_time(score) or n < 2 else half_width(sd, n)
-    return f"{format_score(score, mean, spread)} (n={n})"
+    mean, sd = pa.compute.mean(table["metric"]).as_py(), pa.compute.stddev(table["metric"], ddof=1).as_py()
+    spread = None if is_time(metric) or n < 2 else half_width(sd, n)
+    return f"{format_metric(metric, mean, spread)} (n={n})"
 
 
 def _differing(a: RunConfig, b: RunConfig) -> str:
@@ -207,11 +207,11 @@ def _under_way(side: str, config: RunConfig) -> bool:
     return bool(jobs)
 
 
-def _missing(side: str, config: RunConfig, score: str) -> None:
+def _missing(side: str, config: RunConfig, metric: str) -> None:
     """Say that a config has no run and what may be expected of it, and offer to train it."""
     wanted = [config.with_(seed=seed) for seed in range(DEFAULT_SEEDS)]
     text, button = st.columns([5, 2], vertical_alignment="center")
-    text.info(f"{side} is not trained yet. {_expected(config, score)}", icon=":material/pending:")
+    text.info(f"{side} is not trained yet. {_expected(config, metric)}", icon=":material/pending:")
     why = permissions.refusal()
     button.button(
         f"Train {DEFAULT_SEEDS} seeds", key=f"train-{side}", type="primary", on_click=permissions.train, args=(wanted,),
@@ -220,14 +220,14 @@ def _missing(side: str, config: RunConfig, score: str) -> None:
     )  # fmt: skip
 
 
-def _expected(config: RunConfig, score: str) -> str:
-    expected = forecast([config], score)
+def _expected(config: RunConfig, metric: str) -> str:
+    expected = forecast([config], metric)
     found = expected.predictions[0]
     if found is None or expected.calibration is None:
-        return "Too little is known around it to predict a score."
-    low, high = (format_score(score, end) for end in (found.low, found.high))
+        return "Too little is known around it to predict a metric."
+    low, high = (format_metric(metric, end) for end in (found.low, found.high))
     return (
-        f"Predicted: {format_score(score, found.mean)}, 80% band {low} to {high} "
+        f"Predicted: {format_metric(metric, found.mean)}, 80% band {low} to {high} "
         f"({100 * expected.calibration.share:.0f}% of {expected.calibration.held_out} held-out cells lay in theirs)."
     )
 
@@ -235,19 +235,19 @@ def _expected(config: RunConfig, score: str) -> str:
 # ---- the curves
 
 
-def _growth(ids: Mapping[str, str], runs: Runs, score: str, quantity: str) -> None:
+def _growth(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str) -> None:
     version = services.store().version
     left, right = st.columns([1, 2], gap="large")
     rows = [
-        {"side": side, "seed": row["seed"], "score": row["score"], "lost": _lost_words(row)}
+        {"side": side, "seed": row["seed"], "metric": row["metric"], "lost": _lost_words(row)}
         for side in charts.SIDES
         for row in runs[side]
     ]
     seeds = pa.Table.from_pylist(rows, schema=_SEEDS)
     with left, st.container(key="third-paired"):
         chart_registry.draw(
-            "seeds", lambda theme: charts.paired_chart(seeds, score, theme),
-            f"{METRICS[score]} of every seed under A and under B", "paired",
+            "seeds", lambda theme: charts.paired_chart(seeds, metric, theme),
+            f"{METRICS[metric]} of every seed under A and under B", "paired",
         )  # fmt: skip
     bands, each = _growth_tables(version, dict(ids), _lost_runs(runs), quantity)
     with right, st.container(key="third-growth"):
@@ -293,4 +293,4 @@ def _growth_tables(
     )
 
 
-_SEEDS = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("score", pa.float64()), ("lost", pa.string())])
+_SEEDS = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("metric", pa.float64()), ("lost", pa.string())])

@@ -60,7 +60,7 @@ def page() -> None:
         return
     sentence = _sentence(summary)
     title.markdown(f"##### {sentence}")
-    taken = door.button("Take away", icon=":material/download:", help="Charts and tables as files", width="stretch")
+    taken = door.button("Export", icon=":material/download:", help="Charts and tables as files", width="stretch")
     chart_registry.begin(f"jets of {name}, {manifest.digest}")
     _jet(str(path), manifest.digest)
     st.divider()

@@ -78,7 +78,9 @@ def _page() -> None:
     # A page that draws itself anew takes away the dialog over it, and the files that it has just made.
     predictions.begin(wait=door is not None)
     st.session_state[_DRAWN] = list(url.chosen_cells())
-    curves_s, grid_s = (services.poll_interval(every, permissions.session()) if active else None for every in (CURVES_S, GRID_S))
+    curves_s, grid_s = (
+        services.poll_interval(every, permissions.session()) if active else None for every in (CURVES_S, GRID_S)
+    )
     _fragment(_head, grid_s)(view, active)
     # Grids side by side need the width of the page; the curves then stand below them.
     left, right = st.columns(2, gap="medium") if not view.facet else (st.container(), st.container())
@@ -172,7 +174,7 @@ def _head(view: Slice, active: bool) -> None:
         st.markdown(f"##### {grid.title(view, _cells(view, jobs))}", width="stretch")
         if st.button("Train…", icon=":material/model_training:", help="Train any configuration"):
             _open("train")
-        if st.button("Take away", icon=":material/download:", help="Charts, tables and commands as files"):
+        if st.button("Export", icon=":material/download:", help="Charts, tables and commands as files"):
             _open("files")
     permissions.draw_pending_notice()
 

@@ -1,4 +1,4 @@
-"""The Overview page: all configs at once. What a score hangs on, what it costs, how well it can be foretold."""
+"""The Overview page: all configs at once. What a metric hangs on, what it costs, how well it can be predicted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import MAX_CELLS, MIN_CELLS, Calibration, predict
 from jsc_explore.charts import overview as charts
 from jsc_explore.charts.parallel import axis_fields, curve_rows, evenly, parallel_chart, parallel_tables
-from jsc_explore.charts.style import QUANTITIES, difference_unit, format_score, is_share, is_time
+from jsc_explore.charts.style import QUANTITIES, difference_unit, format_metric, is_share, is_time
 from jsc_explore.config import FIELDS, RunConfig, format_value
 from jsc_explore.errors import JscError
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, spread_table
@@ -49,40 +49,40 @@ def page() -> None:
 
 
 def _draw(version: int, chosen: Scope, table: pa.Table) -> None:
-    score = chosen.score
+    metric = chosen.metric
     if table.num_rows < 2:
         st.info(
-            "Fewer than two configurations are finished for these data, this validation and these filters: train some on "
+            "Fewer than two configurations are finished for these data and these filters: train some on "
             "the Explore page, or choose others at the left.",
             icon=":material/query_stats:",
         )
         return
     st.html(_STYLE + presentation.style())
     # The table is ordered by the mean; the best one stands last, whichever way is good.
-    rows = table.to_pylist() if is_share(score) else table.to_pylist()[::-1]
+    rows = table.to_pylist() if is_share(metric) else table.to_pylist()[::-1]
     names = axis_fields(rows)
     line = _sentence(rows, names, chosen)
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
         st.markdown(f"##### {line}", width="stretch")
-        taken = st.button("Take away", icon=":material/download:", help="Charts, tables and commands as files")
+        taken = st.button("Export", icon=":material/download:", help="Charts, tables and commands as files")
     _coordinates(version, chosen, rows, names)
     left, right = st.columns(2, gap="large")
     with left, st.container(key="half-spread"):
-        points = charts.point_table(rows, score, names)
+        points = charts.point_table(rows, metric, names)
         # A fragment of its own: another hyperparameter draws this chart alone anew.
         st.fragment(_spread)(version, chosen, names, points, len(rows))
     with right, st.container(key="half-importance"):
-        st.markdown("##### What the score hangs on")
+        st.markdown("##### Hyperparameter importance")
         place = st.empty()
-    _tradeoffs(rows, points, score, names)
+    _tradeoffs(rows, points, metric, names)
     below = st.container()
     if taken:
         export_dialog.drawn(f"{line}.", {"configurations": table}, _commands(rows))
     # What takes seconds the first time comes last, so that all else stands already.
     with place.container(), st.spinner("Growing forests …", show_time=True):
-        _importance(_ranking(version, chosen), score)
+        _importance(_ranking(version, chosen), metric)
     with below, st.spinner("Holding out configurations …", show_time=True):
-        _calibration(_measured(version, chosen), score, table.num_rows)
+        _calibration(_measured(version, chosen), metric, table.num_rows)
 
 
 def _commands(rows: list[dict[str, Any]]) -> list[str]:
@@ -93,33 +93,33 @@ def _commands(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _sentence(rows: list[dict[str, Any]], names: list[str], chosen: Scope) -> str:
-    score = chosen.score
+    metric = chosen.metric
     best, worst = rows[-1], rows[0]
     runs = sum(row["n"] for row in rows)
-    spread = None if is_time(score) else half_width(best["sd"], best["n"])
+    spread = None if is_time(metric) else half_width(best["sd"], best["n"])
     return (
-        f"{runs:,} runs of {len(rows):,} configurations{chosen.words}: {METRICS[score]}, from "
-        f"{format_score(score, worst['mean'])} to {format_score(score, best['mean'], spread)}"
+        f"{runs:,} runs of {len(rows):,} configurations{chosen.words}: {METRICS[metric]}, from "
+        f"{format_metric(metric, worst['mean'])} to {format_metric(metric, best['mean'], spread)}"
         + (f" ({charts.describe(best, names)})" if names else "")
     )
 
 
 def _coordinates(version: int, chosen: Scope, rows: list[dict[str, Any]], names: list[str]) -> None:
-    score, drawn = chosen.score, evenly(rows)
-    quantity = _curve_of(score)
+    metric, drawn = chosen.metric, evenly(rows)
+    quantity = _curve_of(metric)
     curves = _curves(version, drawn, chosen.text, quantity)
-    lines, ticks = parallel_tables(drawn, score)
-    titles = [*(FIELDS[name].label for name in names), METRICS[score].split(",")[0].capitalize()]
+    lines, ticks = parallel_tables(drawn, metric)
+    titles = [*(FIELDS[name].label for name in names), METRICS[metric].split(",")[0].capitalize()]
     words = (
         f"Parallel coordinates: {', '.join(titles)}; below, the learning curves. The filters in the sidebar keep the "
     )
     words += "same ranges as a drag along an axis does, by keyboard."
     with st.container(key="parallel"):
-        make = partial(parallel_chart, lines, ticks, curves, titles, score, quantity)
+        make = partial(parallel_chart, lines, ticks, curves, titles, metric, quantity)
         chart_registry.draw("coordinates", make, words, "parallel-chart")
     thinned = f"{_thinned(len(drawn), len(rows))} " if len(drawn) < len(rows) else ""
     st.caption(
-        f"{thinned}A line is a configuration, its colour the score; below, its curve ({QUANTITIES[quantity]}, mean "
+        f"{thinned}A line is a configuration, its colour the metric; below, its curve ({QUANTITIES[quantity]}, mean "
         "over seeds). Drag along an axis to keep what passes there, along several to keep what passes all; a double "
         "click takes it back. By keyboard, and for all charts of the page: the filters in the sidebar."
     )
@@ -129,28 +129,28 @@ def _thinned(drawn: int, count: int) -> str:
     return f"{drawn} of {count:,} configurations are drawn, evenly from the worst to the best."
 
 
-def _curve_of(score: str) -> str:
-    """Name the curve that goes with a score: test figures have none, the validation's stands for them."""
-    return "val_loss" if score.endswith("loss") else "val_acc"
+def _curve_of(metric: str) -> str:
+    """Name the curve that goes with a metric: test figures have none, the validation's stands for them."""
+    return "val_loss" if metric.endswith("loss") else "val_acc"
 
 
 def _spread(version: int, chosen: Scope, names: list[str], points: pa.Table, count: int) -> None:
-    score = chosen.score
-    field = url_selectbox(st, "Score against", "against", names or ["batch_size"], lambda name: FIELDS[name].label)
+    metric = chosen.metric
+    field = url_selectbox(st, "Metric against", "against", names or ["batch_size"], lambda name: FIELDS[name].label)
     spread = _spreads(version, chosen, field)
-    make = partial(charts.spread_chart, spread, points, field, score)
-    chart_registry.draw("score_against", make, f"{METRICS[score]} against {FIELDS[field].label}", "spread")
-    best = max(spread.to_pylist(), key=lambda row: row["median"] if is_share(score) else -row["median"])
+    make = partial(charts.spread_chart, spread, points, field, metric)
+    chart_registry.draw("metric_against", make, f"{METRICS[metric]} against {FIELDS[field].label}", "spread")
+    best = max(spread.to_pylist(), key=lambda row: row["median"] if is_share(metric) else -row["median"])
     st.caption(
-        f"Best median at {format_value(field, best['value'])}: {format_score(score, best['median'])}. Line: median "
+        f"Best median at {format_value(field, best['value'])}: {format_metric(metric, best['median'])}. Line: median "
         "over the configurations with this value; bar: the middle half of them, the other hyperparameters varying."
         + (f" Of the points {_thinned(points.num_rows, count)}" if points.num_rows < count else "")
     )
 
 
-def _tradeoffs(rows: list[dict[str, Any]], points: pa.Table, score: str, names: list[str]) -> None:
-    st.markdown("##### What it costs")
-    costs = [cost for cost in charts.COSTS if cost != "seconds" or not is_time(score)]
+def _tradeoffs(rows: list[dict[str, Any]], points: pa.Table, metric: str, names: list[str]) -> None:
+    st.markdown("##### Accuracy against cost")
+    costs = [cost for cost in charts.COSTS if cost != "seconds" or not is_time(metric)]
     for column, cost in zip(st.columns(2, gap="large"), costs, strict=False):
         with column, st.container(key=f"half-{cost}"):
             if cost == "parameters" and "model" not in names:
@@ -158,25 +158,25 @@ def _tradeoffs(rows: list[dict[str, Any]], points: pa.Table, score: str, names: 
                 st.info(f"One size of network so far ({size:,} parameters): train another to see what size brings.",
                         icon=":material/hub:")  # fmt: skip
                 continue
-            best = charts.front_table(rows, cost, score, names)
-            words = f"{METRICS[score]} against {charts.COSTS[cost]}, with the Pareto front"
-            make = partial(charts.tradeoff_chart, points, best, cost, score)
+            best = charts.front_table(rows, cost, metric, names)
+            words = f"{METRICS[metric]} against {charts.COSTS[cost]}, with the Pareto front"
+            make = partial(charts.tradeoff_chart, points, best, cost, metric)
             chart_registry.draw(f"cost_{cost}", make, words, f"cost-{cost}")
     thinned = f" {_thinned(points.num_rows, len(rows))}" if points.num_rows < len(rows) else ""
-    st.caption(f"Ringed: the Pareto front, which nothing beats in score at the same cost or less.{thinned} {_TIMES}")
+    st.caption(f"Ringed: the Pareto front, which nothing beats in metric at the same cost or less.{thinned} {_TIMES}")
 
 
-def _importance(ranking: Ranking, score: str) -> None:
+def _importance(ranking: Ranking, metric: str) -> None:
     if not ranking.fields:
         st.info(f"{ranking.reason}.", icon=":material/bar_chart:")
         return
-    factor, unit = difference_unit(score)
-    make = partial(charts.importance_chart, ranking, score)
+    factor, unit = difference_unit(metric)
+    make = partial(charts.importance_chart, ranking, metric)
     chart_registry.draw("importance", make, "Importance of the hyperparameters with 95% intervals", "importance")
     error, plain = ((factor * value) for value in (ranking.error or 0.0, ranking.plain or 0.0))
     noise = "" if ranking.noise is None else f"; the seeds alone leave {factor * ranking.noise:.2g}{unit}"
     known = (
-        f"A random forest foretells an unseen configuration to {error:.2g}{unit} (the mean alone: {plain:.2g}{unit}"
+        f"A random forest predicts an unseen configuration to {error:.2g}{unit} (the mean alone: {plain:.2g}{unit}"
         f"{noise})."
     )
     if not ranking.tells:
@@ -190,12 +190,12 @@ def _importance(ranking: Ranking, score: str) -> None:
     )
 
 
-def _calibration(found: Calibration | None, score: str, count: int) -> None:
-    st.markdown("##### How far a predicted cell can be trusted")
+def _calibration(found: Calibration | None, metric: str, count: int) -> None:
+    st.markdown("##### Calibration of predictions")
     if found is None:
         st.info(f"{count} configurations; a prediction needs {MIN_CELLS}.", icon=":material/target:")
         return
-    factor, unit = difference_unit(score)
+    factor, unit = difference_unit(metric)
     left, right = st.columns(2, gap="large")
     with left, st.container(key="half-calibration"):
         words = "Share of held-out configurations inside their band against its level"
@@ -218,12 +218,12 @@ def _calibration(found: Calibration | None, score: str, count: int) -> None:
 
 @st.cache_data(show_spinner=False, max_entries=16, hash_funcs={Scope: repr})
 def _cells(version: int, chosen: Scope) -> pa.Table:
-    return cell_table(services.store(), chosen.score, chosen.filters, chosen.text)
+    return cell_table(services.store(), chosen.metric, chosen.filters, chosen.text)
 
 
 @st.cache_data(show_spinner=False, max_entries=64, hash_funcs={Scope: repr})
 def _spreads(version: int, chosen: Scope, field: str) -> pa.Table:
-    return spread_table(services.store(), field, chosen.score, chosen.filters, chosen.text)
+    return spread_table(services.store(), field, chosen.metric, chosen.filters, chosen.text)
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
@@ -240,4 +240,4 @@ def _ranking(version: int, chosen: Scope) -> Ranking:
 
 @st.cache_data(show_spinner=False, max_entries=16, hash_funcs={Scope: repr})
 def _measured(version: int, chosen: Scope) -> Calibration | None:
-    return predict(_cells(version, chosen).to_pylist(), [], chosen.score).calibration
+    return predict(_cells(version, chosen).to_pylist(), [], chosen.metric).calibration

@@ -43,9 +43,9 @@ def query(a: RunConfig, b: RunConfig) -> dict[str, str]:
     return {"a": written(a), "b": written(b)}
 
 
-def select_pair(store: Store, score: str) -> tuple[RunConfig, RunConfig] | None:
+def select_pair(store: Store, metric: str) -> tuple[RunConfig, RunConfig] | None:
     """Draw the pickers; return A and B, or None while the store holds no runs to compare."""
-    pair = _current(store, score)
+    pair = _current(store, metric)
     if pair is None:
         return None
     a, b = pair
@@ -92,7 +92,7 @@ def _picked(side: str, name: str) -> None:
     st.query_params[side] = written(config.with_(**{name: parse_value(name, st.session_state[f"{side}-{name}"])}))
 
 
-def _current(store: Store, score: str) -> tuple[RunConfig, RunConfig] | None:
+def _current(store: Store, metric: str) -> tuple[RunConfig, RunConfig] | None:
     """Return the pair of the URL, else the session's last one, else what another page offers, else the start's."""
     kept: dict[str, str] = st.session_state.get(_KEPT, {})
     texts = {side: st.query_params.get(side) or kept.get(side) for side in SIDES}
@@ -106,7 +106,7 @@ def _current(store: Store, score: str) -> tuple[RunConfig, RunConfig] | None:
     missing = [side for side in SIDES if side not in found]
     if not missing:
         return found["a"], found["b"]
-    offered = [*st.session_state.get(_OFFERED, []), *_start(store, score)]
+    offered = [*st.session_state.get(_OFFERED, []), *_start(store, metric)]
     for side in missing:
         others = [config for config in offered if config not in found.values()]
         if not others:
@@ -115,12 +115,12 @@ def _current(store: Store, score: str) -> tuple[RunConfig, RunConfig] | None:
     return found["a"], found["b"]
 
 
-def _start(store: Store, score: str) -> list[RunConfig]:
+def _start(store: Store, metric: str) -> list[RunConfig]:
     """Return the default config, if it is stored, then the best ones for the same data and validation, best first."""
     dataset, validation = DEFAULTS["dataset"], DEFAULTS["validation"]
     filters = {"dataset": [dataset], "validation": [validation], "data_digest": [data.digest(dataset)]}
-    rows = cell_table(store, score, filters).to_pylist()
-    best = rows[::-1] if is_share(score) else rows
+    rows = cell_table(store, metric, filters).to_pylist()
+    best = rows[::-1] if is_share(metric) else rows
     configs = [RunConfig.from_dict({name: row[name] for name in CONFIG_FIELDS}) for row in best[:2]]
     plain = RunConfig()
     known = plain.config_id(data.digest(dataset)) in {row["config_id"] for row in rows}

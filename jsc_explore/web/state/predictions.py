@@ -1,4 +1,4 @@
-"""What configs that nobody trained would likely score, computed once for all who look at the same runs."""
+"""What configs that nobody trained would likely metric, computed once for all who look at the same runs."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ _SHOWN, _CALIBRATION, _AWAITED = "shown predictions", "calibration of prediction
 _WAITS = "waits for predictions"
 
 
-def forecast(runs: Sequence[RunConfig], score: str) -> Forecast:
+def forecast(runs: Sequence[RunConfig], metric: str) -> Forecast:
     """Return what is expected of these runs, from those of the same data and validation as the first."""
     while True:
         with suppress(CancelledError):  # The store has changed meanwhile.
-            return _later(services.store().version, _written(runs), score).result()
+            return _later(services.store().version, _written(runs), metric).result()
 
 
 def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
-    """Return what missing cells are expected to score, by config id; nothing where nothing can be said.
+    """Return what missing cells are expected to metric, by config id; nothing where nothing can be said.
 
     Finding it takes seconds after every change of the store, which nobody who clicks a cell shall wait for: meanwhile,
-    and while something trains, what was expected before stays, under the real scores as they come. ``is_due`` tells
+    and while something trains, what was expected before stays, under the real metrics as they come. ``is_due`` tells
     when the page, which began with ``begin``, is to be drawn anew.
     """
     # What a filter in words leaves out is known; asking for it would fit the process anew for every filter.
     missing = [cell for cell in cells if cell.state == "missing"]
     if any(cell.active for cell in cells) or not missing:
-        return kept(view.score)
+        return kept(view.metric)
     runs = [cell.config for cell in missing]
-    future = _later(services.store().version, _written(runs), view.score)
+    future = _later(services.store().version, _written(runs), view.metric)
     if not future.done() and not st.session_state.get(_WAITS):
         st.session_state.setdefault(_AWAITED, []).append(future)
-        return kept(view.score)
+        return kept(view.metric)
     try:
         if not future.done():  # else nobody shall wait for another turn
             with waiting():
                 wait([future])
         found = future.result()
     except CancelledError:
-        return kept(view.score)
+        return kept(view.metric)
     shown = {cell.config_id: guess for cell, guess in zip(missing, found.predictions, strict=True) if guess is not None}
-    st.session_state.setdefault(_SHOWN, {}).setdefault(view.score, {}).update(shown)
+    st.session_state.setdefault(_SHOWN, {}).setdefault(view.metric, {}).update(shown)
     st.session_state[_CALIBRATION] = found.calibration
     return shown
 
@@ -78,15 +78,15 @@ def is_due() -> bool:
     return bool(st.session_state.pop(_AWAITED, []))
 
 
-def kept(score: str) -> Mapping[str, Prediction]:
+def kept(metric: str) -> Mapping[str, Prediction]:
     """Return every prediction that this page has shown, by config id: what was expected stays when it was trained."""
-    known: Mapping[str, Prediction] = st.session_state.get(_SHOWN, {}).get(score, {})
+    known: Mapping[str, Prediction] = st.session_state.get(_SHOWN, {}).get(metric, {})
     return known
 
 
 def words(view: Slice, cells: Sequence[Cell]) -> str:
     """Say how far the predictions in a grid can be trusted, as measured on cells held out; empty if there are none."""
-    if not any(cell.config_id in kept(view.score) for cell in cells if cell.state == "missing"):
+    if not any(cell.config_id in kept(view.metric) for cell in cells if cell.state == "missing"):
         return ""
     found: Calibration | None = st.session_state.get(_CALIBRATION)
     if found is None:
@@ -110,16 +110,16 @@ _ASKING = threading.Lock()
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
-def _later(version: int, configs: str, score: str) -> Future[Forecast]:
+def _later(version: int, configs: str, metric: str) -> Future[Forecast]:
     # Five seeds that end within a second change the store five times; only what is asked of the last is wanted still.
     with _ASKING:
         for earlier, future in list(_ASKED):
             if future.done() or (earlier < version and future.cancel()):
                 _ASKED.remove((earlier, future))
-        future = _worker().submit(_forecast, services.store(), configs, score)
+        future = _worker().submit(_forecast, services.store(), configs, metric)
         _ASKED.append((version, future))
     return future
 
 
-def _forecast(store: Store, configs: str, score: str) -> Forecast:
-    return Repository(store).forecast([RunConfig.from_dict(row) for row in json.loads(configs)], score)
+def _forecast(store: Store, configs: str, metric: str) -> Forecast:
+    return Repository(store).forecast([RunConfig.from_dict(row) for row in json.loads(configs)], metric)

@@ -26,7 +26,7 @@ _LARGE = """<style>html {font-size: 135%;} [data-testid=stSidebar] {font-size: 1
 
 def size() -> float:
     """Return how many times the usual the letters of a chart are, on every page: Explore holds the switch."""
-    return PRESENTATION_SCALE if st.session_state.get("hall", "hall" in url.query()) else 1.0
+    return PRESENTATION_SCALE if st.session_state.get("presentation", "presentation" in url.query()) else 1.0
 
 
 def style() -> str:

@@ -50,11 +50,11 @@ class CudaReplicas(Replicas):
         self.threads = threads or min(max(_power_above(self.batch_size), _LEAST_THREADS), _MOST_THREADS)
         self._layers = layer_table(runs[0].network)
         self._for_steps = layout(self._layers, self.batch_size, self.threads, trains=True, shared_bytes=shared_bytes)
-        self._for_scores = layout(self._layers, _TILE, self.threads, trains=False, shared_bytes=shared_bytes)
-        self._train, self._evaluate = train_kernel(self._for_steps.shared), evaluate_kernel(self._for_scores.shared)
+        self._for_metrics = layout(self._layers, _TILE, self.threads, trains=False, shared_bytes=shared_bytes)
+        self._train, self._evaluate = train_kernel(self._for_steps.shared), evaluate_kernel(self._for_metrics.shared)
         maps = (self._layers.table, self._layers.weights_at, self._layers.running_at)
         self._maps = [self._whole_numbers(array) for array in maps]
-        self._places = [self._whole_numbers(chosen.places) for chosen in (self._for_steps, self._for_scores)]
+        self._places = [self._whole_numbers(chosen.places) for chosen in (self._for_steps, self._for_metrics)]
         self._x, self._y = data.train_x.view(-1), data.train_y.to(torch.int8)
         self._labels: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self._spare = self._room(len(runs), self._for_steps)
@@ -114,7 +114,7 @@ class CudaReplicas(Replicas):
 
     def _measure(self, flat: Tensor, running: Tensor, x: Tensor, y: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         """Return sums of losses ``(K,) float64`` and counts ``(K, 5, 5) int64``; write outputs if there is room."""
-        chosen, pieces = self._for_scores, min(-(-len(x) // _TILE), _MOST_PIECES)
+        chosen, pieces = self._for_metrics, min(-(-len(x) // _TILE), _MOST_PIECES)
         jobs = len(flat) * pieces
         blocks = min(jobs, _MOST_BLOCKS)
         losses = torch.zeros(jobs, self.threads, dtype=torch.float64, device=self.device)

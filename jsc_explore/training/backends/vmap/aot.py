@@ -157,7 +157,7 @@ def buffers(spec: Spec) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
 
 
 def failed(spec: Spec) -> Path:
-    """Return the file that remembers that this program could not be made; ``jsc-explore warm`` removes it."""
+    """Return the file that remembers that this program could not be made; ``jsc-explore precompile`` removes it."""
     return spec.path.with_suffix(".failed")
 
 
