@@ -114,7 +114,7 @@ def test_text_is_dark_on_the_bright_cells_whatever_is_good():
     assert {r["x"]: r["bright"] for r in grid_table(cells, "val_acc").to_pylist() if r["filled"]}["256"]
 
 
-@pytest.mark.parametrize("ground", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("metric", ["val_acc", "test_loss", "train_time_s"])
 def test_the_grid_is_a_valid_chart_with_its_selection(theme, metric):
     cells = grid_of([row(RunConfig(batch_size=16))])

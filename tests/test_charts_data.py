@@ -49,7 +49,7 @@ def test_the_overview_gives_each_feature_a_cell_of_its_own():
     assert top == pytest.approx(-1 + 0.66)
 
 
-@pytest.mark.parametrize("ground", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_overview_is_drawn_with_every_name(theme):
     svg = drawn(charts.overview_chart(charts.overview_table(histogram(FEATURES)), "mass_mmdt", theme))
     assert all(f">{name.removesuffix('_mmdt')}<" in svg for name in FEATURES)

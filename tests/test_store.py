@@ -160,7 +160,7 @@ def test_the_snapshot_opens_in_plain_duckdb_and_pandas(store, tmp_path):
     assert said.pop("written_by") == f"jsc-explore {__version__}"
     assert datetime.fromisoformat(said.pop("written_at")).tzinfo is not None
     assert said == {
-        "runs": 12, "configs": 4, "recipes": {"1": 12}, "data": {"simulated": {DIGEST: 12}},
+        "runs": 12, "configs": 4, "recipe_versions": {"1": 12}, "data": {"simulated": {DIGEST: 12}},
         "trained_with": [{"torch": "2", "runs": 12}],
     }  # fmt: skip
     assert WEIGHTS.name not in frame.columns

@@ -312,7 +312,7 @@ def test_many_rows_are_thinned_evenly_with_both_ends():
     assert evenly([], 5) == []
 
 
-@pytest.mark.parametrize("ground", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("metric", ["val_acc", "val_loss", "train_time_s"])
 def test_the_charts_of_the_overview_are_valid(theme, metric):
     rows = cell_rows()
@@ -344,7 +344,7 @@ def test_the_front_is_that_of_all_configs_also_of_those_that_are_not_drawn():
     assert len(spec["datasets"][spec["layer"][2]["data"]["name"]]) == best.num_rows
 
 
-@pytest.mark.parametrize("ground", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_charts_of_a_comparison_are_valid_and_name_what_is_lost(theme):
     seeds = pa.Table.from_pylist(
         [{"side": "A", "seed": 0, "metric": 0.6, "lost": "top never predicted"},
@@ -386,7 +386,7 @@ def test_roc_curves_are_averaged_as_factors_and_leave_out_what_is_not_known():
         roc_means([[0.1]])
 
 
-@pytest.mark.parametrize("ground", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_roc_curves_mark_the_rejection_at_half_also_where_no_curve_is_stored(theme):
     half = {"class": "g", "mean": 35.0, "low": 30.0, "high": 40.0, "n": 5, "side": "A"}
     for means in ([], [{**row, "side": "B"} for row in roc_means([roc_of([0.1] * 5)])]):
