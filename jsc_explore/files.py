@@ -57,6 +57,11 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def error_reason(error: BaseException) -> str:
+    """Return why the operating system or a library refused, in a few lower-case words."""
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file, in hex. OSError if it cannot be read."""
     with path.open("rb") as file:

@@ -31,7 +31,7 @@ def test_opening_a_file_that_another_has_just_begun_waits_for_it(written_by_anot
 
 
 def test_opening_gives_up_when_the_other_never_ends(written_by_another, monkeypatch):
-    monkeypatch.setattr(database, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(database, "TIMEOUT_S", 0.1)
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         open_database(written_by_another[0], "NORMAL")
 

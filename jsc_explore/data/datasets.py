@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from jsc_explore.data import cernbox, openml
 from jsc_explore.data.jets import Jets
 from jsc_explore.data.sources import SHIPPED, SOURCES, Release, broken, is_own, known
 from jsc_explore.errors import DataError
+from jsc_explore.files import file_lock
 from jsc_explore.paths import cache_dir
 
 
@@ -108,10 +110,8 @@ def _whole(folder: Path, name: str) -> Path | None:
 @contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
     """Hold the source's lock in a cache folder, made if need be: one process at a time replaces its files."""
-    from filelock import FileLock
-
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{name}.lock"):
+    with file_lock(folder / f"{name}.lock", exclusive=True, timeout=math.inf):
         yield
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from jsc_explore.config import FIELDS, parse_value
 from jsc_explore.errors import FieldError
+from jsc_explore.files import error_reason
 from jsc_explore.importers.hparams import read_hparams
 from jsc_explore.importers.imported_run import (
     ALIASES,
@@ -78,7 +79,7 @@ def _content(path: Path) -> bytes:
             _refuse("file", path.name, f"is larger than {MAX_FILE_MB} MB", "split it by run")
         return path.read_bytes()
     except OSError as error:
-        _refuse("file", path.name, f"cannot be read ({(error.strerror or str(error)).lower()})", "see its permissions")
+        _refuse("file", path.name, f"cannot be read ({error_reason(error)})", "see its permissions")
 
 
 def _rows(path: Path, content: bytes) -> tuple[list[str], Iterator[Row]]:

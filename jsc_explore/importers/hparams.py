@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from jsc_explore.files import error_reason
+
 MAX_BYTES, MAX_DEPTH, MAX_VALUES = 1_000_000, 4, 400
 
 
@@ -42,7 +44,7 @@ def read_hparams(path: Path, digest: Any = None) -> tuple[dict[str, Any], str]:
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         return {}, f"{path.name} cannot be read ({str(error).splitlines()[0][:80]})"
     except OSError as error:
-        return {}, f"{path.name} cannot be read ({(error.strerror or str(error)).lower()})"
+        return {}, f"{path.name} cannot be read ({error_reason(error)})"
     if loaded is None:
         return {}, ""
     if not isinstance(loaded, dict):

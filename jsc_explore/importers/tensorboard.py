@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from jsc_explore.errors import FieldError
+from jsc_explore.files import error_reason
 from jsc_explore.importers.hparams import read_hparams
 from jsc_explore.importers.imported_run import (
     MAX_POINTS,
@@ -113,8 +114,7 @@ def _read_file(path: Path, series: dict[str, list[Reading]], digest: Any) -> str
                 if count > MAX_POINTS:
                     return f"{path.name} holds more than {MAX_POINTS:,} values: the rest is left out"
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise FieldError("file", path.name, f"cannot be read ({reason})", "see its permissions") from error
+        raise FieldError("file", path.name, f"cannot be read ({error_reason(error)})", "see its permissions") from error
     return ""
 
 

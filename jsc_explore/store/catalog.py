@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jsc_explore.config import FIELDS
 from jsc_explore.errors import StoreError
-from jsc_explore.files import file_lock, sync_directory
+from jsc_explore.files import error_reason, file_lock, sync_directory
 from jsc_explore.store.database import open_database
 from jsc_explore.store.parquet_writer import Written, write_part
 from jsc_explore.store.schema import schema_problem
 
-# Version 0 knew `parts` alone, with these columns: its stores are taken over when they are opened for writing.
 CATALOG_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS parts (
@@ -122,9 +120,7 @@ class Catalog:
         return int(count), int(newest)
 
     def entries(self, run_ids: Collection[str] | None = None, parts: Collection[int] | None = None) -> list[Entry]:
-        """Return what is known of these runs, or of the runs of these parts, or of all. Oldest catalogues know none."""
-        if not self.read("SELECT 1 FROM sqlite_master WHERE name = 'runs'"):
-            return []
+        """Return what is known of these runs, or of the runs of these parts, or of all."""
         where, values = "", []
         for column, wanted in (("run_id", run_ids), ("part", parts)):
             if wanted is not None:
@@ -151,7 +147,7 @@ class Catalog:
             # Opened anew each time: what another user writes meanwhile is seen, and nothing is kept locked.
             return self._read_only(text, values)
         except sqlite3.Error as error:
-            raise StoreError(f"store {self.directory}: its catalogue cannot be read ({reason_of(error)})") from error
+            raise StoreError(f"store {self.directory}: its catalogue cannot be read ({error_reason(error)})") from error
 
     def _read_only(self, text: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         if not self.path.exists():
@@ -163,6 +159,7 @@ class Catalog:
         log = self.path.with_name(f"{self.path.name}-wal")
         mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
         with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, timeout=30)) as db:
+            self._check_version(db)
             return db.execute(text, values).fetchall()
 
     # ---- writing
@@ -241,7 +238,7 @@ class Catalog:
 
     def refused(self, failure: str, error: BaseException) -> StoreError:
         """Return the error of a disk or a database that refused."""
-        return StoreError(f"store {self.directory}: {failure} ({reason_of(error)}); make room")
+        return StoreError(f"store {self.directory}: {failure} ({error_reason(error)}); make room")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -281,14 +278,14 @@ class Catalog:
                 f"store {self.directory}: is a file, not a directory; choose another with --store"
             ) from error
         except (OSError, sqlite3.Error) as error:
-            self._db, self.read_only = None, reason_of(error)
+            self._db, self.read_only = None, error_reason(error)
             try:
                 if not self.directory.is_dir():
                     raise error
                 self.parts()
             except (OSError, sqlite3.Error, StoreError):
                 raise StoreError(
-                    f"store {self.directory}: cannot be opened ({reason_of(error)}); choose another with --store"
+                    f"store {self.directory}: cannot be opened ({error_reason(error)}); choose another with --store"
                 ) from error
 
     def _writable(self) -> sqlite3.Connection:
@@ -301,36 +298,26 @@ class Catalog:
         # FULL: a part is announced only when its row would survive a power cut.
         db = open_database(self.path, "FULL")
         try:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > CATALOG_VERSION:
-                raise StoreError(
-                    f"store {self.directory}: was written by a newer jsc-explore (catalogue version {version}, "
-                    f"this program knows {CATALOG_VERSION}); update jsc-explore"
-                )
-            if version < CATALOG_VERSION:
-                self._take_over(db)
+            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                # Several processes may create the tables at once: each statement may be repeated.
+                db.execute("BEGIN IMMEDIATE")
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {CATALOG_VERSION}")
+                db.execute("COMMIT")
+            self._check_version(db)
         except BaseException:
             db.close()
             raise
         return db
 
-    def _take_over(self, db: sqlite3.Connection) -> None:
-        """Bring an older catalogue, or an empty one, up to date; another process may be doing the same."""
-        db.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA.split(";"):
-            db.execute(statement)
-        for seq, name in db.execute("SELECT seq, name FROM parts ORDER BY seq DESC").fetchall():
-            try:
-                rows = run_rows(pq.read_table(self.parts_directory / name, columns=list(_IDENTITY)))
-            except (OSError, pa.ArrowException, KeyError):
-                continue  # `verify` names it.
-            db.executemany(
-                "INSERT OR REPLACE INTO runs (run_id, config, data_digest, recipe_version, part) "
-                "VALUES (?, ?, ?, ?, ?)",
-                [(*row, seq) for row in rows],
+    def _check_version(self, db: sqlite3.Connection) -> None:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version != CATALOG_VERSION:
+            raise StoreError(
+                f"store {self.directory}: its catalogue has version {version}, this program reads only version "
+                f"{CATALOG_VERSION}; use the jsc-explore that wrote it, or another directory with --store"
             )
-        db.execute(f"PRAGMA user_version = {CATALOG_VERSION}")
-        db.execute("COMMIT")
 
 
 def run_rows(table: pa.Table) -> list[tuple[Any, ...]]:
@@ -339,8 +326,3 @@ def run_rows(table: pa.Table) -> list[tuple[Any, ...]]:
         (row["run_id"], json.dumps({name: row[name] for name in FIELDS}), row["data_digest"], row["recipe_version"])
         for row in table.select(_IDENTITY).to_pylist()
     ]
-
-
-def reason_of(error: BaseException) -> str:
-    """Return why the system refused, in a few words."""
-    return (getattr(error, "strerror", None) or str(error)).lower()

@@ -15,7 +15,7 @@ _PAUSE_S = 0.005
 def open_database(path: Path, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3.Connection:
     """Open a file with a write-ahead log, made if it is missing; transactions are begun by whoever uses it.
 
-    sqlite3.Error if it is damaged, not a database, not writable, or held by another process for ``PATIENCE_S``.
+    sqlite3.Error if it is damaged, not a database, not writable, or held by another process for ``TIMEOUT_S``.
     """
     db = sqlite3.connect(path, timeout=TIMEOUT_S, check_same_thread=False, isolation_level=None)
     try:

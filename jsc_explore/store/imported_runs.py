@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,11 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
 
 from jsc_explore.config import FIELDS
 from jsc_explore.errors import FieldError, StoreError
-from jsc_explore.files import atomic_write
+from jsc_explore.files import atomic_write, error_reason, file_lock
 from jsc_explore.importers.imported_run import MAX_NAME, ImportedRun
 from jsc_explore.results import CURVE_PREFIX, POINT_FIELDS, WHOLE_NUMBERS
 
@@ -61,7 +61,7 @@ class ImportedRuns:
         """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.directory / ".lock"):
+            with file_lock(self.directory / ".lock", exclusive=True, timeout=math.inf):
                 runs = self.all()
                 if same := next((one for one in runs if one.sha256 == run.sha256), None):
                     return same
@@ -73,8 +73,9 @@ class ImportedRuns:
                 self._write(kept)
                 return kept
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise StoreError(f"{self.directory}: an imported run could not be written ({reason}); make room") from error
+            raise StoreError(
+                f"{self.directory}: an imported run could not be written ({error_reason(error)}); make room"
+            ) from error
 
     def remove(self, name: str) -> None:
         """Remove the run of this name. FieldError if there is none, StoreError if it cannot be removed."""
@@ -85,9 +86,8 @@ class ImportedRuns:
             # The digest, not the name, makes the path.
             (self.directory / f"{run.sha256}.parquet").unlink(missing_ok=True)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
             raise StoreError(
-                f"{self.directory}: {name} could not be removed ({reason}); see its permissions"
+                f"{self.directory}: {name} could not be removed ({error_reason(error)}); see its permissions"
             ) from error
 
     def _write(self, run: ImportedRun) -> None:

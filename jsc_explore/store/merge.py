@@ -212,6 +212,5 @@ def _keep(catalog: Catalog, table: pa.Table, conflicts: Sequence[tuple[Conflict,
 
 def conflicts(catalog: Catalog) -> Iterator[Conflict]:
     """Yield every run that was merged with other figures than it has here, by id."""
-    if catalog.read("SELECT 1 FROM sqlite_master WHERE name = 'conflicts'"):
-        for row in catalog.read("SELECT run_id, source, differs FROM conflicts ORDER BY run_id, found_at"):
-            yield Conflict(*row)
+    for row in catalog.read("SELECT run_id, source, differs FROM conflicts ORDER BY run_id, found_at"):
+        yield Conflict(*row)

@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 
 from jsc_explore import __version__
 from jsc_explore.errors import StoreError
-from jsc_explore.files import atomic_write
-from jsc_explore.store.catalog import reason_of
+from jsc_explore.files import atomic_write, error_reason
 from jsc_explore.store.schema import COLUMNS, PROVENANCE_KEY, SCHEMA_VERSION, VERSION_KEY
 from jsc_explore.store.store import Store
 
@@ -37,7 +36,7 @@ def publish(store: Store, target: Path) -> int:
             for first in range(0, len(run_ids), _RUNS):
                 writer.write_table(_rows(store, run_ids[first : first + _RUNS]).cast(schema))
     except OSError as error:
-        raise StoreError(f"{target}: cannot be written ({reason_of(error)}); the old file is untouched") from error
+        raise StoreError(f"{target}: cannot be written ({error_reason(error)}); the old file is untouched") from error
     return len(run_ids)
 
 

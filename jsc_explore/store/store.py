@@ -271,12 +271,6 @@ class Store:
         found = self.query("SELECT run_id FROM runs WHERE starts_with(run_id, ?) ORDER BY run_id LIMIT 10", [prefix])
         return [str(run_id) for run_id in found["run_id"].to_pylist()]
 
-    def files(self) -> list[str]:
-        """Return every file that holds runs."""
-        return [
-            str(name) for name in self.query("SELECT DISTINCT file FROM runs ORDER BY file", [])["file"].to_pylist()
-        ]
-
     def rows(
         self, run_ids: Sequence[str], columns: Sequence[str], *, scalars: Sequence[str] = (), weights: bool = False
     ) -> pa.Table:

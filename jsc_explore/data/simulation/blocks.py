@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from jsc_explore.data.jets import FEATURES
@@ -23,7 +22,7 @@ from jsc_explore.data.simulation.events import RECIPE_VERSION, class_named, gene
 from jsc_explore.data.simulation.extra import versions
 from jsc_explore.data.simulation.features import Floats, jet_features
 from jsc_explore.errors import DataError
-from jsc_explore.files import atomic_write
+from jsc_explore.files import atomic_write, file_lock
 
 JETS_PER_BLOCK = 1_000
 
@@ -84,12 +83,12 @@ def produce(block: Block, directory: Path) -> bool:
     if is_whole(path, block):
         return True
     try:
-        with FileLock(directory / _CLAIMS / f"{block.filename}.lock", timeout=0):
-            if not is_whole(path, block):
-                _write(path, _encode(block, simulate_block(block)))
-            return True
-    except Timeout:
-        return False
+        with file_lock(directory / _CLAIMS / f"{block.filename}.lock", exclusive=True) as is_ours:
+            if is_ours and not is_whole(path, block):
+                content = _encode(block, simulate_block(block))
+                with atomic_write(path, locked=True) as file:
+                    file.write(content)
+            return is_ours
     except OSError as error:
         raise unwritable(directory, error) from error
 
@@ -154,9 +153,3 @@ def _encode(block: Block, rows: NDArray[np.float32]) -> pa.Buffer:
         write_statistics=False,  # no checksum covers them, and nobody filters within a block
     )
     return sink.getvalue()
-
-
-def _write(path: Path, content: pa.Buffer) -> None:
-    """Let `path` appear with all of `content` or not at all."""
-    with atomic_write(path, locked=True) as file:
-        file.write(content)

@@ -16,6 +16,7 @@ from jsc_explore.data.simulation.events import RECIPE_VERSION, generate_jets
 from jsc_explore.data.simulation.extra import versions
 from jsc_explore.data.simulation.features import Floats, Jet, polar
 from jsc_explore.errors import DataError, FieldError
+from jsc_explore.files import atomic_write
 
 # The examples of a class stand at the quartiles of groomed mass among its first so many jets.
 JETS = 101
@@ -46,7 +47,8 @@ def write_examples(path: Path, preset: str, seed: int) -> Path:
     """Write ``example_jets`` as JSON; DataError where ``path`` cannot be written."""
     examples = example_jets(preset, seed)
     try:
-        path.write_text(json.dumps(examples, separators=(",", ":")) + "\n", encoding="utf-8")
+        with atomic_write(path) as file:
+            file.write((json.dumps(examples, separators=(",", ":")) + "\n").encode())
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); choose another file with --out") from error
     return path
