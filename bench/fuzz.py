@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from bench.frame import Bound, Report
 from jsc_explore import paths
 from jsc_explore.cli.requests import grid_of
-from jsc_explore.config import FIELDS, RunConfig, expand_grid, parse_value
+from jsc_explore.config import FIELDS, RunConfig, parse_value
 from jsc_explore.errors import JscError
+from jsc_explore.grids import expand_grid
 from jsc_explore.network import NAMED
 from jsc_explore.store import Store
 from jsc_explore.store.query.grid import grid_cells

@@ -1,32 +1,31 @@
 """RunConfig: every hyperparameter that changes a result, its default, its range, and the identity of a run.
 
-No other file holds a default or a range: the command line, the widgets and the documentation derive from ``FIELDS``.
+No other file holds a default or a range: command line options, widgets and documentation derive from ``FIELDS``.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from jsc_explore import network as layers
 from jsc_explore.errors import FieldError
+from jsc_explore.network import NAMED, Network, activations, canonical, display_name, parse
 
-# Raise it when the same config would train to another result: every run then counts as missing and is trained anew.
+# Raise it when the same config would train to another result: every run then counts as missing and is trained again.
 RECIPE_VERSION = 1
-# Replicates that a click or a command trains unless told otherwise: enough for a spread, few enough to wait for.
+# Seeds that a click or a command trains by default: enough to show a spread, few enough to wait for.
 DEFAULT_SEEDS = 5
-MAX_GRID = 100_000
-# Activations of a batch: with their gradients, 4 bytes each, some 2 GB a replica.
+# With their gradients, at 4 bytes each, these take some 2 GB per replica.
 MAX_BATCH_ACTIVATIONS = 200_000_000
-# A simulated sample of one's own. The name stands in file names and addresses, hence so plain; `recipe` is a file's.
+# The user's own simulated samples. Plain characters only, since the name stands in file names and URLs;
+# `simulated-recipe` is taken by a file.
 OWN_SAMPLE = r"simulated-(?!recipe$)[A-Za-z0-9_]{1,32}"
 
 Kind = Literal["int", "float", "bool", "choice", "model"]
@@ -34,10 +33,11 @@ Kind = Literal["int", "float", "bool", "choice", "model"]
 
 @dataclass(frozen=True)
 class Spec:
-    """What is known of one field beside its default: kind, range or choices, axis, help.
+    """Metadata of one hyperparameter: kind, range or choices, axis, help.
 
-    ``ladder`` are the values a grid offers unasked; ``log`` says that the field is read on a logarithmic axis.
-    ``pattern`` is a regular expression of values beside the ``choices``, ``also`` the same in words.
+    ``default_values`` are the values that a grid shows at first; ``log`` asks for a logarithmic axis. ``pattern`` is
+    a regular expression of values allowed beside ``choices``, ``pattern_help`` describes them. ``only_with`` is a
+    (field, value) pair: the hyperparameter has no effect unless that field has that value.
     """
 
     kind: Kind
@@ -49,27 +49,40 @@ class Spec:
     default_values: tuple[Any, ...] = ()
     log: bool = False
     pattern: str = ""
-    also: str = ""
+    pattern_help: str = ""
+    only_with: tuple[str, Any] | None = None
 
     @property
-    def inside(self) -> str:
-        """Its label inside a sentence: final ReLU, batch size."""
+    def inline_label(self) -> str:
+        """The label inside a sentence: final ReLU, batch size."""
         return self.label[0].lower() + self.label[1:]
 
     @property
-    def offer(self) -> str:
-        """Every choice in words: a, b, c or what the pattern allows."""
-        return ", ".join(self.choices) + (f" or {self.also}" if self.also else "")
+    def choices_text(self) -> str:
+        """All allowed values as text: a, b, c or what the pattern allows."""
+        return ", ".join(self.choices) + (f" or {self.pattern_help}" if self.pattern_help else "")
+
+    def is_relevant(self, values: Mapping[str, Any]) -> bool:
+        """Return whether the hyperparameter affects the result of a run with these values."""
+        return self.only_with is None or values[self.only_with[0]] == self.only_with[1]
 
 
 def _hyper(default: Any, spec: Spec) -> Any:
     return field(default=default, metadata={"spec": spec})
 
 
-def _choice(default: str, choices: tuple[str, ...], label: str, text: str, pattern: str = "", also: str = "") -> Any:
-    return _hyper(
-        default, Spec("choice", label, text, choices=choices, default_values=choices, pattern=pattern, also=also)
-    )
+def _choice(default: str, choices: tuple[str, ...], label: str, text: str, **more: Any) -> Any:
+    return _hyper(default, Spec("choice", label, text, choices=choices, default_values=choices, **more))
+
+
+def _int(default: int, low: int, high: int, values: tuple[int, ...], label: str, text: str, log: bool = False) -> Any:
+    return _hyper(default, Spec("int", label, text, low, high, default_values=values, log=log))
+
+
+def _float(
+    default: float, low: float, high: float, values: tuple[float, ...], label: str, text: str, **more: Any
+) -> Any:
+    return _hyper(default, Spec("float", label, text, low, high, default_values=values, **more))
 
 
 @dataclass(frozen=True)
@@ -83,53 +96,27 @@ class RunConfig:
         "simulated",
         ("simulated", "openml", "cernbox"),
         "Data",
-        "which jets are learned",
+        "which jets to train on",
         pattern=OWN_SAMPLE,
-        also="simulated-NAME (1 to 32 letters, digits, _), a sample of your own",
+        pattern_help="simulated-NAME (1 to 32 letters, digits, _), a sample of your own",
     )
     validation: str = _choice(
         "train",
         ("train", "holdout"),
-        "Protocol",
-        "mase: validation is the training part, as in the lab; holdout: a part that is not trained on",
+        "Validate on",
+        "train: the training data, as in the lab; holdout: held-out data, which is not trained on",
     )
     model: str = _hyper(
         "jsc-tiny",
-        Spec(
-            "model",
-            "Network",
-            "a name of the lab or layers such as 16-64-32-32-5",
-            default_values=tuple(layers.NAMED),
-        ),
+        Spec("model", "Network", "a name of the lab or layers such as 16-64-32-32-5", default_values=tuple(NAMED)),
     )
-    batch_size: int = _hyper(
-        256,
-        Spec(
-            "int",
-            "Batch size",
-            "jets per optimizer step",
-            2,
-            65536,
-            default_values=(16, 32, 64, 128, 256, 512, 1024),
-            log=True,
-        ),
+    batch_size: int = _int(
+        256, 2, 65536, (16, 32, 64, 128, 256, 512, 1024), "Batch size", "jets per optimizer step", log=True
     )
-    learning_rate: float = _hyper(
-        1e-3,
-        Spec(
-            "float",
-            "Learning rate",
-            "peak learning rate",
-            1e-8,
-            10.0,
-            default_values=(1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
-            log=True,
-        ),
+    learning_rate: float = _float(
+        1e-3, 1e-8, 10.0, (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1), "Learning rate", "peak learning rate", log=True
     )
-    max_epochs: int = _hyper(
-        10,
-        Spec("int", "Epochs", "passes over the training jets", 1, 1000, default_values=(1, 2, 5, 10, 20, 50), log=True),
-    )
+    max_epochs: int = _int(10, 1, 1000, (1, 2, 5, 10, 20, 50), "Epochs", "passes over the training jets", log=True)
     optimizer: str = _choice("adam", ("adam", "adamw", "sgd"), "Optimizer", "sgd uses nesterov momentum, as in the lab")
     scheduler: str = _choice(
         "cosine",
@@ -137,102 +124,80 @@ class RunConfig:
         "Schedule",
         "cosine: once per epoch as in the lab; onecycle: per step; warmup: linear over the first epoch, then constant",
     )
-    weight_decay: float = _hyper(
-        0.0,
-        Spec(
-            "float",
-            "Weight decay",
-            "L2 penalty (decoupled for adamw)",
-            0.0,
-            1.0,
-            default_values=(0.0, 1e-4, 1e-3, 1e-2),
-        ),
+    weight_decay: float = _float(
+        0.0, 0.0, 1.0, (0.0, 1e-4, 1e-3, 1e-2), "Weight decay", "L2 penalty (decoupled for adamw)"
     )
-    momentum: float = _hyper(
+    momentum: float = _float(
         0.9,
-        Spec("float", "Momentum", "of sgd; the others ignore it", 0.0, 0.9999, default_values=(0.0, 0.5, 0.9, 0.99)),
+        0.0,
+        0.9999,
+        (0.0, 0.5, 0.9, 0.99),
+        "Momentum",
+        "of sgd; the other optimizers ignore it",
+        only_with=("optimizer", "sgd"),
     )
     precision: str = _choice(
-        "32-true",
-        ("32-true", "bf16-mixed", "16-mixed"),
-        "Precision",
-        "of the arithmetic, in Lightning's words",
+        "32-true", ("32-true", "bf16-mixed", "16-mixed"), "Precision", "numerical precision, as Lightning names it"
     )
-    patience: int = _hyper(
-        0,
-        Spec(
-            "int",
-            "Patience",
-            "epochs without a lower validation loss before stopping; 0 never stops",
-            0,
-            1000,
-            default_values=(0, 3, 10),
-        ),
+    patience: int = _int(
+        0, 0, 1000, (0, 3, 10), "Patience", "epochs without a lower validation loss before stopping; 0 never stops"
     )
     final_relu: bool = _hyper(
         True,
         Spec(
             "bool",
             "Final ReLU",
-            "a ReLU before the loss, as in the lab; it can kill a class",
+            "a ReLU before the loss, as in the lab; with it a class may never be predicted",
             default_values=(True, False),
         ),
     )
-    seed: int = _hyper(
-        0,
-        Spec(
-            "int", "Seed", "of initial weights, batch order and dropout", 0, 2**31 - 1, default_values=(0, 1, 2, 3, 4)
-        ),
-    )
+    seed: int = _int(0, 0, 2**31 - 1, (0, 1, 2, 3, 4), "Seed", "of initial weights, batch order and dropout")
 
     def __post_init__(self) -> None:
-        for name, spec in FIELDS.items():
-            # A frozen dataclass is written once, here, so that 1 and 1.0, or a name and its layers, are one value.
-            object.__setattr__(self, name, _checked(name, spec, getattr(self, name)))
-        network = layers.parse(self.model, self.final_relu)
-        if (size := self.batch_size * layers.activations(network)) > MAX_BATCH_ACTIVATIONS:
-            fits = MAX_BATCH_ACTIVATIONS // layers.activations(network)
-            rule = f"makes {size:,} activations a step, {MAX_BATCH_ACTIVATIONS:,} fit into a worker's memory"
+        for name in FIELDS:
+            # Store the canonical value, so that 1 and 1.0, or a name and its layers, are equal.
+            object.__setattr__(self, name, check_value(name, getattr(self, name)))
+        per_jet = activations(parse(self.model, self.final_relu))
+        if (size := self.batch_size * per_jet) > MAX_BATCH_ACTIVATIONS:
+            fits = MAX_BATCH_ACTIVATIONS // per_jet
+            rule = f"needs {size:,} activations per step, {MAX_BATCH_ACTIVATIONS:,} fit into a worker's memory"
             raise FieldError("batch_size", self.batch_size, rule, f"use at most {fits:,}, or a smaller network")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Build from a mapping of field names; missing ones take their default.
+        """Build from a mapping of field names; missing fields take their default.
 
-        Raises FieldError for an unknown field, with the nearest known one.
+        Raises FieldError for an unknown field, naming the most similar one.
         """
         for name in values:
             check_field(name)
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every field by name, ready for JSON."""
+        """Return all fields by name, ready for JSON."""
         return {name: getattr(self, name) for name in FIELDS}
 
     def with_(self, **changes: Any) -> RunConfig:
-        """Return a copy with some fields changed, checked again."""
+        """Return a copy with some fields changed, validated again."""
         for name in changes:
             check_field(name)
         return replace(self, **changes)
 
     @cached_property
-    def network(self) -> layers.Network:
-        """The layers this config trains, the final ReLU included or not."""
-        return layers.parse(self.model, self.final_relu)
+    def network(self) -> Network:
+        """The layers that this config trains, with the final ReLU if it is on."""
+        return parse(self.model, self.final_relu)
 
-    def identity(self) -> dict[str, Any]:
-        """Return the fields that change the result, in canonical form: what has no effect is left out."""
-        values = self.to_dict()
-        if self.optimizer != "sgd":
-            del values["momentum"]
-        return values
+    def is_relevant(self, name: str) -> bool:
+        """Return whether a field affects this run's result; momentum does only with sgd."""
+        return FIELDS[name].is_relevant(vars(self))
 
     def canonical_json(self, digest: str, *, with_seed: bool = True) -> str:
-        """Return the text whose hash is the identity, for data with this ``digest``."""
-        values = self.identity()
+        """Return the text whose hash identifies this run on data with this ``digest``, without irrelevant fields."""
+        values = {name: value for name, value in self.to_dict().items() if self.is_relevant(name)}
         if not with_seed:
             del values["seed"]
-        values["model"] = layers.canonical(self.model)
+        values["model"] = canonical(self.model)
         return json.dumps(
             {"config": values, "data": digest, "recipe_version": RECIPE_VERSION},
             sort_keys=True,
@@ -240,16 +205,16 @@ class RunConfig:
         )
 
     def run_id(self, digest: str) -> str:
-        """Return the identity of this run on data with this digest: 32 hex digits of a sha256."""
+        """Return the id of this run on data with this digest: 32 hex digits of a SHA-256."""
         return _hash(self.canonical_json(digest))
 
     def config_id(self, digest: str) -> str:
-        """Return the identity of the config, which all its seeds share."""
+        """Return the id of the config, which all its seeds share."""
         return _hash(self.canonical_json(digest, with_seed=False))
 
     @property
     def stack_key(self) -> tuple[object, ...]:
-        """What runs must share to be trained side by side: data, network, batch size, optimizer, precision."""
+        """The values that runs must share to be trained in one stack."""
         return (
             self.dataset,
             self.validation,
@@ -261,59 +226,36 @@ class RunConfig:
         )
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What may wait or be under way at once, of one session and of all, and what has to be confirmed; None: no limit.
-
-    Epochs are counted over all runs: ten runs of ten epochs are a hundred. ``confirm_s`` is a time in seconds.
-    """
-
-    session_runs: int | None = 500
-    session_epochs: int | None = 20_000
-    total_runs: int | None = 5_000
-    total_epochs: int | None = 100_000
-    confirm_s: float | None = 1_800.0
-
-    @property
-    def any_on_queue(self) -> bool:
-        """Whether anything but the time is limited."""
-        return (self.session_runs, self.session_epochs, self.total_runs, self.total_epochs) != (None,) * 4
-
-
-# What people at a page may ask for, and what commands may: whoever has a shell has the machine.
-LIMITS = Limits()
-UNLIMITED = Limits(None, None, None, None, None)
-
 FIELDS: dict[str, Spec] = {f.name: f.metadata["spec"] for f in fields(RunConfig)}
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(RunConfig) if f.default is not MISSING}
 
 
 def check_field(name: str) -> Spec:
-    """Return the Spec of a field; raise FieldError with the nearest name if there is none."""
+    """Return the Spec of a field; raise FieldError naming the most similar field if there is none."""
     if name in FIELDS:
         return FIELDS[name]
-    near = difflib.get_close_matches(name, FIELDS, n=1)
-    remedy = f"did you mean {near[0]}?" if near else "fields are " + ", ".join(FIELDS)
+    similar = difflib.get_close_matches(name, FIELDS, n=1)
+    remedy = f"did you mean {similar[0]}?" if similar else "fields are " + ", ".join(FIELDS)
     raise FieldError("field", name, "is no hyperparameter", remedy)
 
 
 def parse_value(name: str, text: str) -> Any:
-    """Read one field's value from text (command line, URL); raise FieldError if it is not a valid one."""
+    """Parse one field's value from text (command line, URL); raise FieldError if it is invalid."""
     spec = check_field(name)
     value: Any = text.strip()
     if spec.kind == "bool":
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        value = words.get(value.lower(), value)
+        booleans = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        value = booleans.get(value.lower(), value)
     elif spec.kind in ("int", "float"):
         try:
             value = int(value) if spec.kind == "int" else float(value)
         except ValueError:
             value = text
-    return _checked(name, spec, value)
+    return check_value(name, value)
 
 
 def format_value(name: str, value: Any) -> str:
-    """Write one field's value as people read it: 1e-3 rather than 0.001, yes rather than True."""
+    """Format one field's value for people: 1e-3 rather than 0.001, yes rather than True."""
     spec = check_field(name)
     if spec.kind == "bool":
         return "yes" if value else "no"
@@ -323,52 +265,20 @@ def format_value(name: str, value: Any) -> str:
 
 
 def format_number(value: float) -> str:
-    """Write a number shortest: 0, 0.9, 1e-3, 3.2e-5; whole numbers in full."""
+    """Format a number as short as possible: 0, 0.9, 1e-3, 3.2e-5; an int in full."""
     if isinstance(value, int) or value == 0 or 0.01 < abs(value) < 10_000:
         return str(value) if isinstance(value, int) else f"{value:g}"
     mantissa, exponent = f"{value:.6e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def expand_grid(grid: Mapping[str, Any]) -> list[RunConfig]:
-    """Return the runs of a grid: each field one value or a list of values, ``seeds`` a count of seeds from 0.
-
-    Raises FieldError for unknown fields, bad values, an empty list or more than 100,000 runs.
-    """
-    values = dict(grid)
-    seeds = values.pop("seeds", None)
-    if seeds is not None:
-        if "seed" in values:
-            raise FieldError("seeds", seeds, "cannot stand beside seed", "keep one of the two")
-        if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= 1000:
-            raise FieldError("seeds", seeds, "must be a whole number in [1, 1000]", f"try {DEFAULT_SEEDS}")
-    values["seed"] = list(range(seeds or DEFAULT_SEEDS)) if "seed" not in values else values["seed"]
-    axes = {name: _axis(name, value) for name, value in values.items()}
-    count = math.prod(len(axis) for axis in axes.values())
-    if count > MAX_GRID:
-        raise FieldError("grid", count, f"must hold at most {MAX_GRID:,} runs", "split it into several files")
-    return list(_product(axes))
-
-
-def _product(axes: Mapping[str, Sequence[Any]]) -> Iterator[RunConfig]:
-    for combination in itertools.product(*axes.values()):
-        yield RunConfig(**dict(zip(axes, combination, strict=True)))
-
-
-def _axis(name: str, value: Any) -> list[Any]:
+def check_value(name: str, value: Any) -> Any:
+    """Return one field's value in canonical form; raise FieldError if it is invalid."""
     spec = check_field(name)
-    axis = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not axis:
-        raise FieldError(name, value, "must hold at least one value", "add one or leave the field out")
-    # Checked before doubles are dropped: 1 and True are equal, and a list within a list cannot be compared at all.
-    return list(dict.fromkeys(_checked(name, spec, one) for one in axis))
-
-
-def _checked(name: str, spec: Spec, value: Any) -> Any:
     if spec.kind == "model":
         if not isinstance(value, str):
             raise FieldError(name, value, "must be text", "try 'jsc-tiny' or '16-64-32-32-5'")
-        return layers.display_name(value)
+        return display_name(value)
     if spec.kind == "bool":
         if not isinstance(value, bool):
             raise FieldError(name, value, "must be true or false", f"try {str(DEFAULTS[name]).lower()}")
@@ -376,13 +286,13 @@ def _checked(name: str, spec: Spec, value: Any) -> Any:
     if spec.kind == "choice":
         matches = bool(spec.pattern) and isinstance(value, str) and re.fullmatch(spec.pattern, value)
         if value not in spec.choices and not matches:
-            near = difflib.get_close_matches(str(value), spec.choices, n=1, cutoff=0.5)
-            raise FieldError(name, value, f"must be one of {spec.offer}", f"try {(near or spec.choices)[0]}")
+            similar = difflib.get_close_matches(str(value), spec.choices, n=1, cutoff=0.5)
+            raise FieldError(name, value, f"must be one of {spec.choices_text}", f"try {(similar or spec.choices)[0]}")
         return value
-    return _checked_number(name, spec, value)
+    return _check_number(name, spec, value)
 
 
-def _checked_number(name: str, spec: Spec, value: Any) -> int | float:
+def _check_number(name: str, spec: Spec, value: Any) -> int | float:
     whole = spec.kind == "int"
     rule = f"must be a {'whole ' if whole else ''}number in [{format_number(spec.low)}, {format_number(spec.high)}]"
     remedy = f"try {format_number(DEFAULTS[name])}"
@@ -390,7 +300,7 @@ def _checked_number(name: str, spec: Spec, value: Any) -> int | float:
         raise FieldError(name, value, rule, remedy)
     if not math.isfinite(value) or not spec.low <= value <= spec.high or (whole and value != int(value)):
         raise FieldError(name, value, rule, remedy)
-    # -0.0 would print, and hash, unlike 0.0.
+    # Adding 0.0 turns -0.0, which would print and hash differently, into 0.0.
     return int(value) if whole else float(value) + 0.0
 
 

@@ -22,11 +22,12 @@ from jsc_explore import data, paths
 from jsc_explore.cli import requests
 from jsc_explore.cli.app import access_of
 from jsc_explore.cli.main import main
-from jsc_explore.config import LIMITS, Limits, RunConfig
+from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, JscError, NotAllowedError, UnconfirmedError
 from jsc_explore.jobs import Queue, auth, submit
 from jsc_explore.jobs.auth import Access, LoginThrottle
 from jsc_explore.jobs.engine.supervisor import Supervisor
+from jsc_explore.jobs.limits import LIMITS, Limits
 from jsc_explore.jobs.submit import Requester
 from jsc_explore.store import Store
 from jsc_explore.web.components import permissions

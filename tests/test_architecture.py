@@ -34,6 +34,7 @@ LAYERS = (
     {"training", "importers"},
     {"results"},
     {"data"},
+    {"grids"},
     {"config"},
     {"network"},
     {"errors", "files", "paths", "__init__"},

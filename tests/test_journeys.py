@@ -383,7 +383,7 @@ def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(pag
     expect(page.get_by_text("several values of final ReLU")).to_be_visible()
     expect(page.get_by_text("Set: final ReLU")).to_be_visible()
     # The door stays as it is.
-    expect(page.get_by_role("combobox", name=re.compile("Protocol"))).to_be_visible()
+    expect(page.get_by_role("combobox", name=re.compile("Validate on"))).to_be_visible()
     page.get_by_label("Facet by").first.click()
     page.get_by_role("option", name="Final ReLU").click()
     expect(page.get_by_text("Final ReLU: no", exact=True)).to_be_visible()

@@ -6,9 +6,10 @@ import time
 
 import pytest
 
-from jsc_explore.config import Limits, RunConfig
+from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.jobs import Queue
+from jsc_explore.jobs.limits import Limits
 from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE
 from jsc_explore.jobs.queue.schema import TRANSITIONS_KEPT_S
 

@@ -155,7 +155,7 @@ def calibration_chart(found: Calibration, theme: str = "light") -> Drawing:
 
 def describe(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """Name a config by the hyperparameters that vary."""
-    return ", ".join(f"{FIELDS[name].inside} {format_value(name, row[name])}"
+    return ", ".join(f"{FIELDS[name].inline_label} {format_value(name, row[name])}"
                      for name in names)  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[pa.
         {
             "config": index,
             "metric": row["mean"],
-            "label": ", ".join(f"{FIELDS[name].inside} {format_value(name, row[name])}" for name in names),
+            "label": ", ".join(f"{FIELDS[name].inline_label} {format_value(name, row[name])}" for name in names),
             "figure": format_metric(metric, row["mean"]),
             "lost": row["n_lost"],
             "n": row["n"],

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsc_explore import paths
-from jsc_explore.config import LIMITS
 from jsc_explore.errors import FieldError
 from jsc_explore.jobs import auth
 from jsc_explore.jobs.auth import Access
+from jsc_explore.jobs.limits import LIMITS
 from jsc_explore.store import Store
 
 

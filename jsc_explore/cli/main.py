@@ -17,8 +17,9 @@ from typing import Any
 from jsc_explore import __version__, network, paths
 from jsc_explore.cli import app, data, export, importing, requests
 from jsc_explore.cli import store as cli_store
-from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, expand_grid, format_value, parse_value
+from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, format_value, parse_value
 from jsc_explore.errors import FieldError, JscError
+from jsc_explore.grids import expand_grid
 from jsc_explore.jobs import Job, Queue
 from jsc_explore.jobs.engine import preload
 from jsc_explore.jobs.estimate import expected_seconds, format_seconds
@@ -344,7 +345,7 @@ def _field_options(
     parser: argparse.ArgumentParser, names: Iterable[str] = FIELDS, *, with_defaults: bool = False
 ) -> None:
     for name, spec in ((name, FIELDS[name]) for name in names):
-        text = spec.help.replace("%", "%%") + (f"; one of {spec.offer}" if spec.choices else "")
+        text = spec.help.replace("%", "%%") + (f"; one of {spec.choices_text}" if spec.choices else "")
         default = f" (default {format_value(name, DEFAULTS[name])})" if with_defaults else ""
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=text + default)
 

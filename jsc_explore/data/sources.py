@@ -95,7 +95,7 @@ def known(name: str) -> Source:
     try:
         return SOURCES[name]
     except (KeyError, TypeError):
-        rule = f"must be one of {FIELDS['dataset'].offer}"
+        rule = f"must be one of {FIELDS['dataset'].choices_text}"
         raise FieldError("dataset", name, rule, "try 'simulated', which needs no download") from None
 
 

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from jsc_explore.config import LIMITS, Limits
 from jsc_explore.errors import FieldError
+from jsc_explore.jobs.limits import LIMITS, Limits
 
 READ_ONLY = "JSC_EXPLORE_READ_ONLY"
 PASSWORD = "JSC_EXPLORE_LAUNCH_PASSWORD"

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jsc_explore import data
-from jsc_explore.config import LIMITS, UNLIMITED, Limits, RunConfig
+from jsc_explore.config import RunConfig
 from jsc_explore.errors import NotAllowedError, UnconfirmedError
 from jsc_explore.jobs.auth import Access
 from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.jobs.limits import LIMITS, UNLIMITED, Limits
 from jsc_explore.jobs.queue.queue import INTERACTIVE, Queue
 from jsc_explore.store import Store
 

@@ -176,7 +176,7 @@ def _differing(view: Slice, picked: Sequence[Config]) -> list[str]:
     """Return the fields that tell configs apart; the axes where there is nothing to tell apart."""
     return [
         name for name in FIELDS if name != "seed" and len({config.fields[name] for config in picked}) > 1
-        and (name != "momentum" or any(config.fields["optimizer"] == "sgd" for config in picked))
+        and any(FIELDS[name].is_relevant(config.fields) for config in picked)
     ] or list(view.axes)  # fmt: skip
 
 

@@ -124,8 +124,10 @@ def title(view: Slice, cells: Sequence[Cell]) -> str:
     honest = (
         " (measured on the training jets, as in the lab)" if base.validation == "train" and "val" in view.metric else ""
     )
-    names = [FIELDS[name].inside for name in view.axes]
-    several = f", several values of {' and '.join(FIELDS[n].inside for n in view.several)}" if view.several else ""
+    names = [FIELDS[name].inline_label for name in view.axes]
+    several = (
+        f", several values of {' and '.join(FIELDS[n].inline_label for n in view.several)}" if view.several else ""
+    )
     where = f", where {view.text}" if view.text else ""
     return (
         f"{metric} of {network}{epochs}{honest}, by {', '.join(names[:-1])} and {names[-1]}{several}{where}: "

@@ -42,7 +42,7 @@ class Slice:
     def passes(self, config: RunConfig) -> bool:
         """Whether a config passes the filters on its fields; the text filter needs results and is not asked."""
         for name, allowed in self.filters.items():
-            if name not in FIELDS or (name == "momentum" and config.optimizer != "sgd"):
+            if name not in FIELDS or not config.is_relevant(name):
                 continue
             value = getattr(config, name)
             if not (allowed.low <= value <= allowed.high if isinstance(allowed, Between) else value in allowed):
@@ -61,7 +61,7 @@ def slice_of(state: Mapping[Any, Any]) -> Slice:
     digest = data.digest(base.dataset)
     several = tuple(
         name for name in FIELDS if name not in (*axes, "seed") and _is_several(chosen.get(name))
-        and (name != "momentum" or base.optimizer == "sgd")
+        and base.is_relevant(name)
     )  # fmt: skip
     # Runs on other jets, or by an older recipe_version, are other experiments: they never share a cell.
     scope: Filters = {**chosen, "data_digest": [digest], "recipe_version": [RECIPE_VERSION]}

@@ -53,7 +53,7 @@ def check_name(name: str, preset: str, seed: int, folder: Path) -> None:
     """Refuse a name for a sample of this preset and seed that cannot be one, or would be confused with another's."""
     source = f"simulated-{name}"
     if not is_own(source):
-        raise FieldError("name", name, f"must give {FIELDS['dataset'].also}", "try 1M")
+        raise FieldError("name", name, f"must give {FIELDS['dataset'].pattern_help}", "try 1M")
     for other in PRESETS:
         if other in name and other != preset:
             raise FieldError("name", name, f"names another preset than {preset}", f"add --preset {other}")

@@ -7,8 +7,9 @@ import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 
-from jsc_explore.config import Limits, RunConfig
+from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError
+from jsc_explore.jobs.limits import Limits
 
 INTERACTIVE, BULK = 0, 1
 _WAIT = "wait until some are done, cancel some, or ask for fewer"
@@ -71,7 +72,7 @@ def _queue(
 def check(db: sqlite3.Connection, added: Iterable[RunConfig], session: str, limits: Limits) -> None:
     """Raise FieldError if these further runs would exceed what a session, or all together, may have waiting."""
     runs = list(added)
-    if not runs or not limits.any_on_queue:
+    if not runs:
         return
     epochs = sum(run.max_epochs for run in runs)
     for whose, condition, values, most_runs, most_epochs in (

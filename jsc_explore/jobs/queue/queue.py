@@ -13,8 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jsc_explore.config import UNLIMITED, Limits, RunConfig
+from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
+from jsc_explore.jobs.limits import UNLIMITED, Limits
 from jsc_explore.jobs.queue import fair_share
 from jsc_explore.jobs.queue.fair_share import BULK, INTERACTIVE
 from jsc_explore.jobs.queue.schema import Transition, prepare, trim

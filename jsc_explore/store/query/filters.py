@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jsc_explore.config import check_field
+from jsc_explore.config import FIELDS, check_field
 from jsc_explore.store.query.expression import read_filter
 from jsc_explore.store.schema import SCALARS
 
@@ -25,7 +25,7 @@ Filters = Mapping[str, Sequence[Any] | Between]
 def condition(filters: Filters, text: str = "") -> tuple[str, list[Any]]:
     """Return a WHERE condition and its parameters: every filter holds, and the text filter where one is given.
 
-    A momentum is asked of sgd alone: for other optimizers it has no effect and is not part of a run's identity.
+    A filter on a field selects also the runs in which that field has no effect (``Spec.only_with``).
     Raises FieldError for a name that is no column, FilterError for a bad text.
     """
     clauses, values = [], []
@@ -37,7 +37,9 @@ def condition(filters: Filters, text: str = "") -> tuple[str, list[Any]]:
             given: list[Any] = [allowed.low, allowed.high]
         else:
             clause, given = f"list_contains(?, {name})", [list(allowed)]
-        clauses.append(f"({clause} OR optimizer <> 'sgd')" if name == "momentum" else clause)
+        if name in FIELDS and (needed := FIELDS[name].only_with):
+            clause, given = f"({clause} OR {needed[0]} <> ?)", [*given, needed[1]]
+        clauses.append(clause)
         values += given
     if text.strip():
         clause, more = read_filter(text)

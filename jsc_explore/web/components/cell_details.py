@@ -82,10 +82,11 @@ def _together(view: Slice, chosen: Sequence[Cell]) -> None:
 def describe(config: RunConfig, view: Slice) -> str:
     """Return what tells a config from the others on this page: its axes, and what differs from the slice."""
     names = [*view.axes]
-    names += [n for n in FIELDS if n not in (*names, "seed") and getattr(config, n) != getattr(view.base, n)]
-    if config.optimizer != "sgd" and "momentum" in names and "momentum" not in view.axes:
-        names.remove("momentum")
-    return ", ".join(f"{FIELDS[name].inside} {format_value(name, getattr(config, name))}" for name in names)
+    names += [
+        name for name in FIELDS if name not in (*names, "seed") and config.is_relevant(name)
+        and getattr(config, name) != getattr(view.base, name)
+    ]  # fmt: skip
+    return ", ".join(f"{FIELDS[name].inline_label} {format_value(name, getattr(config, name))}" for name in names)
 
 
 def _detail(view: Slice, cell: Cell) -> None:

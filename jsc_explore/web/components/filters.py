@@ -54,7 +54,7 @@ def draw(name: str, axis: bool, stored: Mapping[Any, int]) -> None:
 
 def draw_more(stored: Mapping[str, Mapping[Any, int]], axes: Collection[str]) -> None:
     """Draw the door to the filters that are rarely wanted, and which of them are set; behind it, made when it opens."""
-    set_ones = [FIELDS[name].inside for name in stored if is_narrowed(name, name in axes)]
+    set_ones = [FIELDS[name].inline_label for name in stored if is_narrowed(name, name in axes)]
     door = draw_door("More filters", "more_filters", set_ones)
     if door.open:
         with door:

@@ -42,9 +42,9 @@ class Scope:
             allowed = self.filters.get(name)
             if isinstance(allowed, Between):
                 ends = dict.fromkeys(format_value(name, end) for end in (allowed.low, allowed.high))
-                parts.append(f"{FIELDS[name].inside} {' to '.join(ends)}")
+                parts.append(f"{FIELDS[name].inline_label} {' to '.join(ends)}")
             elif allowed:
-                parts.append(f"{FIELDS[name].inside} {' or '.join(format_value(name, one) for one in allowed)}")
+                parts.append(f"{FIELDS[name].inline_label} {' or '.join(format_value(name, one) for one in allowed)}")
         return ", where " + " and ".join([*parts, *([self.text] if self.text else [])]) if parts or self.text else ""
 
 
