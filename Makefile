@@ -1,10 +1,10 @@
-# Everything from a fresh clone with Python 3.11+ and make: `make app`, `make test`, `make bench`.
+# Everything from a fresh clone with Python 3.11+ and make: `make app`, `make test`, `make bench`, `make screenshots`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8501
 
-.PHONY: app test bench lint clean
+.PHONY: app test bench screenshots lint clean
 
 app: $(VENV)/.app
 	$(BIN)/jsc-explore app --port $(PORT) $(APP_OPTIONS)
@@ -21,7 +21,10 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m bench all $(BENCH_OPTIONS)
+	$(BIN)/python -m bench all --write $(BENCH_OPTIONS)
+
+screenshots: $(VENV)/.test
+	$(BIN)/python docs/screenshots.py
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

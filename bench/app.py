@@ -242,7 +242,7 @@ def _snapshot(path: Path, runs: int) -> Path:
     for name, values in (
         ("config_id", [ids[owner] for owner in owners]),
         ("data_digest", [digest] * runs),
-        ("recipe", [RECIPE_VERSION] * runs),
+        ("recipe_version", [RECIPE_VERSION] * runs),
     ):
         index = table.schema.get_field_index(name)
         table = table.set_column(index, name, pa.array(values, table.schema.field(name).type))

@@ -1,4 +1,4 @@
-"""The frame of every measurement: machine, versions, repeated timings, one JSON form."""
+"""The report of a benchmark: figures with bounds, repeated timings, machine and versions; as text, JSON, Markdown."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _OPTIONAL = ("numba", "jax")
 
 @dataclass(frozen=True)
 class Bound:
-    """What a figure must keep: ``at_least`` or, otherwise, at most ``limit``."""
+    """The bound of a figure: at least ``limit`` if ``at_least``, otherwise at most ``limit``."""
 
     limit: float
     at_least: bool
 
     def holds(self, value: float) -> bool:
-        """Say whether a measured value keeps it."""
+        """Return whether a measured value is within the bound."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def show(self, value: float) -> str:
-        """Return the bound and whether the value keeps it: ``>= 40  ok``."""
+        """Return the bound and whether the value is within it: ``≥ 40  ok``."""
         return f"{'≥' if self.at_least else '≤'} {self.limit:g}  {'ok' if self.holds(value) else 'NOT MET'}"
 
 
 @dataclass
 class Report:
-    """What a measurement found: ``figures`` are single numbers by key, ``rows`` the table behind them.
+    """The results of a benchmark: ``figures`` are single numbers by key, ``rows`` the table behind them.
 
-    ``summary`` is the table as a README shows it, where ``rows`` are too many. ``bounds`` are what some of the
-    figures must keep; ``notes`` say how it was measured and what is missing.
+    ``summary`` replaces ``rows`` in Markdown where there are too many. ``bounds`` belong to some of the figures;
+    ``notes`` say how it was measured and what is missing.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Report:
         path.write_text(json.dumps(asdict(self), indent=1))
 
     def show(self) -> str:
-        """Return the report for people: figures first, then the table, machine and versions last."""
+        """Return the report as plain text: figures first, then the table, machine and versions last."""
         lines = [f"bench {self.name}", *(self._line(key, value) for key, value in self.figures.items()), ""]
         lines += ["  " + "  ".join(f"{key}={_short(value)}" for key, value in row.items()) for row in self.rows]
         lines += ["", *(f"  {note}" for note in self.notes)]
@@ -64,11 +64,11 @@ class Report:
         return "\n".join(lines)
 
     def markdown(self) -> str:
-        """Return the report as tables for a README."""
+        """Return the report as Markdown tables."""
         lines = ["| figure | measured | bound |", "|---|---:|---|"]
         for key, value in self.figures.items():
             lines.append(
-                f"| `{key}` | {_figure(value)} | {self.bounds[key].show(value) if key in self.bounds else ''} |"
+                f"| `{key}` | {format_figure(value)} | {self.bounds[key].show(value) if key in self.bounds else ''} |"
             )
         if rows := self.summary or self.rows:
             names = list(rows[0])
@@ -80,11 +80,11 @@ class Report:
 
     def _line(self, key: str, value: float) -> str:
         bound = f"  {self.bounds[key].show(value)}" if key in self.bounds else ""
-        return f"  {key:40} {_figure(value):10}{bound}".rstrip()
+        return f"  {key:40} {format_figure(value):10}{bound}".rstrip()
 
 
-def _figure(value: float) -> str:
-    """Return three digits or, of a large number, all before the point."""
+def format_figure(value: float) -> str:
+    """Format with three significant digits, or a large number as an integer: 0.113, 5,303."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -99,7 +99,7 @@ class Timing:
 
 
 def measure(call: Callable[[], object], n: int = 7, warm_ups: int = 1) -> Timing:
-    """Time ``n`` calls after some that are not counted."""
+    """Time ``n`` calls, after ``warm_ups`` calls that are not counted."""
     for _ in range(warm_ups):
         call()
     times = []
@@ -111,7 +111,7 @@ def measure(call: Callable[[], object], n: int = 7, warm_ups: int = 1) -> Timing
 
 
 def machine() -> dict[str, Any]:
-    """Return what the timings depend on: processor, cores, memory, load at the moment."""
+    """Return what the timings depend on: processor, cores, memory, current load."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "processor": _processor(),

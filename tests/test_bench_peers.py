@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from bench import training
-from bench.__main__ import _put
+from bench.__main__ import write_figures, write_tables
 from bench.frame import Bound, Report
 from bench.peers.host import Host
 from bench.peers.task import RATE, AbsentError, Task, freeze
@@ -211,9 +211,17 @@ def test_a_report_says_of_each_bound_whether_it_holds(tmp_path):
     assert "| `a_vs_b` | 1.5 | ≥ 2  NOT MET |" in report.markdown()
 
 
-def test_the_readme_is_rewritten_between_its_markers_alone(tmp_path):
-    path = tmp_path / "README.md"
+def test_tables_are_written_between_their_markers_alone(tmp_path):
+    path = tmp_path / "benchmarks.md"
     path.write_text("above\n<!-- bench x -->\nold\n<!-- end of bench x -->\nbelow\n")
-    _put(path, "x", "new")
-    _put(path, "y", "of another")
+    write_tables(path, "x", "new")
+    write_tables(path, "y", "of another")
     assert path.read_text() == "above\n<!-- bench x -->\n\nnew\n\n<!-- end of bench x -->\nbelow\n"
+
+
+def test_figures_of_the_readme_are_replaced_where_they_cite_this_benchmark(tmp_path):
+    path = tmp_path / "README.md"
+    row = "| Seconds | {} | [`a_s`](docs/benchmarks.md#{}) |\n"
+    path.write_text(row.format("1.5", "x") + row.format("2,500", "y") + "| 3 | `a_s` |\n")
+    write_figures(path, "x", {"a_s": 1234.5, "b_s": 7.0})
+    assert path.read_text() == row.format("1,234", "x") + row.format("2,500", "y") + "| 3 | `a_s` |\n"
