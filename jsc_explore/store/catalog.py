@@ -72,7 +72,7 @@ class Entry:
 class Catalog:
     """The parts of one store directory, and the runs in them.
 
-    Contract, held by ``tests/test_store_contract.py``:
+    Contract, held by ``tests/integration/test_store_contract.py``:
 
     - A finished run is durable before it is announced: a part is written to a temporary name, synced, renamed to a
       name never used before, its directory synced, and only then entered here, in one transaction that is synced too.

@@ -43,8 +43,8 @@ def publish(store: Store, target: Path) -> int:
 def provenance(store: Store) -> dict[str, object]:
     """Return what a published file says of itself: who wrote it and when, and what its runs were trained on and with.
 
-    ``runs``, ``configs``; ``recipe_versions`` and ``data`` (digests by data set) with counts of runs; ``trained_with``: every
-    set of versions with its count, the most frequent first.
+    ``runs``, ``configs``; ``recipe_versions`` and ``data`` (digests by data set) with counts of runs; ``trained_with``:
+    every set of versions with its count, the most frequent first.
     """
     counts = store.query("SELECT count(*) AS runs, count(DISTINCT config_id) AS configs FROM runs", []).to_pylist()[0]
     groups = {

@@ -91,7 +91,7 @@ class EngineState:
 class Queue:
     """The requests of one store.
 
-    Contract, held by ``tests/test_queue_contract.py``:
+    Contract, held by ``tests/unit/test_queue_contract.py``:
 
     - A run is requested once however often and by whomever it is asked for; whoever asks again joins it.
     - States move forward only: queued, running, then done, failed, cancelled or diverged. Back to ``queued`` leads a

@@ -16,7 +16,7 @@ from jsc_explore.data import CLASSES, FEATURES, SOURCES, Jets, cache, cache_dir,
 from jsc_explore.data.sources import SHIPPED, Release
 from jsc_explore.errors import DataError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SIMULATED = "0c890dae9e5ccf0133024b593a1f9b76950a3dc524f98c71cf2ccf5f3530bd09"
 
 

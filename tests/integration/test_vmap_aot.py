@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from test_training import Notebook, curve, fit
+from runs import Notebook, curve, fit
 
 from jsc_explore.cli import main
 from jsc_explore.config import RunConfig

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_store import DIGEST, record_of
+from runs import DIGEST, record_of
 
 from jsc_explore import data
 from jsc_explore.cli import main

@@ -25,7 +25,7 @@ from jsc_explore.jobs.submit import identify
 from jsc_explore.store import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "screenshots"
 # A config that trains in seconds: large batches, few epochs.
 QUICK = {"batch_size": 16384, "learning_rate": 1e-2, "max_epochs": 2}

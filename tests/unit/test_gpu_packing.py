@@ -4,7 +4,7 @@ import os
 import stat
 
 import pytest
-from test_jobs import waiting
+from runs import waiting
 
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs.cluster.client import Cluster

@@ -22,7 +22,7 @@ from jsc_explore.store import Store
 from jsc_explore.store.imported_runs import ImportedRuns
 from jsc_explore.view_model.tables import points_table
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TAGS = {"train_acc_step": 0.5, "train_loss_step": 1.25}
 
 

@@ -13,7 +13,7 @@ from jsc_explore.errors import FieldError, JscError
 from jsc_explore.export import export_page, read_query, write_page
 from jsc_explore.store import Store
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "screenshots"
 VIEW = "http://room.example:8501/?facet=final_relu&final_relu=any&cells=16:1e-3:yes~256:1e-3:no&curve_facet=final_relu"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_store import DIGEST, record_of
+from runs import DIGEST, record_of
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
@@ -24,7 +24,7 @@ from jsc_explore.store.recovery import drop_retired, orphans, recover
 from jsc_explore.store.schema import to_table
 from jsc_explore.store.verify import verify
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def run(seed):
@@ -190,7 +190,7 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_store import record_of
+from runs import record_of
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
 from jsc_explore.store import Store
@@ -233,7 +233,7 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_store import record_of
+from runs import record_of
 from jsc_explore.config import RunConfig
 from jsc_explore.store import Store
 store = Store(Path(sys.argv[1]))
@@ -344,7 +344,7 @@ RACING = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_store import record_of
+from runs import record_of
 from jsc_explore.config import RunConfig
 from jsc_explore.store import Store
 store = Store(Path(sys.argv[1]))

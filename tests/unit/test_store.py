@@ -14,37 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from runs import DIGEST, record_of
 
 from jsc_explore import __version__
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.errors import FieldError, StoreError
-from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
+from jsc_explore.results import POINT_FIELDS
 from jsc_explore.store import Store
 from jsc_explore.store.publish import publish
 from jsc_explore.store.schema import COLUMNS, METRICS, WEIGHTS, from_row, to_table
 from jsc_explore.store.verify import verify
-
-DIGEST = "d" * 64
-
-
-def record_of(run=None, points=4, **changes):
-    run = run or RunConfig()
-    curve = [
-        {name: float(i) + run.seed / 10 for name in POINT_FIELDS}
-        | {"step": i * 10, "samples": i * 100, "epoch": float(i)}
-        for i in range(points)
-    ]
-    curve[0]["train_loss"] = None
-    outcome = Outcome(
-        status="done", stop_reason="max_epochs", points=curve, epochs_run=points - 1, steps=(points - 1) * 10,
-        val_acc=0.7 + run.seed / 100, val_loss=0.8, test_acc=0.69, auc=[0.9, None, 0.8, 0.7, 0.6],
-        roc=[float(np.float32(place / 250)) for place in range(249)] + [None], confusion=list(range(25)),
-        silent_classes=["t"] if run.seed == 2 else [], versions={"torch": "2"}, weights=b"\x00\x01",
-    )  # fmt: skip
-    outcome = dataclasses.replace(outcome, **changes)
-    return RunRecord(
-        run.run_id(DIGEST), run.config_id(DIGEST), DIGEST, 1, run.to_dict(), 117, outcome, "2026-01-01T00:00:00+00:00"
-    )
 
 
 @pytest.fixture
@@ -277,7 +256,7 @@ def test_readers_in_threads_while_parts_are_added(store, tmp_path):
 
 
 def test_every_column_is_documented_with_its_type():
-    text = Path(__file__).parent.parent.joinpath("docs", "results.md").read_text()
+    text = Path(__file__).parents[2].joinpath("docs", "results.md").read_text()
     documented = set(re.findall(r"^\| `(\w+)` \|", text, re.M))
     assert documented == {column.name for column in (*COLUMNS, WEIGHTS)}
 

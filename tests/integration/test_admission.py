@@ -33,7 +33,7 @@ from jsc_explore.store import Store
 from jsc_explore.web.components import permissions
 from jsc_explore.web.state import services
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SNAPSHOT = ROOT / "results.parquet"
 SECRET = "correct horse battery"
 LONG = RunConfig(max_epochs=1000, batch_size=16)

@@ -32,7 +32,7 @@ from jsc_explore.store import Store
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, seed_table, spread_table
 from jsc_explore.web.state import compare_selection, services
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SNAPSHOT = ROOT / "results.parquet"
 SCOPE = {"dataset": ["simulated"], "validation": ["train"]}
 

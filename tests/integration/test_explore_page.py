@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import record_of
 from streamlit.testing.v1 import AppTest
-from test_store import record_of
 
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs import Job, Queue
@@ -23,7 +23,7 @@ from jsc_explore.web.components.sidebar import Slice
 from jsc_explore.web.state import services, url
 from jsc_explore.web.state.cached_repository import CachedRepository
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

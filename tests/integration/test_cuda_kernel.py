@@ -27,7 +27,7 @@ ON_GPU = torch.cuda.is_available() and training.importlib.util.find_spec("numba_
 def python(*arguments, **environment):
     """Run a fresh interpreter: whether Numba simulates is decided when it is first imported."""
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=HERE.parent,
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=HERE.parents[1],
         env={**os.environ, **environment},
     )  # fmt: skip
 

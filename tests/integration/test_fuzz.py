@@ -17,7 +17,7 @@ from jsc_explore.errors import FieldError, JscError, StoreError
 from jsc_explore.store import Store
 from jsc_explore.store.sandbox import connect, limited
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOURCES = [*(ROOT / "jsc_explore").rglob("*.py"), *(ROOT / "bench").rglob("*.py"), ROOT / "app.py"]
 
 

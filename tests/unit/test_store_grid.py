@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_store import record_of
+from runs import record_of
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, StoreError

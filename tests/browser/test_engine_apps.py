@@ -20,7 +20,7 @@ from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PATIENCE_MS = 180_000
 LONG = RunConfig(model="16-256-256-5", batch_size=8192, max_epochs=1000)
 

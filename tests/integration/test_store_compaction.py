@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from test_store import record_of
+from runs import record_of
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
@@ -19,7 +19,7 @@ from jsc_explore.store.compaction import compact, due
 from jsc_explore.store.recovery import orphans
 from jsc_explore.store.verify import verify
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 

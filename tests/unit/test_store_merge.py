@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from runs import DIGEST
 from safetensors.numpy import save
-from test_store import DIGEST
 
 from jsc_explore.cli import main
 from jsc_explore.config import RunConfig

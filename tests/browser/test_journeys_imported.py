@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "screenshots"
 PATIENCE_MS = 180_000
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]

@@ -19,7 +19,7 @@ from data_server import ARFF, HDF5, METADATA, Publisher, Submission, as_arff, as
 from jsc_explore.data import CLASSES, FEATURES, digest, download, fetch, is_available, load, openml
 from jsc_explore.errors import DataError, FieldError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

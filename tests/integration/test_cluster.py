@@ -25,7 +25,7 @@ from jsc_explore.jobs.cluster.code_version import CodeVersion
 from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SAMPLE, JETS = "simulated-few", 6000
 # Trainings stand still at this epoch for as long as the brake is on: what is to hit them in the middle does.
 BRAKED_AT = 20

@@ -10,6 +10,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import CONFIG, waiting
 
 from jsc_explore import data
 from jsc_explore.config import RunConfig
@@ -17,12 +18,10 @@ from jsc_explore.errors import DataError, StoreError
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.estimate import expected, expected_seconds, format_seconds
 from jsc_explore.jobs.packing import MAX_KERNEL_REPLICAS, MAX_REPLICAS, pack
-from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE, EngineState, Job
+from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE, EngineState
 from jsc_explore.jobs.submit import identify, submit
 from jsc_explore.results import Outcome, RunRecord
 from jsc_explore.store import Store
-
-CONFIG = "c" * 32
 
 
 @pytest.fixture
@@ -315,10 +314,6 @@ def test_a_database_damaged_under_the_reader_is_a_clear_line(queue):
 
 
 # ---- packing
-
-
-def waiting(run, number, priority=BULK):
-    return Job(f"run-{number}", CONFIG, run, "queued", priority, 1, False, 0, 0, 0.0, None, None, None)
 
 
 CONFIGS = [

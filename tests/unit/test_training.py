@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from runs import Notebook, curve, fit
 from safetensors.torch import load
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import nn
@@ -22,44 +23,9 @@ from jsc_explore.training.chunks import Chunk, Plan, epoch_chunks, stream_seed
 from jsc_explore.training.metrics import Roc, confusion_counts, roc_summary
 from jsc_explore.training.models import MaskedDropout, biases_before_batch_norm, build
 from jsc_explore.training.schedules import learning_rates
-from jsc_explore.training.trainer import train_stack
 
 # What float32 rounding leaves after some hundred steps: sums are taken in another order in a stack.
 CURVE_TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}
-
-
-class Notebook:
-    """An observer that remembers everything and may cancel or fail at a point."""
-
-    def __init__(self, cancel_at=None, fail_after_epochs=None):
-        self.points, self.outcomes, self.pulses = {}, {}, []
-        self.cancel_at, self.fail_after_epochs = cancel_at or {}, fail_after_epochs
-
-    def point(self, key, point):
-        self.points.setdefault(key, []).append(point)
-        if self.fail_after_epochs is not None and point["epoch"] > self.fail_after_epochs:
-            raise ConnectionError("the worker is gone")
-
-    def progress(self, keys, step, totals):
-        self.pulses.append((tuple(keys), step, tuple(totals)))
-
-    def finished(self, key, outcome):
-        self.outcomes[key] = outcome
-
-    def cancelled(self):
-        done = self.pulses[-1][1] if self.pulses else 0
-        return {key for key, step in self.cancel_at.items() if done >= step}
-
-
-def fit(runs, split, **options):
-    notebook = options.pop("notebook", Notebook())
-    runs = {str(i): run for i, run in enumerate(runs)} if isinstance(runs, list) else runs
-    train_stack(runs, split, notebook, device="cpu", **options)
-    return notebook
-
-
-def curve(outcome, name):
-    return np.array([np.nan if p[name] is None else p[name] for p in outcome.points], dtype=float)
 
 
 # ---- the models

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from test_store import DIGEST, record_of
+from runs import DIGEST, record_of
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
@@ -213,7 +213,7 @@ AS_ANOTHER = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_store import record_of
+from runs import record_of
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
 from jsc_explore.store import Store
@@ -237,7 +237,7 @@ except StoreError as error:
 
 def as_another(directory):
     """Open, read and try to write a store as a user to whom it does not belong; return what was said."""
-    tests = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     ended = subprocess.run(
         [sys.executable, "-c", AS_ANOTHER, str(tests), str(directory)], capture_output=True, text=True,
         cwd=tests.parent, env={**os.environ, "PYTHONPATH": str(tests.parent)},

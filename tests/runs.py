@@ -1,0 +1,71 @@
+"""Runs made up for the tests: records for a store, jobs for a queue, observers of a training."""
+
+import dataclasses
+
+import numpy as np
+
+from jsc_explore.config import RunConfig
+from jsc_explore.jobs.queue.queue import BULK, Job
+from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
+from jsc_explore.training.trainer import train_stack
+
+CONFIG = "c" * 32
+DIGEST = "d" * 64
+
+
+def record_of(run=None, points=4, **changes):
+    run = run or RunConfig()
+    curve = [
+        {name: float(i) + run.seed / 10 for name in POINT_FIELDS}
+        | {"step": i * 10, "samples": i * 100, "epoch": float(i)}
+        for i in range(points)
+    ]
+    curve[0]["train_loss"] = None
+    outcome = Outcome(
+        status="done", stop_reason="max_epochs", points=curve, epochs_run=points - 1, steps=(points - 1) * 10,
+        val_acc=0.7 + run.seed / 100, val_loss=0.8, test_acc=0.69, auc=[0.9, None, 0.8, 0.7, 0.6],
+        roc=[float(np.float32(place / 250)) for place in range(249)] + [None], confusion=list(range(25)),
+        silent_classes=["t"] if run.seed == 2 else [], versions={"torch": "2"}, weights=b"\x00\x01",
+    )  # fmt: skip
+    outcome = dataclasses.replace(outcome, **changes)
+    return RunRecord(
+        run.run_id(DIGEST), run.config_id(DIGEST), DIGEST, 1, run.to_dict(), 117, outcome, "2026-01-01T00:00:00+00:00"
+    )
+
+
+def waiting(run, number, priority=BULK):
+    return Job(f"run-{number}", CONFIG, run, "queued", priority, 1, False, 0, 0, 0.0, None, None, None)
+
+
+class Notebook:
+    """An observer that remembers everything and may cancel or fail at a point."""
+
+    def __init__(self, cancel_at=None, fail_after_epochs=None):
+        self.points, self.outcomes, self.pulses = {}, {}, []
+        self.cancel_at, self.fail_after_epochs = cancel_at or {}, fail_after_epochs
+
+    def point(self, key, point):
+        self.points.setdefault(key, []).append(point)
+        if self.fail_after_epochs is not None and point["epoch"] > self.fail_after_epochs:
+            raise ConnectionError("the worker is gone")
+
+    def progress(self, keys, step, totals):
+        self.pulses.append((tuple(keys), step, tuple(totals)))
+
+    def finished(self, key, outcome):
+        self.outcomes[key] = outcome
+
+    def cancelled(self):
+        done = self.pulses[-1][1] if self.pulses else 0
+        return {key for key, step in self.cancel_at.items() if done >= step}
+
+
+def fit(runs, split, **options):
+    notebook = options.pop("notebook", Notebook())
+    runs = {str(i): run for i, run in enumerate(runs)} if isinstance(runs, list) else runs
+    train_stack(runs, split, notebook, device="cpu", **options)
+    return notebook
+
+
+def curve(outcome, name):
+    return np.array([np.nan if p[name] is None else p[name] for p in outcome.points], dtype=float)
