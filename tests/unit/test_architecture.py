@@ -16,7 +16,7 @@ MODULES = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesu
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 # Methods that a base class documents.
 DOCUMENTED_BY_BASE = {
-    "forward", "said", "ready", "begin_epoch", "draw_orders", "advance", "evaluate", "logits", "select",
+    "forward", "backend_name", "ready", "begin_epoch", "draw_orders", "advance", "evaluate", "logits", "select",
 }  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 600, 60
 
