@@ -1,18 +1,18 @@
-"""Errors a person can act on: each names the field, the value, the rule and the remedy."""
+"""Errors: each message names the field, the value, the rule and the remedy."""
 
 from __future__ import annotations
 
 
 class JscError(Exception):
-    """Base of every error this project raises on purpose; its text is one line for the user."""
+    """Base class of this project's errors; the message is one line for the user."""
 
 
 class FieldError(JscError, ValueError):
-    """A value that breaks a rule.
+    """A value is invalid.
 
     Parameters
     ----------
-    field: name of the offending field, as the user typed it.
+    field: name of the field, as the user typed it.
     value: the value given.
     rule: what must hold, e.g. ``"must lie in [1, 65536]"``.
     remedy: what to do, e.g. ``"try 256"``.
@@ -20,37 +20,40 @@ class FieldError(JscError, ValueError):
 
     def __init__(self, field: str, value: object, rule: str, remedy: str) -> None:
         self.field, self.value, self.rule, self.remedy = field, value, rule, remedy
-        super().__init__(f"{field} = {_shown(value)}: {rule}; {remedy}")
+        super().__init__(f"{field} = {_shorten(value)}: {rule}; {remedy}")
 
     def __reduce__(self) -> tuple[type[FieldError], tuple[str, object, str, str]]:
-        # Exception's own pickling would call __init__ with the finished text alone.
+        # Exception's own pickling would call __init__ with the message alone.
         return type(self), (self.field, self.value, self.rule, self.remedy)
 
 
 class DataError(JscError):
-    """A data source that cannot be fetched, read or trusted."""
+    """A data source cannot be fetched or read, or its content fails a check."""
 
 
 class StoreError(JscError):
-    """A store directory or a Parquet file that cannot be used."""
+    """A store directory, a database or a Parquet file cannot be used."""
 
 
 class NotAllowedError(JscError):
-    """A request by somebody who has no right to make it."""
+    """The requester has no right to train."""
 
 
 class UnconfirmedError(JscError):
-    """A request so long that it has to be confirmed: how many ``runs``, expected ``seconds``, the same in ``words``."""
+    """A request is expected to take so long that it has to be confirmed.
 
-    def __init__(self, runs: int, seconds: float, words: str) -> None:
-        self.runs, self.seconds, self.words = runs, seconds, words
-        these = f"{runs:,} runs are" if runs != 1 else "1 run is"
-        super().__init__(f"{these} expected to take {words} on this machine; confirm it, or ask for less")
+    ``runs`` counts the runs to train, ``seconds`` is the expected time, ``duration`` the same as text.
+    """
+
+    def __init__(self, runs: int, seconds: float, duration: str) -> None:
+        self.runs, self.seconds, self.duration = runs, seconds, duration
+        subject = f"{runs:,} runs are" if runs != 1 else "1 run is"
+        super().__init__(f"{subject} expected to take {duration} on this machine; confirm it, or request fewer runs")
 
     def __reduce__(self) -> tuple[type[UnconfirmedError], tuple[int, float, str]]:
-        return type(self), (self.runs, self.seconds, self.words)
+        return type(self), (self.runs, self.seconds, self.duration)
 
 
-def _shown(value: object, limit: int = 80) -> str:
+def _shorten(value: object, limit: int = 80) -> str:
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,6 +1,6 @@
 """The layer language: a network as one line of text, checked and counted without building it.
 
-A specification is a dash-separated list of nodes. ``16b-64b-32-32-32-5`` reads: 16 inputs through batch norm, a linear
+A specification is a dash-separated list of nodes. ``16b-64b-32-32-32-5`` means: 16 inputs through batch norm, a linear
 layer to 64 with batch norm, three plain linear layers, a linear layer to the 5 classes.
 
 =============  ==========================================================================================
@@ -16,8 +16,8 @@ node           meaning
 ``gap``        average over all positions
 =============  ==========================================================================================
 
-Options for every node may follow after a blank: ``16-64-32-5 bn=all act=tanh dropout=0.1``. Whether a ReLU follows the
-last layer is the hyperparameter ``final_relu``, not part of the text.
+Options for all nodes may follow after a blank: ``16-64-32-5 bn=all act=tanh dropout=0.1``. Whether a ReLU follows the
+last layer is the hyperparameter ``final_relu``, not part of the specification.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ INPUTS = 16
 OUTPUTS = 5
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "leaky", "linear")
 
-# The networks of the lab. Their parameter counts are in tests; jsc-conv has the count of the one convolutional
-# network in the reports (3,285), whose exact layout the report does not give: this layout is ours.
+# The networks of the lab; tests check their parameter counts. The reports give only the count (3,285) of their one
+# convolutional network: the layout of jsc-conv is our choice with the same count.
 NAMED = {
     "jsc-tiny": "16b-5",
     "jsc-toy": "16b-8b-8b-5b",
@@ -50,7 +50,7 @@ MAX_TEXT = 400
 MAX_NODES = 64
 MAX_WIDTH = 4096
 MAX_PARAMETERS = 5_000_000
-# Numbers that a jet becomes on its way: a replica keeps them for each jet of a batch.
+# Activations of one jet in all layers together; a replica keeps them for each jet of a batch.
 MAX_ACTIVATIONS = 50_000
 
 Kind = Literal["batchnorm", "activation", "linear", "conv1d", "residual", "dropout", "maxpool", "avgpool", "flatten"]
@@ -66,7 +66,7 @@ _POOL = re.compile(r"p(?P<size>\d+)")
 
 @dataclass(frozen=True)
 class Layer:
-    """One step of a network, with the shapes (without the batch axis) it maps between.
+    """One layer of a network, with its input and output shapes (without the batch axis).
 
     ``shape_in`` and ``shape_out`` are ``(features,)`` or ``(channels, positions)``; ``size`` is a kernel or pool width,
     ``stride`` a convolution's stride, ``rate`` a dropout probability, ``name`` an activation.
@@ -84,7 +84,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """A checked network: its canonical text, its layers in order and its count of trainable parameters."""
+    """A validated network: its canonical specification, its layers in order and its count of trainable parameters."""
 
     spec: str
     layers: tuple[Layer, ...]
@@ -99,32 +99,32 @@ class _Options:
 
 
 def canonical(model: str) -> str:
-    """Return the one spelling of ``model`` that identities use; a name and its written-out layers give the same.
+    """Return the canonical specification of ``model``, which run ids use; a name and its layers give the same.
 
-    Raises FieldError if the text cannot be read.
+    Raises FieldError if the specification is invalid.
     """
     return parse(model).spec
 
 
 @lru_cache(maxsize=1024)
 def display_name(model: str) -> str:
-    """Return the lab's name of a network if it has one, else its canonical text."""
+    """Return the lab's name of a network if it has one, else its canonical specification."""
     spec = canonical(model)
     return next((name for name, text in NAMED.items() if text == spec), spec)
 
 
 @lru_cache(maxsize=1024)
 def parse(model: str, final_relu: bool = True) -> Network:
-    """Read a lab name or a specification; return its layers, checked for shape and size.
+    """Parse a lab name or a specification; return the network, validated for shapes and size.
 
-    Raises FieldError (field ``model``) naming the node that is wrong and why.
+    Raises FieldError (field ``model``) naming the invalid node and the rule.
     """
     text = NAMED.get(model.strip().lower(), model.strip().lower())
     if not text or len(text) > MAX_TEXT:
         raise _error(model, f"must be 1 to {MAX_TEXT} characters long")
     body, *option_texts = text.split()
-    if near := difflib.get_close_matches(body, NAMED, n=1, cutoff=0.75):
-        raise _error(model, "is no network of the lab", f"did you mean {near[0]}?")
+    if similar := difflib.get_close_matches(body, NAMED, n=1, cutoff=0.75):
+        raise _error(model, "is not a network of the lab", f"did you mean {similar[0]}?")
     options = _read_options(model, option_texts)
     nodes = body.split("-")
     if not 2 <= len(nodes) <= MAX_NODES:
@@ -138,7 +138,7 @@ def parse(model: str, final_relu: bool = True) -> Network:
 
 
 def activations(network: Network) -> int:
-    """Return how many numbers a jet becomes on its way through a network, all layers together."""
+    """Return the number of activations of one jet, all layers together."""
     return sum(prod(layer.shape_out) for layer in network.layers)
 
 
@@ -157,7 +157,7 @@ def _read_options(model: str, texts: list[str]) -> _Options:
 
 
 class _Builder:
-    """Appends layers while it follows the shape of one jet through them."""
+    """Appends layers and tracks the shape of one jet through them."""
 
     def __init__(self, model: str, options: _Options) -> None:
         self.model, self.options = model, options
@@ -196,7 +196,7 @@ class _Builder:
         if activations(network) > MAX_ACTIVATIONS:
             raise _error(
                 self.model,
-                f"makes {activations(network):,} activations of each jet, the limit is {MAX_ACTIVATIONS:,}",
+                f"has {activations(network):,} activations per jet, the limit is {MAX_ACTIVATIONS:,}",
                 "use fewer channels or layers, or a stride",
             )
         return network
@@ -211,7 +211,7 @@ class _Builder:
         if first:
             if width != INPUTS:
                 raise _error(self.model, f"{where} must be {INPUTS}, the number of features")
-            # Without batch norm the inputs enter as they are; a ReLU there would throw half of them away.
+            # Without batch norm the inputs stay unchanged: a ReLU would set half of them to zero.
             if not batch_norm and match["act"] is None:
                 activation = "linear"
         else:
@@ -225,7 +225,7 @@ class _Builder:
                 raise _error(
                     self.model,
                     f"{where} is the last layer and takes no activation or dropout",
-                    "choose final_relu for the ReLU behind it",
+                    "set final_relu for a ReLU after it",
                 )
             activation, dropout = "linear", 0.0
         self._tail(batch_norm, activation, dropout)

@@ -1,4 +1,4 @@
-"""Where things lie: the store by default, the page and the published runs, in a checkout and when installed."""
+"""Paths: the store, the cache, the page and the published runs, in a checkout and in an installed package."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ PACKAGE = Path(__file__).parent
 
 
 def default_store() -> Path:
-    """Return $JSC_EXPLORE_STORE, or the user's data directory: what one project trained, the next one finds."""
+    """Return ``$JSC_EXPLORE_STORE``, or a folder in the user's data directory, which all projects share."""
     chosen = os.environ.get("JSC_EXPLORE_STORE")
     return Path(chosen) if chosen else platformdirs.user_data_path("jsc-explore") / "store"
 
 
 def cache_dir() -> Path:
-    """Return where jets and compiled code are kept: ``$JSC_EXPLORE_CACHE``, or the user's cache folder."""
+    """Return the folder of jets and compiled code: ``$JSC_EXPLORE_CACHE``, or the user's cache directory."""
     chosen = os.environ.get("JSC_EXPLORE_CACHE")
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("jsc-explore")
 
@@ -29,6 +29,6 @@ def site_file(name: str) -> Path:
 
 
 def snapshot() -> Path:
-    """Return where the published runs lie; $JSC_EXPLORE_SNAPSHOT names another file."""
+    """Return the Parquet file of published runs: ``$JSC_EXPLORE_SNAPSHOT``, or the one that is shipped."""
     chosen = os.environ.get("JSC_EXPLORE_SNAPSHOT")
     return Path(chosen) if chosen else site_file("results.parquet")

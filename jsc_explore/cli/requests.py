@@ -36,7 +36,7 @@ def agreed(error: UnconfirmedError, terminal: bool, read: Callable[[], str] = in
     """Ask at a terminal; where there is none, say how to confirm beforehand."""
     if not terminal:
         raise JscError(f"{error}: add --yes") from error
-    print(f"{error.runs:,} runs would take {error.words}. Train them? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{error.runs:,} runs would take {error.duration}. Train them? [y/N] ", end="", file=sys.stderr, flush=True)
     return read().strip().lower() in ("y", "yes")
 
 

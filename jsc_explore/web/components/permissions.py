@@ -74,12 +74,12 @@ def draw_pending_notice() -> None:
     runs, error = st.session_state[_LONG]
     with st.container(horizontal=True, vertical_alignment="center", key="long_request"):
         st.markdown(
-            f":material/hourglass_top: {error.runs:,} run{'s' if error.runs != 1 else ''} would take **{error.words}** "
+            f":material/hourglass_top: {error.runs:,} run{'s' if error.runs != 1 else ''} would take **{error.duration}** "
             "on this machine, and others wait meanwhile.",
             width="stretch",
         )
         st.button(
-            f"Train for {error.words}", key="long yes", type="primary", on_click=train, args=(runs, True),
+            f"Train for {error.duration}", key="long yes", type="primary", on_click=train, args=(runs, True),
         )  # fmt: skip
         st.button("Cancel", key="long no", on_click=_leave)
 
