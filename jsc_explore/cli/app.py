@@ -21,7 +21,7 @@ def app(options: argparse.Namespace) -> NoReturn:
     """Start the page and the engine."""
     from jsc_explore.jobs.engine.supervisor import start_engine
 
-    rights = access_of(options)
+    rights = read_access(options)
     looked_at = Store(options.store, paths.snapshot())
     looked_at.close()
     page = paths.site_file("app.py")
@@ -36,11 +36,11 @@ def app(options: argparse.Namespace) -> NoReturn:
     os.chdir(page.parent)
     inherited = {name: text for name, text in os.environ.items() if name not in auth.VARIABLES}
     # One thread for linear algebra: beside a worker on every core two wait for each other (a forecast: 35 s, not 3).
-    environment = {"OMP_NUM_THREADS": "1", **inherited, "JSC_EXPLORE_STORE": str(store), **rights.environment()}
+    environment = {"OMP_NUM_THREADS": "1", **inherited, "JSC_EXPLORE_STORE": str(store), **rights.to_environment()}
     os.execve(sys.executable, command, environment)
 
 
-def access_of(options: argparse.Namespace) -> Access:
+def read_access(options: argparse.Namespace) -> Access:
     """Return who may train at the page, by options and $JSC_EXPLORE_LAUNCH_PASSWORD. FieldError for a bad one."""
     held = os.environ.get(auth.PASSWORD, "")
     password, file = "", ""
@@ -48,11 +48,11 @@ def access_of(options: argparse.Namespace) -> Access:
         auth.read_password(options.launch_password)
         file = str(options.launch_password.resolve())
     elif held:
-        password = auth.checked_password(held, auth.PASSWORD)
+        password = auth.check_password(held, auth.PASSWORD)
     for entry in options.allow:
         if "@" not in entry or "," in entry or entry.endswith("@"):
             raise FieldError("allow", entry, "must be an e-mail address or a domain", "write ada@uni.edu or @uni.edu")
-    limits = replace(LIMITS, **dict(auth.read_limit(text) for text in options.limit))
+    limits = replace(LIMITS, **dict(auth.parse_limit(text) for text in options.limit))
     return Access(options.read_only, password, file, tuple(options.allow), limits)
 
 

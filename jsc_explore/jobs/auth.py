@@ -1,7 +1,7 @@
-"""Who may train at a page: nobody (read only), who knows the launch password, who may log in, or everybody.
+"""Authorisation: who may train at a page: nobody (read only), who knows the password, who may log in, or everybody.
 
-The command line decides when it starts the page and hands the decision on in the environment; the page's server asks
-here, for every request anew. What a browser shows or sends decides nothing.
+The command line sets the rule when it starts the page and passes it on in environment variables. The page's server
+checks it here for every request; nothing that a browser shows or sends is trusted.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ PASSWORD_FILE = "JSC_EXPLORE_LAUNCH_PASSWORD_FILE"
 ALLOW = "JSC_EXPLORE_ALLOW"
 LIMIT = "JSC_EXPLORE_LIMITS"
 VARIABLES = (READ_ONLY, PASSWORD, PASSWORD_FILE, ALLOW, LIMIT)
-# Shorter ones are guessed even at the pace that the doorman allows.
-SHORTEST_PASSWORD = 8
-SLOWEST_GUESS_S, FORGIVEN_AFTER_S = 30.0, 600.0
-# Addresses whose wrong guesses are remembered; whoever has more of them than this is not slowed down by any such means.
-REMEMBERED = 10_000
+# A shorter password can be guessed even with throttled attempts.
+MIN_PASSWORD_LENGTH = 8
+MAX_DELAY_S, RESET_AFTER_S = 30.0, 600.0
+# Addresses whose wrong attempts are kept. Throttling by address does not stop an attacker who has more of them.
+MAX_ADDRESSES = 10_000
 
 
 @dataclass(frozen=True)
 class Access:
-    """What a page lets its visitors ask for.
+    """The rights of a page's visitors.
 
-    ``allowed`` are e-mail addresses, or domains written ``@uni.edu``, of those who may train once they have logged in.
-    With a password and a list, either opens. ``password_file`` is read at every guess.
+    ``allowed`` lists e-mail addresses, or domains written ``@uni.edu``, whose owners may train after logging in.
+    With both a password and a list, either suffices. ``password_file`` is read at every attempt.
     """
 
     read_only: bool = False
@@ -49,7 +49,7 @@ class Access:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Access:
-        """Read what ``environment`` wrote; by default this process's own."""
+        """Read the variables that ``to_environment`` returns; by default from this process's environment."""
         given = os.environ if environment is None else environment
         return cls(
             given.get(READ_ONLY, "") not in ("", "0"),
@@ -59,8 +59,8 @@ class Access:
             replace(LIMITS, **json.loads(given.get(LIMIT) or "{}")),
         )
 
-    def environment(self) -> dict[str, str]:
-        """Return the variables that say the same to another process."""
+    def to_environment(self) -> dict[str, str]:
+        """Return the environment variables that pass these rights to another process."""
         changed = {k: v for k, v in asdict(self.limits).items() if v != getattr(LIMITS, k)}
         values = {
             READ_ONLY: "1" if self.read_only else "",
@@ -73,51 +73,53 @@ class Access:
 
     @property
     def has_password(self) -> bool:
-        """Whether a launch password opens this page."""
+        """Whether this page has a launch password."""
         return bool(self.password or self.password_file)
 
     def refusal(self, *, unlocked: bool = False, email: str | None = None) -> str:
-        """Say in one line why a visitor may not train, and what would help; empty if they may."""
+        """Return in one line why a visitor may not train and what to do about it; empty if they may."""
         if self.read_only:
-            return "This page is read only: it shows what is known and trains nothing."
+            return "This page is read only: it shows stored runs and trains nothing."
         if not self.has_password and not self.allowed:
             return ""
-        if (self.has_password and unlocked) or self.admits(email):
+        if (self.has_password and unlocked) or self.is_allowed(email):
             return ""
         if email and self.allowed:
-            return f"Training here is for others than {email}: ask whoever runs this page to add you."
+            return f"{email} may not train here: ask the owner of this page to add you."
         return "Training here needs the launch password." if not self.allowed else "Training here needs a login."
 
-    def admits(self, email: str | None) -> bool:
-        """Whether an address that has been proven at login is on the list."""
+    def is_allowed(self, email: str | None) -> bool:
+        """Return whether an address, verified at login, is on the list."""
         name = (email or "").strip().lower()
         known = {entry.lower() for entry in self.allowed}
         return "@" in name and (name in known or name[name.rindex("@") :] in known)
 
-    def opens(self, guess: str) -> bool:
-        """Whether this is the launch password; takes the same time whatever was guessed."""
-        held = read_password(Path(self.password_file)) if self.password_file else self.password
-        return bool(held) and hmac.compare_digest(guess.encode(), held.encode())
+    def is_password(self, attempt: str) -> bool:
+        """Return whether this is the launch password, in constant time."""
+        password = read_password(Path(self.password_file)) if self.password_file else self.password
+        return bool(password) and hmac.compare_digest(attempt.encode(), password.encode())
 
 
-def checked_password(text: str, field: str) -> str:
-    """Return a launch password; FieldError, which does not show it, if it is too short."""
+def check_password(text: str, field: str) -> str:
+    """Return a launch password without surrounding blanks; FieldError, which does not show it, if it is too short."""
     password = text.strip()
-    if len(password) < SHORTEST_PASSWORD:
-        raise FieldError(field, "…", f"must hold at least {SHORTEST_PASSWORD} characters", "choose a longer one")
+    if len(password) < MIN_PASSWORD_LENGTH:
+        raise FieldError(field, "…", f"must hold at least {MIN_PASSWORD_LENGTH} characters", "choose a longer one")
     return password
 
 
 def read_password(path: Path) -> str:
-    """Return the launch password that a file holds. FieldError if it cannot be read or is too short."""
+    """Return the launch password in a file; FieldError if the file cannot be read or the password is too short."""
     try:
-        return checked_password(path.read_text(encoding="utf-8"), "launch_password")
+        return check_password(path.read_text(encoding="utf-8"), "launch_password")
     except (OSError, UnicodeDecodeError) as error:
-        raise FieldError("launch_password", str(path), "cannot be read", "give a file that holds it") from error
+        raise FieldError(
+            "launch_password", str(path), "cannot be read", "give the path of a text file with the password"
+        ) from error
 
 
-def read_limit(text: str) -> tuple[str, Any]:
-    """Read one limit as the command line has it, ``session_runs=100`` or ``confirm_s=none``. FieldError otherwise."""
+def parse_limit(text: str) -> tuple[str, Any]:
+    """Parse a limit of the command line, ``session_runs=100`` or ``confirm_s=none``; FieldError if it is invalid."""
     name, _, value = text.partition("=")
     known = [one.name for one in fields(Limits)]
     if name not in known:
@@ -130,32 +132,34 @@ def read_limit(text: str) -> tuple[str, Any]:
 
 
 class LoginThrottle:
-    """Counts wrong guesses of each address; after each one the next is heard only after a pause, twice as long."""
+    """Throttles password attempts by address: each wrong one doubles the delay until the next is accepted."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # address -> wrong guesses in a row, time of the last
+        # address -> (consecutive wrong attempts, time of the last one)
         self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
-    def attempt(self, access: Access, guess: str, address: str) -> str:
-        """Return nothing for the right password, else what is wrong; a guess that comes too early is not heard."""
+    def attempt(self, access: Access, password: str, address: str) -> str:
+        """Return an error message, empty for the right password; during the delay the password is not checked."""
         now = time.monotonic()
         with self._lock:
             count, last = self._wrong.get(address, (0, 0.0))
-            if count and now - last > FORGIVEN_AFTER_S:
+            if count and now - last > RESET_AFTER_S:
                 count = 0
-            wait = last + _pause(count) - now if count else 0.0
+            wait = last + _delay(count) - now if count else 0.0
             if wait > 0:
-                return f"Too many wrong guesses: try again in {wait:.0f} s." if wait > 1 else "Wait a second, then try."
-            if access.opens(guess):
+                return (
+                    f"Too many wrong passwords: try again in {wait:.0f} s." if wait > 1 else "Wait a second, then try."
+                )
+            if access.is_password(password):
                 self._wrong.pop(address, None)
                 return ""
             self._wrong[address] = (count + 1, now)
             self._wrong.move_to_end(address)
-            while len(self._wrong) > REMEMBERED:
+            while len(self._wrong) > MAX_ADDRESSES:
                 self._wrong.popitem(last=False)
         return "This is not the launch password."
 
 
-def _pause(wrong: int) -> float:
-    return min(SLOWEST_GUESS_S, float(2 ** min(wrong - 1, 10)))
+def _delay(wrong: int) -> float:
+    return min(MAX_DELAY_S, float(2 ** min(wrong - 1, 10)))

@@ -20,7 +20,7 @@ from streamlit.testing.v1 import AppTest
 from bench.visitor import PRESSED, Visitor, clicked
 from jsc_explore import data, paths
 from jsc_explore.cli import requests
-from jsc_explore.cli.app import access_of
+from jsc_explore.cli.app import read_access
 from jsc_explore.cli.main import main
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, JscError, NotAllowedError, UnconfirmedError
@@ -74,7 +74,7 @@ def texts(elements):
 # ---- rights
 
 
-def test_without_a_word_everybody_may_train():
+def test_without_any_setting_everybody_may_train():
     assert Access().refusal() == ""
 
 
@@ -91,18 +91,18 @@ def test_a_read_only_page_lets_nobody_train():
         ("lab.org", False), ("", False), (None, False),
     ],
 )  # fmt: skip
-def test_a_login_opens_for_addresses_and_domains_of_the_list(email, may):
+def test_a_login_is_allowed_for_addresses_and_domains_on_the_list(email, may):
     assert (Access(allowed=("ada@uni.edu", "@lab.org")).refusal(email=email) == "") is may
 
 
-def test_either_password_or_login_opens():
+def test_either_password_or_login_suffices():
     both = Access(password=SECRET, allowed=("ada@uni.edu",))
     assert both.refusal(unlocked=True) == both.refusal(email="ada@uni.edu") == ""
     assert both.refusal()
     assert Access(allowed=("ada@uni.edu",)).refusal(unlocked=True), "no password was set: none can have been given"
 
 
-def test_rights_survive_the_way_to_the_server():
+def test_rights_survive_being_passed_to_the_server():
     limits = Limits(session_runs=7, total_runs=None, confirm_s=60)
     for rights in (
         Access(),
@@ -110,56 +110,56 @@ def test_rights_survive_the_way_to_the_server():
         Access(password="blank space \n", allowed=("ada@uni.edu", "@lab.org")),
         Access(password_file="/somewhere", limits=limits),
     ):
-        assert Access.from_environment(rights.environment()) == rights
+        assert Access.from_environment(rights.to_environment()) == rights
     assert SECRET not in repr(Access(password=SECRET))
 
 
-def test_a_password_is_compared_whole_and_read_from_its_file_at_each_guess(tmp_path):
+def test_a_password_is_compared_whole_and_read_from_its_file_at_each_attempt(tmp_path):
     held = tmp_path / "password"
     held.write_text(f"{SECRET}\n", encoding="utf-8")
     rights = Access(password_file=str(held))
-    assert rights.opens(SECRET)
-    assert not rights.opens(SECRET[:-1])
-    assert not rights.opens("")
-    assert not rights.opens("Größe ☃")
+    assert rights.is_password(SECRET)
+    assert not rights.is_password(SECRET[:-1])
+    assert not rights.is_password("")
+    assert not rights.is_password("Größe ☃")
     held.write_text("another password", encoding="utf-8")
-    assert not rights.opens(SECRET)
+    assert not rights.is_password(SECRET)
     held.unlink()
     with pytest.raises(FieldError, match="cannot be read"):
-        rights.opens(SECRET)
-    assert not Access().opens("")
+        rights.is_password(SECRET)
+    assert not Access().is_password("")
 
 
-def test_wrong_guesses_are_slowed_down_for_the_address_that_makes_them(monkeypatch):
+def test_wrong_passwords_are_throttled_by_address(monkeypatch):
     clock = [1000.0]
     monkeypatch.setattr(auth.time, "monotonic", lambda: clock[0])
-    door, rights = LoginThrottle(), Access(password=SECRET)
-    pauses = []
+    throttle, rights = LoginThrottle(), Access(password=SECRET)
+    delays = []
     for _ in range(8):
-        assert "not the launch password" in door.attempt(rights, "guess", "10.0.0.1")
-        began = clock[0]
-        while "try" in door.attempt(rights, SECRET, "10.0.0.1").lower() and clock[0] - began < 100:
+        assert "not the launch password" in throttle.attempt(rights, "wrong", "10.0.0.1")
+        start = clock[0]
+        while "try" in throttle.attempt(rights, SECRET, "10.0.0.1").lower() and clock[0] - start < 100:
             clock[0] += 0.5
-            if clock[0] - began >= auth._pause(len(pauses) + 1) - 0.5:
+            if clock[0] - start >= auth._delay(len(delays) + 1) - 0.5:
                 break
-        pauses.append(clock[0] - began + 0.5)
-        clock[0] = began + pauses[-1]
-    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
-    assert door.attempt(rights, SECRET, "10.0.0.2") == "", "others come in meanwhile"
-    assert door.attempt(rights, "guess", "10.0.0.1")
-    assert "try again in 30 s" in door.attempt(rights, SECRET, "10.0.0.1"), (
-        "an early guess is not heard, right or wrong"
+        delays.append(clock[0] - start + 0.5)
+        clock[0] = start + delays[-1]
+    assert delays == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert throttle.attempt(rights, SECRET, "10.0.0.2") == "", "other addresses are not throttled"
+    assert throttle.attempt(rights, "wrong", "10.0.0.1")
+    assert "try again in 30 s" in throttle.attempt(rights, SECRET, "10.0.0.1"), (
+        "an early attempt is not checked, right or wrong"
     )
-    clock[0] += auth.FORGIVEN_AFTER_S + 1
-    assert door.attempt(rights, SECRET, "10.0.0.1") == ""
+    clock[0] += auth.RESET_AFTER_S + 1
+    assert throttle.attempt(rights, SECRET, "10.0.0.1") == ""
 
 
-def test_the_doorman_remembers_no_more_addresses_than_fit(monkeypatch):
-    monkeypatch.setattr(auth, "REMEMBERED", 10)
-    door = LoginThrottle()
+def test_the_throttle_keeps_a_bounded_number_of_addresses(monkeypatch):
+    monkeypatch.setattr(auth, "MAX_ADDRESSES", 10)
+    throttle = LoginThrottle()
     for i in range(100):
-        door.attempt(Access(password=SECRET), "guess", str(i))
-    assert len(door._wrong) == 10
+        throttle.attempt(Access(password=SECRET), "wrong", str(i))
+    assert len(throttle._wrong) == 10
 
 
 # ---- the command that starts the page
@@ -172,14 +172,14 @@ def options(**given):
 def test_the_password_comes_from_a_file_or_the_environment_and_never_from_the_command_line(tmp_path, monkeypatch):
     held = tmp_path / "password"
     held.write_text(SECRET, encoding="utf-8")
-    rights = access_of(options(launch_password=held))
-    assert rights.opens(SECRET)
-    assert SECRET not in json.dumps(rights.environment())
+    rights = read_access(options(launch_password=held))
+    assert rights.is_password(SECRET)
+    assert SECRET not in json.dumps(rights.to_environment())
     monkeypatch.setenv(auth.PASSWORD, SECRET)
-    assert access_of(options()).opens(SECRET)
+    assert read_access(options()).is_password(SECRET)
     monkeypatch.setenv(auth.PASSWORD, "short")
     with pytest.raises(FieldError, match="at least 8") as caught:
-        access_of(options())
+        read_access(options())
     assert "short'" not in str(caught.value)
 
 
@@ -197,11 +197,11 @@ def test_the_password_comes_from_a_file_or_the_environment_and_never_from_the_co
 )
 def test_a_bad_option_of_the_page_is_one_line(given, says):
     with pytest.raises(FieldError, match=says):
-        access_of(options(**given))
+        read_access(options(**given))
 
 
 def test_limits_are_changed_one_by_one():
-    limits = access_of(options(limit=["session_runs=10", "confirm_s=none"])).limits
+    limits = read_access(options(limit=["session_runs=10", "confirm_s=none"])).limits
     assert (limits.session_runs, limits.confirm_s, limits.total_runs) == (10, None, LIMITS.total_runs)
 
 

@@ -74,8 +74,8 @@ def draw_pending_notice() -> None:
     runs, error = st.session_state[_LONG]
     with st.container(horizontal=True, vertical_alignment="center", key="long_request"):
         st.markdown(
-            f":material/hourglass_top: {error.runs:,} run{'s' if error.runs != 1 else ''} would take **{error.duration}** "
-            "on this machine, and others wait meanwhile.",
+            f":material/hourglass_top: {error.runs:,} run{'s' if error.runs != 1 else ''} would take "
+            f"**{error.duration}** on this machine, and others wait meanwhile.",
             width="stretch",
         )
         st.button(
