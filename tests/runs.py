@@ -1,6 +1,7 @@
 """Runs made up for the tests: records for a store, jobs for a queue, observers of a training."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from jsc_explore.jobs.queue.queue import BULK, Job
 from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
 from jsc_explore.training.trainer import train_stack
 
+ROOT = Path(__file__).parents[1]
 CONFIG = "c" * 32
 DIGEST = "d" * 64
 

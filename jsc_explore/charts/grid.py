@@ -222,7 +222,7 @@ def _tooltip(cell: Cell, metric: str) -> str:
     if cell.state == "partly":
         parts.append(f"{cell.wanted - cell.n} of {cell.wanted} seeds lacking")
     if cell.n_silent:
-        parts.append(f"{cell.n_silent} with a silent class")
+        parts.append(f"{cell.n_silent} never predict a class")
     if cell.n_diverged:
         parts.append(f"{cell.n_diverged} diverged")
     if cell.active:

@@ -47,10 +47,10 @@ def _columns() -> tuple[Column, ...]:
     number, count, text = pa.float64(), pa.int64(), pa.string()
     per_class = pa.list_(number)
     return (
-        Column("run_id", text, "identity of config, seed, data and recipe_version: 32 hex digits of a sha256"),
+        Column("run_id", text, "identity of config, seed, data and recipe: 32 hex digits of a sha256"),
         Column("config_id", text, "the same without the seed: what all replicates of a config share"),
         Column("data_digest", text, "digest of the jets it was trained on"),
-        Column("recipe_version", pa.int32(), "version of the training recipe_version"),
+        Column("recipe_version", pa.int32(), "version of the training recipe"),
         *(Column(name, _ARROW[spec.kind], f"hyperparameter: {spec.help}") for name, spec in FIELDS.items()),
         Column("parameters", count, "trainable parameters of the network"),
         Column("status", text, "done, or diverged when a loss or weight left the finite numbers"),

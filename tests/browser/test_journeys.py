@@ -368,7 +368,7 @@ def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(pag
     address, _ = server
     open_page(page, address)
     words = page.get_by_role("textbox", name="Filter expression")
-    words.fill("val_acc > 0.6 and nt dead")
+    words.fill("val_acc > 0.6 and nt silent")
     words.press("Enter")
     expect(page.get_by_text("'nt' is no column of a run at character 19")).to_be_visible()
     expect(page.get_by_text("180 runs, 6 of 42 cells missing")).to_be_visible()

@@ -44,13 +44,13 @@ def means_table(config_ids, quantity="val_acc", steps=(0, 10, 20), mean=0.5):
     return pa.Table.from_pylist(rows, schema=_MEANS)
 
 
-def seeds_table(config_id, values=(0.2, 0.6), dead="w t", quantity="val_acc"):
+def seeds_table(config_id, values=(0.2, 0.6), silent="w t", quantity="val_acc"):
     rows = [
         {
             "run_id": "r",
             "config_id": config_id,
             "seed": 3,
-            "dead": dead,
+            "silent": silent,
             "x": float(i),
             "quantity": quantity,
             "value": v,
@@ -66,7 +66,7 @@ _MEANS = pa.schema(
     + [("n", pa.int64())]
 )
 _SEEDS = pa.schema(
-    [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("dead", pa.string()),
+    [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("silent", pa.string()),
      ("x", pa.float64()), ("quantity", pa.string()), ("value", pa.float64())]
 )  # fmt: skip
 LINES = {"a": Line("Batch size 16", "16 (n=4)"), "b": Line("Batch size 32", chosen=False)}
@@ -106,12 +106,12 @@ def test_a_seed_with_a_dead_class_is_marked_where_its_curve_ends():
     (mark,) = tables()[MARKS].to_pylist()
     assert (mark["x"], mark["value"], mark["mark"]) == (1.0, 0.6, "†wt")
     assert mark["name"] == "Batch size 16, seed 3: never predicts w, t"
-    assert tables(seeds=seeds_table("a", dead=""))[MARKS].num_rows == 0
+    assert tables(seeds=seeds_table("a", silent=""))[MARKS].num_rows == 0
 
 
 def test_marks_of_several_lines_that_end_together_make_room_for_each_other():
     both = {"a": LINES["a"], "b": Line("Batch size 32", "32 (n=1)")}
-    seeds = pa.concat_tables([seeds_table("a", (0.2, 0.6)), seeds_table("b", (0.2, 0.6), dead="z")])
+    seeds = pa.concat_tables([seeds_table("a", (0.2, 0.6)), seeds_table("b", (0.2, 0.6), silent="z")])
     seeds = seeds.set_column(0, "run_id", pa.array(["r", "r", "s", "s"]))
     low, high = curve_tables(means_table({"a": 1, "b": 1}), seeds, both, PlotOptions())[MARKS].to_pylist()
     assert {low["mark"], high["mark"]} == {"†wt", "†z"}

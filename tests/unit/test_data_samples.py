@@ -147,7 +147,7 @@ def test_the_command_makes_a_source_that_help_and_check_know(
     assert (code, err) == (0, "5 of 5 blocks come with the project\n")
     assert out.startswith(f"simulated-tiny: {5 * SIZE} jets in ")
     assert "simulated-tiny" in call("fetch", "--help")[1]
-    assert "simulated-tiny" in call("check", "--help")[1]
+    assert "simulated-tiny" in call("validate", "--help")[1]
     assert call("fetch", "simulated-tiny")[0] == 0
     for stray in (("--share", "1/2"), ("--assemble", "x")):
         code, _, err = call("simulate", "--name", "tiny", *stray)

@@ -29,7 +29,7 @@ def chosen(text):
     ("text", "expected"),
     [
         ("val_acc > 0.7 and (optimizer = 'sgd' or batch_size < 512)", ["jsc-tiny"]),
-        ("VAL_ACC >= 6.8e-1 AND NOT dead", ["16-64-5"]),
+        ("VAL_ACC >= 6.8e-1 AND NOT silent", ["16-64-5"]),
         ("optimizer in ('sgd', 'adamw')", ["16-64-5"]),
         ("batch_size between 32 and 64", ["16-64-5", "it's"]),
         ("val_acc is null", ["it's"]),
@@ -55,10 +55,10 @@ def test_a_filter_means_what_sql_means(text, expected):
         ("optimizer = adam", 12, "texts stand in single quotes"),
         ("val_acc >", 9, "not the end"),
         ("(val_acc > 1", 12, "')' is missing"),
-        ("val_acc > 0.7 nad dead", 14, "'nad' is one too many"),
+        ("val_acc > 0.7 nad silent", 14, "'nad' is one too many"),
         ("batch_size", 0, "a condition is wanted"),
         ("optimizer = 'adam", 12, "a quote is opened and never closed"),
-        ("dead not", 8, "'not' stands before nothing"),
+        ("silent not", 10, "'not' stands before nothing"),
         ("   batch_size = ;", 16, "cannot stand"),
         ("1 = 1; DROP TABLE runs", 5, "';' cannot stand"),
         ("1 = 1 -- comment", 9, "is no column"),
@@ -87,11 +87,11 @@ def test_a_filters_error_survives_the_way_between_processes():
 
 def test_a_filter_of_more_than_two_thousand_characters_is_refused():
     with pytest.raises(FilterError, match="at most 2000 characters"):
-        read_filter("1 = 1 or " * 300 + "dead")
+        read_filter("1 = 1 or " * 300 + "silent")
 
 
 _WORDS = st.sampled_from(
-    ["val_acc", "model", "dead", "'a'", "0.5", "(", ")", ",", "and", "or", "not", "in", "like", "between", "is", "null",
+    ["val_acc", "model", "silent", "'a'", "0.5", "(", ")", ",", "and", "or", "not", "in", "like", "between", "is", "null",
      "=", "<", "+", "-", "*", "/", "abs", "lower", "true", ";", "--", "/*", "'", "select", "from", "$1", "?"]
 )  # fmt: skip
 
@@ -107,6 +107,6 @@ def test_whatever_is_typed_is_refused_in_words_or_runs_over_the_runs_alone(text)
 def test_the_columns_of_a_filter_are_the_scalars_of_a_run():
     columns = filter_columns()
     assert columns["val_acc"] == "number"
-    assert columns["final_relu"] == columns["dead"] == "bool"
+    assert columns["final_relu"] == columns["silent"] == "bool"
     assert "curve_val_acc" not in columns
     assert "confusion" not in columns

@@ -16,7 +16,7 @@ MEANS = pa.schema(
     + [("n", pa.int64())]
 )
 SEEDS = pa.schema(
-    [(name, pa.string()) for name in ("run_id", "config_id", "dead", "quantity")]
+    [(name, pa.string()) for name in ("run_id", "config_id", "silent", "quantity")]
     + [("seed", pa.int32())]
     + [(name, pa.float64()) for name in ("x", "value")]
 )

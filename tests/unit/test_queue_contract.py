@@ -183,7 +183,7 @@ def test_old_moves_are_dropped_new_ones_stay(queue, tmp_path):
 
 
 def test_a_flood_of_moves_is_cut_to_what_is_kept(queue, monkeypatch):
-    monkeypatch.setattr("jsc_explore.jobs.queue.schema.MOVES_KEPT", 5)
+    monkeypatch.setattr("jsc_explore.jobs.queue.schema.TRANSITIONS_KEPT", 5)
     for i in range(20):
         queue.request(wanted(f"run-{i}"))
     assert [bool(queue.history(f"run-{i}")) for i in range(20)] == [False] * 15 + [True] * 5

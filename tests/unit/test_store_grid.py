@@ -18,7 +18,7 @@ AXES = ("batch_size", "learning_rate")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Two batch sizes by two rates, three seeds each; seed 2 has a dead class; and one sgd config of one seed."""
+    """Two batch sizes by two rates, three seeds each; seed 2 has a silent class; and one sgd config of one seed."""
     store = Store(tmp_path_factory.mktemp("slices") / "store")
     for batch in (16, 256):
         for rate in (1e-3, 1e-2):
@@ -75,7 +75,7 @@ def test_counts_stand_beside_each_choice_given_the_other_filters(store):
     assert counts["learning_rate"] == {1e-3: 3, 1e-2: 3}
     assert counts["batch_size"] == {16: 6, 256: 6}, "its own filter does not count"
     assert counts["optimizer"] == {"adam": 6, "sgd": 0}, "what passes nowhere is still there"
-    assert count_choices(store, {}, "dead")["batch_size"] == {16: 2, 256: 2}
+    assert count_choices(store, {}, "silent")["batch_size"] == {16: 2, 256: 2}
 
 
 def test_configs_come_with_their_fields_up_to_a_limit_and_with_their_count(store):
@@ -100,7 +100,7 @@ def test_points_and_means_are_of_one_config_at_one_step(store):
     assert means[1]["mean"] == pytest.approx(1.1)
     assert means[1]["sd"] == pytest.approx(0.1)
     assert (means[1]["low"], means[1]["high"], means[1]["n"]) == (1.0, 1.2, 3)
-    assert {row["dead"] for row in found.seeds.to_pylist()} == {"", "t"}
+    assert {row["silent"] for row in found.seeds.to_pylist()} == {"", "t"}
 
 
 def test_the_mean_of_a_config_does_not_depend_on_what_else_is_drawn(store):
