@@ -26,7 +26,7 @@ from bench.frame import Bound, Report
 from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.data import cache as canonical
-from jsc_explore.data.sources import Release
+from jsc_explore.data.sources import SourceData
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.engine import supervisor as supervise
 from jsc_explore.jobs.engine.supervisor import Supervisor
@@ -99,7 +99,7 @@ def small_sample(cache: Path) -> Iterator[None]:
     (cache / "kernel").symlink_to(compiled, target_is_directory=True)
     jets = data.load("simulated")
     features, labels = np.ascontiguousarray(jets.features[:JETS]), jets.labels[:JETS]
-    canonical.write(cache, SAMPLE, Release(features, labels, "", "MIT", ""))
+    canonical.write(cache, SAMPLE, SourceData(features, labels, "", "MIT", ""))
     before = os.environ.get("JSC_EXPLORE_CACHE")
     os.environ["JSC_EXPLORE_CACHE"] = str(cache)
     try:

@@ -16,7 +16,7 @@ import numpy as np
 from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.data import cache
-from jsc_explore.data.sources import Release
+from jsc_explore.data.sources import SourceData
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.engine.supervisor import end_engine, start_engine
 from jsc_explore.jobs.submit import submit
@@ -133,13 +133,13 @@ def _job(number: int, replicas: int = SEEDS, epochs: int = EPOCHS) -> list[RunCo
     ]
 
 
-def _stand_in() -> Release:
+def _stand_in() -> SourceData:
     """Repeat the shipped jets to a million rows, each time a ten-thousandth larger: equal rows would be dropped."""
     jets = data.load("simulated")
     index = np.arange(JETS) % len(jets)
     larger = 1 + 1e-4 * (np.arange(JETS) // len(jets))
     features = np.ascontiguousarray(jets.features[index] * larger[:, None], np.float32)
-    return Release(features, jets.labels[index], "", "MIT", "")
+    return SourceData(features, jets.labels[index], "", "MIT", "")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from jsc_explore.store import Store
 from jsc_explore.store.catalog import Catalog, run_rows
 from jsc_explore.store.compaction import ROWS_PER_PART, compact
 from jsc_explore.store.merge import merge
-from jsc_explore.store.parquet_writer import Written
+from jsc_explore.store.parquet_writer import PartFile
 from jsc_explore.store.publish import publish
 from jsc_explore.store.query.curves import curve_points
 from jsc_explore.store.query.grid import grid_cells
@@ -132,7 +132,7 @@ def _small_parts(directory: Path, count: int, first: int) -> dict[str, Timing]:
 
     def put_together() -> None:
         begin = time.perf_counter()
-        compact(directory, choose=lambda parts: parts)
+        compact(directory, select=lambda parts: parts)
         ended.append(time.perf_counter() - begin)
         done.set()
 
@@ -164,7 +164,7 @@ def _lay_small(directory: Path, table: pa.Table) -> None:
         for row in range(table.num_rows):
             path = catalog.parts_directory / f"{row:032}.parquet"
             pq.write_table(table.slice(row, 1), path, compression="zstd")
-            catalog.enter(db, Written(path, 1, sha256_of(path)), run_rows(table.slice(row, 1)))
+            catalog.register(db, PartFile(path, 1, sha256_of(path)), run_rows(table.slice(row, 1)))
     catalog.close()
 
 

@@ -26,7 +26,7 @@ DEFAULT_SEEDS = 5
 MAX_BATCH_ACTIVATIONS = 200_000_000
 # The user's own simulated samples. Plain characters only, since the name stands in file names and URLs;
 # `simulated-recipe` is taken by a file.
-OWN_SAMPLE = r"simulated-(?!recipe$)[A-Za-z0-9_]{1,32}"
+USER_SAMPLE = r"simulated-(?!recipe$)[A-Za-z0-9_]{1,32}"
 
 Kind = Literal["int", "float", "bool", "choice", "model"]
 
@@ -97,7 +97,7 @@ class RunConfig:
         ("simulated", "openml", "cernbox"),
         "Data",
         "which jets to train on",
-        pattern=OWN_SAMPLE,
+        pattern=USER_SAMPLE,
         pattern_help="simulated-NAME (1 to 32 letters, digits, _), a sample of your own",
     )
     validation: str = _choice(

@@ -25,11 +25,11 @@ from jsc_explore.charts.style import (
     is_share,
     number_axis,
 )
+from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.store.schema import METRICS
 
 SIDES = ("A", "B")
-CLASS_WORDS = {"g": "gluon", "q": "light quark", "w": "W", "z": "Z", "t": "top"}
 # From nothing to everything; the middle of a difference.
 _SHADES = {"light": ("#F3F5F8", "#0B4F7D"), "dark": ("#1A1F29", "#7CC4F5")}
 _MIDDLE = {"light": "#FFFFFF", "dark": "#22262E"}
@@ -157,8 +157,8 @@ def confusion_chart(
     """Draw ``(5, 5)`` shares: row, the true class; column, what it is taken for. A difference is drawn in points."""
     rows = [
         {
-            "true": CLASS_WORDS[true],
-            "taken": CLASS_WORDS[taken],
+            "true": CLASS_NAMES[true],
+            "taken": CLASS_NAMES[taken],
             "share": float(shares[i, j]),
             "text": _share_text(float(shares[i, j]), difference),
             "strong": abs(shares[i, j]) > (0.3 if difference else 0.55),
@@ -166,7 +166,7 @@ def confusion_chart(
         for i, true in enumerate(CLASSES)
         for j, taken in enumerate(CLASSES)
     ]
-    order = [CLASS_WORDS[name] for name in CLASSES]
+    order = [CLASS_NAMES[name] for name in CLASSES]
     # Short and flat, so that they fit a third of a page.
     bare: dict[str, Any] = {"ticks": False, "domain": False, "labelExpr": "replace(datum.label, 'light ', '')"}
     x = alt.X("taken:N", sort=order, title="taken for", axis=alt.Axis(labelAngle=0, labelOverlap=False, **bare))
@@ -202,9 +202,9 @@ def auc_chart(rows: Sequence[Mapping[str, Any]], theme: str = "light") -> Drawin
     ``rows`` are those of ``analysis.classes.per_class`` with their ``side``.
     """
     table = pa.Table.from_pylist(
-        [{**row, "class": CLASS_WORDS[row["class"]]} for row in rows if row["mean"] is not None], schema=_CLASSES
+        [{**row, "class": CLASS_NAMES[row["class"]]} for row in rows if row["mean"] is not None], schema=_CLASSES
     )
-    classes = list(CLASS_WORDS.values())
+    classes = list(CLASS_NAMES.values())
     y = alt.Y("class:N", sort=classes, title=None, scale=alt.Scale(domain=classes), axis=alt.Axis(ticks=False))
     apart = alt.YOffset("side:N", sort=list(SIDES), scale=alt.Scale(domain=list(SIDES), paddingOuter=0.8))
     scale = alt.Scale(zero=False)

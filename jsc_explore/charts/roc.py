@@ -8,8 +8,9 @@ from typing import Any
 import altair as alt
 import pyarrow as pa
 
-from jsc_explore.charts.compare import CLASS_WORDS, colour_of
+from jsc_explore.charts.compare import colour_of
 from jsc_explore.charts.style import INK, MUTED, POWER_LABEL, Drawing
+from jsc_explore.data.glossary import CLASS_NAMES
 
 HALF = 0.5
 HEIGHT = 260
@@ -78,7 +79,7 @@ def roc_chart(curves: pa.Table, marks: pa.Table, name: str, span: tuple[float, f
         *words,
         base.mark_point(filled=True, size=60, opacity=0, aria=False).encode(y=y, tooltip=tooltip),
     ]
-    title = alt.TitleParams(CLASS_WORDS[name], anchor="start", fontSize=13)
+    title = alt.TitleParams(CLASS_NAMES[name], anchor="start", fontSize=13)
     return alt.layer(*layers).properties(height=HEIGHT, title=title, usermeta={"embedOptions": {"renderer": "svg"}})
 
 

@@ -73,10 +73,10 @@ def _sample(options: argparse.Namespace, jets: int, seed: int, workers: int, fol
     if options.assemble is not None:
         raise FieldError("assemble", str(options.assemble), "cannot stand beside --name", "keep one of the two")
 
-    def tell(line: str) -> None:
+    def log(line: str) -> None:
         print(line, file=sys.stderr)
 
-    path = make_sample(options.name, jets, options.preset, seed, workers, folder, tell=tell)
+    path = make_sample(options.name, jets, options.preset, seed, workers, folder, log=log)
     print(f"simulated-{options.name}: {data.size(f'simulated-{options.name}'):,} jets in {path}")
     return 0
 

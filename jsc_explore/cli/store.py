@@ -61,8 +61,8 @@ def _repair(options: argparse.Namespace, catalog: Catalog, faults: Sequence[Any]
         print(f"{path.name}: moved to {path.parent}")
     for line in done.recovered.lines():
         print(line)
-    if done.saved:
-        print(f"{done.saved} runs saved from them, into new parts")
+    if done.runs_kept:
+        print(f"{done.runs_kept} runs saved from them, into new parts")
     store = _open(options)
     there = store.existing([entry.run_id for entry in done.lost])
     queued, gone = _ask_again(Queue(options.store), [entry for entry in done.lost if entry.run_id not in there])
@@ -100,7 +100,7 @@ def _ask_again(queue: Queue, lost: Sequence[Entry]) -> tuple[int, list[str]]:
 
 def compact(options: argparse.Namespace) -> int:
     """Put the parts of the store together into few sorted ones; others may read and write meanwhile."""
-    done = put_together(options.store, choose=lambda parts: parts, retention_s=options.keep)
+    done = put_together(options.store, select=lambda parts: parts, retention_s=options.keep)
     if done is None:
         raise JscError(f"store {options.store}: is being compacted by another process; wait for that one")
     for problem in done.problems:

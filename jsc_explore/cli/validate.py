@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jsc_explore import data
-from jsc_explore.data.external import ForeignJets, read_jets
+from jsc_explore.data.external import ExternalJets, read_jets
 from jsc_explore.data.jets import CLASSES, FEATURES, Jets
-from jsc_explore.data.sources import is_own, known
+from jsc_explore.data.sources import find_source, is_user_sample
 from jsc_explore.errors import DataError, FieldError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def add_command(actions: Any, command: Callable[..., argparse.ArgumentParser]) -
 
 def validate(options: argparse.Namespace) -> int:
     """Check a sample against the real statistics, and against other jets; exit 1 if it does not pass."""
-    known(options.source)
+    find_source(options.source)
     other, against, kind = _reference(options)
     if options.out is not None:
         _writable(options.out)
@@ -50,7 +50,7 @@ def validate(options: argparse.Namespace) -> int:
 
     from jsc_explore.validation.report import check_sample
 
-    report = check_sample(jets, _preset(options.source), other, against=against, kind=kind, tell=_tell)
+    report = check_sample(jets, _preset(options.source), other, against=against, kind=kind, log=_tell)
     if options.out is not None:
         _write(options.out, report, jets, other)
     print(json.dumps(report.to_dict()) if options.json else "\n".join(_lines(report)))
@@ -61,15 +61,15 @@ def _tell(line: str) -> None:
     print(f"{line} …", file=sys.stderr)
 
 
-def _reference(options: argparse.Namespace) -> tuple[ForeignJets | None, str | None, str | None]:
+def _reference(options: argparse.Namespace) -> tuple[ExternalJets | None, str | None, str | None]:
     if options.against is None:
         if options.kind is not None:
             raise FieldError("kind", options.kind, "says what the jets of --against are", "add --against FILE")
         return None, None, None
-    if options.against in data.SOURCES or is_own(options.against):
+    if options.against in data.SOURCES or is_user_sample(options.against):
         jets = data.load(options.against)
         simulated = options.against.startswith("simulated")
-        return ForeignJets(jets.features, jets.labels, False), jets.name, KINDS[simulated]
+        return ExternalJets(jets.features, jets.labels, False), jets.name, KINDS[simulated]
     path = Path(options.against)
     return read_jets(path), path.name, options.kind or KINDS[0]
 
@@ -162,7 +162,7 @@ def _verdict(report: Report) -> Iterator[str]:
         error = f" ± {one.error:.3f}" if one.error is not None else ""
         figure = f"{one.words}: {one.found:.3f}{error} ({one.sense} {one.bound})"
         if one.passed is None:
-            yield f"----  {figure}: not judged with fewer than {one.fewest:,} jets"
+            yield f"----  {figure}: not judged with fewer than {one.min_jets:,} jets"
         else:
             yield f"{'PASS' if one.passed else 'FAIL'}  {figure}"
     if report.passed is None:
@@ -208,7 +208,7 @@ def _writable(folder: Path) -> None:
         raise DataError(f"cannot write to {folder}: {error.strerror}; choose another directory with --out") from error
 
 
-def _write(folder: Path, report: Report, jets: Jets, other: ForeignJets | None) -> None:
+def _write(folder: Path, report: Report, jets: Jets, other: ExternalJets | None) -> None:
     from jsc_explore.charts.distributions import distance_chart
     from jsc_explore.validation.plots import feature_charts
 

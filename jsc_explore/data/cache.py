@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jsc_explore.data.jets import CLASSES, FEATURES, Features, Labels, content_sha256
-from jsc_explore.data.sources import Release, broken, how_to_get
+from jsc_explore.data.sources import SourceData, fetch_command, source_error
 from jsc_explore.data.splits import first_occurrences
 from jsc_explore.errors import DataError
 from jsc_explore.files import atomic_write
@@ -45,7 +45,7 @@ class Manifest:
     created: str
 
 
-def write(folder: Path, name: str, release: Release) -> Path:
+def write(folder: Path, name: str, release: SourceData) -> Path:
     """Put a checked release into the cache in place of what was there; the path of its Parquet file.
 
     The caller holds the source's lock. If it raises, what was there stays.
@@ -81,19 +81,19 @@ def read_manifest(folder: Path, name: str) -> Manifest:
     """Read the manifest of a source; DataError when there is none, or none of ours."""
     path = _manifest_path(folder, name)
     try:
-        known = json.loads(path.read_bytes())
+        stored = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"{name}: not in {folder} yet; run: {how_to_get(name)}") from None
+        raise DataError(f"{name}: not in {folder} yet; run: {fetch_command(name)}") from None
     except (OSError, ValueError) as error:
-        raise broken(name, str(path), f"cannot be read ({type(error).__name__})") from error
-    if not isinstance(known, dict) or known.get("schema") != SCHEMA or known.get("source") != name:
-        raise broken(name, str(path), f"is not a manifest of {name}, schema {SCHEMA}")
+        raise source_error(name, str(path), f"cannot be read ({type(error).__name__})") from error
+    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA or stored.get("source") != name:
+        raise source_error(name, str(path), f"is not a manifest of {name}, schema {SCHEMA}")
     types = {field.name: int if field.type == "int" else str for field in fields(Manifest)}
-    if set(known) != set(types) or not all(isinstance(known[key], kind) for key, kind in types.items()):
-        raise broken(name, str(path), "lacks fields or has some of the wrong type")
-    if Path(known["file"]).name != known["file"] or not (folder / known["file"]).is_file():
-        raise broken(name, str(folder / Path(known["file"]).name), "is missing")
-    return Manifest(**known)
+    if set(stored) != set(types) or not all(isinstance(stored[key], kind) for key, kind in types.items()):
+        raise source_error(name, str(path), "lacks fields or has some of the wrong type")
+    if Path(stored["file"]).name != stored["file"] or not (folder / stored["file"]).is_file():
+        raise source_error(name, str(folder / Path(stored["file"]).name), "is missing")
+    return Manifest(**stored)
 
 
 def read(folder: Path, name: str) -> tuple[Manifest, Features, Labels]:
@@ -103,19 +103,19 @@ def read(folder: Path, name: str) -> tuple[Manifest, Features, Labels]:
     features, labels = _read_parquet(path, name)
     # 0.1 s for a million jets; it catches a torn disk block and a file put there by hand alike.
     if content_sha256(features, labels) != manifest.digest:
-        raise broken(name, str(path), "does not hold the values its manifest vouches for")
+        raise source_error(name, str(path), "does not hold the values its manifest vouches for")
     return manifest, features, labels
 
 
 def check(name: str, file: str, features: Features, labels: Labels) -> None:
     """Refuse what no network should be fed: no rows, or a value that is missing, NaN or infinite; DataError."""
     if not len(labels):
-        raise broken(name, file, "no rows in it")
+        raise source_error(name, file, "no rows in it")
     finite = np.isfinite(features)
     if not finite.all():
         rows, columns = np.nonzero(~finite)
         what = f"{FEATURES[columns[0]]} is missing, NaN or infinite in row {rows[0]} ({len(rows)} such values)"
-        raise broken(name, file, what)
+        raise source_error(name, file, what)
 
 
 def _manifest_path(folder: Path, name: str) -> Path:
@@ -147,15 +147,15 @@ def _read_parquet(path: Path, name: str) -> tuple[Features, Labels]:
     try:
         table = parquet.ParquetFile(path).read()
     except (OSError, pa.ArrowException) as error:
-        raise broken(name, str(path), f"cannot be read as Parquet ({type(error).__name__})") from error
+        raise source_error(name, str(path), f"cannot be read as Parquet ({type(error).__name__})") from error
     if not table.schema.equals(expected) or any(column.null_count for column in table.columns):
-        raise broken(name, str(path), f"has not the columns of {name}")
+        raise source_error(name, str(path), f"has not the columns of {name}")
     features = np.empty((len(table), len(FEATURES)), np.float32)
     for column, feature in enumerate(FEATURES):
         features[:, column] = table[feature].to_numpy()
     labels = np.array(table["label"].to_numpy(), np.uint8)
     if len(labels) and labels.max() >= len(CLASSES):
-        raise broken(name, str(path), f"has the label {labels.max()}, past the last class")
+        raise source_error(name, str(path), f"has the label {labels.max()}, past the last class")
     return features, labels
 
 
@@ -172,4 +172,4 @@ def read_recipe(folder: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError) as error:
-        raise broken(name, str(path), f"cannot be read ({type(error).__name__})") from error
+        raise source_error(name, str(path), f"cannot be read ({type(error).__name__})") from error

@@ -9,7 +9,7 @@ import numpy as np
 
 from jsc_explore.data.download import download
 from jsc_explore.data.jets import CLASSES, FEATURES, Features, Labels
-from jsc_explore.data.sources import SOURCES, Release, base_url, broken
+from jsc_explore.data.sources import SOURCES, SourceData, base_url, source_error
 
 NAME = "cernbox"
 HDF5 = "processed-pythia82-lhc13-all-pt1-50k-r1_h022_e0175_t220_nonu_truth.z"
@@ -18,7 +18,7 @@ DATA_SET = "t_allpar_new"
 _CHANGED = "the publisher may have changed it: use another source and report this line"
 
 
-def retrieve(folder: Path, progress: bool) -> Release:
+def retrieve(folder: Path, progress: bool) -> SourceData:
     """Download into ``folder`` and read; DataError when the release cannot be had or is not what it should be."""
     import pooch
 
@@ -29,7 +29,7 @@ def retrieve(folder: Path, progress: bool) -> Release:
     # can at least compare.
     download(NAME, url, path, progress=progress)
     features, labels = read_hdf5(path)
-    return Release(features, labels, url, SOURCES[NAME].licence, pooch.file_hash(str(path)))
+    return SourceData(features, labels, url, SOURCES[NAME].licence, pooch.file_hash(str(path)))
 
 
 def read_hdf5(path: Path) -> tuple[Features, Labels]:
@@ -57,14 +57,14 @@ def _read_columns(path: Path, columns: list[str]) -> np.ndarray[Any, np.dtype[An
         with h5py.File(path, "r") as file:
             data = file.get(DATA_SET)
             if not isinstance(data, h5py.Dataset) or not data.dtype.names or data.ndim != 1:
-                raise broken(NAME, path.name, f"no table {DATA_SET} in it", _CHANGED)
+                raise source_error(NAME, path.name, f"no table {DATA_SET} in it", _CHANGED)
             unfit = [name for name in columns if not _is_number(data.dtype, name)]
             if unfit:
                 what = f"column {unfit[0]} missing or not a number ({len(unfit)} of {len(columns)} such)"
-                raise broken(NAME, path.name, what, _CHANGED)
+                raise source_error(NAME, path.name, what, _CHANGED)
             return np.asarray(data.fields(columns)[:])
     except (OSError, RuntimeError) as error:  # h5py's words for a torn file, and for a filter it has not
-        raise broken(NAME, path.name, f"not a whole HDF5 file ({error})") from error
+        raise source_error(NAME, path.name, f"not a whole HDF5 file ({error})") from error
 
 
 def _is_number(table: np.dtype[Any], column: str) -> bool:
@@ -77,6 +77,6 @@ def _labels(path: Path, one_hot: np.ndarray[Any, np.dtype[Any]]) -> Labels:
     wrong = wrong if len(wrong) else np.flatnonzero(one_hot.max(axis=1, initial=0) != 1)
     if len(wrong):
         what = f"unknown class in {len(wrong)} rows, first row {wrong[0]}: not one of j_{', j_'.join(CLASSES)} alone"
-        raise broken(NAME, path.name, what)
+        raise source_error(NAME, path.name, what)
     labels: Labels = one_hot.argmax(axis=1).astype(np.uint8)
     return labels

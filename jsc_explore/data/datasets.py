@@ -12,7 +12,7 @@ from typing import Any
 from jsc_explore.data import cache as canonical
 from jsc_explore.data import cernbox, openml
 from jsc_explore.data.jets import Jets
-from jsc_explore.data.sources import SHIPPED, SOURCES, Release, broken, is_own, known
+from jsc_explore.data.sources import SHIPPED, SOURCES, SourceData, find_source, is_user_sample, source_error
 from jsc_explore.errors import DataError
 from jsc_explore.files import file_lock
 from jsc_explore.paths import cache_dir
@@ -27,21 +27,21 @@ def fetch(name: str, *, cache: Path | None = None, progress: bool = True, force:
     cannot be had; what was cached before then stays as it was.
     """
     folder = _folder(name, cache)
-    if known(name).shipped or known(name).own:
+    if find_source(name).shipped or find_source(name).own:
         return folder / canonical.read(folder, name)[0].file
-    if not force and (path := _whole(folder, name)):
+    if not force and (path := _cached_file(folder, name)):
         return path  # without the lock, so that a cache on a read-only disk serves
     try:
         with locked(folder, name):
-            if not force and (path := _whole(folder, name)):
+            if not force and (path := _cached_file(folder, name)):
                 return path
-            with _workbench(folder, name) as bench:
+            with _download_folder(folder, name) as bench:
                 release = _RETRIEVE[name](bench, progress)
             canonical.check(name, release.url, release.features, release.labels)
             return canonical.write(folder, name, release)
     except OSError as error:
         remedy = "set JSC_EXPLORE_CACHE to a folder with room where you may write"
-        raise broken(name, str(folder), f"cannot be written ({error.strerror or error})", remedy) from error
+        raise source_error(name, str(folder), f"cannot be written ({error.strerror or error})", remedy) from error
 
 
 def digest(name: str, *, cache: Path | None = None) -> str:
@@ -59,7 +59,7 @@ def size(name: str, *, cache: Path | None = None) -> int:
 
 def names(*, cache: Path | None = None) -> tuple[str, ...]:
     """Return the sources there are: those of the project, then the samples of one's own in the cache."""
-    found = sorted(path.stem for path in (cache or cache_dir()).glob("simulated-*.json") if is_own(path.stem))
+    found = sorted(path.stem for path in (cache or cache_dir()).glob("simulated-*.json") if is_user_sample(path.stem))
     return (*SOURCES, *(name for name in found if is_available(name, cache=cache)))
 
 
@@ -97,10 +97,10 @@ def load(name: str, *, cache: Path | None = None) -> Jets:
 
 
 def _folder(name: str, cache: Path | None) -> Path:
-    return SHIPPED if known(name).shipped else cache or cache_dir()
+    return SHIPPED if find_source(name).shipped else cache or cache_dir()
 
 
-def _whole(folder: Path, name: str) -> Path | None:
+def _cached_file(folder: Path, name: str) -> Path | None:
     """Return the cached file if it is there and unharmed."""
     with suppress(DataError):
         return folder / canonical.read(folder, name)[0].file
@@ -116,7 +116,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _workbench(folder: Path, name: str) -> Iterator[Path]:
+def _download_folder(folder: Path, name: str) -> Iterator[Path]:
     """Lend a folder for downloads, empty at the start and gone at the end; the caller holds the lock.
 
     Its name is fixed, so that what a killed process left is cleared by the next.
@@ -130,7 +130,7 @@ def _workbench(folder: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(bench, ignore_errors=True)
 
 
-_RETRIEVE: dict[str, Callable[[Path, bool], Release]] = {
+_RETRIEVE: dict[str, Callable[[Path, bool], SourceData]] = {
     "openml": openml.retrieve,
     "cernbox": cernbox.retrieve,
 }

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from jsc_explore.data.sources import broken
+from jsc_explore.data.sources import source_error
 
 ATTEMPTS = 4
 WAIT_S = 1.0  # before the second attempt; doubled before each further one
@@ -17,7 +17,7 @@ _PASSING_STATUS = (408, 425, 429)  # and every 5xx
 _WEB_PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head")
 
 
-class _PassingError(Exception):
+class _TransientError(Exception):
     """A failure that another attempt may not meet."""
 
 
@@ -35,11 +35,11 @@ def download(name: str, url: str, path: Path, *, md5: str = "", progress: bool =
             _transfer(name, url, path, progress)
             _check(name, url, path, md5)
             return
-        except _PassingError as error:
+        except _TransientError as error:
             path.unlink(missing_ok=True)
             failure = str(error)
     remedy = f"check the network, then run: jsc-explore data fetch {name}"
-    raise broken(name, path.name, f"{failure}, {ATTEMPTS} attempts in a row", remedy)
+    raise source_error(name, path.name, f"{failure}, {ATTEMPTS} attempts in a row", remedy)
 
 
 def _transfer(name: str, url: str, path: Path, progress: bool) -> None:
@@ -63,12 +63,12 @@ def _transfer(name: str, url: str, path: Path, progress: bool) -> None:
             error.response.close()  # pooch leaves the connection open
         what = f"the server answered {status} {reason} for {url}"
         if status >= 500 or status in _PASSING_STATUS:
-            raise _PassingError(what) from error
-        raise broken(name, path.name, what, _MOVED.format(name.upper())) from error
+            raise _TransientError(what) from error
+        raise source_error(name, path.name, what, _MOVED.format(name.upper())) from error
     except RequestException as error:
         if isinstance(error, ValueError):  # requests marks a malformed address so; no attempt will mend it
-            raise broken(name, path.name, f"cannot use the address {url}") from error
-        raise _PassingError(f"the transfer from {url} broke off ({type(error).__name__})") from error
+            raise source_error(name, path.name, f"cannot use the address {url}") from error
+        raise _TransientError(f"the transfer from {url} broke off ({type(error).__name__})") from error
     finally:
         bar.close()
 
@@ -80,6 +80,6 @@ def _check(name: str, url: str, path: Path, md5: str) -> None:
         head = file.read(256).lstrip().lower()
     if head.startswith(_WEB_PAGE):
         what = f"{url} gave a web page in place of data"
-        raise broken(name, path.name, what, "open the address in a browser to see what it says")
+        raise source_error(name, path.name, what, "open the address in a browser to see what it says")
     if md5 and (found := pooch.file_hash(str(path), alg="md5")) != md5.lower():
-        raise _PassingError(f"wrong checksum, md5 {found} where {md5} was promised")
+        raise _TransientError(f"wrong checksum, md5 {found} where {md5} was promised")

@@ -28,9 +28,7 @@ class ExampleJet:
 @cache
 def example_jets() -> dict[str, dict[str, ExampleJet]]:
     """Return the examples by class and by place among their class's masses: light, typical, heavy."""
-    return {
-        label: {place: _example(known) for place, known in places.items()} for label, places in _read()["jets"].items()
-    }
+    return {label: {place: _example(row) for place, row in places.items()} for label, places in _read()["jets"].items()}
 
 
 def example_recipe() -> dict[str, Any]:
@@ -43,6 +41,6 @@ def _read() -> dict[str, Any]:
     return dict(json.loads((SHIPPED / "example-jets.json").read_bytes()))
 
 
-def _example(known: dict[str, Any]) -> ExampleJet:
-    rows = tuple((float(pt), float(dy), float(dphi), bool(kept)) for pt, dy, dphi, kept in known["constituents"])
-    return ExampleJet(known["mass_gev"], known["mass_mmdt_gev"], known["pt_gev"], rows)
+def _example(row: dict[str, Any]) -> ExampleJet:
+    rows = tuple((float(pt), float(dy), float(dphi), bool(kept)) for pt, dy, dphi, kept in row["constituents"])
+    return ExampleJet(row["mass_gev"], row["mass_mmdt_gev"], row["pt_gev"], rows)

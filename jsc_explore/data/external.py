@@ -17,7 +17,7 @@ FEWEST_PER_CLASS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class ForeignJets:
+class ExternalJets:
     """Jets to compare with: ``features (n, 16) float32``, ``labels (n,) uint8`` in the order of CLASSES.
 
     ``are_levels``: the features are whole numbers, CERNBox's eleven levels rather than original units.
@@ -28,7 +28,7 @@ class ForeignJets:
     are_levels: bool
 
 
-def read_jets(path: Path) -> ForeignJets:
+def read_jets(path: Path) -> ExternalJets:
     """Read a file of jets; DataError in one line where it is none, or has too few of a class.
 
     The class stands in a column ``jet_type``, ``class`` or ``label``, by name (g, q, w, z, t) or by index into
@@ -59,7 +59,7 @@ def read_jets(path: Path) -> ForeignJets:
     if counts.min() < FEWEST_PER_CLASS:
         few = f"has {counts.min()} jets of class {CLASSES[int(counts.argmin())]}"
         raise _bad(path, few, f"a comparison needs {FEWEST_PER_CLASS} of each class")
-    return ForeignJets(features, labels, are_levels)
+    return ExternalJets(features, labels, are_levels)
 
 
 def _column(path: Path, table: Any, name: str) -> Features:
@@ -80,13 +80,13 @@ def _labels(path: Path, table: Any) -> Labels:
     if column is None:
         raise _bad(path, f"lacks a column of classes ({', '.join(CLASS_COLUMNS)})", "add one with g, q, w, z or t")
     values = table[column].to_pylist()
-    known: dict[Any, int] = {name: index for index, name in enumerate(CLASSES)}
-    known |= {index: index for index in range(len(CLASSES))}
-    if strangers := [value for value in dict.fromkeys(values) if value not in known]:
+    index_of: dict[Any, int] = {name: index for index, name in enumerate(CLASSES)}
+    index_of |= {index: index for index in range(len(CLASSES))}
+    if strangers := [value for value in dict.fromkeys(values) if value not in index_of]:
         raise _bad(
             path, f"{column} holds {strangers[0]!r}", f"classes are {', '.join(CLASSES)} or 0 to 4 in that order"
         )
-    return np.array([known[value] for value in values], np.uint8)
+    return np.array([index_of[value] for value in values], np.uint8)
 
 
 def _bad(path: Path, what: str, remedy: str) -> DataError:

@@ -7,7 +7,7 @@ from typing import Final
 
 CLASS_NAMES: Final = {"g": "gluon", "q": "light quark", "w": "W", "z": "Z", "t": "top"}
 
-CLASS_WORDS: Final = {
+CLASS_DESCRIPTIONS: Final = {
     "g": "A gluon radiates more than a quark: a broad spray of many soft particles, no mass of its own.",
     "q": "A light quark leaves a narrow spray around one hard core, no mass of its own.",
     "w": "A W boson (80 GeV) decays to two quarks: two cores, whose mass together is that of the W.",

@@ -11,7 +11,7 @@ import numpy as np
 
 from jsc_explore.data.download import download
 from jsc_explore.data.jets import CLASSES, FEATURES, Features, Labels
-from jsc_explore.data.sources import Release, base_url, broken
+from jsc_explore.data.sources import SourceData, base_url, source_error
 
 NAME = "openml"
 DATA_ID = 42468
@@ -22,7 +22,7 @@ _ATTRIBUTE = re.compile(r"@attribute\s+('[^']*'|\"[^\"]*\"|\S+)\s+\S", re.IGNORE
 _QUOTES = "'\" "
 
 
-def retrieve(folder: Path, progress: bool) -> Release:
+def retrieve(folder: Path, progress: bool) -> SourceData:
     """Download into ``folder`` and read; DataError when the release cannot be had or is not what it should be."""
     import pooch
 
@@ -34,7 +34,7 @@ def retrieve(folder: Path, progress: bool) -> Release:
     url = metadata["url"]
     download(NAME, url, arff, md5=metadata["md5_checksum"], progress=progress)
     features, labels = read_arff(arff, label=metadata.get("default_target_attribute") or "class")
-    return Release(features, labels, url, str(metadata.get("licence") or "not stated"), pooch.file_hash(str(arff)))
+    return SourceData(features, labels, url, str(metadata.get("licence") or "not stated"), pooch.file_hash(str(arff)))
 
 
 def _metadata(path: Path) -> dict[str, Any]:
@@ -43,9 +43,9 @@ def _metadata(path: Path) -> dict[str, Any]:
         missing = [key for key in ("url", "md5_checksum") if not isinstance(description[key], str)]
     except (ValueError, KeyError, TypeError) as error:
         what = f"not the metadata expected, {type(error).__name__} {error}"
-        raise broken(NAME, path.name, what, _CHANGED) from error
+        raise source_error(NAME, path.name, what, _CHANGED) from error
     if missing:
-        raise broken(NAME, path.name, f"no {missing[0]} in it", _CHANGED)
+        raise source_error(NAME, path.name, f"no {missing[0]} in it", _CHANGED)
     return dict(description)
 
 
@@ -75,7 +75,7 @@ def read_arff(path: Path, label: str = "class") -> tuple[Features, Labels]:
                 ),
             )
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            raise broken(NAME, path.name, str(error)) from error
+            raise source_error(NAME, path.name, str(error)) from error
     features = np.empty((len(table), len(FEATURES)), np.float32)
     with np.errstate(over="ignore"):
         for column, feature in enumerate(FEATURES):
@@ -92,14 +92,14 @@ def _header(path: Path, file: BinaryIO) -> list[str]:
             return names
         if found := _ATTRIBUTE.match(text):
             names.append(found[1].strip(_QUOTES))
-    raise broken(NAME, path.name, "no @data line: not an ARFF file")
+    raise source_error(NAME, path.name, "no @data line: not an ARFF file")
 
 
 def _need_columns(path: Path, columns: list[str], needed: tuple[str, ...]) -> None:
     missing = [name for name in needed if columns.count(name) != 1]
     if missing:
         what = f"column {missing[0]} missing or repeated ({len(missing)} of {len(needed)} such)"
-        raise broken(NAME, path.name, what, _CHANGED)
+        raise source_error(NAME, path.name, what, _CHANGED)
 
 
 def _skip_comment(row: Any) -> str:
@@ -113,9 +113,9 @@ def _labels(path: Path, column: Any) -> Labels:
     for value in encoded.dictionary.to_pylist():
         name = value.strip(_QUOTES)
         if name not in CLASSES:
-            raise broken(NAME, path.name, f"unknown class {name!r}, not one of {', '.join(CLASSES)}")
+            raise source_error(NAME, path.name, f"unknown class {name!r}, not one of {', '.join(CLASSES)}")
         index.append(CLASSES.index(name))
     if encoded.null_count:
-        raise broken(NAME, path.name, f"no class in {encoded.null_count} rows")
+        raise source_error(NAME, path.name, f"no class in {encoded.null_count} rows")
     labels: Labels = np.array(index, np.uint8)[encoded.indices.to_numpy()]
     return labels

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from jsc_explore.config import FIELDS, OWN_SAMPLE
+from jsc_explore.config import FIELDS, USER_SAMPLE
 from jsc_explore.data.jets import Features, Labels
 from jsc_explore.errors import DataError, FieldError
 
@@ -43,7 +43,7 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
-class Release:
+class SourceData:
     """What a source delivered: jets in order, and where they came from.
 
     ``features`` is ``(n, 16) float32``, ``labels`` ``(n,) uint8`` in the order of ``CLASSES``; ``sha256`` is that of
@@ -88,9 +88,9 @@ _ALL = (
 SOURCES: Mapping[str, Source] = MappingProxyType({source.name: source for source in _ALL})
 
 
-def known(name: str) -> Source:
+def find_source(name: str) -> Source:
     """Return the source of that name, there or not; FieldError names the choices when there can be none."""
-    if is_own(name):
+    if is_user_sample(name):
         return Source(name, "Jets simulated here, a sample of one's own", rows=0, url="", licence="MIT", own=True)
     try:
         return SOURCES[name]
@@ -99,25 +99,25 @@ def known(name: str) -> Source:
         raise FieldError("dataset", name, rule, "try 'simulated', which needs no download") from None
 
 
-def is_own(name: str) -> bool:
+def is_user_sample(name: str) -> bool:
     """Whether a source of that name is a sample of one's own, made by ``data simulate --name``."""
-    return isinstance(name, str) and re.fullmatch(OWN_SAMPLE, name) is not None
+    return isinstance(name, str) and re.fullmatch(USER_SAMPLE, name) is not None
 
 
-def how_to_get(name: str) -> str:
+def fetch_command(name: str) -> str:
     """Return the command that brings a source into the cache."""
-    if not is_own(name):
+    if not is_user_sample(name):
         return f"jsc-explore data fetch {name}"
     short = name.removeprefix("simulated-")
     preset = " --preset openml" if "openml" in short else ""
     return f"jsc-explore data simulate --name {short} --jets 1000000{preset}"
 
 
-def broken(name: str, file: str, what: str, remedy: str | None = None) -> DataError:
+def source_error(name: str, file: str, what: str, remedy: str | None = None) -> DataError:
     """Build the one line that says which file of which source is wrong, and what to do."""
     # Foreign libraries like to explain themselves over several lines.
     what = " ".join(what.split())
-    return DataError(f"{name}: {file}: {what}; {remedy or f'run: {how_to_get(name)}'}")
+    return DataError(f"{name}: {file}: {what}; {remedy or f'run: {fetch_command(name)}'}")
 
 
 def base_url(variable: str, default: str) -> str:

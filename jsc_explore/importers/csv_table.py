@@ -27,10 +27,10 @@ from jsc_explore.importers.imported_run import (
     TAGS,
     TEST_TAGS,
     ImportedRun,
-    Reading,
+    LoggedValue,
+    final_test_metrics,
     hyperparameters,
-    points_of,
-    tests_of,
+    points_from_series,
 )
 from jsc_explore.results import CURVE_PREFIX, POINT_FIELDS, WHOLE_NUMBERS, Point
 
@@ -196,7 +196,7 @@ def _number(line: int, column: str, text: str) -> float | None:
 
 def _lightning(path: Path, columns: Sequence[str], rows: Iterator[Row], digest: Any) -> ImportedRun:
     """Read metrics.csv of Lightning's CSVLogger, whose steps and epochs count from zero; hparams.yaml beside it too."""
-    series: dict[str, list[Reading]] = {}
+    series: dict[str, list[LoggedValue]] = {}
     for line, row in rows:
         step = _number(line, "step", row["step"])
         if step is None:
@@ -206,11 +206,11 @@ def _lightning(path: Path, columns: Sequence[str], rows: Iterator[Row], digest: 
                 continue
             value = _number(line, column, row[column])
             if value is not None:
-                series.setdefault(column, []).append(Reading(int(step), 0.0, value))
+                series.setdefault(column, []).append(LoggedValue(int(step), 0.0, value))
     hparams = path.parent / "hparams.yaml"
     found, note = read_hparams(hparams, digest) if hparams.is_file() else ({}, "")
     fields, other = hyperparameters(found)
-    points, notes = points_of(series, fields.get("batch_size"))
+    points, notes = points_from_series(series, fields.get("batch_size"))
     for point in points:
         # The file holds no times.
         point["time_s"] = None
@@ -218,7 +218,7 @@ def _lightning(path: Path, columns: Sequence[str], rows: Iterator[Row], digest: 
         _refuse("file", path.name, "holds no row with a step and a value", "give a file with at least one point")
     name = (path.resolve().parent.name if path.stem == "metrics" else path.stem)[:MAX_NAME]
     return ImportedRun(
-        name, "csv", path.name, digest.hexdigest(), fields, other, points, *tests_of(series),
+        name, "csv", path.name, digest.hexdigest(), fields, other, points, *final_test_metrics(series),
         [*([note] if note else []), *notes],
     )  # fmt: skip
 

@@ -36,7 +36,7 @@ ALIASES: Mapping[str, str] = {
 }  # fmt: skip
 
 
-class Reading(NamedTuple):
+class LoggedValue(NamedTuple):
     """One value a logger wrote: the step it gave, the time in seconds, the value."""
 
     step: int
@@ -88,7 +88,9 @@ def hyperparameters(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     return fields, other
 
 
-def points_of(series: Mapping[str, Sequence[Reading]], batch_size: int | None = None) -> tuple[list[Point], list[str]]:
+def points_from_series(
+    series: Mapping[str, Sequence[LoggedValue]], batch_size: int | None = None
+) -> tuple[list[Point], list[str]]:
     """Return the points of a run from the readings of each tag, ordered by step, and what must be said about them.
 
     Lightning counts steps and epochs from zero and writes a tag ``epoch`` beside the others: its step 49 is 50 steps
@@ -121,7 +123,7 @@ def points_of(series: Mapping[str, Sequence[Reading]], batch_size: int | None = 
     return ordered, [f"{dropped} values are not finite and are left out"] if dropped else []
 
 
-def tests_of(series: Mapping[str, Sequence[Reading]]) -> tuple[float | None, float | None]:
+def final_test_metrics(series: Mapping[str, Sequence[LoggedValue]]) -> tuple[float | None, float | None]:
     """Return test accuracy and test loss where a source holds them, the latest of each."""
     found: list[float | None] = []
     for tags in TEST_TAGS.values():
@@ -131,13 +133,13 @@ def tests_of(series: Mapping[str, Sequence[Reading]]) -> tuple[float | None, flo
     return found[0], found[1]
 
 
-def known_tags(series: Mapping[str, Sequence[Reading]]) -> bool:
+def has_known_tags(series: Mapping[str, Sequence[LoggedValue]]) -> bool:
     """Whether a source holds anything that a curve here can show."""
     names = {tag for tags in TAGS.values() for tag in tags}
     return any(tag in names and series[tag] for tag in series)
 
 
-def _epoch_ends(series: Mapping[str, Sequence[Reading]], tags: Sequence[str]) -> dict[int, int]:
+def _epoch_ends(series: Mapping[str, Sequence[LoggedValue]], tags: Sequence[str]) -> dict[int, int]:
     """Return, for each number of epochs done, the step at which they were: that of the epoch's last validation."""
     epochs = {reading.step: int(reading.value) for reading in series[EPOCH] if math.isfinite(reading.value)}
     ends: dict[int, int] = {}

@@ -19,11 +19,11 @@ from jsc_explore.importers.hparams import read_hparams
 from jsc_explore.importers.imported_run import (
     MAX_POINTS,
     ImportedRun,
-    Reading,
+    LoggedValue,
+    final_test_metrics,
+    has_known_tags,
     hyperparameters,
-    known_tags,
-    points_of,
-    tests_of,
+    points_from_series,
 )
 
 MAX_FILE_MB, MAX_RECORD_MB, MAX_RUNS = 512, 64, 500
@@ -71,26 +71,26 @@ def read_run(name: str, files: list[Path]) -> ImportedRun:
     Raises FieldError for files that are too large, that cannot be read, or that hold no tag a curve can show.
     """
     digest = hashlib.sha256()
-    series: dict[str, list[Reading]] = {}
+    series: dict[str, list[LoggedValue]] = {}
     notes = [note for path in files if (note := _read_file(path, series, digest))]
     found: dict[str, Any] = {}
     hparams = files[0].parent / HPARAMS
     if hparams.is_file() and not hparams.is_symlink():
         found, note = read_hparams(hparams, digest)
         notes += [note] if note else []
-    if not known_tags(series):
+    if not has_known_tags(series):
         listed = ", ".join(sorted(series)[:8]) or "none"
         raise FieldError("run", name, f"holds no tag that a curve can show (its tags: {listed})" + "".join(
             f"; {note}" for note in notes), "see README.md for the names that are read")  # fmt: skip
     fields, other = hyperparameters(found)
-    points, more = points_of(series, fields.get("batch_size"))
+    points, more = points_from_series(series, fields.get("batch_size"))
     return ImportedRun(
         name, "tensorboard", files[0].name, digest.hexdigest(), fields, other, points,
-        *tests_of(series), notes + more,
+        *final_test_metrics(series), notes + more,
     )  # fmt: skip
 
 
-def _read_file(path: Path, series: dict[str, list[Reading]], digest: Any) -> str:
+def _read_file(path: Path, series: dict[str, list[LoggedValue]], digest: Any) -> str:
     """Add a file's scalars; return what must be said of it, nothing if it was whole."""
     event = _event_class()
     count = sum(map(len, series.values()))
@@ -109,7 +109,9 @@ def _read_file(path: Path, series: dict[str, list[Reading]], digest: Any) -> str
                 for value in parsed.summary.value:
                     number = _scalar(value)
                     if number is not None:
-                        series.setdefault(value.tag[:200], []).append(Reading(parsed.step, parsed.wall_time, number))
+                        series.setdefault(value.tag[:200], []).append(
+                            LoggedValue(parsed.step, parsed.wall_time, number)
+                        )
                         count += 1
                 if count > MAX_POINTS:
                     return f"{path.name} holds more than {MAX_POINTS:,} values: the rest is left out"

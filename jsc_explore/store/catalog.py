@@ -17,7 +17,7 @@ from jsc_explore.config import FIELDS
 from jsc_explore.errors import StoreError
 from jsc_explore.files import error_reason, file_lock, sync_directory
 from jsc_explore.store.database import open_database
-from jsc_explore.store.parquet_writer import Written, write_part
+from jsc_explore.store.parquet_writer import PartFile, write_part
 from jsc_explore.store.schema import schema_problem
 
 CATALOG_VERSION = 1
@@ -173,28 +173,28 @@ class Catalog:
         if problem := schema_problem(table.schema):
             raise StoreError(f"store {self.directory}: what was to be added {problem}; nothing was written")
         with self.writing("a finished run could not be written"):
-            return self.add_within(table, broken)
+            return self.add_locked(table, broken)
 
-    def add_within(self, table: pa.Table, broken: Collection[str] = ()) -> Part | None:
+    def add_locked(self, table: pa.Table, broken: Collection[str] = ()) -> Part | None:
         """Add, as ``add`` does, for one who holds the writers' lock already. OSError or sqlite3.Error if that fails."""
         while table.num_rows:
             file = write_part(self.parts_directory, table)
-            part, taken = self._enter_file(file, table, broken)
+            part, taken = self._register_file(file, table, broken)
             if part is not None:
                 return part
             table = table.filter(pa.array([run_id not in taken for run_id in table["run_id"].to_pylist()]))
         return None
 
-    def adopt(self, file: Written, table: pa.Table) -> Part | None:
+    def register_orphan(self, file: PartFile, table: pa.Table) -> Part | None:
         """Enter a file that a writer that died left whole; None, and the file removed, if a run of it is stored."""
-        return self._enter_file(file, table, ())[0]
+        return self._register_file(file, table, ())[0]
 
-    def _enter_file(self, file: Written, table: pa.Table, broken: Collection[str]) -> tuple[Part | None, set[str]]:
+    def _register_file(self, file: PartFile, table: pa.Table, broken: Collection[str]) -> tuple[Part | None, set[str]]:
         try:
             with self.transaction() as db:
                 taken = self._taken(db, table["run_id"].to_pylist(), broken)
                 if not taken:
-                    return self.enter(db, file, run_rows(table)), set()
+                    return self.register(db, file, run_rows(table)), set()
         except BaseException:
             # A commit that raised may have been carried out all the same: the file goes only if it was not.
             if not self.read("SELECT 1 FROM parts WHERE name = ?", [file.path.name]):
@@ -211,7 +211,7 @@ class Catalog:
         )
         return {run_id for run_id, name in found if name not in broken and (self.parts_directory / name).exists()}
 
-    def enter(self, db: sqlite3.Connection, file: Written, rows: Sequence[tuple[Any, ...]]) -> Part:
+    def register(self, db: sqlite3.Connection, file: PartFile, rows: Sequence[tuple[Any, ...]]) -> Part:
         """Enter a file and its runs, as of ``run_rows``, within a transaction; runs of other parts move here."""
         cursor = db.execute(
             "INSERT INTO parts (name, rows, sha256) VALUES (?, ?, ?)", (file.path.name, file.rows, file.sha256)
@@ -227,7 +227,7 @@ class Catalog:
     @contextmanager
     def writing(self, failure: str) -> Iterator[None]:
         """Be one of those that may be writing files here; StoreError for a disk or database that refuses."""
-        self.need_writable(failure)
+        self.require_writable(failure)
         try:
             with file_lock(self.writers_lock, exclusive=False, timeout=_CLEARING_S) as got:
                 if not got:
@@ -244,7 +244,7 @@ class Catalog:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write to the catalogue: all of it when the block ends, nothing if it raises."""
         with self._lock:
-            self.need_writable("nothing can be entered")
+            self.require_writable("nothing can be entered")
             db = self._db
             assert db is not None
             db.execute("BEGIN IMMEDIATE")
@@ -258,7 +258,7 @@ class Catalog:
 
     # ---- opening
 
-    def need_writable(self, failure: str) -> None:
+    def require_writable(self, failure: str) -> None:
         """Raise StoreError, saying what fails and why, where the store is open for reading only."""
         with self._lock:
             if self._db is None and self.read_only != "opened for reading":

@@ -80,7 +80,7 @@ def _identity_fault(row: Mapping[str, Any]) -> str | None:
     return None if config_id == row["config_id"] else f"its config has the id {config_id[:12]}, not the one written"
 
 
-def foreign_faults(table: pa.Table) -> Faults:
+def external_faults(table: pa.Table) -> Faults:
     """Return row -> what is wrong with it, of rows that another machine sent: also ranges, sizes and weights."""
     faults = row_faults(table)
     for column in COLUMNS:
@@ -187,7 +187,7 @@ def file_problem(path: Path, rows: int | None = None, *, group_bytes: int | None
     return None
 
 
-def sound_tables(path: Path, *, with_weights: bool = True) -> Iterator[tuple[int, pa.Table | None, str]]:
+def read_row_groups(path: Path, *, with_weights: bool = True) -> Iterator[tuple[int, pa.Table | None, str]]:
     """Read a file row group by row group, page checksums included: yield its number, the rows, or why there are none.
 
     Only files written by this project's parts have such checksums; of others a row group counts as sound if it decodes.

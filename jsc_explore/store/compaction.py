@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from jsc_explore.files import file_lock
 from jsc_explore.store.catalog import Catalog, Part, run_rows
-from jsc_explore.store.parquet_writer import Written, write_part
+from jsc_explore.store.parquet_writer import PartFile, write_part
 from jsc_explore.store.recovery import RETENTION_S, drop_retired
 from jsc_explore.store.schema import part_schema, schema_problem
 
@@ -31,7 +31,7 @@ _LARGE_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
-class Compacted:
+class CompactionResult:
     """What a compaction did: parts before and after, of those that it touched, and lines on parts it could not read."""
 
     before: int = 0
@@ -40,26 +40,26 @@ class Compacted:
     problems: tuple[str, ...] = ()
 
 
-def tier(part: Part) -> int:
+def size_class(part: Part) -> int:
     """Return the size class of a part: 0 for parts as they are added, higher for what was compacted before."""
     return sum(part.rows >= rows for rows in _TIERS)
 
 
-def due(parts: Sequence[Part]) -> list[Part]:
+def parts_to_compact(parts: Sequence[Part]) -> list[Part]:
     """Return the parts that had better be put together now: a whole tier, once it holds more than ``MAX_PARTS``."""
     for top in (1, 0):
-        if sum(tier(part) == top for part in parts) > MAX_PARTS:
-            return [part for part in parts if tier(part) <= top]
+        if sum(size_class(part) == top for part in parts) > MAX_PARTS:
+            return [part for part in parts if size_class(part) <= top]
     return []
 
 
 def compact(
     directory: Path,
     *,
-    choose: Callable[[Sequence[Part]], Sequence[Part]] = due,
+    select: Callable[[Sequence[Part]], Sequence[Part]] = parts_to_compact,
     retention_s: float = RETENTION_S,
     stop: threading.Event | None = None,
-) -> Compacted | None:
+) -> CompactionResult | None:
     """Put the chosen parts of a store together: written, synced, then switched in one transaction.
 
     Parts whose checksum is wrong are left as they are. Files of the old generation are kept for ``retention_s``.
@@ -75,11 +75,11 @@ def compact(
             if not alone:
                 return None
             drop_retired(catalog, retention_s)
-            done = Compacted()
-            for batch in _batches(catalog, choose(catalog.parts())):
+            done = CompactionResult()
+            for batch in _batches(catalog, select(catalog.parts())):
                 if stop is not None and stop.is_set():
                     break
-                done = _add_up(done, _compact_batch(catalog, batch, stop))
+                done = _sum_results(done, _compact_batch(catalog, batch, stop))
             if retention_s <= 0:
                 drop_retired(catalog, retention_s)
             return done
@@ -108,12 +108,12 @@ def _batches(catalog: Catalog, parts: Sequence[Part]) -> Iterator[list[Part]]:
         yield batch
 
 
-def _compact_batch(catalog: Catalog, batch: Sequence[Part], stop: threading.Event | None) -> Compacted:
+def _compact_batch(catalog: Catalog, batch: Sequence[Part], stop: threading.Event | None) -> CompactionResult:
     owner = {entry.run_id: entry.part for entry in catalog.entries(parts=[part.seq for part in batch])}
     tables, sources, problems = [], [], []
     for part in batch:
         if stop is not None and stop.is_set():
-            return Compacted()
+            return CompactionResult()
         table, problem = _read(catalog.path_of(part), part)
         if table is None:
             problems.append(problem)
@@ -122,7 +122,7 @@ def _compact_batch(catalog: Catalog, batch: Sequence[Part], stop: threading.Even
         tables.append(table if all(own) else table.filter(pa.array(own)))
         sources.append(part)
     if len(sources) < 2:
-        return Compacted(problems=tuple(problems))
+        return CompactionResult(problems=tuple(problems))
     whole = pa.concat_tables(tables)
     tables.clear()
     whole = whole.sort_by([(name, "ascending") for name in ("config_id", "seed", "run_id")])
@@ -133,16 +133,16 @@ def _compact_batch(catalog: Catalog, batch: Sequence[Part], stop: threading.Even
                 raise InterruptedError
             piece = whole.slice(first, ROWS_PER_PART)
             written.append((write_part(catalog.parts_directory, piece), piece))
-        switched = _switch(catalog, sources, written)
+        switched = _replace_parts(catalog, sources, written)
     except BaseException as error:
         _discard(catalog, written)
         if isinstance(error, InterruptedError):
-            return Compacted()
+            return CompactionResult()
         raise
     if not switched:
         _discard(catalog, written)
-        return Compacted(problems=tuple(problems))
-    return Compacted(len(sources), len(written), whole.num_rows, tuple(problems))
+        return CompactionResult(problems=tuple(problems))
+    return CompactionResult(len(sources), len(written), whole.num_rows, tuple(problems))
 
 
 def _read(path: Path, part: Part) -> tuple[pa.Table | None, str]:
@@ -168,7 +168,7 @@ def _read(path: Path, part: Part) -> tuple[pa.Table | None, str]:
     return table if table.schema.equals(schema) else table.cast(schema), ""
 
 
-def _switch(catalog: Catalog, sources: Sequence[Part], written: Sequence[tuple[Written, pa.Table]]) -> bool:
+def _replace_parts(catalog: Catalog, sources: Sequence[Part], written: Sequence[tuple[PartFile, pa.Table]]) -> bool:
     """Make the new files the current ones in one transaction; return False if a source is current no more."""
     now = time.time()
     with catalog.transaction() as db:
@@ -176,13 +176,13 @@ def _switch(catalog: Catalog, sources: Sequence[Part], written: Sequence[tuple[W
         if not current.issuperset(part.seq for part in sources):
             return False
         for file, table in written:
-            catalog.enter(db, file, run_rows(table))
+            catalog.register(db, file, run_rows(table))
         db.executemany("INSERT INTO retired (name, retired_at) VALUES (?, ?)", [(part.name, now) for part in sources])
         db.executemany("DELETE FROM parts WHERE seq = ?", [(part.seq,) for part in sources])
     return True
 
 
-def _discard(catalog: Catalog, written: Sequence[tuple[Written, pa.Table]]) -> None:
+def _discard(catalog: Catalog, written: Sequence[tuple[PartFile, pa.Table]]) -> None:
     known = {part.name for part in catalog.parts()}
     for file, _ in written:
         # A commit that raised may have been carried out all the same.
@@ -190,13 +190,13 @@ def _discard(catalog: Catalog, written: Sequence[tuple[Written, pa.Table]]) -> N
             file.path.unlink(missing_ok=True)
 
 
-def _add_up(one: Compacted, other: Compacted) -> Compacted:
-    return Compacted(
+def _sum_results(one: CompactionResult, other: CompactionResult) -> CompactionResult:
+    return CompactionResult(
         one.before + other.before, one.after + other.after, one.runs + other.runs, (*one.problems, *other.problems)
     )
 
 
-class Background:
+class BackgroundCompaction:
     """A compaction in a thread of low priority, one at a time; what goes wrong is in ``message``."""
 
     def __init__(self, directory: Path) -> None:

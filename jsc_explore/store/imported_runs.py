@@ -69,7 +69,7 @@ class ImportedRuns:
                     raise FieldError("imported runs", len(runs), f"are {MAX_IMPORTED}, the most that are kept",
                                      "remove some: jsc-explore import --remove NAME")  # fmt: skip
                 stamp = datetime.now(UTC).isoformat(timespec="seconds")
-                kept = replace(run, name=_free(run.name, {one.name for one in runs}), imported_at=stamp)
+                kept = replace(run, name=_unused_name(run.name, {one.name for one in runs}), imported_at=stamp)
                 self._write(kept)
                 return kept
         except OSError as error:
@@ -105,7 +105,7 @@ class ImportedRuns:
             return None
 
 
-def _free(name: str, taken: set[str]) -> str:
+def _unused_name(name: str, taken: set[str]) -> str:
     """Return a printable name that no other run has: version_0, version_0 (2)."""
     # A tilde parts names in an address.
     plain = "".join(sign if sign.isprintable() and sign != "~" else "_" for sign in name).strip()[:MAX_NAME] or "run"

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from jsc_explore.errors import StoreError
 from jsc_explore.store.checks import first_line
-from jsc_explore.store.parquet_reader import GoneError
+from jsc_explore.store.parquet_reader import StaleFileError
 from jsc_explore.store.sandbox import connect, limited
 from jsc_explore.store.schema import COLUMNS, SCALARS
 
@@ -32,38 +32,36 @@ class RunIndex:
         """Let go of everything."""
         self._db.close()
 
-    def switch(self, came: Sequence[str], went: Sequence[str], snapshot: str) -> int:
+    def replace_files(self, added: Sequence[str], removed: Sequence[str], snapshot: str) -> int:
         """Take in files and let go of others, at once for every reader; return how many runs came or went.
 
         A run whose file went moves to another that holds it, ``snapshot`` (empty: there is none) the last of them.
-        GoneError if a file is no more, StoreError if one cannot be read: nothing has changed then.
+        StaleFileError if a file is no more, StoreError if one cannot be read: nothing has changed then.
         """
         db = self._db
         db.execute("BEGIN")
         try:
-            if went:
-                db.execute("CREATE TEMP TABLE lost AS SELECT run_id FROM runs WHERE list_contains(?, file)", [went])
-                db.execute("DELETE FROM runs WHERE list_contains(?, file)", [went])
-                # The snapshot may hold what a quarantined part held too.
-                came = [*came, *([snapshot] if snapshot and snapshot not in came else [])]
-            added = self._insert(came) if came else 0
-            lost = 0
-            if went:
+            if removed:
+                db.execute("CREATE TEMP TABLE lost AS SELECT run_id FROM runs WHERE list_contains(?, file)", [removed])
+                db.execute("DELETE FROM runs WHERE list_contains(?, file)", [removed])
+                # The snapshot may hold runs of a quarantined part too.
+                added = [*added, *([snapshot] if snapshot and snapshot not in added else [])]
+            changed = self._insert(added) if added else 0
+            if removed:
                 kept = _count(db, "SELECT count(*) FROM lost WHERE run_id IN (SELECT run_id FROM runs)")
-                lost = _count(db, "SELECT count(*) FROM lost") - kept
-                added -= kept
+                changed += _count(db, "SELECT count(*) FROM lost") - 2 * kept
                 db.execute("DROP TABLE lost")
             db.execute("COMMIT")
         except BaseException as error:
             db.execute("ROLLBACK")
-            if isinstance(error, duckdb.IOException) and any(not Path(path).exists() for path in came):
-                raise GoneError(first_line(error)) from error
+            if isinstance(error, duckdb.IOException) and any(not Path(path).exists() for path in added):
+                raise StaleFileError(first_line(error)) from error
             if isinstance(error, duckdb.Error):
                 raise StoreError(f"store {self.directory}: a part cannot be read ({first_line(error)})") from error
             raise
-        return added + lost
+        return changed
 
-    def fault(self, path: str) -> str | None:
+    def read_error(self, path: str) -> str | None:
         """Say why a file cannot be taken in; None if it can."""
         columns = ", ".join(f"any_value({name})" for name in SCALARS)
         try:

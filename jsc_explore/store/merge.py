@@ -15,19 +15,19 @@ import pyarrow as pa
 
 from jsc_explore.errors import StoreError
 from jsc_explore.store.catalog import Catalog
-from jsc_explore.store.checks import MAX_GROUP_BYTES, file_problem, foreign_faults, ids_of, sound_tables
+from jsc_explore.store.checks import MAX_GROUP_BYTES, external_faults, file_problem, ids_of, read_row_groups
 from jsc_explore.store.parquet_writer import write_part
 from jsc_explore.store.schema import COLUMNS, WEIGHTS, part_schema
 from jsc_explore.store.store import Store
 
 # What depends on the machine, the stack and the moment, not on the run.
-_INCIDENTAL = frozenset({
+_NOT_COMPARED = frozenset({
     "created_at", "train_time_s", "wall_time_s", "replicas", "peak_memory_mb", "device", "backend", "versions",
     "curve_time_s",
     # What follows from the same metrics, and what runs of before lack.
     "roc",
 })  # fmt: skip
-FIGURES = tuple(column.name for column in COLUMNS if column.name not in _INCIDENTAL)
+COMPARED_COLUMNS = tuple(column.name for column in COLUMNS if column.name not in _NOT_COMPARED)
 # Compared, and written, as one part: small enough for Python's memory with curves unfolded.
 _ROWS = 512
 
@@ -45,7 +45,7 @@ class Conflict:
 
 
 @dataclass
-class Merged:
+class MergeResult:
     """What became of the runs of one source."""
 
     added: int = 0
@@ -54,7 +54,7 @@ class Merged:
     refused: list[str] = field(default_factory=list)
 
 
-def merge(store: Store, source: Path) -> Merged:
+def merge(store: Store, source: Path) -> MergeResult:
     """Take in the runs of another store or of a Parquet file.
 
     New runs are added as parts, durably, some hundred at once; runs that lie here with the same figures are skipped;
@@ -65,8 +65,8 @@ def merge(store: Store, source: Path) -> Merged:
     files, catalog = _files(source)
     if source.resolve() == store.directory.resolve():
         raise StoreError(f"{source}: is this very store; give another one")
-    store.catalog.need_writable("nothing can be merged")
-    done = Merged()
+    store.catalog.require_writable("nothing can be merged")
+    done = MergeResult()
     try:
         for path in files:
             if problem := file_problem(path, group_bytes=MAX_GROUP_BYTES):
@@ -74,12 +74,12 @@ def merge(store: Store, source: Path) -> Merged:
                     raise StoreError(f"{path}: {problem}; nothing was taken from it")
                 done.refused.append(f"{path}: {problem}; it is left out")
                 continue
-            for group, table, why in sound_tables(path):
+            for group, table, why in read_row_groups(path):
                 if table is None:
                     done.refused.append(f"{path}: row group {group} cannot be read ({why}); it is left out")
                     continue
                 for first in range(0, table.num_rows, _ROWS):
-                    _merge_rows(store, _as_part(table.slice(first, _ROWS)), str(source), path, done)
+                    _merge_rows(store, _to_part_schema(table.slice(first, _ROWS)), str(source), path, done)
     finally:
         if catalog is not None:
             catalog.close()
@@ -98,15 +98,15 @@ def _files(source: Path) -> tuple[list[Path], Catalog | None]:
     return [source], None
 
 
-def _as_part(table: pa.Table) -> pa.Table:
+def _to_part_schema(table: pa.Table) -> pa.Table:
     """Return copied rows with the columns of a part: Arrow's list functions trip over slices."""
     if WEIGHTS.name not in table.column_names:
         table = table.append_column(WEIGHTS.name, pa.nulls(table.num_rows, WEIGHTS.type))
     return table.select(part_schema().names).cast(part_schema()).take(pa.array(range(table.num_rows)))
 
 
-def _merge_rows(store: Store, table: pa.Table, source: str, path: Path, done: Merged) -> None:
-    faults = foreign_faults(table)
+def _merge_rows(store: Store, table: pa.Table, source: str, path: Path, done: MergeResult) -> None:
+    faults = external_faults(table)
     done.refused += [
         f"{path}: run {run_id}: {what}; it is left out"
         for run_id, what in zip(ids_of(table, list(faults)), faults.values(), strict=True)
@@ -129,14 +129,14 @@ def _merge_rows(store: Store, table: pa.Table, source: str, path: Path, done: Me
         _compare(store, table.take(pa.array(rest, pa.int64())), source, done)
 
 
-def _compare(store: Store, table: pa.Table, source: str, done: Merged) -> None:
-    ours = store.rows(table["run_id"].to_pylist(), [name for name in FIGURES if name != "run_id"])
-    if _are_the_same(ours, table):
+def _compare(store: Store, table: pa.Table, source: str, done: MergeResult) -> None:
+    ours = store.rows(table["run_id"].to_pylist(), [name for name in COMPARED_COLUMNS if name != "run_id"])
+    if _are_equal(ours, table):
         done.same += table.num_rows
         return
     mine = {row["run_id"]: row for row in ours.to_pylist()}
     conflicts, places = [], []
-    for place, theirs in enumerate(table.select(FIGURES).to_pylist()):
+    for place, theirs in enumerate(table.select(COMPARED_COLUMNS).to_pylist()):
         if differs := _differences(mine[theirs["run_id"]], theirs):
             conflicts.append((Conflict(theirs["run_id"], source, differs), _digest(theirs)))
             places.append(place)
@@ -147,15 +147,15 @@ def _compare(store: Store, table: pa.Table, source: str, done: Merged) -> None:
         done.conflicts += [conflict for conflict, _ in conflicts]
 
 
-def _are_the_same(ours: pa.Table, theirs: pa.Table) -> bool:
+def _are_equal(ours: pa.Table, theirs: pa.Table) -> bool:
     """Whether two tables of the same runs agree in every figure: mostly they do, and Python need not look at rows."""
     order = [("run_id", "ascending")]
-    return bool(ours.select(FIGURES).sort_by(order).equals(theirs.select(FIGURES).sort_by(order)))
+    return bool(ours.select(COMPARED_COLUMNS).sort_by(order).equals(theirs.select(COMPARED_COLUMNS).sort_by(order)))
 
 
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     """Say in words in which figures two rows of one run differ; empty if in none."""
-    differ = [name for name in FIGURES if not _equal(ours[name], theirs[name])]
+    differ = [name for name in COMPARED_COLUMNS if not _equal(ours[name], theirs[name])]
     return ", ".join(_shown(name, ours[name], theirs[name]) for name in differ[:4]) + (
         f" and {len(differ) - 4} more" if len(differ) > 4 else ""
     )
@@ -183,7 +183,7 @@ def _number(value: Any) -> str:
 
 
 def _digest(row: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps([row[name] for name in FIGURES]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([row[name] for name in COMPARED_COLUMNS]).encode()).hexdigest()
 
 
 def _keep(catalog: Catalog, table: pa.Table, conflicts: Sequence[tuple[Conflict, str]]) -> None:

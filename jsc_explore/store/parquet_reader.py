@@ -24,7 +24,7 @@ def _readers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="curves")
 
 
-class GoneError(OSError):
+class StaleFileError(OSError):
     """A file is no more, or is another one: the list of parts has to be read anew."""
 
 
@@ -35,7 +35,7 @@ class _Footer:
     starts: np.ndarray
 
 
-class CurveFiles:
+class CurveReader:
     """Reads rows of immutable Parquet files by their place. Any thread may call.
 
     DuckDB reads every footer anew for each query, and a footer of 64 columns costs more than the rows of fifty runs.
@@ -46,7 +46,7 @@ class CurveFiles:
         self._lock = threading.Lock()
 
     def take(self, places: Mapping[str, Sequence[int]], columns: Sequence[str]) -> pa.Table:
-        """Return ``run_id`` and the columns of these rows, given as file -> places. GoneError for a lost file."""
+        """Return ``run_id`` and the columns of these rows, given as file -> places. StaleFileError for a lost file."""
         names = ["run_id", *columns]
         # Decoding leaves Python's lock to others: two cores read two files at a time.
         each = _readers().map if len(places) > 1 else map
@@ -57,7 +57,7 @@ class CurveFiles:
         rows = np.sort(np.asarray(wanted, np.int64))
         groups = np.searchsorted(footer.starts, rows, side="right") - 1
         if groups.size and groups[-1] >= len(footer.starts) - 1:
-            raise GoneError(f"{name}: has fewer rows than it had")
+            raise StaleFileError(f"{name}: has fewer rows than it had")
         tables = []
         try:
             with pq.ParquetFile(name, metadata=footer.metadata, pre_buffer=False) as file:
@@ -67,7 +67,7 @@ class CurveFiles:
                     table = with_roc(table).select(names) if ROC.name in names else table
                     tables.append(table.take(pa.array(inside)))
         except FileNotFoundError as error:
-            raise GoneError(str(error)) from error
+            raise StaleFileError(str(error)) from error
         return pa.concat_tables(tables)
 
     def forget(self, names: Sequence[str]) -> None:
@@ -84,7 +84,7 @@ class CurveFiles:
         try:
             metadata = pq.read_metadata(name)
         except FileNotFoundError as error:
-            raise GoneError(str(error)) from error
+            raise StaleFileError(str(error)) from error
         counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         footer = _Footer(metadata, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
         with self._lock:

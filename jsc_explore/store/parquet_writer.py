@@ -20,7 +20,7 @@ _WITH_CHECKSUMS = {b"jsc_explore.page_checksums": b"crc32"}
 
 
 @dataclass(frozen=True)
-class Written:
+class PartFile:
     """A file that lies on the disk under its final name, synced, and is entered nowhere yet."""
 
     path: Path
@@ -28,7 +28,7 @@ class Written:
     sha256: str
 
 
-def write_part(directory: Path, table: pa.Table) -> Written:
+def write_part(directory: Path, table: pa.Table) -> PartFile:
     """Write a table to a name never used before: whole and synced, or not there.
 
     OSError if any of these fails; nothing is left then.
@@ -53,7 +53,7 @@ def write_part(directory: Path, table: pa.Table) -> Written:
     except OSError:
         path.unlink(missing_ok=True)
         raise
-    return Written(path, table.num_rows, hashlib.sha256(content).hexdigest())
+    return PartFile(path, table.num_rows, hashlib.sha256(content).hexdigest())
 
 
 def has_page_checksums(path: Path) -> bool:

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from jsc_explore.files import file_lock, sha256_of, sync_directory
 from jsc_explore.store.catalog import Catalog
-from jsc_explore.store.checks import file_problem, row_faults, sound_tables
-from jsc_explore.store.parquet_writer import Written
+from jsc_explore.store.checks import file_problem, read_row_groups, row_faults
+from jsc_explore.store.parquet_writer import PartFile
 
 # How long readers may go on with the files of the generation before: they look anew every second, a paused one later.
 RETENTION_S = 600.0
@@ -21,17 +21,17 @@ _WAIT_S = 5.0
 
 
 @dataclass
-class Recovered:
+class RecoveryResult:
     """What became of files in ``parts/`` that the catalogue does not know."""
 
-    adopted: list[Path] = field(default_factory=list)
+    registered: list[Path] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
     quarantined: list[Path] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """Return one line a file."""
         return [
-            *(f"{path.name}: whole, but never entered by a writer that died; adopted" for path in self.adopted),
+            *(f"{path.name}: whole, but never entered by a writer that died; adopted" for path in self.registered),
             *(f"{path.name}: left by a writer that died; removed" for path in self.removed),
             *(f"{path.name}: no part of this store; moved to quarantine/" for path in self.quarantined),
         ]
@@ -46,23 +46,23 @@ def orphans(catalog: Catalog) -> list[Path]:
     return [path for path in paths if path.name not in known]
 
 
-def recover(catalog: Catalog) -> Recovered:
+def recover(catalog: Catalog) -> RecoveryResult:
     """Take in whole parts that were never entered, remove halves and what is stored elsewhere, quarantine the rest.
 
     Nothing happens while another process writes. StoreError if the disk or the catalogue refuses.
     """
-    found = Recovered()
-    catalog.need_writable("what dead writers left cannot be cleared up")
+    found = RecoveryResult()
+    catalog.require_writable("what dead writers left cannot be cleared up")
     try:
         with file_lock(catalog.writers_lock, exclusive=True, timeout=_WAIT_S) as got:
             for path in orphans(catalog) if got else []:
-                _take_in(catalog, path, found)
+                _recover_file(catalog, path, found)
     except (OSError, sqlite3.Error) as error:
         raise catalog.refused("what dead writers left cannot be cleared up", error) from error
     return found
 
 
-def _take_in(catalog: Catalog, path: Path, found: Recovered) -> None:
+def _recover_file(catalog: Catalog, path: Path, found: RecoveryResult) -> None:
     if path.suffix != ".parquet":
         path.unlink(missing_ok=True)
         found.removed.append(path)
@@ -74,21 +74,21 @@ def _take_in(catalog: Catalog, path: Path, found: Recovered) -> None:
         return
     stored = {entry.run_id for entry in catalog.entries(run_ids=table["run_id"].to_pylist())}
     if table.num_rows and not stored:
-        catalog.adopt(Written(path, table.num_rows, sha256_of(path)), table)
-        found.adopted.append(path)
+        catalog.register_orphan(PartFile(path, table.num_rows, sha256_of(path)), table)
+        found.registered.append(path)
         return
     missing = table.filter(pa.array([run_id not in stored for run_id in table["run_id"].to_pylist()]))
     if missing.num_rows:
-        catalog.add_within(missing)
+        catalog.add_locked(missing)
     path.unlink(missing_ok=True)
-    (found.adopted if missing.num_rows else found.removed).append(path)
+    (found.registered if missing.num_rows else found.removed).append(path)
 
 
 def _sound(path: Path) -> pa.Table | None:
     """Return every row of a file of ours, or None if any is not sound."""
     if file_problem(path) is not None:
         return None
-    tables = [table for _, table, _ in sound_tables(path)]
+    tables = [table for _, table, _ in read_row_groups(path)]
     if not tables or any(table is None for table in tables):
         return None
     whole = pa.concat_tables([table for table in tables if table is not None])

@@ -17,16 +17,16 @@ from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.results import CURVE_PREFIX, POINT_FIELDS, RunRecord
 from jsc_explore.store.catalog import Catalog
 from jsc_explore.store.checks import file_problem, first_line
-from jsc_explore.store.compaction import Background, due
+from jsc_explore.store.compaction import BackgroundCompaction, parts_to_compact
 from jsc_explore.store.index import RunIndex
-from jsc_explore.store.parquet_reader import CurveFiles, GoneError
+from jsc_explore.store.parquet_reader import CurveReader, StaleFileError
 from jsc_explore.store.query.filters import Filters, condition
-from jsc_explore.store.recovery import Recovered, drop_retired, recover
+from jsc_explore.store.recovery import RecoveryResult, drop_retired, recover
 from jsc_explore.store.schema import COLUMNS, CURVES, ROC, SCALARS, WEIGHTS, from_row, to_table
 
 log = logging.getLogger("jsc_explore.store")
 # How often a reader begins anew when files go while it looks: each time means that a whole generation has passed.
-_TRIES = 5
+_MAX_ATTEMPTS = 5
 # How often files of older generations are looked through.
 _DROP_EVERY_S = 60.0
 _AXES = ("step", "epoch", "samples", "time_s")
@@ -54,18 +54,18 @@ class Store:
         self._problems: dict[str, str] = {}
         self._parts: dict[str, str] = {}
         self._fingerprint = (0, 0)
-        self._looked_at = (0, 0)
+        self._checked_fingerprint = (0, 0)
         self._dropped_at = time.monotonic()
-        self._background = Background(self.directory)
-        self._curves = CurveFiles()
+        self._background = BackgroundCompaction(self.directory)
+        self._curves = CurveReader()
         self._lock = threading.RLock()
-        self._loaded = RunIndex(self.directory, self.snapshot)
+        self._index = RunIndex(self.directory, self.snapshot)
         self.refresh()
 
     def close(self) -> None:
         """Close catalogue and database; a compaction under way ends without a trace."""
         self._background.stop()
-        self._loaded.close()
+        self._index.close()
         self.catalog.close()
 
     @property
@@ -84,60 +84,62 @@ class Store:
         """Take in what was added, put together or quarantined since; return whether any run came or went."""
         with self._lock:
             before = self.version
-            for _ in range(_TRIES):
+            for _ in range(_MAX_ATTEMPTS):
                 try:
-                    self._look()
+                    self._sync_index()
                     return self.version != before
-                except GoneError:
+                except StaleFileError:
                     continue
             raise StoreError(f"store {self.directory}: its parts change faster than they are read; try again")
 
-    def _look(self) -> None:
-        """Compare catalogue and snapshot with what is in memory. GoneError if a file went meanwhile."""
-        state = _state(self.snapshot)
+    def _sync_index(self) -> None:
+        """Compare catalogue and snapshot with what is in memory. StaleFileError if a file went meanwhile."""
+        state = _file_state(self.snapshot)
         fingerprint = self.catalog.fingerprint()
         if state == self._snapshot_state and fingerprint == self._fingerprint:
             return
         current = {part.name: str(self.catalog.path_of(part)) for part in self.catalog.parts()}
-        came = [path for name, path in current.items() if name not in self._parts]
-        went = [path for name, path in self._parts.items() if name not in current]
+        added = [path for name, path in current.items() if name not in self._parts]
+        removed = [path for name, path in self._parts.items() if name not in current]
         if state != self._snapshot_state:
-            went += [str(self.snapshot)] if self._snapshot_state else []
-            came += [str(self.snapshot)] if state else []
-        readable = [path for path in came if self._is_readable(path)]
+            removed += [str(self.snapshot)] if self._snapshot_state else []
+            added += [str(self.snapshot)] if state else []
+        readable = [path for path in added if self._is_readable(path)]
         snapshot = str(self.snapshot) if state else ""
         try:
-            self.version += self._loaded.switch(readable, went, snapshot)
+            self.version += self._index.replace_files(readable, removed, snapshot)
         except StoreError:
             # A bad sector in one file must not hide the others.
-            sound = [path for path in readable if self._can_take_in(path)]
+            sound = [path for path in readable if self._is_loadable(path)]
             if len(sound) == len(readable):
                 raise
-            self.version += self._loaded.switch(sound, went, snapshot if snapshot not in self._problems else "")
-        for path in went:
+            self.version += self._index.replace_files(
+                sound, removed, snapshot if snapshot not in self._problems else ""
+            )
+        for path in removed:
             self._problems.pop(path, None)
-        self._curves.forget(went)
+        self._curves.forget(removed)
         self._parts, self._fingerprint, self._snapshot_state = current, fingerprint, state
 
     def _is_readable(self, path: str) -> bool:
         problem = file_problem(Path(path))
         if problem is None:
             return True
-        if path != str(self.snapshot) and not Path(path).exists() and self._is_gone(Path(path).name):
-            raise GoneError(path)
-        self._pass_over(path, problem)
+        if path != str(self.snapshot) and not Path(path).exists() and self._is_removed(Path(path).name):
+            raise StaleFileError(path)
+        self._skip_file(path, problem)
         return False
 
-    def _can_take_in(self, path: str) -> bool:
-        problem = self._loaded.fault(path)
+    def _is_loadable(self, path: str) -> bool:
+        problem = self._index.read_error(path)
         if problem is not None:
-            self._pass_over(path, f"cannot be read ({problem})")
+            self._skip_file(path, f"cannot be read ({problem})")
         return problem is None
 
-    def _pass_over(self, path: str, problem: str) -> None:
+    def _skip_file(self, path: str, problem: str) -> None:
         self._problems[path] = f"{path}: {problem}; it is left out, run `jsc-explore verify`"
 
-    def _is_gone(self, name: str) -> bool:
+    def _is_removed(self, name: str) -> bool:
         return all(part.name != name for part in self.catalog.parts())
 
     def add(self, record: RunRecord) -> None:
@@ -165,14 +167,14 @@ class Store:
             self.refresh()
             return part.rows if part is not None else 0
 
-    def recover(self) -> Recovered:
+    def recover(self) -> RecoveryResult:
         """Take in or clear away what writers that died left in ``parts/``. StoreError if the disk refuses."""
         with self._lock:
             found = recover(self.catalog)
             self.refresh()
             return found
 
-    def compact_if_due(self) -> bool:
+    def compact_if_needed(self) -> bool:
         """Start putting parts together, in the background, if many small ones have gathered; return whether it did.
 
         Cheap enough to be called every second; it neither waits nor raises.
@@ -181,10 +183,10 @@ class Store:
             if self.read_only is not None:
                 return False
             self._drop_retired()
-            if self._looked_at == self._fingerprint:
+            if self._checked_fingerprint == self._fingerprint:
                 return False
-            self._looked_at = self._fingerprint
-            if len(self._parts) < 2 or not due(self.catalog.parts()):
+            self._checked_fingerprint = self._fingerprint
+            if len(self._parts) < 2 or not parts_to_compact(self.catalog.parts()):
                 return False
         if self._background.message:
             log.warning("%s", self._background.message)
@@ -285,7 +287,7 @@ class Store:
             "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY file, place"
         )
         try:
-            for _ in range(_TRIES):
+            for _ in range(_MAX_ATTEMPTS):
                 found = self.query(find, [list(run_ids)]) if run_ids else None
                 if found is None or not found.num_rows:
                     return pa.table({name: pa.array([], _TYPES[name]) for name in ("run_id", *columns, *scalars)})
@@ -295,7 +297,7 @@ class Store:
                 try:
                     more = [WEIGHTS.name] if weights and _have_weights(places) else []
                     table = self._curves.take(places, [*columns, *more])
-                except (GoneError, FileNotFoundError):
+                except (StaleFileError, FileNotFoundError):
                     self.refresh()
                     continue
                 order = {run_id: row for row, run_id in enumerate(found["run_id"].to_pylist())}
@@ -315,7 +317,7 @@ class Store:
 
     def query(self, text: str, values: Sequence[Any], *, read: pa.Table | None = None) -> pa.Table:
         """Ask the table ``runs``, for use within this room; ``read`` is a table that the text may name."""
-        return self._loaded.query(text, values, read)
+        return self._index.query(text, values, read)
 
     def _over_curves(self, run_ids: Sequence[str], quantities: Sequence[str], select: str) -> pa.Table:
         """Run a SELECT over ``source``, which has a row for each of these runs that is stored.
@@ -348,7 +350,7 @@ def _have_weights(places: Iterable[str]) -> bool:
     return all(WEIGHTS.name in pq.read_schema(name).names for name in places)
 
 
-def _state(path: Path | None) -> tuple[int, ...] | None:
+def _file_state(path: Path | None) -> tuple[int, ...] | None:
     """What changes when a file is replaced: publishing gives the snapshot a new inode. None where there is no file."""
     try:
         if path is None or not path.is_file():

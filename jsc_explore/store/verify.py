@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from jsc_explore.files import file_lock, sha256_of
 from jsc_explore.store.catalog import Catalog, Entry, Part, run_rows
-from jsc_explore.store.checks import Faults, file_problem, first_line, ids_of, row_faults, sound_tables
+from jsc_explore.store.checks import Faults, file_problem, first_line, ids_of, read_row_groups, row_faults
 from jsc_explore.store.parquet_writer import has_page_checksums, write_part
-from jsc_explore.store.recovery import Recovered, orphans, quarantine, recover
+from jsc_explore.store.recovery import RecoveryResult, orphans, quarantine, recover
 from jsc_explore.store.schema import part_schema
 
 # Of a part with thousands of runs a few lines say enough.
@@ -34,13 +34,13 @@ class Fault:
 
 
 @dataclass
-class Repaired:
+class RepairResult:
     """What was done about the faults: files moved away, runs saved from them, and the entries of runs that are lost."""
 
     quarantined: list[Path] = field(default_factory=list)
-    saved: int = 0
+    runs_kept: int = 0
     lost: list[Entry] = field(default_factory=list)
-    recovered: Recovered = field(default_factory=Recovered)
+    recovered: RecoveryResult = field(default_factory=RecoveryResult)
 
 
 def verify(catalog: Catalog, snapshot: Path | None = None) -> list[Fault]:
@@ -57,14 +57,14 @@ def verify(catalog: Catalog, snapshot: Path | None = None) -> list[Fault]:
     astray = [entry for entry in catalog.entries() if entry.part not in seqs]
     if astray and seqs == {part.seq for part in catalog.parts()}:
         faults += [Fault(catalog.path, f"run {entry.run_id} is entered, but its part is not") for entry in astray]
-    faults += [Fault(path, "is entered nowhere, left by a writer that died") for path in _left_behind(catalog)]
+    faults += [Fault(path, "is entered nowhere, left by a writer that died") for path in _unused_files(catalog)]
     faults += [Fault(path, what) for path, what in _conflict_faults(catalog)]
     if snapshot is not None and snapshot.exists():
         faults += [Fault(snapshot, what) for what in _content_faults(snapshot, None)]
     return faults
 
 
-def _left_behind(catalog: Catalog) -> list[Path]:
+def _unused_files(catalog: Catalog) -> list[Path]:
     """Return what no row names; nothing while somebody is writing, for then it may be theirs."""
     if catalog.read_only is not None:
         return orphans(catalog)
@@ -91,22 +91,22 @@ def _content_faults(path: Path, rows: int | None, entered: set[str] | None = Non
         return [problem]
     found: list[str] = []
     ids: set[str] = set()
-    for group, table, why in sound_tables(path, with_weights=entered is not None):
+    for group, table, why in read_row_groups(path, with_weights=entered is not None):
         if table is None:
             found.append(f"row group {group} cannot be read ({why})")
             continue
         ids.update(table["run_id"].to_pylist())
-        found += _lines(table, row_faults(table))
+        found += _row_lines(table, row_faults(table))
     missing = sorted(entered - ids) if entered is not None else []
-    return [*found, *_short([f"run {run_id} is entered here, and is not in it" for run_id in missing])]
+    return [*found, *_shortened([f"run {run_id} is entered here, and is not in it" for run_id in missing])]
 
 
-def _lines(table: pa.Table, faults: Faults) -> list[str]:
+def _row_lines(table: pa.Table, faults: Faults) -> list[str]:
     ids = ids_of(table, list(faults))
-    return _short([f"run {run_id}: {what}" for run_id, what in zip(ids, faults.values(), strict=True)])
+    return _shortened([f"run {run_id}: {what}" for run_id, what in zip(ids, faults.values(), strict=True)])
 
 
-def _short(lines: Sequence[str]) -> list[str]:
+def _shortened(lines: Sequence[str]) -> list[str]:
     more = [f"and {len(lines) - _SHOWN} more like that"] if len(lines) > _SHOWN else []
     return [*lines[:_SHOWN], *more]
 
@@ -125,13 +125,13 @@ def _conflict_faults(catalog: Catalog) -> list[tuple[Path, str]]:
     return faults
 
 
-def repair(catalog: Catalog, faults: Sequence[Fault]) -> Repaired:
+def repair(catalog: Catalog, faults: Sequence[Fault]) -> RepairResult:
     """Quarantine the faulty parts, never deleting any; keep their sound rows in new parts, return what is lost.
 
     A row is sound if the page checksums of its row group hold and its id follows from its content. Runs of a part of
     which nothing can be read are known from the catalogue. StoreError if the disk or the catalogue refuses.
     """
-    done = Repaired()
+    done = RepairResult()
     with catalog.writing("the store could not be repaired"):
         for part in {fault.part.seq: fault.part for fault in faults if fault.part is not None}.values():
             _repair_part(catalog, part, [fault.what for fault in faults if fault.part == part], done)
@@ -144,7 +144,7 @@ def repair(catalog: Catalog, faults: Sequence[Fault]) -> Repaired:
     return done
 
 
-def _repair_part(catalog: Catalog, part: Part, why: Sequence[str], done: Repaired) -> None:
+def _repair_part(catalog: Catalog, part: Part, why: Sequence[str], done: RepairResult) -> None:
     path = catalog.path_of(part)
     entries = catalog.entries(parts=[part.seq])
     sound = _sound_rows(path, {entry.run_id for entry in entries})
@@ -152,7 +152,7 @@ def _repair_part(catalog: Catalog, part: Part, why: Sequence[str], done: Repaire
         # What is wrong may be the words about the columns: a new part has its own.
         sound = sound.replace_schema_metadata(part_schema().metadata)
     file = write_part(catalog.parts_directory, sound) if sound is not None else None
-    saved = set(sound["run_id"].to_pylist()) if sound is not None else set()
+    runs_kept = set(sound["run_id"].to_pylist()) if sound is not None else set()
     try:
         with catalog.transaction() as db:
             still = db.execute("SELECT 1 FROM parts WHERE seq = ?", (part.seq,)).fetchone() is not None
@@ -160,7 +160,7 @@ def _repair_part(catalog: Catalog, part: Part, why: Sequence[str], done: Repaire
                 db.execute("DELETE FROM parts WHERE seq = ?", (part.seq,))
                 db.execute("DELETE FROM runs WHERE part = ?", (part.seq,))
                 if file is not None and sound is not None:
-                    catalog.enter(db, file, run_rows(sound))
+                    catalog.register(db, file, run_rows(sound))
     except sqlite3.Error:
         if file is not None:
             file.path.unlink(missing_ok=True)
@@ -171,8 +171,8 @@ def _repair_part(catalog: Catalog, part: Part, why: Sequence[str], done: Repaire
         return
     # Entered as gone before it is moved: a reader never looks for it in vain, and a crash leaves it to `recover`.
     done.quarantined.append(quarantine(catalog, path, "; ".join(why)))
-    done.saved += len(saved)
-    done.lost += [entry for entry in entries if entry.run_id not in saved]
+    done.runs_kept += len(runs_kept)
+    done.lost += [entry for entry in entries if entry.run_id not in runs_kept]
 
 
 def _sound_rows(path: Path, entered: set[str]) -> pa.Table | None:
@@ -180,7 +180,7 @@ def _sound_rows(path: Path, entered: set[str]) -> pa.Table | None:
     if not path.exists() or file_problem(path) is not None or not has_page_checksums(path):
         return None
     kept = []
-    for _, table, _ in sound_tables(path):
+    for _, table, _ in read_row_groups(path):
         if table is not None:
             faults = row_faults(table)
             ids = table["run_id"].to_pylist()

@@ -25,7 +25,7 @@ class Bound:
     bound: float
     preset: str | None = None
     kind: str | None = None
-    fewest: int = 0
+    min_jets: int = 0
 
 
 # Levels hide detail, hence less may be told apart; two simulations by one recipe have no excuse at all.
@@ -35,9 +35,9 @@ BOUNDS = (
     Bound("auc", "discriminator AUC against simulated jets", "<=", 0.52, kind=SIMULATED),
     Bound("accuracy", "accuracy on real jets, trained on the sample", ">=", 0.74, preset="openml", kind=REAL),
     # The quantiles are OpenML's, the levels CERNBox's: each is a criterion for the preset that stands in for it.
-    Bound("ks_quantiles", "mean KS distance to OpenML's quantiles", "<=", 0.02, preset="openml", fewest=10_000),
+    Bound("ks_quantiles", "mean KS distance to OpenML's quantiles", "<=", 0.02, preset="openml", min_jets=10_000),
     # Over features and classes: the inclusive one would be half as large, and blind to classes that trade places.
-    Bound("total_variation", "mean total variation to CERNBox's levels", "<=", 0.02, preset="cernbox", fewest=50_000),
+    Bound("total_variation", "mean total variation to CERNBox's levels", "<=", 0.02, preset="cernbox", min_jets=50_000),
 )
 
 
@@ -51,7 +51,7 @@ class Judgement:
     found: float
     error: float | None
     passed: bool | None
-    fewest: int = 0
+    min_jets: int = 0
 
 
 def judge(
@@ -65,6 +65,6 @@ def judge(
             found, error = figures[bound.figure]
             # A figure that is not a number meets no bound.
             passed = (operator.le if bound.sense == "<=" else operator.ge)(found, bound.bound)
-            outcome = bool(passed) if jets >= bound.fewest else None
-            judged.append(Judgement(bound.words, bound.sense, bound.bound, found, error, outcome, bound.fewest))
+            outcome = bool(passed) if jets >= bound.min_jets else None
+            judged.append(Judgement(bound.words, bound.sense, bound.bound, found, error, outcome, bound.min_jets))
     return judged

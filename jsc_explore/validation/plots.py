@@ -9,7 +9,7 @@ import numpy as np
 
 from jsc_explore.charts.distributions import bin_edges, distribution_chart, distribution_rows
 from jsc_explore.data import CLASSES, FEATURES, Jets
-from jsc_explore.data.external import ForeignJets
+from jsc_explore.data.external import ExternalJets
 from jsc_explore.data.reference import quantise, reference
 from jsc_explore.validation.report import MOST_COMPARED, drawn
 from jsc_explore.validation.two_sample import ALL
@@ -19,7 +19,7 @@ _EVERY = 4
 
 
 def feature_charts(
-    jets: Jets, other: ForeignJets | None, source: str, against: str | None
+    jets: Jets, other: ExternalJets | None, source: str, against: str | None
 ) -> Iterator[tuple[str, alt.FacetChart]]:
     """Yield each feature's name and picture: by class against the other jets, or all against OpenML's quantiles."""
     if other is None:

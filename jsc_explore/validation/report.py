@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jsc_explore.data import CLASSES, FEATURES, Jets
-from jsc_explore.data.external import ForeignJets
+from jsc_explore.data.external import ExternalJets
 from jsc_explore.data.jets import Features, Labels
 from jsc_explore.data.reference import LEVELS, quantise, reference
 from jsc_explore.validation import criteria as verdict
@@ -66,11 +66,11 @@ class Report:
 def check_sample(
     jets: Jets,
     preset: str | None,
-    other: ForeignJets | None = None,
+    other: ExternalJets | None = None,
     *,
     against: str | None = None,
     kind: str | None = None,
-    tell: Callable[[str], object] = lambda line: None,
+    log: Callable[[str], object] = lambda line: None,
 ) -> Report:
     """Compare a source's jets with what is known of the real ones and, where given, with ``other`` jets.
 
@@ -83,7 +83,7 @@ def check_sample(
     report = Report(jets.name, preset, jets.digest, len(jets), against, kind, quantiles, levels)
     if other is not None:
         mine = (quantise(jets.features) if other.are_levels else jets.features, jets.labels)
-        _compare(report, mine, (other.features, other.labels), tell)
+        _compare(report, mine, (other.features, other.labels), log)
     report.criteria = verdict.judge(_figures(report), preset, kind, len(jets))
     return report
 
@@ -94,19 +94,19 @@ def drawn(jets: Set, most: int) -> Set:
     return jets[0][rows], jets[1][rows]
 
 
-def _compare(report: Report, mine: Set, theirs: Set, tell: Callable[[str], object]) -> None:
-    tell("comparing features")
+def _compare(report: Report, mine: Set, theirs: Set, log: Callable[[str], object]) -> None:
+    log("comparing features")
     sample, other = drawn(mine, MOST_COMPARED), drawn(theirs, MOST_COMPARED)
     report.features = two_sample.compare_features(*sample, *other, FEATURES, CLASSES)
     # Against few jets more of the others add nothing: the error is that of the few.
     most = min(MOST_DISCRIMINATED, MOST_TIMES * min(len(mine[1]), len(theirs[1])))
     sample, other = drawn(mine, most), drawn(theirs, most)
-    tell(f"training a discriminator on {len(sample[1]):,} and {len(other[1]):,} jets")
+    log(f"training a discriminator on {len(sample[1]):,} and {len(other[1]):,} jets")
     report.discriminator = two_sample.discriminate(*sample, *other, FEATURES, len(CLASSES))
-    report.accuracy = _accuracies(drawn(mine, MOST_TRAINED), drawn(theirs, MOST_TRAINED), tell)
+    report.accuracy = _accuracies(drawn(mine, MOST_TRAINED), drawn(theirs, MOST_TRAINED), log)
 
 
-def _accuracies(sample: Set, other: Set, tell: Callable[[str], object]) -> list[dict[str, Any]]:
+def _accuracies(sample: Set, other: Set, log: Callable[[str], object]) -> list[dict[str, Any]]:
     from jsc_explore.validation.transfer import binomial_error, transfer_accuracy
 
     train: dict[str, Set] = {}
@@ -119,7 +119,7 @@ def _accuracies(sample: Set, other: Set, tell: Callable[[str], object]) -> list[
             train[name] = features[cut:], labels[cut:]
     rows = []
     for name, (features, labels) in train.items():
-        tell(f"training a network on {len(labels):,} jets of the {name}")
+        log(f"training a network on {len(labels):,} jets of the {name}")
         for tested, accuracy in transfer_accuracy(features, labels, tests).items():
             jets = len(tests[tested][1])
             figures = {"accuracy": accuracy, "error": binomial_error(accuracy, jets), "jets": jets}

@@ -13,7 +13,7 @@ from jsc_explore.charts.curves import Line
 from jsc_explore.charts.style import COLOUR_BY
 from jsc_explore.config import FIELDS, format_value
 from jsc_explore.results import POINT_FIELDS
-from jsc_explore.store.query.curves import Points
+from jsc_explore.store.query.curves import CurvePoints
 from jsc_explore.store.query.grid import configs
 from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
@@ -117,7 +117,7 @@ def points(
     quantities: tuple[str, ...],
     span: tuple[float, float] | None,
     live: pa.Table | None,
-) -> tuple[Points, Points]:
+) -> tuple[CurvePoints, CurvePoints]:
     """Return the points of the chosen configs with every seed, and the means of those behind them.
 
     What is stored is read once; only what grows is read anew.
@@ -131,7 +131,7 @@ def points(
         fresh = live.filter(pa.compute.invert(pa.compute.is_in(live["run_id"], pa.array(stored, pa.string()))))
         fresh = fresh.filter(pa.compute.is_in(fresh["config_id"], pa.array(moving)))
         growing = reader.curves(tuple(stored), x, quantities, span, MAX_ROWS, True, live=fresh)
-        chosen = Points(
+        chosen = CurvePoints(
             pa.concat_tables([chosen.seeds, growing.seeds]),
             pa.concat_tables([chosen.means, growing.means]),
             max(chosen.stride, growing.stride),

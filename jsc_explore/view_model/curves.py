@@ -26,7 +26,7 @@ from jsc_explore.charts.imported import with_imported
 from jsc_explore.charts.style import BANDS, PRESENTATION_SCALE, TOGETHER
 from jsc_explore.config import FIELDS, format_number, format_value
 from jsc_explore.importers.imported_run import ImportedRun
-from jsc_explore.store.query.curves import Points
+from jsc_explore.store.query.curves import CurvePoints
 from jsc_explore.view_model import curve_selection
 from jsc_explore.view_model.grid import TIMES, chosen_of
 from jsc_explore.view_model.imported_runs import drawn_of, last_epoch, reach, readings
@@ -119,7 +119,7 @@ def _titled(field: str, drawn: curve_selection.CurveSelection) -> list[tuple[str
 
 
 def _tables(
-    picked: Points, behind: Points, drawn: curve_selection.CurveSelection, look: PlotOptions
+    picked: CurvePoints, behind: CurvePoints, drawn: curve_selection.CurveSelection, look: PlotOptions
 ) -> dict[str, pa.Table]:
     return curve_tables(pa.concat_tables([picked.means, behind.means]), picked.seeds, drawn.lines, look)
 
@@ -154,7 +154,7 @@ def _look(
     )  # fmt: skip
 
 
-def _notes(picked: Points, drawn: curve_selection.CurveSelection, look: PlotOptions) -> list[str]:
+def _notes(picked: CurvePoints, drawn: curve_selection.CurveSelection, look: PlotOptions) -> list[str]:
     notes = list(drawn.notes)
     if picked.stride > 1:
         notes.append(

@@ -12,8 +12,8 @@ from jsc_explore.analysis.prediction import Forecast, predict
 from jsc_explore.config import RunConfig
 from jsc_explore.store import Store
 from jsc_explore.store.query.aggregates import cell_table
-from jsc_explore.store.query.curves import Points, curve_points
-from jsc_explore.store.query.grid import configs, grid_cells, run_ids, seeds_of
+from jsc_explore.store.query.curves import CurvePoints, curve_points
+from jsc_explore.store.query.grid import configs, grid_cells, run_ids, stored_seeds
 from jsc_explore.view_model.slice import Slice
 
 
@@ -30,7 +30,7 @@ class Repository:
 
     def seeds(self, config_ids: tuple[str, ...]) -> dict[str, list[int]]:
         """Return the stored seeds of configs."""
-        return seeds_of(self.store, config_ids)
+        return stored_seeds(self.store, config_ids)
 
     def configs(self, view: Slice, limit: int) -> tuple[list[dict[str, Any]], int]:
         """Return configs of a slice, at most ``limit``, with their counts of runs; and how many there are."""
@@ -51,7 +51,7 @@ class Repository:
         span: tuple[float, float] | None,
         budget: int,
         each_seed: bool,
-    ) -> Points:
+    ) -> CurvePoints:
         """Return the points of configs, at most about ``budget`` rows; without those of single seeds if asked so."""
         runs = self.run_ids(view, config_ids) if config_ids else []
         return self.curves(tuple(runs), x, quantities, span, budget, each_seed)
@@ -66,7 +66,7 @@ class Repository:
         each_seed: bool,
         *,
         live: pa.Table | None = None,
-    ) -> Points:
+    ) -> CurvePoints:
         """Return the points of these runs, with those of ``live``, which are not stored yet.
 
         Those of a stored run never change; one that is no longer in the store is left out.

@@ -10,7 +10,7 @@ from jsc_explore.analysis.cells import Cell
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value
 from jsc_explore.importers.csv_table import RATE, RUN
 from jsc_explore.store import Store
-from jsc_explore.store.query.grid import configs, seeds_of
+from jsc_explore.store.query.grid import configs, stored_seeds
 from jsc_explore.view_model.slice import Slice
 
 # Every run of a larger slice is one command of `jsc-explore list` away; a file of more lines is read by nobody.
@@ -44,7 +44,7 @@ def points_table(store: Store, run_ids: Sequence[str]) -> pa.Table:
 def commands(store: Store, view: Slice) -> list[str]:
     """Return the command lines that train every run of the slice, or answer it from the store."""
     table, total = configs(store, view.filters, view.text, limit=MAX_COMMANDS)
-    seeds = seeds_of(store, table["config_id"].to_pylist())
+    seeds = stored_seeds(store, table["config_id"].to_pylist())
     lines = [
         command(RunConfig(**{name: row[name] for name in FIELDS if name != "seed"}), seeds[row["config_id"]])
         for row in table.to_pylist()

@@ -14,7 +14,7 @@ from typing import Any
 from jsc_explore.charts.style import BANDS, COLOUR_BY, PROGRESS, SHOWN
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, check_field, format_value, parse_value
 from jsc_explore.errors import FieldError
-from jsc_explore.store.query.expression import read_filter
+from jsc_explore.store.query.expression import parse_filter
 from jsc_explore.store.schema import METRICS
 
 CELLS = "cells"
@@ -72,7 +72,7 @@ def _number(name: str, default: float, low: float, high: float, whole: bool = Fa
 
 def _read_where(text: str) -> str:
     if text.strip():
-        read_filter(text)
+        parse_filter(text)
     return text
 
 

@@ -17,7 +17,7 @@ from engines import eventually, result_of, train_undisturbed
 from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.data import cache as canonical
-from jsc_explore.data.sources import Release
+from jsc_explore.data.sources import SourceData
 from jsc_explore.errors import FieldError
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.cluster.client import Cluster
@@ -137,7 +137,7 @@ def _lend(kernel, cache):
 
 def _write_sample(cache):
     jets = data.load("simulated")
-    release = Release(np.ascontiguousarray(jets.features[:JETS]), jets.labels[:JETS], "", "MIT", "")
+    release = SourceData(np.ascontiguousarray(jets.features[:JETS]), jets.labels[:JETS], "", "MIT", "")
     canonical.write(cache, SAMPLE, release)
 
 

@@ -6,8 +6,8 @@ from streamlit.testing.v1 import AppTest
 
 from jsc_explore import data
 from jsc_explore.data import cache
-from jsc_explore.data.glossary import CLASS_NAMES, CLASS_WORDS, NOTES, PAPERS
-from jsc_explore.data.sources import Release
+from jsc_explore.data.glossary import CLASS_DESCRIPTIONS, CLASS_NAMES, NOTES, PAPERS
+from jsc_explore.data.sources import SourceData
 from jsc_explore.web.components import provenance
 
 
@@ -63,7 +63,7 @@ def test_each_kind_of_jet_can_be_looked_at(app, label):
     app.query_params["jet"] = CLASS_NAMES[label]
     app.run()
     assert not app.exception
-    assert CLASS_WORDS[label] in texts(app.caption)
+    assert CLASS_DESCRIPTIONS[label] in texts(app.caption)
 
 
 def test_jets_that_are_not_fetched_are_named_with_their_command(app):
@@ -77,7 +77,7 @@ def test_jets_that_are_not_fetched_are_named_with_their_command(app):
 def test_jets_that_were_fetched_are_shown_with_what_their_publisher_said(app, tmp_path):
     rng = np.random.default_rng(0)
     features = rng.lognormal(size=(1000, 16)).astype(np.float32)
-    release = Release(features, rng.integers(0, 4, 1000).astype(np.uint8), "https://example.org/jets", "CC0", "")
+    release = SourceData(features, rng.integers(0, 4, 1000).astype(np.uint8), "https://example.org/jets", "CC0", "")
     (tmp_path / "cache").mkdir()
     cache.write(tmp_path / "cache", "openml", release)
     app.query_params["dataset"] = "openml"
@@ -93,7 +93,7 @@ def test_a_torn_file_is_one_line(app, tmp_path):
     rng = np.random.default_rng(0)
     features = rng.lognormal(size=(50, 16)).astype(np.float32)
     (tmp_path / "cache").mkdir()
-    path = cache.write(tmp_path / "cache", "openml", Release(features, np.zeros(50, np.uint8), "", "", ""))
+    path = cache.write(tmp_path / "cache", "openml", SourceData(features, np.zeros(50, np.uint8), "", "", ""))
     path.write_bytes(path.read_bytes()[:1000])
     app.query_params["dataset"] = "openml"
     app.run()
@@ -121,5 +121,5 @@ def test_the_table_of_splits_names_every_protocol():
 
 def test_every_feature_and_class_is_explained_and_every_paper_is_known():
     assert tuple(NOTES) == data.FEATURES
-    assert tuple(CLASS_NAMES) == tuple(CLASS_WORDS) == data.CLASSES
+    assert tuple(CLASS_NAMES) == tuple(CLASS_DESCRIPTIONS) == data.CLASSES
     assert {note.paper for note in NOTES.values()} <= set(PAPERS)

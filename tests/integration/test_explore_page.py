@@ -315,11 +315,11 @@ def test_the_whole_page_leaves_torch_alone(tmp_path):
 def test_a_sample_of_ones_own_is_offered_and_a_missing_one_is_named_with_its_command(app, monkeypatch, tmp_path):
     from jsc_explore import data
     from jsc_explore.data import cache
-    from jsc_explore.data.sources import Release
+    from jsc_explore.data.sources import SourceData
 
     monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path))
     jets = data.load("simulated")
-    cache.write(tmp_path, "simulated-mine", Release(jets.features[:500], jets.labels[:500], "", "MIT", ""))
+    cache.write(tmp_path, "simulated-mine", SourceData(jets.features[:500], jets.labels[:500], "", "MIT", ""))
     app.query_params["dataset"] = "simulated-elsewhere"
     app.session_state["more_filters"] = True
     app.run()

@@ -31,15 +31,15 @@ def test_whatever_is_typed_gets_an_answer_or_one_clear_line_and_writes_nothing(d
 def test_the_fuzzer_sees_a_traceback_and_a_write_where_there_is_one(tmp_path):
     """It is no use if it cannot find anything."""
 
-    def broken(text):
+    def source_error(text):
         (tmp_path / "written").write_text("x", encoding="utf-8")
         raise KeyError(text)
 
-    fuzz.DOORS[broken] = fuzz.LAYERS
+    fuzz.DOORS[source_error] = fuzz.LAYERS
     try:
-        found = fuzz.knock(broken, 5)
+        found = fuzz.knock(source_error, 5)
     finally:
-        del fuzz.DOORS[broken]
+        del fuzz.DOORS[source_error]
     assert len(found.faults) == found.inputs > 0
     assert len(found.writes) >= found.inputs
 

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from jsc_explore.cli.main import main
 from jsc_explore.data import cache
-from jsc_explore.data.simulation import CLASSES, FEATURES, Block, extra, is_whole, plan, simulate
+from jsc_explore.data.simulation import CLASSES, FEATURES, Block, extra, is_complete, plan, simulate
 from jsc_explore.data.simulation import blocks as blocks_module
 from jsc_explore.data.simulation.assembly import assemble
-from jsc_explore.data.simulation.blocks import produce, round_mantissa, simulate_block
-from jsc_explore.data.simulation.detector import CHARGED, NEUTRAL, PHOTON, PRESETS, Preset, detect, kind_of
-from jsc_explore.data.simulation.events import decay_cosine, isotropic_decays, pythia_for, seeds_of
+from jsc_explore.data.simulation.blocks import round_mantissa, simulate_block, write_block
+from jsc_explore.data.simulation.detector import CHARGED, NEUTRAL, PHOTON, PRESETS, Preset, detect, particle_kind
+from jsc_explore.data.simulation.events import decay_cosine, derive_seeds, isotropic_decays, make_pythia
 from jsc_explore.data.simulation.features import Floats, Jet, energy_correlations, jet_features
 from jsc_explore.data.simulation.jets import JetFinder
 from jsc_explore.errors import DataError, FieldError
@@ -194,7 +194,7 @@ def test_the_grid_ends_at_its_edges() -> None:
 
 
 def test_kinds_follow_the_particle() -> None:
-    assert len({kind_of(pdg, charge) for pdg, charge in [(14, 0), (-11, 1), (22, 0), (211, 1), (2112, 0)]}) == 5
+    assert len({particle_kind(pdg, charge) for pdg, charge in [(14, 0), (-11, 1), (22, 0), (211, 1), (2112, 0)]}) == 5
 
 
 def test_presets_and_classes_are_checked_by_name() -> None:
@@ -231,7 +231,7 @@ def test_soft_stray_and_thin_jets_are_not_kept(pt: list[float], partons: list[tu
 @pytest.mark.parametrize("label", ["w", "z"])
 def test_bosons_decay_isotropically(label: str) -> None:
     veto = isotropic_decays(label, np.random.default_rng(0))
-    generator = pythia_for(label, 11, veto, ["PartonLevel:all = off"])
+    generator = make_pythia(label, 11, veto, ["PartonLevel:all = off"])
     cosines = [
         abs(decay_cosine(generator.process, boson)) for _ in range(5_000) if generator.next() for boson in (5, 6)
     ]
@@ -288,9 +288,9 @@ def test_other_seeds_numbers_and_presets_give_other_jets() -> None:
         ("cernbox", "w", 1, 0),
         ("openml", "w", 0, 0),
     ]
-    assert len({seeds_of(*identity)[0] for identity in identities}) == 4
-    assert len({tuple(seeds_of(*identity)[1].generate_state(4)) for identity in identities}) == 4
-    assert len({seeds_of("cernbox", "w", 5, number)[0] for number in range(5_000)}) == 5_000
+    assert len({derive_seeds(*identity)[0] for identity in identities}) == 4
+    assert len({tuple(derive_seeds(*identity)[1].generate_state(4)) for identity in identities}) == 4
+    assert len({derive_seeds("cernbox", "w", 5, number)[0] for number in range(5_000)}) == 5_000
 
 
 def test_what_is_there_and_whole_is_not_made_again(
@@ -309,17 +309,17 @@ def test_a_damaged_file_is_made_again(sample: tuple[Path, list[Path]], tmp_path:
     torn = good[: len(good) // 2]
     flipped = good[:60] + bytes([good[60] ^ 0xFF]) + good[61:]
     path.write_bytes({"torn": torn, "flipped": flipped, "foreign": sample[1][1].read_bytes()}[damage])
-    assert not is_whole(path, block)
-    blocks_module.prepare(tmp_path)
-    assert produce(block, tmp_path)
+    assert not is_complete(path, block)
+    blocks_module.ensure_writable(tmp_path)
+    assert write_block(block, tmp_path)
     assert path.read_bytes() == good
 
 
 def test_a_block_that_another_process_holds_is_left_to_it(tmp_path: Path) -> None:
-    blocks_module.prepare(tmp_path)
+    blocks_module.ensure_writable(tmp_path)
     block = Block("cernbox", "z", 4, 0, jets=1)
     with FileLock(tmp_path / ".claims" / f"{block.filename}.lock"):
-        assert not produce(block, tmp_path)
+        assert not write_block(block, tmp_path)
     assert not (tmp_path / block.filename).exists()
 
 
@@ -435,10 +435,10 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(blocks_module, "generate_jets", _hand_made_jets)
     monkeypatch.setattr(blocks_module, "versions", dict)
-    blocks_module.prepare(tmp_path)
+    blocks_module.ensure_writable(tmp_path)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DataError, match="No space left"):
-        produce(Block("cernbox", "g", 0, 0, jets=4), tmp_path)
+        write_block(Block("cernbox", "g", 0, 0, jets=4), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".claims"]
 
 

@@ -15,7 +15,7 @@ from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
 from jsc_explore.store import Store, compaction
 from jsc_explore.store.catalog import Part
-from jsc_explore.store.compaction import compact, due
+from jsc_explore.store.compaction import compact, parts_to_compact
 from jsc_explore.store.recovery import orphans
 from jsc_explore.store.verify import verify
 
@@ -47,7 +47,7 @@ def files(store):
 
 def test_many_parts_become_one_sorted_part_and_the_old_files_stay_for_a_while(store):
     before = files(store)
-    done = compact(store.directory, choose=everything)
+    done = compact(store.directory, select=everything)
     assert (done.before, done.after, done.runs, done.problems) == (6, 1, 6, ())
     (part,) = store.catalog.parts()
     assert part.rows == 6
@@ -66,7 +66,7 @@ def test_without_retention_the_old_files_go_at_once_and_a_reader_that_held_them_
     reader = Store(store.directory)
     ids = reader.runs(columns=["run_id"])["run_id"].to_pylist()
     assert reader.curves(ids, ["step"]).num_rows == 24
-    compact(store.directory, choose=everything, retention_s=0)
+    compact(store.directory, select=everything, retention_s=0)
     assert len(files(store)) == 1
     assert reader.curves(ids, ["step"]).num_rows == 24
     assert reader.record(ids[0], weights=True).outcome.weights == b"\x00\x01"
@@ -77,11 +77,11 @@ def test_parts_are_put_together_when_a_size_class_holds_too_many():
     def parts(*rows):
         return [Part(seq, str(seq), count, "") for seq, count in enumerate(rows, 1)]
 
-    assert due(parts(*[1] * 64)) == []
-    assert len(due(parts(*[1] * 65, 64, 5000))) == 65
-    assert due(parts(*[64] * 64, *[4096] * 1000)) == []
+    assert parts_to_compact(parts(*[1] * 64)) == []
+    assert len(parts_to_compact(parts(*[1] * 65, 64, 5000))) == 65
+    assert parts_to_compact(parts(*[64] * 64, *[4096] * 1000)) == []
     # The larger class takes the smaller one with it, never a full part.
-    assert [part.rows for part in due(parts(1, 4096, *[64] * 65))] == [1, *[64] * 65]
+    assert [part.rows for part in parts_to_compact(parts(1, 4096, *[64] * 65))] == [1, *[64] * 65]
 
 
 def test_every_run_is_written_three_times_at_most_on_its_way_to_a_full_part():
@@ -90,7 +90,7 @@ def test_every_run_is_written_three_times_at_most_on_its_way_to_a_full_part():
     for _ in range(100_000):
         seq += 1
         parts.append(Part(seq, "", 1, ""))
-        if len(parts) > compaction.MAX_PARTS and (chosen := due(parts)):
+        if len(parts) > compaction.MAX_PARTS and (chosen := parts_to_compact(parts)):
             gone = {part.seq for part in chosen}
             rows = sum(part.rows for part in chosen)
             written += rows
@@ -104,10 +104,10 @@ def test_every_run_is_written_three_times_at_most_on_its_way_to_a_full_part():
 
 
 def test_the_store_compacts_in_the_background_once_it_is_due(store, monkeypatch):
-    assert not store.compact_if_due()
+    assert not store.compact_if_needed()
     monkeypatch.setattr(compaction, "MAX_PARTS", 6)
     store.add(run(4))
-    assert store.compact_if_due()
+    assert store.compact_if_needed()
     for seed in (5, 6):
         store.add(run(seed))  # Nobody waits for it.
     store._background._thread.join()
@@ -130,10 +130,10 @@ with file_lock(Path(sys.argv[1]) / "compaction.lock", exclusive=True) as got:
     other = subprocess.Popen([sys.executable, "-c", code, str(store.directory)], stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)  # fmt: skip
     assert other.stdout.readline() == "True\n"
-    assert compact(store.directory, choose=everything) is None
+    assert compact(store.directory, select=everything) is None
     other.kill()
     other.communicate()
-    assert compact(store.directory, choose=everything).after == 1
+    assert compact(store.directory, select=everything).after == 1
 
 
 def test_a_part_with_a_wrong_checksum_is_left_as_it_is_and_named(store):
@@ -142,7 +142,7 @@ def test_a_part_with_a_wrong_checksum_is_left_as_it_is_and_named(store):
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    done = compact(store.directory, choose=everything, retention_s=0)
+    done = compact(store.directory, select=everything, retention_s=0)
     assert (done.before, done.after, done.runs) == (5, 1, 5)
     assert "its checksum is not the recorded one" in done.problems[0]
     assert torn in store.catalog.parts()
@@ -158,7 +158,7 @@ def test_a_full_disk_in_the_middle_leaves_the_old_generation(store, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(StoreError, match=r"could not be put together \(no space left"):
-            compact(store.directory, choose=everything)
+            compact(store.directory, select=everything)
     assert (files(store), store.catalog.parts()) == (before, parts)
     assert verify(store.catalog) == []
 
@@ -174,7 +174,7 @@ def test_parts_that_go_meanwhile_are_not_brought_back(store, monkeypatch):
         return real(directory, table)
 
     monkeypatch.setattr(compaction, "write_part", write)
-    assert compact(store.directory, choose=everything).after == 0
+    assert compact(store.directory, select=everything).after == 0
     assert store.catalog.parts() == parts[1:]
     assert [path.name for path in orphans(store.catalog)] == [parts[0].name]
 
@@ -207,7 +207,7 @@ def test_killed_in_the_middle_it_has_not_happened_or_is_done(store, where):
     assert store.runs().num_rows == 6
     assert len(store.recover().removed) == (0 if where == "switched" else 1)
     assert verify(store.catalog) == []
-    assert compact(store.directory, choose=everything, retention_s=0).runs == (0 if where == "switched" else 6)
+    assert compact(store.directory, select=everything, retention_s=0).runs == (0 if where == "switched" else 6)
     assert len(files(store)) == 1
 
 
@@ -245,7 +245,7 @@ def test_readers_in_other_processes_see_every_run_once_during_compactions(store)
         for _ in range(5):
             store.add(run(seed))
             seed += 1
-        compact(store.directory, choose=everything, retention_s=0)
+        compact(store.directory, select=everything, retention_s=0)
     (store.directory / "done").touch()
     for reader in readers:
         out, err = reader.communicate(timeout=120)

@@ -66,14 +66,14 @@ def second_reader(directory):
 
 def compacted(directory):
     local(directory).close()
-    assert compact(directory / "store", choose=lambda parts: parts).after == 1
+    assert compact(directory / "store", select=lambda parts: parts).after == 1
     return Store(directory / "store")
 
 
 def compacted_under_a_reader(directory):
     store = local(directory)
     store.curves(list(BY_ID), ["step"])
-    compact(directory / "store", choose=lambda parts: parts, retention_s=0)
+    compact(directory / "store", select=lambda parts: parts, retention_s=0)
     store.refresh()
     return store
 
@@ -81,7 +81,7 @@ def compacted_under_a_reader(directory):
 def compacted_unnoticed(directory):
     """The files of the generation that the reader knows are gone, and it has not looked."""
     store = local(directory)
-    compact(directory / "store", choose=lambda parts: parts, retention_s=0)
+    compact(directory / "store", select=lambda parts: parts, retention_s=0)
     return store
 
 
@@ -104,7 +104,7 @@ def half_in_a_snapshot(directory):
     above = Store(directory / "above", directory / "results.parquet")
     for record in RECORDS:
         above.add(record)
-    compact(directory / "above", choose=lambda parts: parts)
+    compact(directory / "above", select=lambda parts: parts)
     above.refresh()
     return above
 
@@ -227,7 +227,7 @@ store = Store(directory, snapshot)
 ids = store.runs(columns=["run_id"])["run_id"].to_pylist()
 assert store.curves(ids, ["step"]).num_rows == 4 * len(ids)
 assert verify(store.catalog, snapshot) == []
-assert store.compact_if_due() is False
+assert store.compact_if_needed() is False
 try:
     store.add(record_of(RunConfig(seed=77)))
 except StoreError as error:
@@ -294,7 +294,7 @@ def test_a_read_only_reader_follows_the_writer(tmp_path):
     writer = local(tmp_path)
     reader = Store(tmp_path / "store", read_only=True)
     writer.add(record_of(RunConfig(seed=77)))
-    compact(tmp_path / "store", choose=lambda parts: parts, retention_s=0)
+    compact(tmp_path / "store", select=lambda parts: parts, retention_s=0)
     assert reader.refresh()
     assert reader.runs().num_rows == len(RECORDS) + 1
     assert reader.record(RunConfig(seed=77).run_id(DIGEST)) is not None

@@ -274,7 +274,7 @@ def lay_down(store, table, name="0123456789abcdef.parquet"):
 
 def test_a_whole_part_that_was_never_entered_is_adopted(store):
     path = lay_down(store, to_table(run(2)))
-    assert store.recover().adopted == [path]
+    assert store.recover().registered == [path]
     assert seeds(store.directory) == [0, 1, 2]
     assert store.runs().num_rows == 3
     assert verify(store.catalog) == []
@@ -282,7 +282,7 @@ def test_a_whole_part_that_was_never_entered_is_adopted(store):
 
 def test_of_a_part_that_is_stored_in_half_the_other_half_is_adopted(store):
     path = lay_down(store, pa.concat_tables([to_table(run(1)), to_table(run(2))]))
-    assert store.recover().adopted == [path]
+    assert store.recover().registered == [path]
     assert seeds(store.directory) == [0, 1, 2]
     assert verify(store.catalog) == []
 
@@ -318,7 +318,7 @@ def test_a_store_whose_catalogue_was_deleted_comes_back_from_its_parts(store):
         path.unlink()
     again = Store(store.directory)
     assert again.runs().num_rows == 0
-    assert len(again.recover().adopted) == 2
+    assert len(again.recover().registered) == 2
     again.close()
     assert seeds(store.directory) == [0, 1]
 
@@ -377,13 +377,13 @@ def test_two_processes_that_write_the_same_runs_write_each_once(store):
 
 def test_a_clock_that_was_moved_back_changes_nothing(store, monkeypatch):
     now = time.time()
-    compact(store.directory, choose=lambda parts: parts)
+    compact(store.directory, select=lambda parts: parts)
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", lambda: now - 1e6)
         store.refresh()
         store.add(run(2))
         assert store.runs().num_rows == 3
-        compact(store.directory, choose=lambda parts: parts)
+        compact(store.directory, select=lambda parts: parts)
         store.refresh()
         assert store.runs().num_rows == 3
         # What was retired in the future is kept from now on, and no longer than any other.

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jsc_explore.data import CLASSES, FEATURES, SOURCES, Jets, cache, cache_dir, digest, fetch, is_available, load
-from jsc_explore.data.sources import SHIPPED, Release
+from jsc_explore.data.sources import SHIPPED, SourceData
 from jsc_explore.errors import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def made_up(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def filled(tmp_path: Path) -> Path:
     """A cache with 50 jets that stand for a fetched OpenML release."""
     features, labels = made_up(50)
-    cache.write(tmp_path, "openml", Release(features, labels, "http://x", "Public", "0" * 64))
+    cache.write(tmp_path, "openml", SourceData(features, labels, "http://x", "Public", "0" * 64))
     return tmp_path
 
 
@@ -179,7 +179,7 @@ def test_a_write_that_fails_leaves_what_was_there(filled: Path, monkeypatch: pyt
 
     monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(OSError, match="No space left"):
-        cache.write(filled, "openml", Release(features, labels, "", "", ""))
+        cache.write(filled, "openml", SourceData(features, labels, "", "", ""))
     assert {path.name: path.read_bytes() for path in filled.iterdir()} == before
 
 

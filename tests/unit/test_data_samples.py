@@ -46,7 +46,7 @@ def make(folder: Path, name: str, jets: int, preset: str = "cernbox", seed: int 
 
 
 def test_the_shipped_sample_comes_apart_into_its_blocks_and_together_again(tmp_path: Path) -> None:
-    parts = assembly.take_apart(SHIPPED, "simulated")
+    parts = assembly.split_into_blocks(SHIPPED, "simulated")
     assert len(parts) == RECIPE["blocks"]
     again = assembly.assemble([], tmp_path, "simulated", list(parts.values()))
     assert cache.read_manifest(again.parent, "simulated").digest == data.digest("simulated")
@@ -55,7 +55,7 @@ def test_the_shipped_sample_comes_apart_into_its_blocks_and_together_again(tmp_p
 
 def test_shipped_and_new_blocks_make_what_new_blocks_alone_make(small_blocks: Path) -> None:
     said: list[str] = []
-    make(small_blocks, "mixed", 4 * 5 * SIZE, tell=said.append)
+    make(small_blocks, "mixed", 4 * 5 * SIZE, log=said.append)
     assert said == ["10 of 20 blocks come with the project"]
     assert len(list((small_blocks / "blocks").glob("*.parquet"))) == 10
     files = production.simulate(4 * 5 * SIZE, "cernbox", 2018, 1, small_blocks / "all", progress=False)
@@ -69,11 +69,11 @@ def test_other_versions_or_seeds_take_nothing_from_the_shipped_sample(
     small_blocks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    make(small_blocks, "other", 300, seed=1, tell=said.append)
+    make(small_blocks, "other", 300, seed=1, log=said.append)
     assert said == []
     for module in (blocks, production, sample):
         monkeypatch.setattr(module, "versions", lambda: VERSIONS | {"fastjet": "4"})
-    make(small_blocks, "newer", 4 * 5 * SIZE, tell=said.append)
+    make(small_blocks, "newer", 4 * 5 * SIZE, log=said.append)
     assert said == [f"simulating every block: those of the project were made with fastjet {VERSIONS['fastjet']}"]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jsc_explore import data
 from jsc_explore.data import cache
-from jsc_explore.data.sources import Release
+from jsc_explore.data.sources import SourceData
 from jsc_explore.errors import DataError
 from jsc_explore.files import safetensors_metadata
 from jsc_explore.jobs.cluster import dataset_transfer
@@ -87,7 +87,7 @@ def sent(tmp_path, monkeypatch):
     monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "engine"))
     (tmp_path / "engine").mkdir()
     jets = data.load("simulated")
-    release = Release(np.ascontiguousarray(jets.features[:500]), jets.labels[:500], "", "MIT", "")
+    release = SourceData(np.ascontiguousarray(jets.features[:500]), jets.labels[:500], "", "MIT", "")
     cache.write(tmp_path / "engine", SAMPLE, release)
     digest, content = data.digest(SAMPLE), dataset_transfer.wrap(SAMPLE)
     monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "worker"))

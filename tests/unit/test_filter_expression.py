@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsc_explore.store.query.expression import FilterError, filter_columns, read_filter
+from jsc_explore.store.query.expression import FilterError, filter_columns, parse_filter
 
 ROWS = """
     SELECT * FROM (VALUES
@@ -20,7 +20,7 @@ ROWS = """
 
 
 def chosen(text):
-    where, values = read_filter(text)
+    where, values = parse_filter(text)
     found = duckdb.sql(f"SELECT model FROM ({ROWS}) WHERE {where}", params=list(values)).fetchall()
     return sorted(name for (name,) in found)
 
@@ -72,7 +72,7 @@ def test_a_filter_means_what_sql_means(text, expected):
 )
 def test_a_bad_filter_shows_where_it_is_wrong(text, place, says):
     with pytest.raises(FilterError) as caught:
-        read_filter(text)
+        parse_filter(text)
     assert caught.value.position == place
     assert says in str(caught.value)
     assert caught.value.pointed().splitlines()[-1] == " " * place + "^"
@@ -80,14 +80,14 @@ def test_a_bad_filter_shows_where_it_is_wrong(text, place, says):
 
 def test_a_filters_error_survives_the_way_between_processes():
     with pytest.raises(FilterError) as caught:
-        read_filter("optimizer = 'adam")
+        parse_filter("optimizer = 'adam")
     again = pickle.loads(pickle.dumps(caught.value))
     assert (str(again), again.position) == (str(caught.value), caught.value.position)
 
 
 def test_a_filter_of_more_than_two_thousand_characters_is_refused():
     with pytest.raises(FilterError, match="at most 2000 characters"):
-        read_filter("1 = 1 or " * 300 + "silent")
+        parse_filter("1 = 1 or " * 300 + "silent")
 
 
 _WORDS = st.sampled_from(
@@ -99,7 +99,7 @@ _WORDS = st.sampled_from(
 @given(st.lists(_WORDS, max_size=14).map(" ".join))
 def test_whatever_is_typed_is_refused_in_words_or_runs_over_the_runs_alone(text):
     with suppress(FilterError):
-        where, values = read_filter(text)
+        where, values = parse_filter(text)
         assert where.count("?") == len(values), "every constant is a parameter"
         duckdb.sql(f"SELECT count(*) FROM ({ROWS}) WHERE {where}", params=list(values)).fetchall()
 

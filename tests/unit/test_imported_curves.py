@@ -6,7 +6,7 @@ import pytest
 from jsc_explore.charts.curves import PlotOptions, curve_figure, curve_tables
 from jsc_explore.charts.imported import ENDS, LINES, with_imported
 from jsc_explore.export.chart_files import picture
-from jsc_explore.importers.imported_run import ImportedRun, Reading, points_of
+from jsc_explore.importers.imported_run import ImportedRun, LoggedValue, points_from_series
 from jsc_explore.view_model.imported_runs import MAX_DRAWN, MAX_READINGS, drawn_of, last_epoch, listed, reach, readings
 from jsc_explore.view_model.url_params import PARAMS
 
@@ -23,10 +23,10 @@ SEEDS = pa.schema(
 
 
 def run(name="theirs", values=(0.5, 0.6), epoch=True, tag="val_acc"):
-    series = {tag: [Reading(10 * i + 9, float(i), value) for i, value in enumerate(values)]}
+    series = {tag: [LoggedValue(10 * i + 9, float(i), value) for i, value in enumerate(values)]}
     if epoch:
-        series["epoch"] = [Reading(10 * i + 9, float(i), i) for i in range(len(values))]
-    return ImportedRun(name, "csv", f"{name}.csv", name, {"batch_size": 64}, {}, points_of(series, 64)[0])
+        series["epoch"] = [LoggedValue(10 * i + 9, float(i), i) for i in range(len(values))]
+    return ImportedRun(name, "csv", f"{name}.csv", name, {"batch_size": 64}, {}, points_from_series(series, 64)[0])
 
 
 def empty_figure(look):

@@ -16,7 +16,7 @@ from jsc_explore.errors import FieldError, JscError
 from jsc_explore.export.chart_files import table_file
 from jsc_explore.importers.csv_table import read_table
 from jsc_explore.importers.hparams import read_hparams
-from jsc_explore.importers.imported_run import Reading, hyperparameters, points_of
+from jsc_explore.importers.imported_run import LoggedValue, hyperparameters, points_from_series
 from jsc_explore.importers.tensorboard import find_runs, read_run
 from jsc_explore.store import Store
 from jsc_explore.store.imported_runs import ImportedRuns
@@ -233,7 +233,9 @@ def test_names_of_others_are_understood_and_the_rest_is_kept_as_text():
 
 def test_what_is_not_finite_is_left_out_and_counted():
     nan, inf = float("nan"), float("inf")
-    points, notes = points_of({"val_loss": [Reading(1, 0.0, 1.0), Reading(2, 0.0, nan), Reading(3, 0.0, inf)]})
+    points, notes = points_from_series(
+        {"val_loss": [LoggedValue(1, 0.0, 1.0), LoggedValue(2, 0.0, nan), LoggedValue(3, 0.0, inf)]}
+    )
     assert [point["step"] for point in points] == [1]
     assert notes == ["2 values are not finite and are left out"]
 

@@ -10,7 +10,7 @@ from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.store import Store
 from jsc_explore.store.query.curves import curve_points
 from jsc_explore.store.query.filters import Between
-from jsc_explore.store.query.grid import configs, count_choices, grid_cells, run_ids, seeds_of  # fmt: skip
+from jsc_explore.store.query.grid import configs, count_choices, grid_cells, run_ids, stored_seeds  # fmt: skip
 from jsc_explore.store.saved_views import SavedViews
 
 AXES = ("batch_size", "learning_rate")
@@ -83,7 +83,7 @@ def test_configs_come_with_their_fields_up_to_a_limit_and_with_their_count(store
     assert (table.num_rows, total) == (2, 5)
     assert "seed" not in table.column_names
     adam = RunConfig().config_id("d" * 64)
-    assert seeds_of(store, [adam, "nobody"]) == {adam: [0, 1, 2]}
+    assert stored_seeds(store, [adam, "nobody"]) == {adam: [0, 1, 2]}
     assert configs(store, {"model": ["jsc-s"]})[1] == 0
 
 

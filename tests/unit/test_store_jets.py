@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jsc_explore.data import CLASSES, FEATURES, cache
-from jsc_explore.data.sources import Release
+from jsc_explore.data.sources import SourceData
 from jsc_explore.errors import DataError, FieldError
 from jsc_explore.store.query.jets import JetFile
 
@@ -24,7 +24,7 @@ def jets(tmp_path_factory):
     features[:, 8] = features[:, 6]
     features[:, 15] = rng.poisson(40 + 5 * labels)
     folder = tmp_path_factory.mktemp("jets")
-    path = cache.write(folder, "simulated", Release(features, labels, "", "MIT", ""))
+    path = cache.write(folder, "simulated", SourceData(features, labels, "", "MIT", ""))
     return JetFile(path), features.astype(np.float64), labels
 
 
@@ -84,7 +84,7 @@ def test_a_small_spread_about_a_large_mean_keeps_its_correlation(tmp_path):
     features = np.repeat(rng.normal(size=(500, 1)), 16, axis=1).astype(np.float32)
     features[:, 14] = 100_000 + features[:, 0]
     features[:, 5] = 3
-    path = cache.write(tmp_path, "simulated", Release(features, np.zeros(500, np.uint8), "", "MIT", ""))
+    path = cache.write(tmp_path, "simulated", SourceData(features, np.zeros(500, np.uint8), "", "MIT", ""))
     table = JetFile(path).correlations().to_pylist()
     r = {(row["x"], row["y"]): row["r"] for row in table}
     expected = np.corrcoef(features[:, 0], features[:, 14].astype(np.float64))[0, 1]

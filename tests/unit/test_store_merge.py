@@ -68,7 +68,7 @@ def test_new_runs_join_and_the_same_ones_are_skipped(store, other, tmp_path, for
         other.add(dataclasses.replace(run(seed, device="cuda", train_time_s=9.0, replicas=7), created_at="2027"))
     source = other.directory
     if form == "compacted":
-        compact(other.directory, choose=lambda parts: parts, retention_s=0)
+        compact(other.directory, select=lambda parts: parts, retention_s=0)
     elif form == "snapshot":
         source = tmp_path / "their results.parquet"
         publish(other, source)
@@ -111,7 +111,7 @@ def test_other_figures_are_said_run_by_run_and_kept_where_no_reader_mixes_them_i
     assert list((store.directory / "conflicts").iterdir()) == [kept]
     assert len(list(conflicts(store.catalog))) == 1
     # Kept through compaction, and checked.
-    compact(store.directory, choose=lambda parts: parts, retention_s=0)
+    compact(store.directory, select=lambda parts: parts, retention_s=0)
     kept.write_bytes(kept.read_bytes()[:-1])
     assert [fault.what for fault in verify(store.catalog)] == ["its checksum is not the recorded one"]
 
@@ -197,9 +197,9 @@ def test_a_row_that_breaks_a_rule_is_refused_in_one_line_and_the_others_join(sto
 def test_the_published_runs_of_this_project_break_no_rule():
     from jsc_explore import paths
 
-    for _, table, why in checks.sound_tables(paths.site_file("results.parquet")):
+    for _, table, why in checks.read_row_groups(paths.site_file("results.parquet")):
         assert why == ""
-        assert checks.foreign_faults(table) == {}
+        assert checks.external_faults(table) == {}
 
 
 def test_foreign_and_torn_files_are_one_clear_line(store, tmp_path):

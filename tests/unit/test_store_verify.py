@@ -99,7 +99,7 @@ def test_a_run_that_is_entered_and_not_there_is_found_and_repaired(store):
     assert messages(store) == ["run a is entered here, and is not in it", "run b is entered, but its part is not"]
     done = repair(store.catalog, verify(store.catalog))
     assert sorted(entry.run_id for entry in done.lost) == ["a", "b"]
-    assert done.saved == 1
+    assert done.runs_kept == 1
     assert messages(store) == []
     store.refresh()
     assert store.runs().num_rows == 3
@@ -130,7 +130,7 @@ def test_repair_moves_broken_parts_aside_and_says_which_runs_are_lost(store):
     gone.unlink()
     done = repair(store.catalog, verify(store.catalog))
     assert [entry.config["seed"] for entry in sorted(done.lost, key=lambda entry: entry.config["seed"])] == [0, 1]
-    assert done.saved == 0
+    assert done.runs_kept == 0
     assert [path.name for path in store.catalog.quarantine_directory.iterdir()] == [broken.name]
     assert messages(store) == []
     assert store.refresh()
@@ -150,7 +150,7 @@ def test_of_a_large_part_with_a_bad_sector_all_but_its_row_group_is_saved(tmp_pa
     assert messages(store) == ["its checksum is not the recorded one"]
     done = repair(store.catalog, verify(store.catalog))
     # Three groups of 128, 128 and 44 runs; the middle one is lost.
-    assert (done.saved, len(done.lost)) == (172, 128)
+    assert (done.runs_kept, len(done.lost)) == (172, 128)
     assert messages(store) == []
     store.refresh()
     assert store.runs().num_rows == 172
@@ -169,7 +169,7 @@ def test_wherever_a_byte_goes_wrong_nothing_wrong_is_kept(tmp_path, seed):
     path = path_of(store)
     damage(path, int(np.random.default_rng(seed).integers(path.stat().st_size)))
     done = repair(store.catalog, verify(store.catalog))
-    assert done.saved + len(done.lost) == 4
+    assert done.runs_kept + len(done.lost) == 4
     assert messages(store) == []
     store.refresh()
     for record in records:
@@ -218,9 +218,9 @@ def test_a_part_that_is_being_written_is_no_fault(store, monkeypatch):
 
 
 def test_verify_during_a_compaction_finds_nothing(store):
-    compact(store.directory, choose=lambda parts: parts)
+    compact(store.directory, select=lambda parts: parts)
     assert messages(store) == []
-    compact(store.directory, choose=lambda parts: parts, retention_s=0)
+    compact(store.directory, select=lambda parts: parts, retention_s=0)
     assert messages(store) == []
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jsc_explore import data
 from jsc_explore.cli.main import main
 from jsc_explore.data import CLASSES, FEATURES, Jets
-from jsc_explore.data.external import ForeignJets, read_jets
+from jsc_explore.data.external import ExternalJets, read_jets
 from jsc_explore.data.reference import LEVELS, quantise, reference
 from jsc_explore.errors import DataError
 from jsc_explore.validation import criteria, two_sample
@@ -44,8 +44,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "_accuracies", lambda *_: [])
 
 
-def foreign(jets: Jets, features: np.ndarray | None = None) -> ForeignJets:
-    return ForeignJets(jets.features if features is None else features, jets.labels, are_levels=False)
+def foreign(jets: Jets, features: np.ndarray | None = None) -> ExternalJets:
+    return ExternalJets(jets.features if features is None else features, jets.labels, are_levels=False)
 
 
 def write(path: Path, features: np.ndarray, labels: np.ndarray, **columns: object) -> Path:

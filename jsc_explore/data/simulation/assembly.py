@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from jsc_explore.data import cache
 from jsc_explore.data.jets import CLASSES, FEATURES, Features, Labels
 from jsc_explore.data.simulation.blocks import JETS_PER_BLOCK, Block, round_mantissa
-from jsc_explore.data.sources import Release
+from jsc_explore.data.sources import SourceData
 from jsc_explore.data.splits import first_occurrences
 from jsc_explore.errors import DataError
 from jsc_explore.files import atomic_write
@@ -54,7 +54,7 @@ def assemble(blocks: Sequence[Path], folder: Path, name: str = "simulated", part
     features, labels = _balanced(features[kept], labels[kept])
     order = _order(len(labels))
     folder.mkdir(parents=True, exist_ok=True)
-    release = Release(np.ascontiguousarray(features[order]), labels[order], url="", licence="MIT", sha256="")
+    release = SourceData(np.ascontiguousarray(features[order]), labels[order], url="", licence="MIT", sha256="")
     cache.check(name, str(folder), release.features, release.labels)
     path = cache.write(folder, name, release)
     counts = dict(zip(_COUNTS, (len(labels), len(every), SHIPPED_MANTISSA_BITS), strict=True))
@@ -64,7 +64,7 @@ def assemble(blocks: Sequence[Path], folder: Path, name: str = "simulated", part
     return path
 
 
-def take_apart(folder: Path, name: str) -> dict[Block, Part]:
+def split_into_blocks(folder: Path, name: str) -> dict[Block, Part]:
     """Return the blocks a sample was assembled from, their jets rounded as the sample's are.
 
     The shuffle is known, so undoing it restores the order of the blocks: a sample assembled from these and further

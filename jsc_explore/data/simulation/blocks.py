@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from jsc_explore.data.jets import FEATURES
-from jsc_explore.data.simulation.detector import preset_named
-from jsc_explore.data.simulation.events import RECIPE_VERSION, class_named, generate_jets
+from jsc_explore.data.simulation.detector import find_preset
+from jsc_explore.data.simulation.events import RECIPE_VERSION, check_class, generate_jets
 from jsc_explore.data.simulation.extra import versions
 from jsc_explore.data.simulation.features import Floats, jet_features
 from jsc_explore.errors import DataError
@@ -44,8 +44,8 @@ class Block:
     jets: int = JETS_PER_BLOCK
 
     def __post_init__(self) -> None:
-        preset_named(self.preset)
-        class_named(self.label)
+        find_preset(self.preset)
+        check_class(self.label)
 
     @property
     def filename(self) -> str:
@@ -66,7 +66,7 @@ class Block:
 
 def simulate_block(block: Block) -> NDArray[np.float32]:
     """Simulate a block's jets: ``(block.jets, 16) float32``, columns as in FEATURES, no two rows equal."""
-    stream = generate_jets(preset_named(block.preset), block.label, block.seed, block.number)
+    stream = generate_jets(find_preset(block.preset), block.label, block.seed, block.number)
     rows = np.empty((0, len(FEATURES)), dtype=np.float32)
     while len(rows) < block.jets:
         more = jet_features(list(itertools.islice(stream, block.jets - len(rows))))
@@ -74,17 +74,17 @@ def simulate_block(block: Block) -> NDArray[np.float32]:
     return rows
 
 
-def produce(block: Block, directory: Path) -> bool:
+def write_block(block: Block, directory: Path) -> bool:
     """Make sure that a block's file lies in `directory`; return False if another process is at work on it.
 
     Raises DataError where the directory cannot be written or a library is missing.
     """
     path = directory / block.filename
-    if is_whole(path, block):
+    if is_complete(path, block):
         return True
     try:
         with file_lock(directory / _CLAIMS / f"{block.filename}.lock", exclusive=True) as is_ours:
-            if is_ours and not is_whole(path, block):
+            if is_ours and not is_complete(path, block):
                 content = _encode(block, simulate_block(block))
                 with atomic_write(path, locked=True) as file:
                     file.write(content)
@@ -93,7 +93,7 @@ def produce(block: Block, directory: Path) -> bool:
         raise unwritable(directory, error) from error
 
 
-def is_whole(path: Path, block: Block) -> bool:
+def is_complete(path: Path, block: Block) -> bool:
     """Say whether `path` holds all of `block`; a torn, damaged or foreign file does not."""
     try:
         table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
@@ -103,7 +103,7 @@ def is_whole(path: Path, block: Block) -> bool:
     return table.num_rows == block.jets and block.identity().items() <= metadata.items()
 
 
-def prepare(directory: Path) -> None:
+def ensure_writable(directory: Path) -> None:
     """Create `directory` and prove that it takes files; raise DataError where it does not."""
     probe = directory / _CLAIMS / f"probe-{os.getpid()}"
     try:

@@ -40,7 +40,7 @@ _MAX_ETA = 3.0
 _MIN_ENERGY_GEV = 1e-6
 
 
-def preset_named(name: str) -> Preset:
+def find_preset(name: str) -> Preset:
     """Look up a preset; raise FieldError for an unknown name."""
     try:
         return PRESETS[name]
@@ -48,7 +48,7 @@ def preset_named(name: str) -> Preset:
         raise FieldError("preset", name, f"must be one of {', '.join(PRESETS)}", "try cernbox") from None
 
 
-def kind_of(pdg_id: int, charge: float) -> int:
+def particle_kind(pdg_id: int, charge: float) -> int:
     """Sort a stable particle by what it leaves in the detector."""
     pdg_id = abs(pdg_id)
     if pdg_id in (12, 14, 16):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jsc_explore.data.jets import CLASSES
-from jsc_explore.data.simulation.detector import NEUTRINO, Preset, detect, kind_of
+from jsc_explore.data.simulation.detector import NEUTRINO, Preset, detect, particle_kind
 from jsc_explore.data.simulation.extra import pythia
 from jsc_explore.data.simulation.features import Floats, Jet
 from jsc_explore.data.simulation.jets import JetFinder
@@ -52,14 +52,14 @@ _HARD = (5, 6)  # the two outgoing particles of the hard process in Pythia's rec
 _MAX_FAILURES_IN_A_ROW = 1_000
 
 
-def class_named(label: str) -> str:
+def check_class(label: str) -> str:
     """Return `label`; raise FieldError for an unknown class."""
     if label not in CLASSES:
         raise FieldError("class", label, f"must be one of {', '.join(CLASSES)}", "try g")
     return label
 
 
-def seeds_of(preset: str, label: str, seed: int, number: int) -> tuple[int, np.random.SeedSequence]:
+def derive_seeds(preset: str, label: str, seed: int, number: int) -> tuple[int, np.random.SeedSequence]:
     """Derive Pythia's seed and NumPy's from a block's identity.
 
     Pythia's seed counts up from a hash of (recipe, preset, class, seed): no two blocks of one class share it.
@@ -72,11 +72,11 @@ def seeds_of(preset: str, label: str, seed: int, number: int) -> tuple[int, np.r
 
 def generate_jets(preset: Preset, label: str, seed: int, number: int) -> Iterator[Jet]:
     """Yield jets of class `label` without end, the same ones for the same arguments."""
-    pythia_seed, entropy = seeds_of(preset.name, label, seed, number)
+    pythia_seed, entropy = derive_seeds(preset.name, label, seed, number)
     detector_rng, decay_rng = (np.random.default_rng(child) for child in entropy.spawn(2))
     # The name keeps the veto alive: Pythia does not, and without its object every event passes unseen.
-    veto = isotropic_decays(class_named(label), decay_rng)
-    generator = pythia_for(label, pythia_seed, veto)
+    veto = isotropic_decays(check_class(label), decay_rng)
+    generator = make_pythia(label, pythia_seed, veto)
     finder = JetFinder()
     kinds: dict[int, int] = {}
     failures = 0
@@ -107,7 +107,7 @@ def decay_cosine(process: Any, boson: int) -> float:
     return float((along - speed) / (1 - speed * along))
 
 
-def pythia_for(label: str, pythia_seed: int, veto: Any, settings: Sequence[str] = ()) -> Any:
+def make_pythia(label: str, pythia_seed: int, veto: Any, settings: Sequence[str] = ()) -> Any:
     """Set up Pythia for a class. `veto` may be None; the caller keeps it alive as long as the result."""
     generator = pythia().Pythia("", False)
     for setting in (*_COMMON, *_SETTINGS[label], f"Random:seed = {pythia_seed}", *settings):
@@ -153,7 +153,7 @@ def _particles(
     rows = [(p.px(), p.py(), p.pz(), p.e(), p.id()) for p in generator.event if p.isFinal()]
     table = np.array(rows)
     for pdg_id in {row[4] for row in rows} - kinds.keys():
-        kinds[pdg_id] = kind_of(pdg_id, generator.particleData.charge(pdg_id))
+        kinds[pdg_id] = particle_kind(pdg_id, generator.particleData.charge(pdg_id))
     found = np.array([kinds[row[4]] for row in rows])
     pt = np.hypot(table[:, 0], table[:, 1])
     eta = np.arcsinh(table[:, 2] / np.maximum(pt, 1e-300))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jsc_explore.data.jets import CLASSES
-from jsc_explore.data.simulation.detector import preset_named
+from jsc_explore.data.simulation.detector import find_preset
 from jsc_explore.data.simulation.events import RECIPE_VERSION, generate_jets
 from jsc_explore.data.simulation.extra import versions
 from jsc_explore.data.simulation.features import Floats, Jet, polar
@@ -30,7 +30,7 @@ def example_jets(preset: str, seed: int, classes: Sequence[str] = CLASSES) -> di
     GeV, distances in rapidity and azimuth from the jet's axis, and 1 where grooming kept it, 0 where not; hardest
     first. Raises FieldError for an unknown preset or class or a negative seed, DataError where a library is missing.
     """
-    found = preset_named(preset)
+    found = find_preset(preset)
     if seed < 0:
         raise FieldError("seed", seed, "must not be negative", "try 0")
     jets = {}

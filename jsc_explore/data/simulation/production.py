@@ -16,8 +16,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from jsc_explore.data.jets import CLASSES
-from jsc_explore.data.simulation.blocks import JETS_PER_BLOCK, Block, is_whole, prepare, produce
-from jsc_explore.data.simulation.detector import preset_named
+from jsc_explore.data.simulation.blocks import JETS_PER_BLOCK, Block, ensure_writable, is_complete, write_block
+from jsc_explore.data.simulation.detector import find_preset
 from jsc_explore.data.simulation.extra import versions
 from jsc_explore.errors import DataError, FieldError
 
@@ -49,8 +49,8 @@ def simulate(
     if not 1 <= workers <= 1024:
         raise FieldError("workers", workers, "must lie in [1, 1024]", f"this machine has {os.cpu_count()} cores")
     versions()  # A missing library is said before anything is created.
-    prepare(directory)
-    missing = [block for block in blocks if not is_whole(directory / block.filename, block)]
+    ensure_writable(directory)
+    missing = [block for block in blocks if not is_complete(directory / block.filename, block)]
     total = sum(block.jets for block in blocks)
     done = total - sum(block.jets for block in missing)
     with (
@@ -73,7 +73,7 @@ def simulate(
 
 def plan(jets: int, preset: str, seed: int) -> list[Block]:
     """List a sample's blocks, classes in turn; from 5,000 jets on, a larger sample begins with a smaller."""
-    preset_named(preset)
+    find_preset(preset)
     if jets < 1:
         raise FieldError("jets", jets, "must be at least 1", "try 250000")
     if seed < 0:
@@ -97,7 +97,7 @@ _Run = Callable[[Sequence[Block], Path], Iterator[tuple[Block, bool]]]
 def _worker_pool(workers: int) -> Iterator[_Run]:
     """Yield a function that produces blocks, reporting each; one worker needs no second process."""
     if workers <= 1:
-        yield lambda blocks, directory: ((block, produce(block, directory)) for block in blocks)
+        yield lambda blocks, directory: ((block, write_block(block, directory)) for block in blocks)
         return
     # spawn: a fork would copy whatever threads and locks the calling process has.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_follow_parent)
@@ -117,7 +117,7 @@ def _in_pool(
     running: dict[Future[bool], Block] = {}
     while True:
         for block in waiting:
-            running[pool.submit(produce, block, directory)] = block
+            running[pool.submit(write_block, block, directory)] = block
             if len(running) >= workers:
                 break
         if not running:

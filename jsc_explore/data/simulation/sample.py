@@ -9,13 +9,13 @@ from typing import Any
 from jsc_explore.config import FIELDS
 from jsc_explore.data.cache import read_recipe
 from jsc_explore.data.datasets import locked
-from jsc_explore.data.simulation.assembly import Part, assemble, take_apart
+from jsc_explore.data.simulation.assembly import Part, assemble, split_into_blocks
 from jsc_explore.data.simulation.blocks import Block, unwritable
 from jsc_explore.data.simulation.detector import PRESETS
 from jsc_explore.data.simulation.events import RECIPE_VERSION
 from jsc_explore.data.simulation.extra import versions
 from jsc_explore.data.simulation.production import plan, simulate
-from jsc_explore.data.sources import SHIPPED, is_own
+from jsc_explore.data.sources import SHIPPED, is_user_sample
 from jsc_explore.errors import FieldError
 from jsc_explore.paths import cache_dir
 
@@ -29,7 +29,7 @@ def make_sample(
     blocks: Path,
     *,
     cache: Path | None = None,
-    tell: Callable[[str], object] = lambda line: None,
+    log: Callable[[str], object] = lambda line: None,
 ) -> Path:
     """Simulate what is missing in the folder ``blocks`` and put the sample into the cache as ``simulated-name``.
 
@@ -40,7 +40,7 @@ def make_sample(
     folder, source = cache or cache_dir(), f"simulated-{name}"
     check_name(name, preset, seed, folder)
     wanted = plan(jets, preset, seed)
-    parts = _shipped(wanted, tell)
+    parts = _shipped(wanted, log)
     files = simulate(jets, preset, seed, workers, blocks, without=list(parts)) if len(parts) < len(wanted) else []
     try:
         with locked(folder, source):
@@ -52,7 +52,7 @@ def make_sample(
 def check_name(name: str, preset: str, seed: int, folder: Path) -> None:
     """Refuse a name for a sample of this preset and seed that cannot be one, or would be confused with another's."""
     source = f"simulated-{name}"
-    if not is_own(source):
+    if not is_user_sample(source):
         raise FieldError("name", name, f"must give {FIELDS['dataset'].pattern_help}", "try 1M")
     for other in PRESETS:
         if other in name and other != preset:
@@ -63,20 +63,20 @@ def check_name(name: str, preset: str, seed: int, folder: Path) -> None:
         raise FieldError("name", name, rule, "choose another name")
 
 
-def _shipped(wanted: list[Block], tell: Callable[[str], object]) -> dict[Block, Part]:
+def _shipped(wanted: list[Block], log: Callable[[str], object]) -> dict[Block, Part]:
     """Return those of the wanted blocks that come with the project and may stand beside blocks simulated now."""
     recipe = read_recipe(SHIPPED, "simulated")
     first = wanted[0]
     said = (recipe.get("preset"), recipe.get("seed"), recipe.get("recipe"))
     if said != (first.preset, str(first.seed), str(RECIPE_VERSION)):
         return {}
-    there = take_apart(SHIPPED, "simulated")
+    there = split_into_blocks(SHIPPED, "simulated")
     found = {block: there[block] for block in wanted if block in there}
     if len(found) < len(wanted) and (differing := _other_versions(recipe)):
-        tell(f"simulating every block: those of the project were made with {differing}")
+        log(f"simulating every block: those of the project were made with {differing}")
         return {}
     if found:
-        tell(f"{len(found)} of {len(wanted)} blocks come with the project")
+        log(f"{len(found)} of {len(wanted)} blocks come with the project")
     return found
 
 

@@ -355,7 +355,7 @@ class Engine:
         if time.monotonic() - self._beaten > BEAT_S:
             self._beaten = time.monotonic()
             self.queue.set_heartbeat(os.getpid(), self._message or self.checkpoints.problem or self._cluster_state)
-            self.store.compact_if_due()
+            self.store.compact_if_needed()
 
 
 def run_engine(

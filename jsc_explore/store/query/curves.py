@@ -26,7 +26,7 @@ LR_SUM = "lr_sum"
 
 
 @dataclass(frozen=True)
-class Points:
+class CurvePoints:
     """What is drawn of some runs: points of every seed, means over seeds, and how far they were thinned.
 
     ``seeds`` has ``run_id, config_id, seed, silent`` (names of silent classes), ``x, quantity, value``; ``means`` has
@@ -49,7 +49,7 @@ def curve_points(
     span: tuple[float, float] | None = None,
     live: pa.Table | None = None,
     each_seed: bool = True,
-) -> Points:
+) -> CurvePoints:
     """Read the curves of runs along ``x``, all quantities in one column.
 
     When more than ``budget`` rows would come, each run keeps every so many points, always its first and last; ``span``
@@ -61,8 +61,8 @@ def curve_points(
         if name not in POINT_FIELDS:
             raise FieldError("quantity", name, "is not recorded", "choose among " + ", ".join(POINT_FIELDS))
     names = list(dict.fromkeys(["step", "learning_rate" if x == LR_SUM else x, *quantities]))
-    points = _ordered(_stored(store, run_ids, names), _growing(live, names))
-    along = _rate_sums(points) if x == LR_SUM else points.values[x]
+    points = _ordered(_stored(store, run_ids, names), _live_points(live, names))
+    along = _learning_rate_sums(points) if x == LR_SUM else points.values[x]
     if span:
         within = (along >= span[0]) & (along <= span[1])
         points, along = points.take(within), along[within]
@@ -70,9 +70,9 @@ def curve_points(
     stride = max(1, math.ceil(total / budget))
     place, last = points.places()
     kept = (place % stride == 0) | last
-    table = _unfolded(points.take(kept), along[kept], quantities)
+    table = _long_table(points.take(kept), along[kept], quantities)
     seeds = table.drop_columns(["step"])
-    return Points(seeds if each_seed else seeds.slice(0, 0), _means(table), stride, total)
+    return CurvePoints(seeds if each_seed else seeds.slice(0, 0), _means(table), stride, total)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _stored(store: Store, run_ids: Sequence[str], names: Sequence[str]) -> _Runs
     return _Runs(runs, np.repeat(np.arange(len(lengths)), lengths), values)
 
 
-def _growing(live: pa.Table | None, names: Sequence[str]) -> _Runs:
+def _live_points(live: pa.Table | None, names: Sequence[str]) -> _Runs:
     if live is None or not live.num_rows:
         return _Runs(_RUNS.empty_table(), np.empty(0, np.int64), {name: np.empty(0) for name in names})
     found = live["run_id"].combine_chunks().dictionary_encode()
@@ -139,7 +139,7 @@ def _ordered(stored: _Runs, growing: _Runs) -> _Runs:
     return _Runs(runs.take(order), owner, values).take(np.lexsort((values["step"], owner)))
 
 
-def _rate_sums(points: _Runs) -> NDArray[np.float64]:
+def _learning_rate_sums(points: _Runs) -> NDArray[np.float64]:
     """Return the sum of learning rates over the steps up to each point."""
     place, _ = points.places()
     step = points.values["step"]
@@ -151,7 +151,7 @@ def _rate_sums(points: _Runs) -> NDArray[np.float64]:
     return sums
 
 
-def _unfolded(points: _Runs, along: NDArray[np.float64], quantities: Sequence[str]) -> pa.Table:
+def _long_table(points: _Runs, along: NDArray[np.float64], quantities: Sequence[str]) -> pa.Table:
     """Return one row a point and quantity that is known, ordered by config, run, quantity and step."""
     names = sorted(set(quantities))
     values = np.concatenate([points.values[name] for name in names])

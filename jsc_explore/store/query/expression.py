@@ -77,7 +77,7 @@ def filter_columns() -> dict[str, Type]:
 
 
 @lru_cache(maxsize=256)
-def read_filter(text: str) -> tuple[str, tuple[Any, ...]]:
+def parse_filter(text: str) -> tuple[str, tuple[Any, ...]]:
     """Return the condition a text stands for as SQL with its parameters; nothing typed stands in the SQL itself.
 
     Raises FilterError with the place and the reason.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jsc_explore.config import FIELDS, check_field
-from jsc_explore.store.query.expression import read_filter
+from jsc_explore.store.query.expression import parse_filter
 from jsc_explore.store.schema import SCALARS
 
 
@@ -42,7 +42,7 @@ def condition(filters: Filters, text: str = "") -> tuple[str, list[Any]]:
         clauses.append(clause)
         values += given
     if text.strip():
-        clause, more = read_filter(text)
+        clause, more = parse_filter(text)
         clauses.append(clause)
         values += more
     return " AND ".join(clauses) or "true", values

@@ -63,7 +63,7 @@ def configs(store: Store, filters: Filters, text: str = "", limit: int = 1_000_0
     return table.drop_columns(["total"]), table["total"][0].as_py() if table.num_rows else 0
 
 
-def seeds_of(store: Store, config_ids: Sequence[str]) -> dict[str, list[int]]:
+def stored_seeds(store: Store, config_ids: Sequence[str]) -> dict[str, list[int]]:
     """Return the stored seeds of each of these configs, whatever the filters say."""
     table = store.query(
         "SELECT config_id, list(seed ORDER BY seed) AS seeds FROM runs "

@@ -85,7 +85,7 @@ class JetFile:
         # The first passing rows would do only if all files were shuffled; a stride does for any order.
         stride = f"file_row_number % greatest(1, (SELECT count(*) FROM jets) // {_SAMPLE}) = 0"
         found = self._query(f"SELECT {wanted} FROM jets WHERE {stride}").to_pylist()[0]
-        return [_bins(feature, span, count, log) for feature, span in zip(features, found.values(), strict=True)]
+        return [_make_bins(feature, span, count, log) for feature, span in zip(features, found.values(), strict=True)]
 
     def histograms(self, bins: Sequence[Bins]) -> pa.Table:
         """Return one row a feature, class and bin, empty bins included.
@@ -169,7 +169,7 @@ def _check(feature: str) -> None:
         raise FieldError("feature", feature, f"must be one of {', '.join(FEATURES)}", "try 'mass_mmdt'")
 
 
-def _bins(feature: str, span: Sequence[float] | None, count: int, log: bool) -> Bins:
+def _make_bins(feature: str, span: Sequence[float] | None, count: int, log: bool) -> Bins:
     if span is None:
         raise FieldError("feature", feature, "has no positive values for a logarithmic axis", "use a linear one")
     low, high = span

@@ -10,6 +10,7 @@ import streamlit as st
 from jsc_explore.analysis.classes import confusion_shares, lost_classes, per_class, roc_means
 from jsc_explore.charts import compare as charts
 from jsc_explore.charts import roc
+from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.web.state import chart_registry, services
 
@@ -60,7 +61,7 @@ def separation(runs: Runs) -> None:
     for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
         with column, st.container(key=f"fifth-roc-{name}"):
             make = partial(roc.roc_chart, *tables, name, span)
-            words = f"Background rejection of A and B along signal efficiency, {charts.CLASS_WORDS[name]}"
+            words = f"Background rejection of A and B along signal efficiency, {CLASS_NAMES[name]}"
             chart_registry.draw(f"roc_{name}", make, words, f"roc-{name}")
     st.caption(
         ":blue[**A**] and :orange[**B**]: background rejection, 1 / false positive rate, along the share of the class "

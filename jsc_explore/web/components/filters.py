@@ -13,7 +13,7 @@ from jsc_explore.analysis.cells import in_order
 from jsc_explore.config import DEFAULTS, FIELDS, format_value, parse_value
 from jsc_explore.errors import FieldError
 from jsc_explore.store import Store
-from jsc_explore.store.query.expression import FilterError, filter_columns, read_filter
+from jsc_explore.store.query.expression import FilterError, filter_columns, parse_filter
 from jsc_explore.store.query.filters import Between, Filters
 from jsc_explore.store.query.grid import count_choices
 from jsc_explore.web.state import services, url
@@ -163,7 +163,7 @@ def draw_text() -> None:
         text = st.session_state[widget].strip()
         try:
             if text:
-                read_filter(text)
+                parse_filter(text)
             st.session_state["filter"] = text
         except FilterError as error:
             st.session_state["_where fault"] = error

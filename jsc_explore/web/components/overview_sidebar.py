@@ -12,7 +12,7 @@ from jsc_explore import data
 from jsc_explore.config import FIELDS, check_field, format_value
 from jsc_explore.errors import FieldError
 from jsc_explore.store import Store
-from jsc_explore.store.query.expression import read_filter
+from jsc_explore.store.query.expression import parse_filter
 from jsc_explore.store.query.filters import Between, Filters
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model import url_params as words
@@ -109,7 +109,7 @@ def _read(name: str, query: Mapping[str, str]) -> None:
         if text is None:
             value = default
         elif name == "filter":
-            read_filter(text)
+            parse_filter(text)
             value = text
         else:
             check_field(name)

@@ -9,7 +9,7 @@ import streamlit as st
 from jsc_explore import data
 from jsc_explore.data.cache import Manifest
 from jsc_explore.data.glossary import PAPERS
-from jsc_explore.data.sources import known
+from jsc_explore.data.sources import find_source
 from jsc_explore.errors import JscError
 
 
@@ -43,7 +43,7 @@ def _dropped(duplicates: int) -> str:
 
 
 def _lines(name: str, path: Path, manifest: Manifest) -> list[str]:
-    source = known(name)
+    source = find_source(name)
     lines = [f"**{source.title}**"]
     try:
         made = data.recipe(name)

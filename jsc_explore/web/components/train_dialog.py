@@ -11,7 +11,7 @@ from jsc_explore.charts.network import network_figure
 from jsc_explore.charts.style import PRESENTATION_SCALE
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value, parse_value
 from jsc_explore.errors import DataError, FieldError
-from jsc_explore.store.query.grid import seeds_of
+from jsc_explore.store.query.grid import stored_seeds
 from jsc_explore.view_model.tables import command
 from jsc_explore.web.components import cell_details, permissions
 from jsc_explore.web.components.sidebar import Slice
@@ -82,7 +82,7 @@ def _offer(config: RunConfig, runs: list[RunConfig]) -> None:
     except DataError as error:
         st.info(str(error))
         return
-    stored = set(seeds_of(store, [config_id]).get(config_id, []))
+    stored = set(stored_seeds(store, [config_id]).get(config_id, []))
     missing = [run for run in runs if run.seed not in stored]
     known = f"{len(runs) - len(missing)} of {len(runs)} seeds are in the store. " if len(missing) < len(runs) else ""
     st.caption(

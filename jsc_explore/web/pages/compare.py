@@ -16,11 +16,12 @@ from jsc_explore.analysis.paired import Difference, compare, sentence
 from jsc_explore.charts import compare as charts
 from jsc_explore.charts.style import QUANTITIES, difference_unit, format_metric, is_share, is_time
 from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, format_value
+from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
 from jsc_explore.jobs.estimate import expected
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, seed_table
-from jsc_explore.store.query.grid import seeds_of
+from jsc_explore.store.query.grid import stored_seeds
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import command
 from jsc_explore.web.components import class_comparison, export_dialog, permissions
@@ -71,7 +72,7 @@ def _take_away(chosen: tuple[RunConfig, RunConfig], metric: str) -> None:
     """Offer the drawn charts, every run of both, and the commands that reproduce them as files."""
     store = services.store()
     ids = [config.config_id(data.digest(config.dataset)) for config in chosen]
-    known = seeds_of(store, ids)
+    known = stored_seeds(store, ids)
     lines = [command(one, known.get(i, range(DEFAULT_SEEDS))) for one, i in zip(chosen, ids, strict=True)]
     a, b = (compare_selection.written(config) for config in chosen)
     export_dialog.drawn(
@@ -191,9 +192,7 @@ def _differing(a: RunConfig, b: RunConfig) -> str:
 
 
 def _listed(counts: Mapping[str, int], runs: int) -> str:
-    parts = [
-        f"{charts.CLASS_WORDS[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()
-    ]
+    parts = [f"{CLASS_NAMES[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()]
     return ", ".join(parts)
 
 
@@ -267,7 +266,7 @@ def _recalls(ids: Mapping[str, str], runs: Runs) -> None:
     for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
         quantity = f"recall_{name}"
         bands, each = _growth_tables(version, dict(ids), lost, quantity)
-        make = partial(charts.growth_chart, bands, each, quantity, title=charts.CLASS_WORDS[name], height=RECALL_HEIGHT)
+        make = partial(charts.growth_chart, bands, each, quantity, title=CLASS_NAMES[name], height=RECALL_HEIGHT)
         with column, st.container(key=f"fifth-{name}"):
             words = f"{QUANTITIES[quantity]} of A and B over the epochs"
             chart_registry.draw(f"recall_{name}", make, words, f"recall-{name}")
@@ -278,7 +277,7 @@ def _lost_runs(runs: Runs) -> tuple[str, ...]:
 
 
 def _lost_words(run: Mapping[str, Any]) -> str | None:
-    names = [charts.CLASS_WORDS[name] for name in lost_classes(run)]
+    names = [CLASS_NAMES[name] for name in lost_classes(run)]
     return f"{', '.join(names)} never predicted" if names else None
 
 

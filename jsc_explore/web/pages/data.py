@@ -13,7 +13,7 @@ from jsc_explore.charts import features as charts
 from jsc_explore.charts.jets import constituent_table, jet_chart, mass_chart
 from jsc_explore.charts.style import Drawing
 from jsc_explore.data.examples import ExampleJet, example_jets, example_recipe
-from jsc_explore.data.glossary import CLASS_NAMES, CLASS_WORDS, NOTES, PAPERS, SYMBOLS
+from jsc_explore.data.glossary import CLASS_DESCRIPTIONS, CLASS_NAMES, NOTES, PAPERS, SYMBOLS
 from jsc_explore.errors import JscError
 from jsc_explore.store.query.jets import TAIL, JetFile
 from jsc_explore.web.components import export_dialog, provenance
@@ -137,8 +137,8 @@ def _caption(label: str, place: str, jet: ExampleJet) -> str:
         f"(preset {made['preset']}, seed {made['seed']})."
     )
     return (
-        f"{CLASS_WORDS[label]} This one has {jet.pt_gev:,.0f} GeV of transverse momentum. {took} Area: a particle's "
-        f"momentum; dashed circle: the cone, R = 0.4. {origin} The ungroomed mass is not among the features."
+        f"{CLASS_DESCRIPTIONS[label]} This one has {jet.pt_gev:,.0f} GeV of transverse momentum. {took} Area: a "
+        f"particle's momentum; dashed circle: the cone, R = 0.4. {origin} The ungroomed mass is not among the features."
     )
 
 

@@ -17,7 +17,7 @@ from jsc_explore.charts.style import QUANTITIES, difference_unit, format_metric,
 from jsc_explore.config import FIELDS, RunConfig, format_value
 from jsc_explore.errors import JscError
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, spread_table
-from jsc_explore.store.query.grid import run_ids, seeds_of
+from jsc_explore.store.query.grid import run_ids, stored_seeds
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import MAX_COMMANDS, command
 from jsc_explore.web.components import export_dialog, overview_sidebar
@@ -88,7 +88,7 @@ def _draw(version: int, chosen: Scope, table: pa.Table) -> None:
 def _commands(rows: list[dict[str, Any]]) -> list[str]:
     """Return the command lines of the configurations, the best ones first."""
     best = rows[: -MAX_COMMANDS - 1 : -1]
-    seeds = seeds_of(services.store(), [row["config_id"] for row in best])
+    seeds = stored_seeds(services.store(), [row["config_id"] for row in best])
     return [command(RunConfig(**{name: row[name] for name in CONFIG_FIELDS}), seeds[row["config_id"]]) for row in best]
 
 

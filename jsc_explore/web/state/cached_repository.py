@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import streamlit as st
 
-from jsc_explore.store.query.curves import Points
+from jsc_explore.store.query.curves import CurvePoints
 from jsc_explore.store.query.grid import run_ids
 from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
@@ -51,7 +51,7 @@ class CachedRepository(Repository):
 class _RunsGoneError(Exception):
     """Some runs left the store before they were read: what is there, not to be kept, for they may come back."""
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: CurvePoints) -> None:
         super().__init__(points)
         self.points = points
 
