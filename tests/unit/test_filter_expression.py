@@ -91,8 +91,8 @@ def test_a_filter_of_more_than_two_thousand_characters_is_refused():
 
 
 _WORDS = st.sampled_from(
-    ["val_acc", "model", "silent", "'a'", "0.5", "(", ")", ",", "and", "or", "not", "in", "like", "between", "is", "null",
-     "=", "<", "+", "-", "*", "/", "abs", "lower", "true", ";", "--", "/*", "'", "select", "from", "$1", "?"]
+    ["val_acc", "model", "silent", "'a'", "0.5", "(", ")", ",", "and", "or", "not", "in", "like", "between", "is",
+     "null", "=", "<", "+", "-", "*", "/", "abs", "lower", "true", ";", "--", "/*", "'", "select", "from", "$1", "?"]
 )  # fmt: skip
 
 
