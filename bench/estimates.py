@@ -1,4 +1,4 @@
-"""How good the time estimates are: held-out runs of the store, and trainings on this machine with the clock at hand."""
+"""Benchmark of the time estimates: error on held-out runs of the snapshot, and on trainings of this machine."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 from jsc_explore.store.query.grid import timings
 
-# What the shipped snapshot lacks: other networks, batch sizes, lengths. Each as its five seeds.
-ASKED = (
+# Configs that the shipped snapshot lacks: other networks, batch sizes, lengths; five seeds each.
+CONFIGS = (
     RunConfig(batch_size=1024),
     RunConfig(model="16-32-5", batch_size=128, max_epochs=5),
     RunConfig(model="jsc-toy", batch_size=2048, max_epochs=20),
@@ -35,7 +35,7 @@ SEEDS = 5
 
 
 def run(quick: bool) -> Report:
-    """Hold every kind of run of the snapshot out once, and train eight (quick: three) unknown configs here."""
+    """Hold every kind of run of the snapshot out once, and train eight (quick: three) new configs here."""
     with tempfile.TemporaryDirectory() as name:
         home = Path(name) / "store"
         store, queue = Store(home, paths.snapshot()), Queue(home)
@@ -44,9 +44,9 @@ def run(quick: bool) -> Report:
         calibration.write(home, calibration.measure())
         engine = start_engine(home, paths.snapshot())
         try:
-            # The first of an engine waits for imports and compiling; the page says that it starts.
+            # The first run of an engine waits for imports and compiling, which the estimates leave out.
             _trained(store, queue, RunConfig(max_epochs=1, batch_size=4096))
-            found = [_trained(store, queue, config) for config in ASKED[: 3 if quick else None]]
+            found = [_trained(store, queue, config) for config in CONFIGS[: 3 if quick else None]]
         finally:
             end_engine(engine)
             queue.close()
@@ -71,8 +71,8 @@ def _held_out(rows: list[dict[str, Any]]) -> list[float]:
 
 def _trained(store: Store, queue: Queue, config: RunConfig) -> dict[str, Any]:
     runs = [config.with_(seed=seed) for seed in range(SEEDS)]
-    told = expected(store, runs)
-    assert told is not None
+    estimate = expected(store, runs)
+    assert estimate is not None
     ids = submit(store, queue, runs).run_ids
     while queue.progress(ids)[0]:
         time.sleep(0.05)
@@ -81,5 +81,5 @@ def _trained(store: Store, queue: Queue, config: RunConfig) -> dict[str, Any]:
     store.refresh()
     return {
         "network": config.model, "batch_size": config.batch_size, "epochs": config.max_epochs,
-        "expected_s": told.seconds, "took_s": took, "said": f"{told} (took {format_seconds(took)})",
+        "expected_s": estimate.seconds, "took_s": took, "shown": f"{estimate} (took {format_seconds(took)})",
     }  # fmt: skip

@@ -50,7 +50,7 @@ def workers_of(engine: psutil.Process) -> list[psutil.Process]:
 
 def run(quick: bool) -> Report:
     """Train the runs undisturbed, then under fire, compare; then once more on a disk that is full again and again."""
-    runs, kills = (_runs(12), 20) if quick else (_runs(60), 200)
+    runs, kills = (_runs(12), 12) if quick else (_runs(60), 200)
     with tempfile.TemporaryDirectory() as name, small_sample(Path(name) / "cache"):
         home, rng = Path(name), random.Random(1)
         calm = Served(home / "calm")
@@ -66,7 +66,7 @@ def run(quick: bool) -> Report:
         fire.close()
     struck = f"{hits['engine']} kills of the engine and {hits['worker']} of a worker"
     notes = [f"{len(runs)} runs took {calm_s:.0f} s undisturbed, {fire_s:.0f} s with {struck}, at random moments."]
-    full, why_not = full_disk(4 if quick else 12)
+    full, why_not = full_disk(3 if quick else 12)
     figures |= {key: float(value) for key, value in full.items()}
     notes += [why_not] if why_not else []
     bounds = {key: Bound(0, at_least=False) for key in figures if key not in ("kills", "disk_full_fills")}

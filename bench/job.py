@@ -1,4 +1,4 @@
-"""A job through the real engine: how soon its first point comes, and its end; how much memory its workers take."""
+"""Time a job through the real engine: seconds to its first point and to its end, and the memory of a worker."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from jsc_explore.jobs.engine.supervisor import end_engine, start_engine
 from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
-# The validation mase trains on 80%: 800,000 of these.
+# With `validation = train`, 80% are trained on: 800,000 of these.
 JETS = 1_000_000
-# A release that is never shipped, so that the bench's stand-in hides nothing of the project's own.
+# A source that is not shipped, so that the stand-in hides none of the project's own jets.
 STAND_IN = "cernbox"
 SEEDS, EPOCHS, MEMORY_REPLICAS = 5, 10, 50
-_LOOK_S = 0.005
-_DEADLINE_S = 1800.0
-# Where compiled programs are kept between processes: a cold start finds none of them.
+_POLL_S = 0.005
+_TIMEOUT_S = 1800.0
+# Where compiled programs are cached between processes: a cold start finds all of them empty.
 _CACHES = ("NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")
 
 
 @dataclass(frozen=True)
 class JobTimes:
-    """Seconds from the request (cold: the engine's start) to the first point of any run and to the last run's end."""
+    """Seconds from the request (cold: from the engine's start) to the first point of any run and the end of the last."""
 
     first_point_s: float
     end_s: float
 
 
 class Bench:
-    """A folder with a store, caches of its own and a million jets; everything the engine needs and nothing else."""
+    """A folder with a million jets, and a store with empty caches for each engine."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.jets = folder, folder / "jets"
@@ -50,31 +50,32 @@ class Bench:
         cache.write(self.jets, STAND_IN, _stand_in())
         self._stores = 0
 
-    def cold(self) -> JobTimes:
-        """Start an engine with empty caches and give it the job at once."""
-        begin = time.perf_counter()
-        with self._served() as served:
-            return served.train(_job(0), begin)
+    def measure(self, n_cold: int, n_warm: int) -> tuple[list[JobTimes], list[JobTimes], float]:
+        """Start ``n_cold`` engines with empty caches, each with the job at once; the last one does ``n_warm`` more.
 
-    def warm(self, n: int) -> tuple[list[JobTimes], float]:
-        """Time the job ``n`` times, other seeds each, on an engine that has done it; then peak MB of a worker.
-
-        The peak is that of the workers that train a stack of fifty replicas for one epoch.
+        Each job has seeds of its own. Return cold times, warm times, and the peak MB of a worker that trains fifty
+        replicas for one epoch.
         """
-        with self._served() as served:
-            for again in range(2):  # twice: there are several workers, and each has its own memory
-                served.train(_job(1 + again), time.perf_counter())
-            times = [served.train(_job(3 + i), time.perf_counter()) for i in range(n)]
-            many = _job(1000, MEMORY_REPLICAS, epochs=1)
-            served.train(many, time.perf_counter())
-            return times, served.peak_mb(many)
+        cold: list[JobTimes] = []
+        while True:
+            begin = time.perf_counter()
+            with self._served() as served:
+                cold.append(served.train(_job(0), begin))
+                if len(cold) < n_cold:
+                    continue
+                for number in (1, 2):  # twice: there are several workers, and each warms up by itself
+                    served.train(_job(number), time.perf_counter())
+                warm = [served.train(_job(3 + i), time.perf_counter()) for i in range(n_warm)]
+                many = _job(1000, MEMORY_REPLICAS, epochs=1)
+                served.train(many, time.perf_counter())
+                return cold, warm, served.peak_mb(many)
 
     @contextmanager
     def _served(self) -> Iterator[_Served]:
         self._stores += 1
         directory = self.folder / f"store-{self._stores}"
         caches = {name: str(directory / "caches" / name.lower()) for name in _CACHES}
-        # The kernel is kept beside the jets: each engine gets a folder of its own with the same jets in it.
+        # The compiled kernel is cached beside the jets, so each engine gets its own folder with links to them.
         own = directory / "caches" / "jets"
         shutil.copytree(self.jets, own, copy_function=os.link)
         with _environment(caches | {"JSC_EXPLORE_CACHE": str(own)}):
@@ -92,14 +93,14 @@ class _Served:
         self.directory, self.queue, self.store = directory, Queue(directory), Store(directory)
 
     def train(self, runs: Sequence[RunConfig], begin: float) -> JobTimes:
-        """Ask for the runs and wait for all of them; times count from ``begin``."""
+        """Submit the runs and wait for all of them; times count from ``begin``."""
         wanted = submit(self.store, self.queue, runs).run_ids
         first: float | None = None
         while True:
             states = self.queue.states(wanted)
             now = time.perf_counter() - begin
             failed = [run_id for run_id in wanted if states[run_id] not in ("queued", "running", "done")]
-            if failed or now > _DEADLINE_S:
+            if failed or now > _TIMEOUT_S:
                 log = (self.directory / "engine.log").read_text()[-2000:]
                 raise RuntimeError(f"{len(failed)} of {len(wanted)} runs failed after {now:.0f} s; engine.log: {log}")
             done = all(states[run_id] == "done" for run_id in wanted)
@@ -107,10 +108,10 @@ class _Served:
                 first = time.perf_counter() - begin
             if done and first is not None:
                 return JobTimes(first, now)
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
     def peak_mb(self, runs: Sequence[RunConfig]) -> float:
-        """Return the largest peak that a worker of these stored runs reported."""
+        """Return the largest peak memory in MB that a worker of these stored runs reported."""
         digest = data.digest(runs[0].dataset)
         self.store.refresh()
         rows = self.store.runs({"run_id": [run.run_id(digest) for run in runs]}, ["peak_memory_mb"])
@@ -134,7 +135,7 @@ def _job(number: int, replicas: int = SEEDS, epochs: int = EPOCHS) -> list[RunCo
 
 
 def _stand_in() -> SourceData:
-    """Repeat the shipped jets to a million rows, each time a ten-thousandth larger: equal rows would be dropped."""
+    """Repeat the shipped jets to a million rows, each copy 1e-4 larger, because equal rows would be dropped."""
     jets = data.load("simulated")
     index = np.arange(JETS) % len(jets)
     larger = 1 + 1e-4 * (np.arange(JETS) // len(jets))
@@ -157,8 +158,6 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def measure_jobs(n_cold: int, n_warm: int) -> tuple[list[JobTimes], list[JobTimes], float]:
-    """Return times of cold starts, of warm jobs, and the peak of a worker in MB."""
+    """Return the times of cold starts and of warm jobs, and the peak MB of a worker."""
     with tempfile.TemporaryDirectory() as name:
-        bench = Bench(Path(name))
-        cold = [bench.cold() for _ in range(n_cold)]
-        return cold, *bench.warm(n_warm)
+        return Bench(Path(name)).measure(n_cold, n_warm)

@@ -1,4 +1,4 @@
-"""How fast the project trains, beside the lab's way, plain torch, JAX and C++: seconds per epoch and replica."""
+"""Benchmark of training: seconds per epoch and replica of the lab's code, plain torch, JAX, C++ and this project."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ from bench.peers.task import AbsentError, Task
 
 ROWS = 800_000
 MODELS, BATCHES, REPLICAS = ("tiny", "toy", "s"), (16, 64, 256, 512), (1, 5, 10, 50)
-# One measurement trains for about so long, or for a whole epoch where that is shorter.
+# Seconds of training per measurement, unless a whole epoch is shorter.
 BUDGET_S, QUICK_BUDGET_S = 0.6, 0.1
-REPETITIONS, QUICK_REPETITIONS, QUICK_COLD = 5, 5, 1
-# Ways of training beside the project's own, with the replicas they train at once.
+REPETITIONS, QUICK_REPETITIONS, QUICK_COLD = 5, 3, 1
+# Name, module and number of replicas of each peer; this project is measured with each of REPLICAS.
 _PEERS = (("lab", "lightning_loop", 1), ("torch", "torch_loop", 1), ("jax", "jax_loop", 1), ("jax", "jax_loop", 10),
           ("cpp", "cpp_loop", 1))  # fmt: skip
-# What a quick run measures: every bound on the lab's way and on C++, and some of those on JAX.
-_QUICK = (("tiny", 256), ("tiny", 16), ("s", 256))
-_QUICK_WAYS = {("lab", 1), ("jax", 10), ("cpp", 1), ("ours", 1), ("ours", 10)}
+# A quick run measures every bound on the lab's code and on C++, and three of those on JAX: a bound needs the named peer
+# and this project with the same model, batch size and replicas.
+_QUICK = {
+    ("tiny", 256): {("lab", 1), ("jax", 10), ("cpp", 1), ("ours", 1), ("ours", 10)},
+    ("tiny", 16): {("lab", 1), ("jax", 10), ("cpp", 1), ("ours", 1), ("ours", 10)},
+    ("s", 256): {("jax", 10), ("cpp", 1), ("ours", 1), ("ours", 10)},
+}
 
 
 @dataclass(frozen=True)
-class Entrant:
-    """One way of training with so many replicas at once; ``module`` lies in ``bench.peers``."""
+class Peer:
+    """A way of training, with the number of replicas at once; ``module`` is in ``bench.peers``."""
 
     name: str
     module: str
@@ -37,26 +41,28 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds per epoch and replica of one entrant in one cell, each repetition; ``share`` of the epoch was trained."""
+    """Seconds per epoch and replica of one peer in one cell, per repetition; ``share`` of the epoch was trained."""
 
     seconds: tuple[float, ...]
     share: float
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The median of the repetitions."""
         return statistics.median(self.seconds)
 
 
 Cell = tuple[str, int]
+Cells = dict[Cell, set[tuple[str, int]]]
 Table = dict[tuple[str, int, str, int], Measured]
 
 
 def run(quick: bool) -> Report:
-    """Measure every cell of model and batch size with all entrants in turn, then jobs through the real engine."""
-    cells = _QUICK if quick else tuple((model, batch) for model in MODELS for batch in BATCHES)
+    """Measure every cell of model and batch size with all peers in turn, then jobs through the real engine."""
+    every = [*((name, replicas) for name, _, replicas in _PEERS), *(("ours", replicas) for replicas in REPLICAS)]
+    cells = _QUICK if quick else {(model, batch): set(every) for model in MODELS for batch in BATCHES}
     n, budget = (QUICK_REPETITIONS, QUICK_BUDGET_S) if quick else (REPETITIONS, BUDGET_S)
-    table, absent = _measure(cells, _entrants(quick), n, budget)
+    table, absent = _measure(cells, n, budget)
     cold, warm, peak_mb = measure_jobs(QUICK_COLD if quick else n, n)
     figures = _ratios(table) | _job_figures(cold, warm, peak_mb)
     rows = [_row(key, measured) for key, measured in table.items()]
@@ -66,7 +72,7 @@ def run(quick: bool) -> Report:
 
 
 def bounds() -> dict[str, Bound]:
-    """Return every figure that this bench can measure, with what it must keep."""
+    """Return the bound of every figure that has one, in the order of the report."""
     jax = {
         f"{model}_b{batch}_r10_speedup_vs_jax": Bound(1.0 if model == "s" else 1.5, True)
         for model in MODELS
@@ -87,55 +93,54 @@ def bounds() -> dict[str, Bound]:
     }
 
 
-def _entrants(quick: bool) -> list[Entrant]:
-    every = [Entrant(*peer) for peer in _PEERS] + [Entrant("ours", "ours", replicas) for replicas in REPLICAS]
-    return [one for one in every if not quick or (one.name, one.replicas) in _QUICK_WAYS]
-
-
-def _measure(cells: tuple[Cell, ...], entrants: list[Entrant], n: int, budget_s: float) -> tuple[Table, dict[str, str]]:
-    """Measure; return the table and, by name, why an entrant could not take part."""
+def _measure(cells: Cells, n: int, budget_s: float) -> tuple[Table, dict[str, str]]:
+    """Measure the peers of each cell; return the table and, by name, why a peer could not run."""
     table: Table = {}
     absent: dict[str, str] = {}
-    hosts: dict[Entrant, Host] = {}
+    peers = [Peer(*peer) for peer in _PEERS] + [Peer("ours", "ours", replicas) for replicas in REPLICAS]
+    wanted = set().union(*cells.values())
+    hosts: dict[Peer, Host] = {}
     try:
-        for one in entrants:
-            hosts[one] = Host(one.module)
-        for cell in cells:
-            _say(f"{cell[0]}, batch {cell[1]}")
-            table |= _measure_cell(cell, hosts, n, budget_s, absent)
+        for peer in peers:
+            if (peer.name, peer.replicas) in wanted:
+                hosts[peer] = Host(peer.module)
+        for cell, names in cells.items():
+            _log(f"{cell[0]}, batch {cell[1]}")
+            own = {peer: host for peer, host in hosts.items() if (peer.name, peer.replicas) in names}
+            table |= _measure_cell(cell, own, n, budget_s, absent)
     finally:
         for host in hosts.values():
             host.close()
     return table, absent
 
 
-def _measure_cell(cell: Cell, hosts: dict[Entrant, Host], n: int, budget_s: float, absent: dict[str, str]) -> Table:
+def _measure_cell(cell: Cell, hosts: dict[Peer, Host], n: int, budget_s: float, absent: dict[str, str]) -> Table:
     model, batch = cell
-    steps: dict[Entrant, int] = {}
-    for one, host in hosts.items():
-        if one.name in absent:
+    steps: dict[Peer, int] = {}
+    for peer, host in hosts.items():
+        if peer.name in absent:
             continue
         try:
-            steps[one] = host.prepare(Task(f"jsc-{model}", batch, one.replicas, ROWS), budget_s)
+            steps[peer] = host.prepare(Task(f"jsc-{model}", batch, peer.replicas, ROWS), budget_s)
         except AbsentError as error:
-            absent[one.name] = str(error)
-            _say(f"skipped: {one.name}: {error}")
+            absent[peer.name] = str(error)
+            _log(f"skipped: {peer.name}: {error}")
         else:
-            _say(f"{one.name}, {one.replicas} replicas: {steps[one]} steps a measurement")
-    seconds: dict[Entrant, list[float]] = {one: [] for one in steps}
-    # In turn, so that a machine that is busy for a while slows all of them down.
+            _log(f"{peer.name}, {peer.replicas} replicas: {steps[peer]} steps a measurement")
+    seconds: dict[Peer, list[float]] = {peer: [] for peer in steps}
+    # In turn, so that other load on the machine slows all of them alike.
     for _ in range(n):
-        for one, times in seconds.items():
-            times.append(hosts[one].epoch_s() / one.replicas)
+        for peer, times in seconds.items():
+            times.append(hosts[peer].epoch_s() / peer.replicas)
     whole = ROWS // batch
     return {
-        (model, batch, one.name, one.replicas): Measured(tuple(times), min(1.0, steps[one] / whole))
-        for one, times in seconds.items()
+        (model, batch, peer.name, peer.replicas): Measured(tuple(times), min(1.0, steps[peer] / whole))
+        for peer, times in seconds.items()
     }
 
 
 def _ratios(table: Table) -> dict[str, float]:
-    """Return the ratios of ``bounds`` that the table tells, in that order."""
+    """Return the ratios that have a bound and can be computed from the table, in the order of ``bounds``."""
     figures = {}
     for key in bounds():
         parts = key.split("_")
@@ -165,7 +170,7 @@ def _row(key: tuple[str, int, str, int], measured: Measured) -> dict[str, Any]:
 
 
 def _summary(table: Table) -> list[dict[str, Any]]:
-    """Return one row a cell: median and spread of each entrant."""
+    """Return one row per cell: median and spread of each peer."""
     cells = dict.fromkeys((model, batch) for model, batch, _, _ in table)
     return [
         {"seconds an epoch": f"jsc-{model}, batch {batch}"}
@@ -188,9 +193,11 @@ def _job_rows(kind: str, jobs: list[JobTimes]) -> list[dict[str, Any]]:
     ]
 
 
-def _figures_row(model: str, batch: int, way: str, replicas: int, seconds: list[float], share: float) -> dict[str, Any]:
+def _figures_row(
+    model: str, batch: int, peer: str, replicas: int, seconds: list[float], share: float
+) -> dict[str, Any]:
     return {
-        "model": model, "batch": batch, "way": way, "replicas": replicas, "median_s": statistics.median(seconds),
+        "model": model, "batch": batch, "peer": peer, "replicas": replicas, "median_s": statistics.median(seconds),
         "low_s": min(seconds), "high_s": max(seconds), "n": len(seconds), "share_of_epoch": share,
     }  # fmt: skip
 
@@ -198,18 +205,21 @@ def _figures_row(model: str, batch: int, way: str, replicas: int, seconds: list[
 def _notes(absent: dict[str, str], quick: bool) -> list[str]:
     cores = os.cpu_count()
     notes = [
-        f"Seconds per epoch of {ROWS:,} jets (the shipped ones, repeated) and per replica, training alone, the drawing"
-        " of each epoch's order included. Where share_of_epoch is below 1, so much of it was trained and scaled.",
-        "Repetitions are interleaved. A bias that feeds a batch norm is frozen for all. lab: Lightning's Trainer,"
-        f" without logger files, progress bar, checkpoints, validation; loading with 0 or {cores} workers, the faster.",
-        f"lab, torch and cpp: one core. jax: all cores, on 1 or {cores} devices, as is faster. ours: as the engine"
-        " divides the replicas among processes.",
+        f"Seconds per epoch of {ROWS:,} jets (the shipped ones, repeated) and per replica, training alone, drawing"
+        " each epoch's order included. Where share_of_epoch is below 1, that share was trained and the time scaled.",
+        "Repetitions are interleaved. A bias that feeds a batch norm is frozen for all. lab: Lightning's Trainer without"
+        f" logger files, progress bar, checkpoints and validation; 0 or {cores} loading workers, whichever is faster.",
+        f"lab, torch and cpp: one core. jax: all cores, on 1 or {cores} devices, whichever is faster. ours: replicas"
+        " divided among processes as the engine does.",
         f"Jobs: {SEEDS} seeds of jsc-tiny, batch 256, {EPOCHS} epochs, {ROWS:,} training jets, through the engine;"
         f" cold: from the engine's start with empty caches. worker_peak_mb: {MEMORY_REPLICAS} replicas, one epoch.",
     ]
     notes += [f"Skipped: {name}: {why}" for name, why in absent.items()]
-    return [*notes, *(["A quick run: fewer networks, batch sizes and replicas, one cold start."] if quick else [])]
+    return [
+        *notes,
+        *(["A quick run: fewer networks, batch sizes, replicas and repetitions, one cold start."] if quick else []),
+    ]
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(f"bench training: {text}", file=sys.stderr, flush=True)

@@ -1,1 +1,1 @@
-"""The ways to train that are measured against each other, each a class ``Loop(task)`` in a module of its own."""
+"""The peers that ``bench training`` compares: one module each, with a class ``Loop(task)``."""

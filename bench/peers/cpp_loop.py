@@ -1,4 +1,4 @@
-"""The C++ yardstick, compiled on the spot for one network and batch size; replicas one after another on one core."""
+"""The C++ peer, compiled for one network and batch size; replicas one after another on one core."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Loop(task.Loop):
 
 
 def _program(module: nn.Sequential) -> str:
-    """Write the network as the yardstick's types; each ReLU belongs to the layer before it."""
+    """Write the network as C++ types; each ReLU belongs to the layer before it."""
     frozen, layers = biases_before_batch_norm(module), list(module.named_children())
     followed = {name for (name, _), (_, after) in itertools.pairwise(layers) if isinstance(after, nn.ReLU)}
     parts = []
@@ -73,7 +73,7 @@ def _program(module: nn.Sequential) -> str:
         elif isinstance(layer, nn.BatchNorm1d) and name in followed:
             parts.append(f"Norm<{layer.num_features}>")
         elif not isinstance(layer, nn.ReLU):
-            raise ValueError(f"layer {name} = {layer}: the yardstick knows Linear and batch norm with ReLU alone")
+            raise ValueError(f"layer {name} = {layer}: the C++ peer supports only Linear and batch norm with ReLU")
     return ",".join(parts)
 
 
@@ -84,7 +84,7 @@ def _word(value: bool) -> str:
 @lru_cache
 def _compiled(program: str, batch_size: int) -> ctypes.CDLL:
     if shutil.which("g++") is None:
-        raise AbsentError("g++ is not there; install it (apt-get install g++)")
+        raise AbsentError("g++ is not installed; apt-get install g++")
     name = hashlib.sha256(f"{program} {batch_size}".encode()).hexdigest()[:12]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"yardstick-{name}.so"
@@ -97,7 +97,7 @@ def _compiled(program: str, batch_size: int) -> ctypes.CDLL:
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
-    """Copy to an address divisible by 64: a jet is then one cache line."""
+    """Copy to an address divisible by 64, so that a jet is one cache line."""
     raw = np.empty(array.nbytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
     copy = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)

@@ -1,7 +1,7 @@
-"""JAX at its fair best: a whole epoch in one jitted scan, replicas under vmap, the gather inside, state donated.
+"""The JAX peer at its best: an epoch in one jitted scan, replicas under vmap, the gather inside, state donated.
 
-``devices`` of the host are as many as XLA was told (``--xla_force_host_platform_device_count``); replicas are
-spread over them, or left to one device and XLA's own threads, as is faster for the task.
+XLA sees one host device per core (``--xla_force_host_platform_device_count``). Replicas are spread over all devices, or
+kept on one with XLA's own threads, whichever is faster for the task.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from bench.peers import task
 from bench.peers.task import RATE, AbsentError, Task
 
-_TRIED_STEPS, _TRIALS = 500, 3
+_TRIALS = 3
 _UNROLLED = 4
 
 
 class Loop(task.Loop):
     """See ``task.Loop``. Raises AbsentError without JAX."""
+
+    tried_steps = 500
 
     def __init__(self, work: Task) -> None:
         if importlib.util.find_spec("jax") is None:
@@ -33,17 +35,18 @@ class Loop(task.Loop):
 
         super().__init__(work)
         devices = len(jax.devices())
-        ways = [count for count in (1, devices) if work.replicas % count == 0]
-        self.placements = {count: _Placement(work, count) for count in dict.fromkeys(ways)}
-        self.count = ways[0]
+        counts = [count for count in (1, devices) if work.replicas % count == 0]
+        self.placements = {count: _Placement(work, count) for count in dict.fromkeys(counts)}
+        self.count = counts[0]
         if len(self.placements) > 1:
-            steps = min(_TRIED_STEPS, work.steps_per_epoch)
-            for count in ways:
+            steps = min(self.tried_steps, work.steps_per_epoch)
+            for count in counts:
                 self._run(count, steps)
-            self.count = min(ways, key=lambda count: min(self._run(count, steps) for _ in range(_TRIALS)))
+            self.is_warm = True
+            self.count = min(counts, key=lambda count: min(self._run(count, steps) for _ in range(_TRIALS)))
 
     def train(self, steps: int) -> float:
-        """Train the replicas side by side for ``steps`` steps; return the seconds, the compiling left out."""
+        """Train the replicas side by side for ``steps`` steps; return the seconds without compiling."""
         placement = self.placements[self.count]
         if steps not in placement.compiled:
             self._run(self.count, steps)
@@ -67,7 +70,7 @@ class Loop(task.Loop):
 
 
 class _Placement:
-    """The program of an epoch for replicas spread over ``count`` devices, compiled for each number of steps."""
+    """The program of an epoch with replicas spread over ``count`` devices, compiled once per number of steps."""
 
     def __init__(self, work: Task, count: int) -> None:
         import jax
@@ -90,7 +93,7 @@ class _Placement:
         return jax.device_put(tree, self.spread)
 
     def prepare(self, steps: int, state: Any) -> None:
-        """Compile for so many steps, if that was not done."""
+        """Compile for this number of steps, if not done yet."""
         import jax
 
         if steps not in self.compiled:

@@ -1,7 +1,7 @@
-"""The lab's way: Lightning's Trainer, a DataLoader over a TensorDataset, torchmetrics logged at every step.
+"""The lab's code: Lightning's Trainer, a DataLoader over a TensorDataset, torchmetrics logged at every step.
 
 After DeepWok/mase, January 2024 (machop/chop/plt_wrapper/base.py), in float32 on the CPU. Left out, all in its favour:
-the logger's files, the progress bar, checkpoints and the validation over the training part.
+logger files, progress bar, checkpoints and the validation over the training part.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from torchmetrics.classification import MulticlassAccuracy
 from bench.peers import task
 from bench.peers.task import RATE, Task
 
-# Batches before the clock starts: the Trainer's own preparations and the workers' start are not the training's.
+# Batches before the timer starts: setting up the Trainer and starting the workers is not counted.
 SKIPPED = 20
+# Steps to choose the number of workers with.
 _TRIED_STEPS = 60
 
 
 class Loop(task.Loop):
-    """See ``task.Loop``; loads in this process or in a worker a core (mase's default), as is faster."""
+    """See ``task.Loop``; loads in this process or in one worker per core (mase's default), whichever is faster."""
 
     def __init__(self, work: Task) -> None:
         torch.set_num_threads(1)
@@ -36,11 +37,12 @@ class Loop(task.Loop):
         steps = min(_TRIED_STEPS, work.steps_per_epoch - SKIPPED)
         if steps > 0:
             self.workers = min((0, os.cpu_count() or 1), key=lambda workers: self._fit_all(steps, workers))
+            self.is_warm = True
 
     def train(self, steps: int) -> float:
-        """Train each replica for ``steps`` steps; return the seconds, without those of the first ``SKIPPED`` steps.
+        """Train each replica for ``SKIPPED`` untimed steps and ``steps`` timed ones; return the seconds of the latter.
 
-        Those are taken in addition where the epoch is long enough, so that as many are timed as asked for.
+        Where the epoch is too short for both, fewer are skipped.
         """
         return self._fit_all(steps, self.workers)
 
@@ -49,7 +51,7 @@ class Loop(task.Loop):
         extra = min(SKIPPED, self.task.steps_per_epoch - steps)
         seconds = 0.0
         for module, order in zip(self.modules, self.task.orders(steps + extra), strict=True):
-            # What shuffle=True builds, too, is a sampler that yields a permutation as Python numbers.
+            # shuffle=True also builds a sampler that yields a permutation as Python integers.
             loader = DataLoader(
                 TensorDataset(*self.task.jets), self.task.batch_size, sampler=order.flatten().tolist(),
                 num_workers=workers,
@@ -59,7 +61,7 @@ class Loop(task.Loop):
 
 
 class _Lab(LightningModule):
-    """The lab's wrapper, reduced to what training takes."""
+    """The lab's wrapper, reduced to training."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""This project: ``train_stack``, the entry that the engine's workers use, in the processes that the engine would take.
+"""This project as a peer: ``train_stack``, the engine's own entry point, in as many processes as the engine would use.
 
-The only file of the bench that knows how the project trains; what another engine needs is changed here alone.
+The only file of the benchmark that depends on how the project trains.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 
 import numpy as np
 import torch
@@ -27,9 +27,9 @@ from jsc_explore.results import Outcome, Point
 from jsc_explore.training.backends.base import DeviceSplit
 from jsc_explore.training.trainer import train_stack
 
-# Rows evaluated at each point: the others evaluate nothing, and a point there must be.
+# Rows evaluated at each point. The peers evaluate nothing; this project cannot train without points.
 _EVALUATED = 1000
-# More epochs than any measurement lets pass.
+# More epochs than any measurement takes.
 _EPOCHS = 1000
 _TRIED_STEPS, _TRIED_SHARE = 100, 0.2
 
@@ -41,17 +41,17 @@ class Loop(task.Loop):
         super().__init__(work)
         torch.set_num_threads(1)
         self.links: list[Connection] = []
-        self.processes: list[SpawnProcess] = []
+        self.processes: list[ForkServerProcess] = []
 
     def plan(self, budget_s: float) -> int:
-        """Choose how many steps fit into the budget: whole epochs, or the beginning of the first."""
+        """Set and return the number of steps that fit into the budget: whole epochs, or the start of the first."""
         self._start()
         steps, epoch = _TRIED_STEPS, self.task.steps_per_epoch
-        tried = self._ask(steps)
-        # In the time of a few steps of a small network lie as long looks at the clock: more are tried.
+        tried = self._time(steps)
+        # A few steps of a small network take no longer than the progress callback: try more.
         while steps < epoch and tried.step_s * steps < _TRIED_SHARE * budget_s:
             steps = min(8 * steps, epoch)
-            tried = self._ask(steps)
+            tried = self._time(steps)
         afford = int(budget_s / tried.step_s)
         self.steps = afford // epoch * epoch if afford >= epoch else max(_TRIED_STEPS, afford)
         return self.steps
@@ -59,25 +59,25 @@ class Loop(task.Loop):
     def epoch_s(self) -> float:
         """Measure seconds per epoch of all replicas, those of the slowest process.
 
-        What comes before the first look (Trainer, point before the first step) is left out. Of the drawing of orders, a
-        measurement of whole epochs contains all; where less than an epoch was timed it is added.
+        Set-up before the first progress callback (Trainer, point before the first step) is not counted. A measurement
+        of whole epochs contains the drawing of the orders; where less than an epoch was timed, it is added.
         """
-        timed = self._ask(self.steps)
+        timed = self._time(self.steps)
         drawn = 0.0 if timed.whole_epochs else self.draw_s() / len(self.links)
         return drawn + timed.step_s * self.task.steps_per_epoch
 
     def train(self, steps: int) -> float:
-        """Train in this process for whole epochs, the only length that leaves weights; return the seconds."""
+        """Train in this process for whole epochs, because only those return weights; return the seconds."""
         epochs, rest = divmod(steps, self.task.steps_per_epoch)
         if rest:
             raise ValueError(f"steps = {steps}: must be whole epochs of {self.task.steps_per_epoch} steps")
-        notebook = _Notebook(None)
+        timer = _Timer(None)
         runs = {str(seed): self.task.run(seed).with_(max_epochs=epochs) for seed in range(self.task.replicas)}
         begin = time.perf_counter()
-        train_stack(runs, _split(self.task), notebook, device="cpu")
+        train_stack(runs, _split(self.task), timer, device="cpu")
         seconds = time.perf_counter() - begin
         for key, module in zip(runs, self.modules, strict=True):
-            module.load_state_dict(load(notebook.outcomes[key].weights))
+            module.load_state_dict(load(timer.outcomes[key].weights))
         return seconds
 
     def close(self) -> None:
@@ -88,7 +88,9 @@ class Loop(task.Loop):
             process.join()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        # Forked from a server that has imported everything, as the engine's workers are: a start takes moments.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         for part in _parts([self.task.run(seed) for seed in range(self.task.replicas)]):
             here, there = context.Pipe()
             process = context.Process(target=_serve, args=(there, self.task, part))
@@ -99,7 +101,7 @@ class Loop(task.Loop):
         for link in self.links:
             link.recv()
 
-    def _ask(self, steps: int) -> _Timed:
+    def _time(self, steps: int) -> _Timed:
         for link in self.links:
             link.send(steps)
         return max((_answer(link) for link in self.links), key=lambda timed: timed.step_s)
@@ -107,14 +109,14 @@ class Loop(task.Loop):
 
 @dataclass(frozen=True)
 class _Timed:
-    """Seconds a step took, all replicas of a process; ``whole_epochs``: what an epoch costs beside steps is in it."""
+    """Seconds per step of all replicas of a process; with ``whole_epochs`` they include the other costs of an epoch."""
 
     step_s: float
     whole_epochs: bool
 
 
-class _Notebook:
-    """An observer that times: from the first look, or the first epoch's end, until ``steps`` later; then it cancels."""
+class _Timer:
+    """A callback that times ``steps`` steps from the first progress call (or first epoch end), then cancels the runs."""
 
     def __init__(self, steps: int | None) -> None:
         self.steps = steps
@@ -125,7 +127,7 @@ class _Notebook:
 
     @property
     def timed(self) -> _Timed:
-        """What was measured."""
+        """The measurement; RuntimeError if the training ended too early."""
         if self._timed is None:
             raise RuntimeError(f"the training ended before {self.steps} steps were timed")
         return self._timed
@@ -134,7 +136,7 @@ class _Notebook:
         pass
 
     def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
-        """Look at the clock."""
+        """Read the clock."""
         now, epoch = time.perf_counter(), total_steps[0] // _EPOCHS if total_steps else 0
         self._keys = set(keys)
         if self.steps is None or self._timed is not None or not epoch:
@@ -149,11 +151,11 @@ class _Notebook:
             self._timed = _Timed((now - begin) / (step - first), whole)
 
     def finished(self, key: str, outcome: Outcome) -> None:
-        """Keep the outcome."""
+        """Keep the outcome of a run."""
         self.outcomes[key] = outcome
 
     def cancelled(self) -> set[str]:
-        """Return every run once all is timed."""
+        """Return every run once the steps are timed."""
         return self._keys if self._timed is not None else set()
 
 
@@ -175,13 +177,13 @@ def _serve(link: Connection, work: Task, runs: dict[str, RunConfig]) -> None:
             steps = link.recv()
         except EOFError:
             return
-        notebook = _Notebook(steps)
-        train_stack(longer, split, notebook, device="cpu")
-        link.send(notebook.timed)
+        timer = _Timer(steps)
+        train_stack(longer, split, timer, device="cpu")
+        link.send(timer.timed)
 
 
 def _split(work: Task) -> DeviceSplit:
-    """Place the jets as a worker of the engine does."""
+    """Place the jets in memory as a worker of the engine does."""
     x, y = (part.numpy() for part in work.jets)
     few = x[:_EVALUATED], y[:_EVALUATED]
     return DeviceSplit.of(Split(x, y, *few, *few, np.zeros(16), np.ones(16), "train", ""), torch.device("cpu"))

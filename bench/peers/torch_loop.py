@@ -1,4 +1,4 @@
-"""Plain torch: the loop one would write by hand, jets in memory, fused Adam, one thread; replicas one after another."""
+"""The plain torch peer: a hand-written loop, jets in memory, fused Adam, one thread; replicas one after another."""
 
 from __future__ import annotations
 
