@@ -32,7 +32,7 @@ from jsc_explore.network import NAMED
 from jsc_explore.store import Store
 from jsc_explore.store.query.grid import grid_cells
 from jsc_explore.store.schema import SCALARS, part_schema
-from jsc_explore.web.state import url
+from jsc_explore.view_model import url_params
 
 SLOWEST_S = 1.0
 _NASTY = [
@@ -109,7 +109,7 @@ GRIDS = st.one_of(
     st.integers(1, 4000).map(lambda depth: "seed = " + "[" * depth),
 ).map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(max_size=60)  # fmt: skip
 QUERIES = st.dictionaries(
-    st.one_of(st.sampled_from([*url.PARAMS, *FIELDS, url.CELLS]), st.text(max_size=10)),
+    st.one_of(st.sampled_from([*url_params.EXPLORE.params, *FIELDS, url_params.CELLS]), st.text(max_size=10)),
     st.one_of(_words("any", "..", ",", "~", ":", "1e-3", "adam", "256", "batch_size"), FILTERS, LAYERS),
     max_size=5,
 )
@@ -136,8 +136,8 @@ def toml_grid(content: bytes) -> None:
 
 def address(query: dict[str, str]) -> None:
     """Read an address of the page and every field in it."""
-    url.faults(query)
-    url.axes_of(query)
+    for page in (url_params.EXPLORE, url_params.COMPARE, url_params.OVERVIEW, url_params.DATA):
+        page.write(page.read(query)[0])
     for name, text in query.items():
         parse_value(name, text)
 

@@ -1,10 +1,10 @@
-"""The cells of a grid: what is stored, what is under way, what is missing, for every place on its axes."""
+"""The cells of a grid: what is stored, active or missing at every place on its axes; the Pareto front of cells."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -18,9 +18,9 @@ State = Literal["done", "partly", "running", "queued", "failed", "missing", "hid
 Place = tuple[Any, ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cell:
-    """One place of a grid: a value for each axis (across, up and, where the grid is faceted, the facet).
+    """One place of a grid: a value for each axis (x, y and, where the grid is faceted, the facet).
 
     ``config`` is what training here trains. The figures are over the ``n`` stored runs that pass the filters, of
     ``n_configs`` configs; ``seeds`` are the stored seeds of ``config`` itself, ``wanted`` how many there should be.
@@ -39,18 +39,18 @@ class Cell:
     n_hidden: int = 0
     n_silent: int = 0
     n_diverged: int = 0
-    seeds: list[int] = field(default_factory=list)
-    active: list[Job] = field(default_factory=list)
-    failed: list[Job] = field(default_factory=list)
+    seeds: tuple[int, ...] = ()
+    active: tuple[Job, ...] = ()
+    failed: tuple[Job, ...] = ()
 
     @property
     def x(self) -> Any:
-        """Its value across."""
+        """Its value on the x axis."""
         return self.place[0]
 
     @property
     def y(self) -> Any:
-        """Its value up."""
+        """Its value on the y axis."""
         return self.place[1]
 
     @property
@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def state(self) -> State:
-        """What a glance should tell: under way before stored, stored before failed."""
+        """Its state: what trains comes before what is stored, what is stored before what failed."""
         if any(job.state == "running" for job in self.active):
             return "running"
         if self.active:
@@ -73,16 +73,16 @@ class Cell:
 
     @property
     def share_done(self) -> float:
-        """Mean progress of the jobs under way."""
+        """Mean progress of the active jobs, in [0, 1]."""
         return sum(job.share_done for job in self.active) / len(self.active) if self.active else 0.0
 
     def next_seeds(self, count: int) -> list[int]:
-        """Return the smallest seeds that are neither stored nor under way."""
-        taken = set(self.seeds) | {job.config.seed for job in self.active}
+        """Return the smallest ``count`` seeds that are neither stored nor active."""
+        taken = {*self.seeds, *(job.config.seed for job in self.active)}
         return [seed for seed in range(count + len(taken)) if seed not in taken][:count]
 
     def missing_seeds(self) -> list[RunConfig]:
-        """Return the runs between what is stored or under way and the ``wanted`` seeds."""
+        """Return the runs that are missing to the ``wanted`` seeds."""
         have = len(self.seeds) + len(self.active)
         return [self.config.with_(seed=seed) for seed in self.next_seeds(max(0, self.wanted - have))]
 
@@ -101,6 +101,9 @@ def in_order(name: str, values: Iterable[Any]) -> list[Any]:
     return sorted(set(values), key=lambda value: (order.get(value, len(order)), str(value)))
 
 
+_FIGURES = ("mean", "sd", "low", "high", "n", "n_configs", "n_hidden", "n_silent", "n_diverged")
+
+
 def build_cells(
     base: RunConfig,
     axes: Mapping[str, Sequence[Any]],
@@ -108,39 +111,37 @@ def build_cells(
     stored: Iterable[Mapping[str, Any]],
     jobs: Iterable[Job],
     wanted: int = 1,
+    seeds_of: Callable[[tuple[str, ...]], Mapping[str, Sequence[int]]] = lambda config_ids: {},
 ) -> list[Cell]:
     """Return a cell for every combination of axis values, in the order of the axes.
 
     ``base`` gives the other fields, ``stored`` the rows of ``grid_cells``, ``jobs`` the requests that are not done and
-    pass the filters.
+    pass the filters; ``seeds_of`` returns the stored seeds of configs by their ids. A job that failed does not count
+    where its seed is stored.
     """
     names = tuple(axes)
-    cells: dict[Place, Cell] = {}
-    for place in itertools.product(*axes.values()):
-        cells[place] = Cell(place, *_placed(base, names, place, digest), wanted)
-    for row in stored:
-        if cell := cells.get(tuple(row[name] for name in names)):
-            for figure in ("mean", "sd", "low", "high", "n", "n_configs", "n_hidden", "n_silent", "n_diverged"):
-                setattr(cell, figure, row[figure])
+    placed = {place: _config_at(base, names, place, digest) for place in itertools.product(*axes.values())}
+    seeds = seeds_of(tuple(config_id for _, config_id in placed.values()))
+    figures = {tuple(row[name] for name in names): {figure: row[figure] for figure in _FIGURES} for row in stored}
+    jobs_at: dict[Place, list[Job]] = {}
     for job in jobs:
-        if cell := cells.get(tuple(getattr(job.config, name) for name in names)):
-            (cell.failed if job.state == "failed" else cell.active).append(job)
-    return list(cells.values())
+        jobs_at.setdefault(tuple(getattr(job.config, name) for name in names), []).append(job)
+    cells = []
+    for place, (config, config_id) in placed.items():
+        known, here = tuple(seeds.get(config_id, ())), jobs_at.get(place, [])
+        active = tuple(job for job in here if job.state != "failed")
+        failed = tuple(job for job in here if job.state == "failed" and job.config.seed not in known)
+        cells.append(
+            Cell(place, config, config_id, wanted, **figures.get(place, {}), seeds=known, active=active, failed=failed)
+        )
+    return cells
 
 
 @lru_cache(maxsize=1 << 14)
-def _placed(base: RunConfig, names: tuple[str, ...], place: Place, digest: str) -> tuple[RunConfig, str]:
-    """Return the config at a place, and its id: checking and hashing are most of what a grid costs."""
+def _config_at(base: RunConfig, names: tuple[str, ...], place: Place, digest: str) -> tuple[RunConfig, str]:
+    """Return the config at a place and its id. Cached: checking and hashing are most of the cost of a grid."""
     config = base.with_(**dict(zip(names, place, strict=True)))
     return config, config.config_id(digest)
-
-
-def with_seeds(cells: Sequence[Cell], seeds: Mapping[str, Sequence[int]]) -> list[Cell]:
-    """Enter the stored seeds of each cell's own config; a failure of a seed that is stored since is none."""
-    for cell in cells:
-        cell.seeds = list(seeds.get(cell.config_id, ()))
-        cell.failed = [job for job in cell.failed if job.config.seed not in cell.seeds]
-    return list(cells)
 
 
 def front(cost: npt.ArrayLike, metric: npt.ArrayLike, *, higher_is_better: bool = True) -> npt.NDArray[np.bool_]:

@@ -64,8 +64,9 @@ def read_query(text: str, saved: Mapping[str, str] | None = None) -> dict[str, s
         remedy += f", or one of the saved views {', '.join(saved)}" if saved else ""
         raise FieldError("view", text, "is neither an address nor a saved view", remedy)
     query = dict(parse_qsl(words_text, keep_blank_values=True))
-    for fault, _ in url_params.bad_words(query):
-        raise JscError(f"view: {fault}")
+    _, faults = url_params.EXPLORE.read(query)
+    if faults:
+        raise JscError(f"view: {faults[0]}")
     return query
 
 
@@ -76,12 +77,12 @@ def export_page(store: Store, query: Mapping[str, str], title: str = "", importe
     """
     import jinja2
 
-    reader, state = Repository(store), url_params.state_of(query)
-    view = slice_of(state)
-    cells = grid.cells_of(reader, view, [], state[url_params.CELLS])
-    guesses = _predictions(reader, view, cells)
-    grids = _grids(state, view, cells, guesses)
-    drawn = {theme: curves.panels(reader, state, view, cells, {}, theme, imported) for theme in THEMES}
+    repository, (state, _) = Repository(store), url_params.EXPLORE.read(query)
+    slice = slice_of(state)
+    cells = grid.cells_of(repository, slice, [], state[url_params.CELLS])
+    guesses = _predictions(repository, slice, cells)
+    grids = _grids(state, slice, cells, guesses)
+    drawn = {theme: curves.panels(repository, state, slice, cells, {}, theme, imported) for theme in THEMES}
     shown, _ = drawn_of(imported, state["imported"])
     lines = [
         Drawn(name, (light, dark))
@@ -92,23 +93,23 @@ def export_page(store: Store, query: Mapping[str, str], title: str = "", importe
     )
     return environment.get_template("static_page.html").render(
         title=title,
-        sentence=grid.title(view, cells),
+        sentence=grid.title(slice, cells),
         style=(_HERE / "static_page.css").read_text(encoding="utf-8"),
         colours={theme: {"ground": BACKGROUND[theme], "ink": INK[theme], "muted": MUTED[theme], "faint": FAINT[theme]}
                  for theme in THEMES},
         grids=[_shown(f"grid-{i}", one) for i, one in enumerate(grids)],
-        legend_text=grid.legend_text(view, cells)
+        legend_text=grid.legend_text(slice, cells)
         if grids
         else f"{len(cells):,} cells are too many to draw; the table has them",
         curves=[_shown(f"curves-{i}", one) for i, one in enumerate(lines)],
         legend=" ".join([curves.legend(state, bool(shown)), *(f"{note}." for note in drawn["light"].notes)]),
-        heads=[*(FIELDS[name].label for name in view.axes), *_FIGURES],
-        rows=[_row(view, cell, guesses.get(cell.config_id)) for cell in cells],
+        heads=[*(FIELDS[name].label for name in slice.axes), *_FIGURES],
+        rows=[_row(slice, cell, guesses.get(cell.config_id)) for cell in cells],
         imported=_listed(shown),
-        metric=METRICS[view.metric],
-        commands="\n".join(files.commands(store, view)),
+        metric=METRICS[slice.metric],
+        commands="\n".join(files.commands(store, slice)),
         power=POWER_LABEL,
-        provenance=_provenance(store, view, query),
+        provenance=_provenance(store, slice, query),
         library=_library(),
         program=(_HERE / "static_page.js").read_text(encoding="utf-8"),
     )  # fmt: skip
@@ -128,20 +129,20 @@ def write_page(text: str, path: Path, *, force: bool = False) -> None:
         raise FieldError("file", str(path), f"cannot be written ({reason})", "choose another place") from error
 
 
-def _predictions(reader: Repository, view: Slice, cells: Sequence[Cell]) -> dict[str, Prediction]:
+def _predictions(repository: Repository, slice: Slice, cells: Sequence[Cell]) -> dict[str, Prediction]:
     missing = [cell for cell in cells if cell.state == "missing"]
     if not missing or len(cells) > grid.MAX_CELLS:
         return {}
-    found = reader.forecast([cell.config for cell in missing], view.metric).predictions
+    found = repository.forecast([cell.config for cell in missing], slice.metric).predictions
     return {cell.config_id: guess for cell, guess in zip(missing, found, strict=True) if guess is not None}
 
 
 def _grids(
-    state: Mapping[str, Any], view: Slice, cells: Sequence[Cell], guesses: Mapping[str, Prediction]
+    state: Mapping[str, Any], slice: Slice, cells: Sequence[Cell], guesses: Mapping[str, Prediction]
 ) -> list[Drawn]:
     if len(cells) > grid.MAX_CELLS:
         return []
-    light, dark = (grid.parts(view, cells, state[url_params.CELLS], lambda _: guesses, theme, 1.0) for theme in THEMES)
+    light, dark = (grid.parts(slice, cells, state[url_params.CELLS], lambda _: guesses, theme, 1.0) for theme in THEMES)
     return [Drawn(one.title, (one.figure, other.figure)) for one, other in zip(light, dark, strict=True)]
 
 
@@ -200,21 +201,21 @@ def _library() -> str:
 _FIGURES = ("mean", "±", "seeds", "least", "greatest", "note")
 
 
-def _row(view: Slice, cell: Cell, guess: Prediction | None) -> list[str]:
-    place = [format_value(name, value) for name, value in zip(view.axes, cell.place, strict=True)]
+def _row(slice: Slice, cell: Cell, guess: Prediction | None) -> list[str]:
+    place = [format_value(name, value) for name, value in zip(slice.axes, cell.place, strict=True)]
     if guess is not None:
-        low, middle, high = (format_metric(view.metric, value) for value in (guess.low, guess.mean, guess.high))
+        low, middle, high = (format_metric(slice.metric, value) for value in (guess.low, guess.mean, guess.high))
         return [*place, f"≈{middle}", "", "0", "", "", f"predicted, with 80% between {low} and {high}; not measured"]
     if not cell.n:
         return [*place, "", "", "0", "", "", cell.state]
-    spread = None if is_time(view.metric) or cell.n_configs > 1 else half_width(cell.sd, cell.n)
+    spread = None if is_time(slice.metric) or cell.n_configs > 1 else half_width(cell.sd, cell.n)
     # 71.3 ± 0.4% in two columns.
-    half = "" if spread is None else format_metric(view.metric, cell.mean, spread).split("± ")[1]
+    half = "" if spread is None else format_metric(slice.metric, cell.mean, spread).split("± ")[1]
     notes = [f"{cell.n} of {cell.wanted} seeds"] if cell.state == "partly" else []
     notes += [f"{cell.n_configs} configs"] if cell.n_configs > 1 else []
     notes += [f"† {cell.n_silent} never predict a class"] if cell.n_silent else []
     notes += [f"‡ {cell.n_diverged} diverged"] if cell.n_diverged else []
-    low, middle, high = (format_metric(view.metric, value) for value in (cell.low, cell.mean, cell.high))
+    low, middle, high = (format_metric(slice.metric, value) for value in (cell.low, cell.mean, cell.high))
     return [*place, middle, half, str(cell.n), low, high, ", ".join(notes)]
 
 
@@ -231,12 +232,12 @@ def _listed(runs: Sequence[ImportedRun]) -> dict[str, list[Any]]:
     return {"heads": heads, "rows": [[text(name, row[name]) for name in heads] for row in rows]}
 
 
-def _provenance(store: Store, view: Slice, query: Mapping[str, str]) -> list[tuple[str, str]]:
+def _provenance(store: Store, slice: Slice, query: Mapping[str, str]) -> list[tuple[str, str]]:
     columns = ("versions", "device", "backend", "created_at")
-    runs = store.runs(view.filters, columns).to_pylist() if not view.text else []
+    runs = store.runs(slice.filters, columns).to_pylist() if not slice.text else []
     found = [
         ("Made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by JSC Explore {__version__}"),
-        ("Jets", f"{view.base.dataset}, digest {view.digest[:16]}…"),
+        ("Jets", f"{slice.base.dataset}, digest {slice.digest[:16]}…"),
         ("Recipe", f"version {RECIPE_VERSION}"),
         ("The same view, live", "?" + urlencode(query, safe=":~,./") if query else "the Explore page as it opens"),
     ]

@@ -54,16 +54,16 @@ class CurveSelection:
 
 
 def select_curves(
-    reader: Repository, view: Slice, cells: Sequence[Cell], chosen: Sequence[Cell], colour: str, dash: str
+    repository: Repository, slice: Slice, cells: Sequence[Cell], chosen: Sequence[Cell], colour: str, dash: str
 ) -> CurveSelection:
     """Choose the lines: those of the chosen cells in colour, the others of the slice in grey."""
-    drawn = list(chosen) or _default_cells(view, cells)
+    drawn = list(chosen) or _default_cells(slice, cells)
     places = {cell.place for cell in drawn}
-    rows, total = reader.configs(view, 4 * MAX_CONTEXT)
+    rows, total = repository.configs(slice, 4 * MAX_CONTEXT)
     stored = _as_configs(rows)
     growing = {cell.config_id: cell for cell in drawn if cell.active}
-    picked = _points_of(reader, view, places) if total > len(stored) else stored
-    picked = [config for config in picked if tuple(config.fields[name] for name in view.axes) in places]
+    picked = _points_of(repository, slice, places) if total > len(stored) else stored
+    picked = [config for config in picked if tuple(config.fields[name] for name in slice.axes) in places]
     known = {config.config_id for config in picked}
     picked = [_with_growing(config, growing) for config in picked]
     picked += [
@@ -72,7 +72,7 @@ def select_curves(
         if cell.config_id not in known
     ]
     order = {cell.place: i for i, cell in enumerate(drawn)}
-    picked.sort(key=lambda one: (order[tuple(one.fields[name] for name in view.axes)], one.config_id))
+    picked.sort(key=lambda one: (order[tuple(one.fields[name] for name in slice.axes)], one.config_id))
     notes = []
     if len(picked) > MAX_LINES:
         notes.append(f"{MAX_LINES} of {len(picked)} configs are drawn: choose fewer cells or narrow a filter")
@@ -81,11 +81,11 @@ def select_curves(
     others = [config for config in stored if config.config_id not in known]
     if total - len(known) > MAX_CONTEXT:
         notes.append(f"grey: {MAX_CONTEXT} of {total - len(known):,} other configs")
-    differing = _differing(view, picked)
-    lines, meanings, dashes = _named(picked, view.axes, differing, colour, dash)
+    differing = _differing(slice, picked)
+    lines, meanings, dashes = _named(picked, slice.axes, differing, colour, dash)
     told = differing if colour == COLOUR_BY else [colour]
     titles = (", ".join(FIELDS[name].label for name in told), FIELDS[dash].label if dash != NONE else "")
-    lines |= {config.config_id: Line(_name(view, config), chosen=False) for config in others[:MAX_CONTEXT]}
+    lines |= {config.config_id: Line(_name(slice, config), chosen=False) for config in others[:MAX_CONTEXT]}
     ordered = colour != COLOUR_BY and FIELDS[colour].kind in ("int", "float")
     return CurveSelection(picked, others[:MAX_CONTEXT], lines, [*meanings], dashes, titles, ordered, notes, meanings)
 
@@ -110,12 +110,12 @@ def _counted(meaning: str, seeds: int) -> str:
 
 
 def points(
-    reader: Repository,
-    view: Slice,
+    repository: Repository,
+    slice: Slice,
     drawn: CurveSelection,
     x: str,
     quantities: tuple[str, ...],
-    span: tuple[float, float] | None,
+    x_range: tuple[float, float] | None,
     live: pa.Table | None,
 ) -> tuple[CurvePoints, CurvePoints]:
     """Return the points of the chosen configs with every seed, and the means of those behind them.
@@ -124,13 +124,13 @@ def points(
     """
     grows = set(live["config_id"].to_pylist()) if live is not None else set()
     still = tuple(config.config_id for config in drawn.configs if config.config_id not in grows)
-    chosen = reader.points(view, still, x, quantities, span, MAX_ROWS, True)
+    chosen = repository.points(slice, still, x, quantities, x_range, MAX_ROWS, True)
     moving = tuple(config.config_id for config in drawn.configs if config.config_id in grows)
     if moving and live is not None:
-        stored = reader.run_ids(view, moving)
+        stored = repository.run_ids(slice, moving)
         fresh = live.filter(pa.compute.invert(pa.compute.is_in(live["run_id"], pa.array(stored, pa.string()))))
         fresh = fresh.filter(pa.compute.is_in(fresh["config_id"], pa.array(moving)))
-        growing = reader.curves(tuple(stored), x, quantities, span, MAX_ROWS, True, live=fresh)
+        growing = repository.curves(tuple(stored), x, quantities, x_range, MAX_ROWS, True, live=fresh)
         chosen = CurvePoints(
             pa.concat_tables([chosen.seeds, growing.seeds]),
             pa.concat_tables([chosen.means, growing.means]),
@@ -138,7 +138,7 @@ def points(
             chosen.total + growing.total,
         )
     behind = tuple(config.config_id for config in drawn.context)
-    return chosen, reader.points(view, behind, x, quantities[:1], span, MAX_CONTEXT_ROWS, False)
+    return chosen, repository.points(slice, behind, x, quantities[:1], x_range, MAX_CONTEXT_ROWS, False)
 
 
 def live_points(cells: Sequence[Cell], points: Mapping[str, Sequence[Mapping[str, Any]]]) -> pa.Table | None:
@@ -152,7 +152,7 @@ def live_points(cells: Sequence[Cell], points: Mapping[str, Sequence[Mapping[str
     return pa.Table.from_pylist(rows, schema=_LIVE) if rows else None
 
 
-def _default_cells(view: Slice, cells: Sequence[Cell]) -> list[Cell]:
+def _default_cells(slice: Slice, cells: Sequence[Cell]) -> list[Cell]:
     """Choose what to show before anything is clicked: what is growing, else the row of the default value.
 
     In a grid with facets these are the cells of both default values: what the facet is there to compare.
@@ -161,7 +161,9 @@ def _default_cells(view: Slice, cells: Sequence[Cell]) -> list[Cell]:
     row = [
         cell
         for cell in cells
-        if cell.n and cell.y == getattr(view.base, view.y) and (not view.facet or cell.x == getattr(view.base, view.x))
+        if cell.n
+        and cell.y == getattr(slice.base, slice.y)
+        and (not slice.facet or cell.x == getattr(slice.base, slice.x))
     ]
     return growing[:6] or row[:8] or [cell for cell in cells if cell.n][:6]
 
@@ -172,12 +174,12 @@ def _with_growing(config: Config, growing: Mapping[str, Cell]) -> Config:
     return Config(config.config_id, config.fields, config.n + more)
 
 
-def _differing(view: Slice, picked: Sequence[Config]) -> list[str]:
+def _differing(slice: Slice, picked: Sequence[Config]) -> list[str]:
     """Return the fields that tell configs apart; the axes where there is nothing to tell apart."""
     return [
         name for name in FIELDS if name != "seed" and len({config.fields[name] for config in picked}) > 1
         and any(FIELDS[name].is_relevant(config.fields) for config in picked)
-    ] or list(view.axes)  # fmt: skip
+    ] or list(slice.axes)  # fmt: skip
 
 
 def _named(
@@ -222,18 +224,18 @@ def _named(
     return lines, meanings, dashes
 
 
-def _name(view: Slice, config: Config) -> str:
-    return ", ".join(f"{FIELDS[name].label} {format_value(name, config.fields[name])}" for name in view.axes)
+def _name(slice: Slice, config: Config) -> str:
+    return ", ".join(f"{FIELDS[name].label} {format_value(name, config.fields[name])}" for name in slice.axes)
 
 
 def _as_configs(rows: Sequence[Mapping[str, Any]]) -> list[Config]:
     return [Config(row["config_id"], row, row["n"]) for row in rows]
 
 
-def _points_of(reader: Repository, view: Slice, places: set[tuple[Any, ...]]) -> list[Config]:
+def _points_of(repository: Repository, slice: Slice, places: set[tuple[Any, ...]]) -> list[Config]:
     """Return the configs in or near these places, in a slice too large to be taken whole."""
-    narrowed = {name: sorted({place[i] for place in places}) for i, name in enumerate(view.axes)}
-    table, _ = configs(reader.store, {**view.filters, **narrowed}, view.text, limit=2000)
+    narrowed = {name: sorted({place[i] for place in places}) for i, name in enumerate(slice.axes)}
+    table, _ = configs(repository.store, {**slice.filters, **narrowed}, slice.text, limit=2000)
     return _as_configs(table.to_pylist())
 
 

@@ -28,7 +28,7 @@ from jsc_explore.config import FIELDS, format_number, format_value
 from jsc_explore.importers.imported_run import ImportedRun
 from jsc_explore.store.query.curves import CurvePoints
 from jsc_explore.view_model import curve_selection
-from jsc_explore.view_model.grid import TIMES, chosen_of
+from jsc_explore.view_model.grid import TIMES, selected_of
 from jsc_explore.view_model.imported_runs import drawn_of, last_epoch, reach, readings
 from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
@@ -52,11 +52,11 @@ class Panels:
 
 
 def panels(
-    reader: Repository,
-    state: Mapping[Any, Any],
-    view: Slice,
+    repository: Repository,
+    state: Mapping[str, Any],
+    slice: Slice,
     cells: Sequence[Cell],
-    live: Mapping[str, list[Any]],
+    live: Mapping[str, Sequence[Any]],
     theme: str,
     imported: Sequence[ImportedRun] = (),
     predicted: Mapping[str, Prediction] | None = None,
@@ -66,40 +66,47 @@ def panels(
     ``imported`` runs are drawn over each of them; they enter nothing else. ``predicted`` holds, by config id, what was
     expected of the metric before it was trained; it stays under the curves.
     """
-    chosen = chosen_of(cells, state[CELLS])
+    selected = selected_of(cells, state[CELLS])
     drawn = curve_selection.select_curves(
-        reader, view, cells, chosen, state["colour"], state["dash"] if state["curve"] not in TOGETHER else NONE
+        repository, slice, cells, selected, state["colour"], state["dash"] if state["curve"] not in TOGETHER else NONE
     )
     growing = curve_selection.live_points(cells, live)
     quantities = quantities_of(state["curve"])
-    picked, behind = curve_selection.points(reader, view, drawn, state["curve_x"], quantities, state["zoom"], growing)
+    picked, behind = curve_selection.points(
+        repository, slice, drawn, state["curve_x"], quantities, state["zoom"], growing
+    )
     others, unknown = drawn_of(imported, state["imported"])
     if not picked.means.num_rows and not behind.means.num_rows and not others:
         return Panels([], [], 0)
-    look = _look(state, view, drawn, theme, last_epoch(others))
-    foreign, more = readings(
-        others, look.x, look.shown, span=state["zoom"], log=(look.log_x, look.log_y), smoothing=look.smoothing
+    options = _plot_options(state, slice, drawn, theme, last_epoch(others))
+    imported_readings, more = readings(
+        others,
+        options.x,
+        options.shown,
+        x_range=state["zoom"],
+        log=(options.log_x, options.log_y),
+        smoothing=options.smoothing,
     )
     titled = _titled(state["curve_facet"], drawn)
     parts = [part for _, part in titled]
-    tables = [_tables(picked, behind, part, look) for part in parts]
+    tables = [_tables(picked, behind, part, options) for part in parts]
     for part, table in zip(parts, tables, strict=True):
-        table[EXPECTED] = _expected(state, view, table[MEANS], part, predicted or {})
+        table[EXPECTED] = _expected(state, slice, table[MEANS], part, predicted or {})
     expected = any(table[EXPECTED].num_rows for table in tables)
     fixed = replace(
-        look,
-        y_range=reach(value_range(tables, look), foreign, look),
+        options,
+        y_range=reach(value_range(tables, options), imported_readings, options),
         expected=expected,
         share=1.0 if len(titled) == 1 else 0.5,
     )
     figures = [
-        (title, with_imported(curve_figure(table, part.groups, part.dashes, fixed), foreign, fixed))
+        (title, with_imported(curve_figure(table, part.groups, part.dashes, fixed), imported_readings, fixed))
         for (title, part), table in zip(titled, tables, strict=True)
     ]
     return Panels(
         figures,
-        [*_notes(picked, drawn, look), *unknown, *more],
-        len(chosen),
+        [*_notes(picked, drawn, options), *unknown, *more],
+        len(selected),
         tuple(one.config_id for one in drawn.configs),
     )
 
@@ -119,29 +126,29 @@ def _titled(field: str, drawn: curve_selection.CurveSelection) -> list[tuple[str
 
 
 def _tables(
-    picked: CurvePoints, behind: CurvePoints, drawn: curve_selection.CurveSelection, look: PlotOptions
+    picked: CurvePoints, behind: CurvePoints, drawn: curve_selection.CurveSelection, options: PlotOptions
 ) -> dict[str, pa.Table]:
-    return curve_tables(pa.concat_tables([picked.means, behind.means]), picked.seeds, drawn.lines, look)
+    return curve_tables(pa.concat_tables([picked.means, behind.means]), picked.seeds, drawn.lines, options)
 
 
 def _expected(
-    state: Mapping[Any, Any],
-    view: Slice,
+    state: Mapping[str, Any],
+    slice: Slice,
     means: pa.Table,
     drawn: curve_selection.CurveSelection,
     predicted: Mapping[str, Prediction],
 ) -> pa.Table:
     """Return what the drawn configs were expected to metric, where the curves are those of the metric."""
-    fits = view.metric in quantities_of(state["curve"]) and not state["zoom"]
+    fits = slice.metric in quantities_of(state["curve"]) and not state["zoom"]
     ends = {config.config_id: float(config.fields["max_epochs"]) for config in drawn.configs}
     ends = ends if state["curve_x"] == "epoch" else {}
-    return expected_table(means, drawn.lines, predicted if fits else {}, view.metric, ends)
+    return expected_table(means, drawn.lines, predicted if fits else {}, slice.metric, ends)
 
 
-def _look(
-    state: Mapping[Any, Any], view: Slice, drawn: curve_selection.CurveSelection, theme: str, least: float
+def _plot_options(
+    state: Mapping[str, Any], slice: Slice, drawn: curve_selection.CurveSelection, theme: str, least: float
 ) -> PlotOptions:
-    epochs = max((config.fields["max_epochs"] for config in drawn.configs), default=view.base.max_epochs)
+    epochs = max((config.fields["max_epochs"] for config in drawn.configs), default=slice.base.max_epochs)
     log_x = state["x_scale"] == "log" or (state["x_scale"] == "auto" and epochs >= LOG_FROM_EPOCHS)
     # Fixed where curves grow: the axis stands still under the reader.
     end = (0.0, max(float(epochs), least)) if state["curve_x"] == "epoch" and not log_x else None
@@ -154,16 +161,16 @@ def _look(
     )  # fmt: skip
 
 
-def _notes(picked: CurvePoints, drawn: curve_selection.CurveSelection, look: PlotOptions) -> list[str]:
+def _notes(picked: CurvePoints, drawn: curve_selection.CurveSelection, options: PlotOptions) -> list[str]:
     notes = list(drawn.notes)
     if picked.stride > 1:
         notes.append(
             f"Every {_ordinal(picked.stride)} point of {picked.total:,} is drawn; drag over the chart to zoom in on all"
         )
-    if lost := share_below_zero(picked.seeds, look):
+    if lost := share_below_zero(picked.seeds, options):
         notes.append(f"{lost} points are not above zero and have no place on a logarithmic axis")
-    if look.smoothing:
-        notes.append(f"Smoothed ({look.smoothing:g}); thin: the raw mean")
+    if options.smoothing:
+        notes.append(f"Smoothed ({options.smoothing:g}); thin: the raw mean")
     return notes
 
 
@@ -172,7 +179,7 @@ def _ordinal(number: int) -> str:
     return f"{number}{ending}"
 
 
-def legend(state: Mapping[Any, Any], imported: bool = False, expected: bool = False) -> str:
+def legend(state: Mapping[str, Any], imported: bool = False, expected: bool = False) -> str:
     """Say what the lines, bands and signs of the curves mean."""
     parts = ["Line: mean over seeds"]
     if state["band"] != "none":

@@ -41,7 +41,7 @@ def readings(
     x: str,
     shown: str,
     *,
-    span: tuple[float, float] | None = None,
+    x_range: tuple[float, float] | None = None,
     log: tuple[bool, bool] = (False, False),
     smoothing: float = 0.0,
 ) -> tuple[pa.Table, list[str]]:
@@ -53,7 +53,7 @@ def readings(
     parts = [TABLE.empty_table()]
     notes: list[str] = []
     for run in runs:
-        lines = [_line(run, x, quantity, shown in TOGETHER, span, log, smoothing)
+        lines = [_line(run, x, quantity, shown in TOGETHER, x_range, log, smoothing)
                  for quantity in TOGETHER.get(shown, (shown,))]  # fmt: skip
         parts += [line for line, _, _ in lines]
         if (stride := max(stride for _, stride, _ in lines)) > 1:
@@ -70,7 +70,7 @@ def _line(
     x: str,
     quantity: str,
     together: bool,
-    span: tuple[float, float] | None,
+    x_range: tuple[float, float] | None,
     log: tuple[bool, bool],
     smoothing: float,
 ) -> tuple[pa.Table, int, bool]:
@@ -84,7 +84,9 @@ def _line(
     pairs = [
         (place, value)
         for place, value in known
-        if (span is None or span[0] <= place <= span[1]) and (place > 0 or not log[0]) and (value > 0 or not log[1])
+        if (x_range is None or x_range[0] <= place <= x_range[1])
+        and (place > 0 or not log[0])
+        and (value > 0 or not log[1])
     ]
     values = [value for _, value in pairs]
     stride = max(1, -(-len(pairs) // MAX_READINGS))
@@ -98,12 +100,12 @@ def _line(
     return pa.Table.from_pylist(rows, schema=TABLE), stride, bool(known)
 
 
-def reach(y_range: tuple[float, float] | None, table: pa.Table, look: PlotOptions) -> tuple[float, float] | None:
+def reach(y_range: tuple[float, float] | None, table: pa.Table, options: PlotOptions) -> tuple[float, float] | None:
     """Return the range of an axis upwards, wide enough for imported readings too; None leaves it to its kind."""
     if not table.num_rows:
         return y_range
     low, high = pc.min_max(table["value"]).as_py().values()
-    if is_share(look.shown) and not look.log_y:
+    if is_share(options.shown) and not options.log_y:
         return (0.0, 1.0) if high > SHARE_RANGE[1] else y_range
     return (min(low, y_range[0]), max(high, y_range[1])) if y_range else None
 

@@ -1,25 +1,26 @@
-"""The slice an address asks for: axes, a metric, which runs pass, and what a missing cell is trained with."""
+"""The slice that a page's state asks for: axes, a metric, which runs pass, and what a missing cell is trained with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from jsc_explore import data
 from jsc_explore.analysis.cells import in_order
 from jsc_explore.config import DEFAULTS, FIELDS, RECIPE_VERSION, RunConfig
 from jsc_explore.store.query.filters import Between, Filters
-from jsc_explore.view_model import url_params
+from jsc_explore.view_model.url_params import NONE, axes_of, filter_key
 
 
 @dataclass(frozen=True)
 class Slice:
-    """What the page shows: axes, a metric, which runs pass; and what a click trains.
+    """What the Explore page shows: axes, a metric, which runs pass; and what a click trains. Hashable.
 
-    ``facet`` is a field or None; ``filters`` and ``text`` say which runs pass; ``base`` holds, for every field that is
-    no axis, the value that a missing cell is trained with, by a click if ``train_on_click``; ``several`` are the fields
-    of which more than one value passes besides the axes, so that a cell may hold several configs.
+    ``facet`` is a field or None; ``conditions`` and ``text``, a filter expression, say which runs pass; ``base`` holds
+    for every field that is on no axis the value that a missing cell is trained with, by a click if ``train_on_click``;
+    ``several`` are the fields on no axis of which more than one value passes: a cell may then hold several configs.
     """
 
     x: str
@@ -28,7 +29,7 @@ class Slice:
     metric: str
     base: RunConfig
     digest: str
-    filters: Filters
+    conditions: tuple[tuple[str, Between | tuple[Any, ...]], ...]
     text: str
     seeds: int
     train_on_click: bool
@@ -36,12 +37,17 @@ class Slice:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The fields on the axes: across, up and, if there is one, the facet."""
+        """The fields on the axes: x, y and, if there is one, the facet."""
         return tuple(name for name in (self.x, self.y, self.facet) if name is not None)
 
+    @cached_property
+    def filters(self) -> Filters:
+        """The conditions as the store takes them."""
+        return dict(self.conditions)
+
     def passes(self, config: RunConfig) -> bool:
-        """Whether a config passes the filters on its fields; the text filter needs results and is not asked."""
-        for name, allowed in self.filters.items():
+        """Whether a config passes the conditions on its fields; the filter expression needs results: ignored."""
+        for name, allowed in self.conditions:
             if name not in FIELDS or not config.is_relevant(name):
                 continue
             value = getattr(config, name)
@@ -50,43 +56,45 @@ class Slice:
         return True
 
 
-def slice_of(state: Mapping[Any, Any]) -> Slice:
-    """Return the slice of a state.
+def slice_of(state: Mapping[str, Any]) -> Slice:
+    """Return the slice of a state of the Explore page.
 
-    Raises FieldError for values that cannot stand together, DataError when the data are not there.
+    Raises FieldError for values that contradict each other, DataError when the data are missing.
     """
-    axes = tuple(state[axis] for axis in url_params.AXES if state[axis] != url_params.NONE)
-    chosen, text = filters_of(state, axes)
-    base = RunConfig(**{name: _base_value(name, chosen.get(name)) for name in FIELDS if name != "seed"})
+    axes = axes_of(state)
+    filters = filters_of(state, axes)
+    base = RunConfig(**{name: _base_value(name, filters.get(name)) for name in FIELDS if name != "seed"})
     digest = data.digest(base.dataset)
     several = tuple(
-        name for name in FIELDS if name not in (*axes, "seed") and _is_several(chosen.get(name))
+        name for name in FIELDS if name not in (*axes, "seed") and _lets_several_pass(filters.get(name))
         and base.is_relevant(name)
     )  # fmt: skip
-    # Runs on other jets, or by an older recipe_version, are other experiments: they never share a cell.
-    scope: Filters = {**chosen, "data_digest": [digest], "recipe_version": [RECIPE_VERSION]}
-    facet = axes[2] if len(axes) > 2 else None
+    # Runs on other jets, or by an older recipe, are other experiments: they never share a cell.
+    conditions = (*filters.items(), ("data_digest", (digest,)), ("recipe_version", (RECIPE_VERSION,)))
+    facet = None if state["facet"] == NONE else state["facet"]
     seeds, on_click = int(state["seeds"]), bool(state["train_on_click"])
-    return Slice(axes[0], axes[1], facet, state["metric"], base, digest, scope, text, seeds, on_click, several)
+    return Slice(
+        axes[0], axes[1], facet, state["metric"], base, digest, conditions, state["filter"], seeds, on_click, several
+    )
 
 
-def filters_of(state: Mapping[Any, Any], axes: tuple[str, ...]) -> tuple[Filters, str]:
-    """Return the filters as a state has them, and the text filter."""
-    chosen: dict[str, Any] = {}
+def filters_of(state: Mapping[str, Any], axes: tuple[str, ...]) -> dict[str, Between | tuple[Any, ...]]:
+    """Return the filters that a state holds, without those that let every value pass."""
+    filters: dict[str, Between | tuple[Any, ...]] = {}
     for name in FIELDS:
-        value = state[url_params.key_of(name, name in axes)] if name != "seed" else None
+        value = state.get(filter_key(name, name in axes)) if name != "seed" else None
         if value:
-            chosen[name] = Between(*value) if isinstance(value, tuple) else value
-    return chosen, state["filter"]
+            filters[name] = Between(*value) if isinstance(value, tuple) else tuple(value)
+    return filters
 
 
-def _is_several(allowed: Any) -> bool:
+def _lets_several_pass(allowed: Between | tuple[Any, ...] | None) -> bool:
     if isinstance(allowed, Between):
         return allowed.low < allowed.high
     return allowed is None or len(allowed) > 1
 
 
-def _base_value(name: str, allowed: Any) -> Any:
+def _base_value(name: str, allowed: Between | tuple[Any, ...] | None) -> Any:
     """Return the value that missing cells are trained with: the default where it passes, else the nearest that does."""
     default = DEFAULTS[name]
     if allowed is None:

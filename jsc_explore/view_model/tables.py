@@ -17,11 +17,11 @@ from jsc_explore.view_model.slice import Slice
 MAX_COMMANDS = 2000
 
 
-def cells_table(view: Slice, cells: Sequence[Cell]) -> pa.Table:
+def cells_table(slice: Slice, cells: Sequence[Cell]) -> pa.Table:
     """Return the grid as a table: a row a cell, the axes by their names, figures as numbers."""
     figures = ("mean", "sd", "low", "high", "n", "n_configs", "n_silent", "n_diverged")
     rows = [
-        {**dict(zip(view.axes, cell.place, strict=True)), "metric": view.metric, "state": cell.state,
+        {**dict(zip(slice.axes, cell.place, strict=True)), "metric": slice.metric, "state": cell.state,
          **{name: getattr(cell, name) for name in figures}, "config_id": cell.config_id}
         for cell in cells
     ]  # fmt: skip
@@ -41,9 +41,9 @@ def points_table(store: Store, run_ids: Sequence[str]) -> pa.Table:
     return ordered.rename_columns([RUN if name == "run_id" else name for name in ordered.column_names])
 
 
-def commands(store: Store, view: Slice) -> list[str]:
+def commands(store: Store, slice: Slice) -> list[str]:
     """Return the command lines that train every run of the slice, or answer it from the store."""
-    table, total = configs(store, view.filters, view.text, limit=MAX_COMMANDS)
+    table, total = configs(store, slice.filters, slice.text, limit=MAX_COMMANDS)
     seeds = stored_seeds(store, table["config_id"].to_pylist())
     lines = [
         command(RunConfig(**{name: row[name] for name in FIELDS if name != "seed"}), seeds[row["config_id"]])

@@ -1,18 +1,20 @@
-"""The words of an address: what each may say, how it is read and written, and what is said of what it may not.
+"""The URL parameters of each page: their defaults, how they are read and written, and what is wrong with bad ones.
 
-A view's state is a mapping of these words, and of a key for every field's filter, to their values: a session's on the
-page, a plain dictionary elsewhere.
+A page's state is a mapping: a parameter's name to its value, and for each filter ``filter_key`` to its value.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from jsc_explore.charts.style import BANDS, COLOUR_BY, PROGRESS, SHOWN
-from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, check_field, format_value, parse_value
+from jsc_explore.charts.style import BANDS, COLOUR_BY, PROGRESS, QUANTITIES, SHOWN
+from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, format_value, parse_value
+from jsc_explore.data.jets import CLASSES, FEATURES
 from jsc_explore.errors import FieldError
 from jsc_explore.store.query.expression import parse_filter
 from jsc_explore.store.schema import METRICS
@@ -27,7 +29,7 @@ AXIS_FIELDS = tuple(name for name in FIELDS if name not in ("seed", "dataset"))
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter of an address: its default, how it is read (FieldError if it cannot be) and written."""
+    """One URL parameter: its default, how it is read (FieldError if it is not valid) and written."""
 
     default: Any
     read: Callable[[str], Any]
@@ -36,11 +38,11 @@ class Param:
 
 def _choice(name: str, default: str, options: Iterable[str], labels: Mapping[str, str] | None = None) -> Param:
     known = list(options)
-    # Addresses of earlier versions hold what a box shows; people type that, too.
-    spoken = {text.lower(): key for key, text in (labels or {}).items()}
+    # People type the label that the page shows.
+    by_label = {text.lower(): key for key, text in (labels or {}).items()}
 
     def read(text: str) -> str:
-        value = text if text in known else spoken.get(text.lower(), text)
+        value = text if text in known else by_label.get(text.lower(), text)
         if value not in known:
             raise FieldError(name, text, "must be one of " + ", ".join(known), f"try {default}")
         return value
@@ -70,21 +72,21 @@ def _number(name: str, default: float, low: float, high: float, whole: bool = Fa
     return Param(default, read, lambda value: f"{value:g}")
 
 
-def _read_where(text: str) -> str:
+def _read_filter(text: str) -> str:
     if text.strip():
         parse_filter(text)
     return text
 
 
-def _read_span(text: str) -> tuple[float, float] | None:
+def _read_range(text: str) -> tuple[float, float] | None:
     low, separator, high = text.partition("..")
     try:
-        span = (float(low), float(high))
+        bounds = (float(low), float(high))
     except ValueError:
-        span = (0.0, 0.0)
-    if not separator or not span[0] < span[1] or not all(map(math.isfinite, span)):
+        bounds = (0.0, 0.0)
+    if not separator or not bounds[0] < bounds[1] or not all(map(math.isfinite, bounds)):
         raise FieldError("zoom", text, "must be a range of the axis", "try 0.5..3")
-    return span
+    return bounds
 
 
 def _read_names(text: str) -> list[str]:
@@ -92,13 +94,15 @@ def _read_names(text: str) -> list[str]:
 
 
 _LABELS = {name: FIELDS[name].label for name in AXIS_FIELDS}
-_SPREAD = (NONE, *(name for name in AXIS_FIELDS))
-PARAMS: dict[str, Param] = {
+_OPTIONAL = (NONE, *AXIS_FIELDS)
+_METRIC = _choice("metric", next(iter(METRICS)), METRICS, METRICS)
+_FILTER = Param("", _read_filter)
+_EXPLORE: dict[str, Param] = {
     "x": _choice("x", "batch_size", AXIS_FIELDS, _LABELS),
     "y": _choice("y", "learning_rate", AXIS_FIELDS, _LABELS),
-    "facet": _choice("facet", NONE, _SPREAD, _LABELS),
-    "metric": _choice("metric", next(iter(METRICS)), METRICS, METRICS),
-    "filter": Param("", _read_where),
+    "facet": _choice("facet", NONE, _OPTIONAL, _LABELS),
+    "metric": _METRIC,
+    "filter": _FILTER,
     "curve": _choice("curve", next(iter(SHOWN)), SHOWN, SHOWN),
     "curve_x": _choice("curve_x", "epoch", PROGRESS, PROGRESS),
     "x_scale": _choice("x_scale", "auto", ("auto", "linear", "log")),
@@ -106,11 +110,11 @@ PARAMS: dict[str, Param] = {
     "band": _choice("band", "interval", BANDS),
     "seed_lines": _switch("seed_lines", True),
     "colour": _choice("colour", COLOUR_BY, (COLOUR_BY, *AXIS_FIELDS), _LABELS),
-    "dash": _choice("dash", NONE, _SPREAD, _LABELS),
-    "curve_facet": _choice("curve_facet", NONE, _SPREAD, _LABELS),
+    "dash": _choice("dash", NONE, _OPTIONAL, _LABELS),
+    "curve_facet": _choice("curve_facet", NONE, _OPTIONAL, _LABELS),
     "smoothing": _number("smoothing", 0.0, 0.0, 0.99),
-    "zoom": Param(None, _read_span, lambda span: f"{span[0]:.6g}..{span[1]:.6g}"),
-    # None: the first few, whatever they are called.
+    "zoom": Param(None, _read_range, lambda bounds: f"{bounds[0]:.6g}..{bounds[1]:.6g}"),
+    # None draws the first few, whatever their names.
     "imported": Param(None, _read_names, lambda names: "~".join(names) or NONE),
     "seeds": _number("seeds", DEFAULT_SEEDS, 1, MAX_SEEDS, whole=True),
     "train_on_click": _switch("train_on_click", True),
@@ -119,16 +123,16 @@ PARAMS: dict[str, Param] = {
 
 
 def filter_param(name: str, axis: bool) -> Param:
-    """Return how a field's filter stands in an address.
+    """Return how the filter of a field is written in a URL.
 
-    A number's is a range ``(low, high)``, written 10 or 2..10; a name's a list, written adam,sgd. None and the empty
-    list let everything pass: the default along an axis; elsewhere the default is the field's own, and they are written
-    any.
+    A number's filter is a range ``(low, high)``, written 10 or 2..10; a name's is a list, written adam,sgd. None and
+    the empty list let every value pass, written any. A field on an axis has no filter by default; another field is
+    by default held at its default value.
     """
     spec = FIELDS[name]
     ranged = spec.kind in ("int", "float")
     nothing: Any = None if ranged else []
-    alone: Any = (DEFAULTS[name], DEFAULTS[name]) if ranged else [DEFAULTS[name]]
+    default: Any = (DEFAULTS[name], DEFAULTS[name]) if ranged else [DEFAULTS[name]]
 
     def read(text: str) -> Any:
         if text == ANY:
@@ -147,49 +151,96 @@ def filter_param(name: str, axis: bool) -> Param:
         texts = list(dict.fromkeys(format_value(name, one) for one in value))
         return ("..".join if ranged else ",".join)(texts)
 
-    return Param(nothing if axis else alone, read, write)
+    return Param(nothing if axis else default, read, write)
 
 
-def key_of(name: str, axis: bool) -> str:
-    """Return where the session keeps a field's filter: along an axis it is another one, with another default."""
+def filter_key(name: str, axis: bool) -> str:
+    """Return the key of a field's filter in a page's state; a field on an axis has another filter and default."""
     return f"{name}@axis" if axis else name
 
 
-def faults(query: Mapping[str, str]) -> list[str]:
-    """Return one line for each parameter of an address that is unknown or holds no valid value."""
-    return [f"In the address: {fault} ({instead})" for fault, instead in bad_words(query)]
+@dataclass(frozen=True)
+class PageParams:
+    """The URL parameters of one page: ``params`` by name, and a filter for each of ``filter_fields``.
+
+    ``free_filters`` are all without a default, as on an axis. ``has_cells`` pages have x, y, facet and selected cells.
+    """
+
+    params: Mapping[str, Param]
+    filter_fields: tuple[str, ...] = ()
+    free_filters: bool = False
+    has_cells: bool = False
+
+    def read(self, query: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+        """Return the state that a query asks for, and one line for each parameter that is unknown or not valid.
+
+        What the query does not name, or not validly, takes its default.
+        """
+        faults: list[str] = []
+
+        def value(param: Param, text: str | None, instead: str = "the default is shown") -> Any:
+            if text is None:
+                return param.default
+            try:
+                return param.read(text)
+            except FieldError as error:
+                faults.append(f"{error} ({instead})")
+                return param.default
+
+        state = {name: value(param, query.get(name)) for name, param in self.params.items()}
+        if self.has_cells and separate_axes(state):
+            faults.append("two axes hold the same field (one of them is left out)")
+        axes = self.axes(state)
+        for name in self.filter_fields:
+            # Both filters, for a field may become an axis or stop being one.
+            state[filter_key(name, name not in axes)] = filter_param(name, name not in axes).default
+            state[filter_key(name, name in axes)] = value(filter_param(name, name in axes), query.get(name))
+        if self.has_cells:
+            state[CELLS] = value(Param([], lambda text: read_cells(text, axes)), query.get(CELLS), "left out")
+        known = {*self.params, *self.filter_fields, *([CELLS] if self.has_cells else [])}
+        faults += [f"{_unknown(name, known)} (left out)" for name in query if name not in known]
+        return state, faults
+
+    def write(self, state: Mapping[str, Any]) -> dict[str, str]:
+        """Return the query of a state: whatever is not at its default."""
+        query = {n: param.write(state[n]) for n, param in self.params.items() if state[n] != param.default}
+        axes = self.axes(state)
+        for name in self.filter_fields:
+            param, value = filter_param(name, name in axes), state[filter_key(name, name in axes)]
+            if (value or None) != (param.default or None):
+                query[name] = param.write(value)
+        if self.has_cells and state[CELLS]:
+            query[CELLS] = write_cells(state[CELLS], axes)
+        return query
+
+    def axes(self, state: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the fields whose filters are those of an axis."""
+        return axes_of(state) if self.has_cells else self.filter_fields if self.free_filters else ()
+
+    def reset_filters(self, state: MutableMapping[str, Any], fields: Iterable[str]) -> None:
+        """Set the filters of fields that became an axis, or stopped being one, to their default in that role."""
+        axes = self.axes(state)
+        for name in fields:
+            state[filter_key(name, name in axes)] = filter_param(name, name in axes).default
 
 
-def bad_words(query: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return what is wrong with an address, and for each what a page shows instead."""
-    found = []
-    axes = axes_of(query)
-    for name, text in query.items():
-        if name.startswith("embed"):
-            continue
-        try:
-            if name == CELLS:
-                read_cells(text, axes)
-            elif name in PARAMS:
-                PARAMS[name].read(text)
-            else:
-                check_field(name)
-                filter_param(name, name in axes).read(text)
-        except FieldError as error:
-            found.append((str(error), "left out" if name == CELLS else "the default is shown"))
-    if len(axes) > len(set(axes)):
-        found.append(("two axes hold the same field", "one of them is left out"))
-    return found
+def separate_axes(state: dict[str, Any]) -> bool:
+    """Change the y axis or the facet of a state where two axes hold the same field; return whether that was so."""
+    before = (state["y"], state["facet"])
+    if state["y"] == state["x"]:
+        state["y"] = next(name for name in ("learning_rate", "batch_size") if name != state["x"])
+    if state["facet"] in (state["x"], state["y"]):
+        state["facet"] = NONE
+    return before != (state["y"], state["facet"])
 
 
-def axes_of(query: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the fields an address puts on the axes: across, up and, if there is one, the facet."""
-    found = [_value(PARAMS[axis], query.get(axis)) for axis in AXES]
-    return tuple(name for name in found if name != NONE)
+def axes_of(state: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the fields on the axes of a state: x, y and, if there is one, the facet."""
+    return tuple(state[axis] for axis in AXES if state[axis] != NONE)
 
 
 def read_cells(text: str, axes: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return the places an address marks as chosen, written ``16:1e-3~256:1e-3``."""
+    """Return the places of selected cells, written ``16:1e-3~256:1e-3``; FieldError if one is not valid."""
     places = []
     for part in filter(None, text.split("~")):
         values = part.split(":")
@@ -200,43 +251,60 @@ def read_cells(text: str, axes: Sequence[str]) -> list[tuple[Any, ...]]:
 
 
 def write_cells(places: Sequence[tuple[Any, ...]], axes: Sequence[str]) -> str:
-    """Write chosen places as ``read_cells`` reads them."""
+    """Write the places of selected cells as ``read_cells`` reads them."""
     return "~".join(
         ":".join(format_value(name, value) for name, value in zip(axes, place, strict=True)) for place in places
     )
 
 
-def state_of(query: Mapping[str, str]) -> dict[str, Any]:
-    """Return the state that an address asks for; what it does not name, or not validly, takes its default."""
-    state: dict[str, Any] = {}
-    fill(state, query)
-    return state
+def _unknown(name: str, known: Iterable[str]) -> FieldError:
+    near = difflib.get_close_matches(name, known, n=1)
+    return FieldError("parameter", name, "is unknown", f"did you mean {near[0]}?" if near else "see docs/url.md")
 
 
-def fill(state: MutableMapping[Any, Any], query: Mapping[str, str]) -> None:
-    """Give every key that the state lacks its value in the address: a new one, or a widget's that was not drawn."""
-    for name, param in PARAMS.items():
-        if name not in state:
-            state[name] = _value(param, query.get(name))
-    if state["y"] == state["x"]:
-        state["y"] = next(name for name in ("learning_rate", "batch_size") if name != state["x"])
-    if state["facet"] in (state["x"], state["y"]):
-        state["facet"] = NONE
-    axes, meant = tuple(state[axis] for axis in AXES if state[axis] != NONE), axes_of(query)
-    for name in FIELDS:
-        key = key_of(name, name in axes)
-        if key not in state:
-            text = query.get(name) if (name in axes) == (name in meant) else None
-            state[key] = _value(filter_param(name, name in axes), text)
-    if CELLS not in state:
-        state[CELLS] = _value(Param([], lambda text: read_cells(text, axes)), query.get(CELLS))
+def write_config(config: RunConfig) -> str:
+    """Write a config by what differs from the defaults: ``batch_size:16~final_relu:no``, or ``default``."""
+    values = config.to_dict()
+    parts = [f"{n}:{format_value(n, values[n])}" for n in FIELDS if n != "seed" and values[n] != DEFAULTS[n]]
+    return "~".join(parts) or _DEFAULT_CONFIG
 
 
-def _value(param: Param, text: str | None) -> Any:
-    if text is None:
-        return param.default
-    try:
-        return param.read(text)
-    except FieldError:
-        # Said by `faults`.
-        return param.default
+def read_config(text: str) -> RunConfig:
+    """Read what ``write_config`` wrote; FieldError naming the field, or the part, that is not valid."""
+    values: dict[str, Any] = {}
+    for part in text.split("~") if text != _DEFAULT_CONFIG else ():
+        name, separator, value = part.partition(":")
+        if not separator:
+            raise FieldError("config", part, "must read field:value", "for example batch_size:64~learning_rate:1e-2")
+        values[name] = parse_value(name, value)
+    return RunConfig.from_dict(values)
+
+
+_DEFAULT_CONFIG = "default"
+# None: the page chooses.
+_CONFIG = Param(None, read_config, write_config)
+_FIELD = {name: Param(DEFAULTS[name], partial(parse_value, name)) for name in ("dataset", "validation")}
+FILTERED = tuple(name for name in FIELDS if name not in ("dataset", "validation", "seed"))
+EXPLORE = PageParams(_EXPLORE, tuple(name for name in FIELDS if name != "seed"), has_cells=True)
+COMPARE = PageParams(
+    {
+        "metric": _METRIC,
+        "curve": _choice("curve", next(iter(QUANTITIES)), QUANTITIES, QUANTITIES),
+        "a": _CONFIG,
+        "b": _CONFIG,
+    }
+)
+OVERVIEW = PageParams(
+    {"metric": _METRIC, **_FIELD, "filter": _FILTER, "against": _choice("against", NONE, _OPTIONAL, _LABELS)},
+    FILTERED,
+    free_filters=True,
+)
+DATA = PageParams(
+    {
+        "dataset": _FIELD["dataset"],
+        "jet": _choice("jet", "w", CLASSES),
+        "feature": _choice("feature", "mass_mmdt", FEATURES),
+        "log_x": _switch("log_x", False),
+        "log_y": _switch("log_y", False),
+    }
+)

@@ -119,7 +119,7 @@ def test_thinning_keeps_both_ends_and_says_so_and_a_span_brings_the_others_back(
     thin = points(store, budget=6)
     assert (thin.stride, thin.total) == (2, 12)
     assert {row["x"] for row in thin.seeds.to_pylist()} == {0, 20, 30}
-    near = points(store, budget=6, span=(10, 20))
+    near = points(store, budget=6, x_range=(10, 20))
     assert near.stride == 1
     assert {row["x"] for row in near.seeds.to_pylist()} == {10, 20}
 

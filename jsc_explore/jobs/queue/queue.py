@@ -194,13 +194,19 @@ class Queue:
         )
         return [Transition(*row) for row in rows]
 
-    def live(self) -> tuple[list[Job], dict[str, list[Point]]]:
-        """Return the active jobs and the points of each so far, as of one moment."""
+    def live(self, after: Mapping[str, int] | None = None) -> tuple[list[Job], dict[str, list[Point]]]:
+        """Return the active jobs and the points of the running ones by run id, as of one moment.
+
+        ``after`` holds for a run the step of the last point that the caller has: earlier ones are left out.
+        """
         with self._transaction(write=False):
             jobs = self.jobs(ACTIVE)
             rows = self._read(
-                "SELECT run_id, point FROM points JOIN requests USING (run_id) WHERE state = 'running' "
-                "ORDER BY run_id, points.step"
+                "SELECT points.run_id, point FROM points JOIN requests USING (run_id) "
+                "LEFT JOIN json_each(?) AS known ON known.key = points.run_id "
+                "WHERE state = 'running' AND points.step > coalesce(known.value, -1) "
+                "ORDER BY points.run_id, points.step",
+                [json.dumps(after or {})],
             )
         points: dict[str, list[Point]] = {}
         for run_id, text in rows:

@@ -46,13 +46,13 @@ def curve_points(
     quantities: Sequence[str],
     *,
     budget: int,
-    span: tuple[float, float] | None = None,
+    x_range: tuple[float, float] | None = None,
     live: pa.Table | None = None,
     each_seed: bool = True,
 ) -> CurvePoints:
     """Read the curves of runs along ``x``, all quantities in one column.
 
-    When more than ``budget`` rows would come, each run keeps every so many points, always its first and last; ``span``
+    Above ``budget`` rows each run keeps every n-th point, always its first and last; ``x_range``
     keeps what lies within a range of ``x`` and so brings the others back. ``live`` are points of runs not stored yet:
     columns ``run_id, config_id, seed, silent_classes`` and the recorded quantities. A mean is over the seeds of one
     config at one step: other configs never enter it. Raises FieldError for what is not recorded.
@@ -63,8 +63,8 @@ def curve_points(
     names = list(dict.fromkeys(["step", "learning_rate" if x == LR_SUM else x, *quantities]))
     points = _ordered(_stored(store, run_ids, names), _live_points(live, names))
     along = _learning_rate_sums(points) if x == LR_SUM else points.values[x]
-    if span:
-        within = (along >= span[0]) & (along <= span[1])
+    if x_range:
+        within = (along >= x_range[0]) & (along <= x_range[1])
         points, along = points.take(within), along[within]
     total = len(along) * len(quantities)
     stride = max(1, math.ceil(total / budget))

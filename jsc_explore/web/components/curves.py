@@ -1,9 +1,8 @@
-"""The curves panel: what is drawn along what, how, and the chart itself; drag over it to zoom."""
+"""The curves panel: metric, x axis, chart options, and the charts; a drag over a chart zooms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import streamlit as st
 
@@ -11,66 +10,70 @@ from jsc_explore.analysis.cells import Cell
 from jsc_explore.charts.curves import EXPECTED, HEIGHT, ZOOM
 from jsc_explore.charts.style import BANDS, COLOUR_BY, PROGRESS, SHOWN, TOGETHER
 from jsc_explore.config import FIELDS
+from jsc_explore.results import Point
 from jsc_explore.view_model import curves
 from jsc_explore.view_model.curves import LOG_FROM_EPOCHS, Panels
+from jsc_explore.view_model.slice import Slice
+from jsc_explore.view_model.url_params import AXIS_FIELDS, NONE
 from jsc_explore.web.components import grid, imported_runs
-from jsc_explore.web.components.sidebar import Slice
-from jsc_explore.web.state import predictions, services, url
+from jsc_explore.web.state import predictions, services
 from jsc_explore.web.state.cached_repository import CachedRepository
+from jsc_explore.web.state.url import EXPLORE
 
 CURVES_KEY = "curves"
 
 
-def controls() -> None:
-    """Draw what is chosen most often over the chart, the rest in a popover beside it."""
+def _controls() -> None:
+    """Draw what is changed most often above the chart, and the rest in a popover."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="curve_controls"):
-        st.selectbox("Metric", list(SHOWN), key="curve", format_func=lambda q: SHOWN[q].capitalize())
-        st.selectbox(
-            "X axis", list(PROGRESS), key="curve_x", format_func=lambda p: PROGRESS[p].capitalize(), on_change=_unzoom
-        )
-        # Behind a closed door nothing is made: the panel is drawn several times a second while something grows.
-        door = st.popover(
-            "Chart options",
-            icon=":material/tune:",
-            help="Axes, band, colours, smoothing",
-            key="how_door",
+        EXPLORE.widget(st.selectbox, "curve", "Metric", list(SHOWN), format_func=lambda name: SHOWN[name].capitalize())
+        EXPLORE.widget(
+            st.selectbox, "curve_x", "X axis", list(PROGRESS), on_change=_zoom_out,
+            format_func=lambda name: PROGRESS[name].capitalize(),
+        )  # fmt: skip
+        popover = st.popover(
+            "Chart options", icon=":material/tune:", help="Axes, band, colours, smoothing", key="chart_options",
             on_change="rerun",
-        )
-        if door.open:
-            with door:
-                _how()
+        )  # fmt: skip
+    # Its content is made when it is open: the panel is drawn several times a second while something trains.
+    if popover.open:
+        with popover:
+            _options()
 
 
-def _how() -> None:
-    def words(name: str) -> str:
-        return {url.NONE: "Nothing", COLOUR_BY: "Chosen cell"}.get(name) or FIELDS[name].label
+def _options() -> None:
+    def label(name: str) -> str:
+        return {NONE: "None", COLOUR_BY: "Cell"}.get(name) or FIELDS[name].label
 
     left, right = st.columns(2)
-    url.box(
-        left.segmented_control, "x_scale", "X axis scale", ["auto", "linear", "log"], required=True, on_change=_unzoom,
-        format_func=str.capitalize,
+    EXPLORE.widget(
+        left.segmented_control, "x_scale", "X axis scale", ["auto", "linear", "log"], required=True,
+        on_change=_zoom_out, format_func=str.capitalize,
         help=f"Auto: logarithmic from {LOG_FROM_EPOCHS} epochs on, where a linear axis hides the first ones",
     )  # fmt: skip
-    url.box(right.toggle, "log_y", "Log y axis")
-    url.box(left.selectbox, "band", "Band", list(BANDS), format_func=lambda band: BANDS[band].capitalize())
-    url.box(right.toggle, "seed_lines", "Seeds", help="Every seed as a faint line")
-    axes = list(url.AXIS_FIELDS)
-    url.box(left.selectbox, "colour", "Colour by", [COLOUR_BY, *axes], format_func=words)
-    both = st.session_state["curve"] in TOGETHER
-    url.box(
-        right.selectbox, "dash", "Dash by", [url.NONE, *axes], format_func=words, disabled=both,
+    EXPLORE.widget(right.toggle, "log_y", "Log y axis")
+    EXPLORE.widget(left.selectbox, "band", "Band", list(BANDS), format_func=lambda band: BANDS[band].capitalize())
+    EXPLORE.widget(right.toggle, "seed_lines", "Seeds", help="Every seed as a faint line")
+    axes = list(AXIS_FIELDS)
+    EXPLORE.widget(left.selectbox, "colour", "Colour by", [COLOUR_BY, *axes], format_func=label)
+    both = EXPLORE["curve"] in TOGETHER
+    EXPLORE.widget(
+        right.selectbox, "dash", "Dash by", [NONE, *axes], format_func=label, disabled=both,
         help="Training is dashed while both parts are shown" if both else None,
     )  # fmt: skip
-    url.box(left.selectbox, "curve_facet", "Facet by", [url.NONE, *axes], format_func=words)
-    url.box(right.slider, "smoothing", "Smoothing", 0.0, 0.99, step=0.01, help="The raw mean stays as a ghost")
+    EXPLORE.widget(left.selectbox, "curve_facet", "Facet by", [NONE, *axes], format_func=label)
+    EXPLORE.widget(
+        right.slider, "smoothing", "Smoothing", 0.0, 0.99, step=0.01, help="The raw mean stays as a thin line"
+    )
 
 
-def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> None:
-    """Draw the charts, and below them what they mean."""
+def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]]) -> None:
+    """Draw the controls, the charts, and the meaning of their lines and signs; ``live`` has points by run id."""
+    _controls()
     theme = st.context.theme.type or "light"
-    drawn = panels(view, cells, live, theme)
+    drawn = panels(slice, cells, live, theme)
     if not drawn.figures:
-        # As high as the chart that will stand here: nothing jumps when it does.
+        # As high as the chart will be: nothing jumps when it appears.
         with st.container(height=HEIGHT + 60, border=False):
             st.info(_why_empty(cells), icon=":material/show_chart:")
             imported_runs.draw()
@@ -80,8 +83,8 @@ def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> N
         with columns[i % len(columns)]:
             if title:
                 st.markdown(f"**{title}**")
-            # Another zoom is another chart: the box that was dragged goes with the one it was dragged on.
-            key = f"{CURVES_KEY}-{i}-{st.session_state['zoom']}"
+            # Another zoom is another chart: the dragged box vanishes with the chart that it was dragged on.
+            key = f"{CURVES_KEY}-{i}-{EXPLORE['zoom']}"
             st.vega_lite_chart(
                 figure.for_page(),
                 key=key,
@@ -90,34 +93,34 @@ def draw(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]]) -> N
                 alt=f"{figure.words} {title}".strip(),
             )
     with st.container(horizontal=True, vertical_alignment="center"):
-        if st.session_state["zoom"]:
-            st.button("Zoom out", icon=":material/zoom_out_map:", key="zoom_out", on_click=_unzoom)
+        if EXPLORE["zoom"]:
+            st.button("Zoom out", icon=":material/zoom_out_map:", key="zoom_out", on_click=_zoom_out)
         imported_runs.draw()
         expected = any(one.tables[EXPECTED].num_rows for _, one in drawn.figures)
-        legend = curves.legend(st.session_state, imported_runs.any_drawn(), expected)
+        legend = curves.legend(EXPLORE, imported_runs.any_drawn(), expected)
         st.caption(legend + "".join(f" {note[0].upper()}{note[1:]}." for note in drawn.notes))
 
 
 def _why_empty(cells: Sequence[Cell]) -> str:
-    if any(cell.active for cell in grid.chosen_of(cells) or cells):
-        return "No point yet: the first one comes as soon as a worker is free and has begun."
+    if any(cell.active for cell in grid.selected_of(cells) or cells):
+        return "No point yet: the first one comes as soon as a worker is free and has started."
     if any(cell.n for cell in cells):
-        return "No curve yet: choose a cell with a figure, or click a missing one to train it."
+        return "No curve yet: select a cell with a figure, or click a missing one to train it."
     return "No run passes the filters: click a + to train one, or widen a filter."
 
 
-def panels(view: Slice, cells: Sequence[Cell], live: Mapping[str, list[Any]], theme: str) -> Panels:
+def panels(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]], theme: str) -> Panels:
     """Return the charts to draw: one, or one for each value of the field chosen under Panels by."""
     imported = services.imported().all()
-    predicted = predictions.kept(view.metric)
-    return curves.panels(CachedRepository(), st.session_state, view, cells, live, theme, imported, predicted)
+    predicted = predictions.shown(slice.metric)
+    return curves.panels(CachedRepository(), EXPLORE, slice, cells, live, theme, imported, predicted)
 
 
 def _zoom(key: str) -> None:
     span = st.session_state[key].selection.get(ZOOM, {}).get("x")
     if span and span[0] < span[1]:
-        st.session_state["zoom"] = (float(f"{span[0]:.6g}"), float(f"{span[1]:.6g}"))
+        EXPLORE["zoom"] = (float(f"{span[0]:.6g}"), float(f"{span[1]:.6g}"))
 
 
-def _unzoom() -> None:
-    st.session_state["zoom"] = None
+def _zoom_out() -> None:
+    EXPLORE["zoom"] = None

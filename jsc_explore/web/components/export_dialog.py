@@ -1,4 +1,4 @@
-"""Taking it away: every chart as SVG, PNG and PDF, the drawn tables, the commands that reproduce each run, one ZIP."""
+"""The export dialog: each chart as SVG, PNG and PDF, the drawn tables, the commands that reproduce the runs, a ZIP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from urllib.parse import urlencode
 
 import pyarrow as pa
 import streamlit as st
@@ -19,18 +18,20 @@ from jsc_explore.export import export_page
 from jsc_explore.export.chart_files import PICTURES, bundle, picture, table_file
 from jsc_explore.store import Store
 from jsc_explore.store.imported_runs import ImportedRuns
+from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.tables import cells_table, commands, points_table
+from jsc_explore.view_model.url_params import CELLS
 from jsc_explore.web.components import curves as curves_panel
 from jsc_explore.web.components import grid, saved_views
-from jsc_explore.web.components.sidebar import Slice
-from jsc_explore.web.state import chart_registry, services, url
+from jsc_explore.web.state import chart_registry, dialogs, services
 from jsc_explore.web.state.cached_repository import CachedRepository
+from jsc_explore.web.state.url import EXPLORE, UrlState
 
 FOLDER = "jsc-explore-view"
-_README = """{sentence}
+_README = """{title}
 
-Taken from JSC Explore {version} on {now:%Y-%m-%d %H:%M} UTC.
-The same view, live: {address}
+Exported from JSC Explore {version} on {now:%Y-%m-%d %H:%M} UTC.
+The same view, live: {url}
 
 Charts are SVG, PNG and PDF; tables are CSV and Parquet.
 {runs}
@@ -42,20 +43,21 @@ _RUNS = """A dagger marks seeds whose network never predicts one of the classes.
 commands.sh     the command lines that reproduce every run"""
 
 
-@st.dialog("Export", width="large", on_dismiss="rerun")
-def dialog(view: Slice) -> None:
-    """Offer what the Explore page shows as files; each is made when it is asked for."""
-    figures, tables = contents(view)
-    lines = commands(services.store(), view)
-    _offer(figures, tables, lines, _texts(view, lines), whole=True)
+@st.dialog("Export", width="large", on_dismiss=dialogs.close)
+def dialog(slice: Slice) -> None:
+    """Offer what the Explore page shows as files; each is made when it is requested."""
+    figures, tables = contents(slice)
+    lines = commands(services.store(), slice)
+    _offer(figures, tables, lines, _texts(slice, lines), whole=True)
 
 
-@st.dialog("Export", width="large")
-def drawn(sentence: str, tables: Mapping[str, pa.Table], lines: Sequence[str]) -> None:
+@st.dialog("Export", width="large", on_dismiss=dialogs.close)
+def drawn(state: UrlState, title: str, tables: Mapping[str, pa.Table], lines: Sequence[str]) -> None:
     """Offer the charts that a page has drawn, these tables and these command lines as files."""
-    query = st.query_params.to_dict()
-    address = f"{(st.context.url or '').split('?')[0]}?{urlencode(query, safe=':~,./')}".rstrip("?")
-    texts = {"README.txt": _readme(sentence, address, _RUNS if lines else ""), "view.json": json.dumps(query, indent=1)}
+    texts = {
+        "README.txt": _readme(title, saved_views.page_url(state.query), _RUNS if lines else ""),
+        "view.json": json.dumps(state.query, indent=1),
+    }
     if lines:
         texts["commands.sh"] = _script(lines)
     _offer(chart_registry.figures(), tables, lines, texts)
@@ -86,17 +88,17 @@ def _offer(
     if whole:
         both.download_button(
             "One page, interactive and offline",
-            partial(_page, services.store(), services.imported(), url.query()),
+            partial(_page, services.store(), services.imported(), EXPLORE.query),
             "view.html",
             mime="text/html",
             icon=":material/description:",
             on_click="ignore",
-            key="handout",
+            key="html page",
             help="Charts, table and commands in one file that opens in any browser, on paper too",
         )
     both.download_button(
         "Everything in one ZIP",
-        # Made outside the page's run: everything it needs is handed over.
+        # Made outside the page's run: it takes everything it needs as arguments.
         partial(bundle, figures, tables, texts, FOLDER),
         f"{FOLDER}.zip",
         icon=":material/folder_zip:",
@@ -110,29 +112,29 @@ def _page(store: Store, imported: ImportedRuns, query: Mapping[str, str]) -> byt
     return export_page(store, query, imported=imported.all()).encode()
 
 
-def contents(view: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
+def contents(slice: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
     """Return the figures and tables of the page by file name, drawn for white paper."""
-    cells = grid.cells_of(view, [])
-    drawn_curves = curves_panel.panels(view, cells, {}, "light")
-    grids = grid.parts(view, cells, "light")
+    cells = grid.cells_of(slice, [], EXPLORE[CELLS])
+    drawn_curves = curves_panel.panels(slice, cells, {}, "light")
+    grids = grid.parts(slice, cells, "light")
     figures = {_numbered("grid", i, len(grids)): part.figure for i, part in enumerate(grids)}
     curves = drawn_curves.figures
     figures |= {_numbered("curves", i, len(curves)): figure for i, (_, figure) in enumerate(curves)}
-    tables = {"grid": cells_table(view, cells)}
+    tables = {"grid": cells_table(slice, cells)}
     for name, source in (("curves_means", MEANS), ("curves_behind", BEHIND), ("curves_seeds", SEEDS)):
         parts = [figure.tables[source] for _, figure in curves]
         if parts and sum(part.num_rows for part in parts):
             tables[name] = pa.concat_tables(parts)
     if drawn_curves.configs:
-        tables["curve_points"] = points_table(services.store(), CachedRepository().run_ids(view, drawn_curves.configs))
+        tables["curve_points"] = points_table(services.store(), CachedRepository().run_ids(slice, drawn_curves.configs))
     if curves and LINES in curves[0][1].tables:
         tables["imported"] = curves[0][1].tables[LINES]
     return figures, tables
 
 
-def _texts(view: Slice, lines: Sequence[str]) -> dict[str, str]:
-    sentence = grid.title(view, grid.cells_of(view, []))
-    readme = _readme(sentence, saved_views.address(), _RUNS)
+def _texts(slice: Slice, lines: Sequence[str]) -> dict[str, str]:
+    title = grid.title(slice, grid.cells_of(slice, [], EXPLORE[CELLS]))
+    readme = _readme(title, saved_views.page_url(EXPLORE.query), _RUNS)
     readme += """
 grid.*          the grid; its table has a row a cell: mean, standard deviation and count over seeds
 curves.*        the learning curves; curves_means has the drawn means with their bands, curves_seeds every seed,
@@ -142,12 +144,12 @@ curve_points.*  every recorded point of the runs in colour with their hyperparam
     return {
         "README.txt": readme,
         "commands.sh": _script(lines),
-        "view.json": json.dumps(url.query(), indent=1),
+        "view.json": json.dumps(EXPLORE.query, indent=1),
     }
 
 
-def _readme(sentence: str, address: str, runs: str) -> str:
-    return _README.format(sentence=sentence, version=__version__, now=datetime.now(UTC), address=address, runs=runs)
+def _readme(title: str, url: str, runs: str) -> str:
+    return _README.format(title=title, version=__version__, now=datetime.now(UTC), url=url, runs=runs)
 
 
 def _script(lines: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The door to imported runs beside the curves: which are drawn, and what is known of them."""
+"""The popover of imported runs beside the curves: which are drawn, and what is known of them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import streamlit as st
 
 from jsc_explore.view_model.imported_runs import MAX_DRAWN, drawn_of, listed
 from jsc_explore.web.state import services
+from jsc_explore.web.state.url import EXPLORE
 
 _WIDGET = "_imported drawn"
 
 
 def any_drawn() -> bool:
     """Whether an imported run is among what is drawn."""
-    return bool(drawn_of(services.imported().all(), st.session_state["imported"])[0])
+    return bool(drawn_of(services.imported().all(), EXPLORE["imported"])[0])
 
 
 def draw() -> None:
-    """Draw the door, where anything is imported."""
+    """Draw the popover, where anything is imported."""
     imported = services.imported()
     runs = imported.all()
     if not runs:
         return
     names = [run.name for run in runs]
     with st.popover(f"Imported ({len(runs)})", icon=":material/input:", help="Runs that other programs trained"):
-        drawn, _ = drawn_of(runs, st.session_state["imported"])
-        # The session's value first: the address may name runs that are not here.
+        drawn, _ = drawn_of(runs, EXPLORE["imported"])
+        # The widget follows the state, which may name runs that are not here.
         st.session_state[_WIDGET] = [run.name for run in drawn]
         st.multiselect("Drawn over the curves", names, key=_WIDGET, max_selections=MAX_DRAWN, on_change=_changed)
         st.caption(
@@ -39,8 +40,8 @@ def draw() -> None:
 def _changed() -> None:
     names = list(st.session_state[_WIDGET])
     everything = [run.name for run in services.imported().all()][:MAX_DRAWN]
-    # What is drawn unasked need not stand in the address.
-    st.session_state["imported"] = None if names == everything else names
+    # The runs that are drawn by default need not be in the URL.
+    EXPLORE.change("imported", None if names == everything else names)
 
 
 _COLUMNS = {name: st.column_config.NumberColumn(format="percent") for name in ("val_acc", "train_acc", "test_acc")}

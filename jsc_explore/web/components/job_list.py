@@ -1,4 +1,4 @@
-"""What is under way: progress, place in the queue, time left, Cancel; then where it went, or why not."""
+"""The jobs: progress, position in the queue, time left, Cancel; then that they ended, or why they failed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from itertools import groupby
 import streamlit as st
 
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs import Job, Queue
+from jsc_explore.jobs import Job
 from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.view_model.slice import Slice
+from jsc_explore.view_model.url_params import CELLS
 from jsc_explore.web.components import cell_details, permissions
-from jsc_explore.web.components.sidebar import Slice
-from jsc_explore.web.state import services, url
+from jsc_explore.web.state import services
+from jsc_explore.web.state.live import LiveSnapshot
+from jsc_explore.web.state.url import EXPLORE
 
-# More configs than this are summed up in one line: a fill of hundreds would push everything else off the screen.
+# More configs than this are summed up in one line: a sweep of hundreds would push everything else off the screen.
 MAX_SHOWN = 5
-# What has ended keeps its row for a while: the rows below it do not jump, and one can read where it went.
-LINGER_S = 60.0
-_BY_INTEREST = ("running", "queued", "failed", "cancelled", "diverged", "done")
+_STATES = ("running", "queued", "failed", "cancelled", "diverged", "done")
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Group:
 
     @property
     def state(self) -> str:
-        """Running before queued before failed, cancelled or done."""
+        """The first state in the order running, queued, failed, cancelled, diverged, done that any job is in."""
         states = {job.state for job in self.jobs}
-        return next(state for state in _BY_INTEREST if state in states)
+        return next(state for state in _STATES if state in states)
 
     @property
     def open(self) -> list[str]:
@@ -47,26 +48,27 @@ class Group:
 
 
 def groups_of(active: Sequence[Job], ended: Sequence[Job]) -> list[Group]:
-    """Return a group for the jobs of a config that were asked for together, in the order of asking."""
+    """Return a group for the jobs of a config that were requested together, in the order of the requests."""
     ordered = sorted((*active, *ended), key=lambda job: (job.requested_at, job.config_id))
     return [Group(tuple(jobs)) for _, jobs in groupby(ordered, key=lambda job: (job.requested_at, job.config_id))]
 
 
-def draw(queue: Queue, active: Sequence[Job], view: Slice) -> None:
-    """Draw a row for every config under way or just ended; and the engine's state if it is not well."""
-    state = queue.engine()
-    if active and (state is None or not state.alive):
-        st.info("The engine is starting; what was asked for waits for it.", icon=":material/hourglass_top:")
-    elif state is not None and state.message not in ("", "starting"):
-        st.warning(state.message, icon=":material/warning:")
-    seen_at = st.session_state.setdefault("_panel since", time.time())
-    recent = queue.jobs(("done", "diverged", "failed", "cancelled"), since=max(time.time() - LINGER_S, seen_at))
-    groups = groups_of(active, recent)
-    # Where there are too many, what has ended makes room first, the oldest of it first.
+def draw(snapshot: LiveSnapshot, slice: Slice) -> None:
+    """Draw a row for every config that is active or has just ended; and what is wrong with the engine, if anything."""
+    active, engine = snapshot.active, snapshot.engine
+    if active and (engine is None or not engine.alive):
+        st.info("The engine is starting; the requested runs wait for it.", icon=":material/hourglass_top:")
+    elif engine is not None and engine.message not in ("", "starting"):
+        st.warning(engine.message, icon=":material/warning:")
+    opened_at = st.session_state.setdefault("_opened at", time.time())
+    ids = {job.run_id for job in active}
+    ended = [job for job in snapshot.ended if job.run_id not in ids and (job.finished_at or 0.0) >= opened_at]
+    groups = groups_of(active, ended)
+    # Where there are too many, the oldest that ended are left out first.
     while len(groups) > MAX_SHOWN and (gone := next((group for group in groups if not group.open), None)):
         groups.remove(gone)
     for group in groups[:MAX_SHOWN]:
-        _row(group, active, view)
+        _row(group, active, slice)
     if rest := groups[MAX_SHOWN:]:
         why = permissions.refusal()
         with st.container(key="live-rest"):
@@ -77,13 +79,13 @@ def draw(queue: Queue, active: Sequence[Job], view: Slice) -> None:
                           help=why or "Cancel all of these")  # fmt: skip
 
 
-def _row(group: Group, active: Sequence[Job], view: Slice) -> None:
+def _row(group: Group, active: Sequence[Job], slice: Slice) -> None:
     first, why = group.jobs[0], permissions.refusal()
     key = f"{first.config_id}-{int(first.requested_at * 1000)}"
     with st.container(key=f"live-{key}"):
         line, button = st.columns([5, 1], vertical_alignment="center")
-        share, text = _told(group, active)
-        name = cell_details.describe(group.config, view)
+        share, text = _progress(group, active)
+        name = cell_details.describe(group.config, slice)
         line.progress(share, text=f"{name[0].upper() + name[1:]}: {text}")
         if group.open:
             stopping = all(job.cancel for job in group.jobs if job.run_id in group.open)
@@ -100,13 +102,13 @@ def _row(group: Group, active: Sequence[Job], view: Slice) -> None:
             runs = [job.config for job in group.jobs if job.state in ("failed", "cancelled")]
             button.button("Retry", key=f"retry-{key}", on_click=permissions.train, args=(runs,), disabled=bool(why),
                           help=why or None, width="stretch")  # fmt: skip
-        elif view.passes(group.config):
-            place = tuple(getattr(group.config, name) for name in view.axes)
-            button.button("Show", key=f"show-{key}", on_click=url.choose_cells, args=([place],), width="stretch")
+        elif slice.passes(group.config):
+            place = tuple(getattr(group.config, name) for name in slice.axes)
+            button.button("Show", key=f"show-{key}", on_click=EXPLORE.change, args=(CELLS, [place]), width="stretch")
 
 
-def _told(group: Group, active: Sequence[Job]) -> tuple[float, str]:
-    """Return the share that is done, and the state in words."""
+def _progress(group: Group, active: Sequence[Job]) -> tuple[float, str]:
+    """Return the share that is done, and the state as text."""
     jobs = group.jobs
     seeds = f"{len(jobs)} seed{'s' if len(jobs) > 1 else ''}"
     share = sum(job.share_done if job.state != "done" else 1.0 for job in jobs) / len(jobs)
@@ -126,7 +128,7 @@ def _told(group: Group, active: Sequence[Job]) -> tuple[float, str]:
 
 def _time_left(jobs: Sequence[Job], share: float) -> str:
     started = min((job.started_at for job in jobs if job.started_at), default=None)
-    # The first quarter says little about the speed: starting takes a while, and evaluations crowd at the beginning.
+    # The first quarter says little about the speed: a start takes a while, and most evaluations come early.
     if started is None or share < 0.25:
         seconds = expected_seconds(services.store(), [job.config for job in jobs])
         return f"about {format_seconds(seconds * (1 - share))} left" if seconds is not None else "time not known yet"

@@ -1,10 +1,11 @@
-"""What this visitor may ask for, and the one place of the page that asks: rights, login, confirmation."""
+"""What this visitor may do, and the one place of the app that submits and cancels runs: rights, login, notices."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import streamlit as st
@@ -16,38 +17,49 @@ from jsc_explore.jobs.auth import Access, LoginThrottle
 from jsc_explore.jobs.submit import Requester, submit
 from jsc_explore.web.state import services
 
-_LONG, _PENDING = "_to be confirmed", "_untold"
+_NOTICE = "notice"
 _THROTTLE = LoginThrottle()
-# Sessions that gave the password. Here and not in the session's state: no message of a browser can write to it.
+# Sessions that gave the password. Not in the session's state, which messages of a browser can write to.
 _UNLOCKED: set[str] = set()
 _SALT = secrets.token_bytes(16)
 
 
+@dataclass(frozen=True)
+class Notice:
+    """What the last request led to: an error, or runs that take so long that they have to be confirmed."""
+
+    text: str
+    runs: tuple[RunConfig, ...] = ()
+    duration: str = ""
+
+
 def refusal() -> str:
-    """Say in one line why this visitor may not train; empty if they may."""
+    """Return the reason, in one line, why this visitor may not train; empty if they may."""
     if reason := services.store().read_only:
         return f"This store can only be read here ({reason}): nothing can be trained."
     return Access.from_environment().refusal(unlocked=session() in _UNLOCKED, email=_email())
 
 
 def requester() -> Requester:
-    """Return this visitor as the queue knows them: a name that cannot be traced back, limits, and their right."""
+    """Return this visitor as the queue knows them: a name that cannot be traced back, limits, and their rights."""
     name = hashlib.sha256(_SALT + session().encode()).hexdigest()[:12]
     return Requester(f"page {name}", Access.from_environment().limits, refusal())
 
 
 def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
-    """Ask for runs; what may not be asked for, or has to be confirmed, is said at the page's next drawing."""
-    st.session_state.pop(_LONG, None)
+    """Submit runs; leave a notice if they are refused or have to be confirmed first."""
+    st.session_state.pop(_NOTICE, None)
     if not runs:
         return
     try:
         submit(services.store(), services.queue(), runs, requester=requester(), confirmed=confirmed)
     except UnconfirmedError as error:
-        st.session_state[_LONG] = (list(runs), error)
+        runs_text = f"{error.runs:,} run{'s' if error.runs != 1 else ''}"
+        text = f"{runs_text} would take **{error.duration}** on this machine, and others wait meanwhile."
+        st.session_state[_NOTICE] = Notice(text, tuple(runs), error.duration)
     except JscError as error:
-        st.session_state["flash"] = str(error)
-    st.session_state[_PENDING] = True
+        st.session_state[_NOTICE] = Notice(str(error))
+    services.live().invalidate()
 
 
 def cancel(run_ids: Sequence[str]) -> None:
@@ -56,43 +68,35 @@ def cancel(run_ids: Sequence[str]) -> None:
         if not refusal():
             services.queue().cancel(run_ids)
     except JscError as error:
-        st.session_state["flash"] = str(error)
+        st.session_state[_NOTICE] = Notice(str(error))
+    services.live().invalidate()
 
 
-def has_pending_notice() -> bool:
-    """Whether the last request came to something that ``told`` has not drawn yet; it may stand in another fragment."""
-    return bool(st.session_state.get(_PENDING))
-
-
-def draw_pending_notice() -> None:
-    """Draw what the last request came to: an error, or how long it takes and the button that wants it all the same."""
-    st.session_state[_PENDING] = False
-    if message := st.session_state.pop("flash", None):
-        st.error(message)
-    if _LONG not in st.session_state:
+def draw_notice() -> None:
+    """Draw what the last request led to, until the next request or until it is dismissed."""
+    notice: Notice | None = st.session_state.get(_NOTICE)
+    if notice is None:
         return
-    runs, error = st.session_state[_LONG]
-    with st.container(horizontal=True, vertical_alignment="center", key="long_request"):
-        st.markdown(
-            f":material/hourglass_top: {error.runs:,} run{'s' if error.runs != 1 else ''} would take "
-            f"**{error.duration}** on this machine, and others wait meanwhile.",
-            width="stretch",
-        )
-        st.button(
-            f"Train for {error.duration}", key="long yes", type="primary", on_click=train, args=(runs, True),
-        )  # fmt: skip
-        st.button("Cancel", key="long no", on_click=_leave)
+    with st.container(horizontal=True, vertical_alignment="center", key="notice"):
+        if notice.runs:
+            st.markdown(f":material/hourglass_top: {notice.text}", width="stretch")
+            st.button(
+                f"Train for {notice.duration}", key="confirm", type="primary", on_click=train, args=(notice.runs, True)
+            )
+        else:
+            st.error(notice.text)
+        st.button("Cancel" if notice.runs else "Dismiss", key="dismiss", on_click=_dismiss)
 
 
-def door() -> None:
-    """Draw, where training is not for everybody, who may and how to get in."""
+def draw_status() -> None:
+    """Draw, where not everybody may train, who may and how to get permission."""
     access, why = Access.from_environment(), refusal()
     if access.read_only or services.store().read_only is not None:
         st.caption(f":material/visibility: {why}")
         return
     if not access.has_password and not access.allowed:
         return
-    with st.container(horizontal=True, vertical_alignment="center", key="door"):
+    with st.container(horizontal=True, vertical_alignment="center", key="permissions"):
         st.caption(f":material/lock: {why}" if why else ":material/lock_open: You may train here.", width="content")
         if why and access.has_password:
             with st.popover("Enter password", type="tertiary"):
@@ -114,7 +118,7 @@ def _login() -> None:
 
 def _guess() -> None:
     guess = st.session_state["launch password"]
-    # A password stays in no session: what was typed is taken out again at once.
+    # No session keeps the password: what was typed is removed at once.
     st.session_state["launch password"] = ""
     address: object = st.context.ip_address  # None for this very machine
     try:
@@ -126,12 +130,12 @@ def _guess() -> None:
         _UNLOCKED.add(session())
 
 
-def _leave() -> None:
-    st.session_state.pop(_LONG, None)
+def _dismiss() -> None:
+    st.session_state.pop(_NOTICE, None)
 
 
 def session() -> str:
-    """Return the name of this session within the server; a secret between it and its browser."""
+    """Return the id of this session, a secret between the server and the browser."""
     context = get_script_run_ctx()
     return context.session_id if context is not None else ""
 

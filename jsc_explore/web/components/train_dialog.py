@@ -1,4 +1,4 @@
-"""The form that trains any configuration: a box for every hyperparameter, the network drawn, the expected time."""
+"""The dialog that trains any configuration: a widget for every hyperparameter, the network drawn, the time."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ import streamlit as st
 
 from jsc_explore import data
 from jsc_explore.charts.network import network_figure
-from jsc_explore.charts.style import PRESENTATION_SCALE
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value, parse_value
 from jsc_explore.errors import DataError, FieldError
 from jsc_explore.store.query.grid import stored_seeds
+from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.tables import command
+from jsc_explore.view_model.url_params import CELLS, MAX_SEEDS, axes_of
 from jsc_explore.web.components import cell_details, permissions
-from jsc_explore.web.components.sidebar import Slice
-from jsc_explore.web.state import services, url
+from jsc_explore.web.state import dialogs, presentation, services
+from jsc_explore.web.state.url import EXPLORE
 
 _FIRST = ("batch_size", "learning_rate", "max_epochs", "optimizer", "final_relu", "validation")
 
 
-@st.dialog("Train a configuration", width="large", on_dismiss="rerun")
-def dialog(view: Slice, start: RunConfig | None = None) -> None:
-    """Draw the form; ``start`` fills it, by default what the page shows."""
+@st.dialog("Train a configuration", width="large", on_dismiss=dialogs.close)
+def dialog(slice: Slice, start: RunConfig | None = None) -> None:
+    """Draw the form; ``start`` fills it, by default the base of the slice."""
     values: dict[str, Any] = {}
     faults: list[str] = []
-    start = start or view.base
-    _box("model", start, values, faults)
+    start = start or slice.base
+    _draw_field("model", start, values, faults)
     network = st.empty()
     columns = st.columns(3)
     for i, name in enumerate(_FIRST):
         with columns[i % 3]:
-            _box(name, start, values, faults)
+            _draw_field(name, start, values, faults)
     with st.expander("More hyperparameters"):
         columns = st.columns(3)
         rest = [name for name in FIELDS if name not in (*_FIRST, "model", "seed")]
         for i, name in enumerate(rest):
             with columns[i % 3]:
-                _box(name, start, values, faults)
+                _draw_field(name, start, values, faults)
     left, right = st.columns(2)
-    count = left.slider("Number of seeds", 1, url.MAX_SEEDS, view.seeds, key="form seeds")
+    count = left.slider("Number of seeds", 1, MAX_SEEDS, slice.seeds, key="form seeds")
     first = right.number_input("First seed", 0, FIELDS["seed"].high, 0, key="form seed", help=FIELDS["seed"].help)
     if faults:
         for line in faults:
@@ -48,15 +49,15 @@ def dialog(view: Slice, start: RunConfig | None = None) -> None:
         return
     config = RunConfig(**values)
     with network.container():
-        size = PRESENTATION_SCALE if st.session_state["presentation"] else 1.0
-        figure = network_figure(config.network, st.context.theme.type or "light", size)
+        theme = st.context.theme.type or "light"
+        figure = network_figure(config.network, theme, presentation.text_scale())
         st.markdown(f"**{config.network.parameters:,} parameters** in {len(config.network.layers)} layers")
         st.vega_lite_chart(figure.for_page(), key="network", alt=figure.words)
     _offer(config, [config.with_(seed=int(first) + i) for i in range(count)])
 
 
-def _box(name: str, start: RunConfig, values: dict[str, Any], faults: list[str]) -> None:
-    """Draw one field's box; enter its value, or what is wrong with it."""
+def _draw_field(name: str, start: RunConfig, values: dict[str, Any], faults: list[str]) -> None:
+    """Draw one field's widget; add its value to ``values``, or what is wrong with it to ``faults``."""
     spec, current = FIELDS[name], getattr(start, name)
     key, text = f"form {name}", spec.help[0].upper() + spec.help[1:]
     if spec.kind == "bool":
@@ -75,7 +76,7 @@ def _box(name: str, start: RunConfig, values: dict[str, Any], faults: list[str])
 
 
 def _offer(config: RunConfig, runs: list[RunConfig]) -> None:
-    """Say what is stored already and what training the rest takes, then offer it."""
+    """Show what is stored already and how long the rest takes, and offer to train it."""
     store = services.store()
     try:
         config_id = config.config_id(data.digest(config.dataset))
@@ -95,16 +96,19 @@ def _offer(config: RunConfig, runs: list[RunConfig]) -> None:
     why = permissions.refusal() if missing else ""
     if st.button(verb, type="primary", key="form train", disabled=bool(why), help=why or None):
         permissions.train(missing)
-        show(config)
+        _show(config)
+        dialogs.close()
         st.rerun()
 
 
-def show(config: RunConfig) -> None:
-    """Make the page show a config: its filters pass it, its cell is chosen; axes and all else stay."""
-    query = {key: text for key, text in url.query().items() if key not in (*FIELDS, "filter", url.CELLS)}
-    axes = url.axes_of(query)
-    for name in FIELDS:
-        if name not in (*axes, "seed") and getattr(config, name) != DEFAULTS[name]:
-            query[name] = format_value(name, getattr(config, name))
-    query[url.CELLS] = url.write_cells([tuple(getattr(config, name) for name in axes)], axes)
-    url.go(query)
+def _show(config: RunConfig) -> None:
+    """Make the page show a config: its filters let it pass, its cell is selected; axes and all else stay."""
+    axes = axes_of(EXPLORE)
+    fields = (name for name in FIELDS if name not in (*axes, "seed"))
+    values = {name: getattr(config, name) for name in fields}
+    ranged = {
+        name: (value, value) if FIELDS[name].kind in ("int", "float") else [value] for name, value in values.items()
+    }
+    EXPLORE.update({**ranged, "filter": "", CELLS: [tuple(getattr(config, name) for name in axes)]})
+    for name in axes:
+        EXPLORE.params.reset_filters(EXPLORE, [name])

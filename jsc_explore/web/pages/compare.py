@@ -24,60 +24,60 @@ from jsc_explore.store.query.aggregates import CONFIG_FIELDS, seed_table
 from jsc_explore.store.query.grid import stored_seeds
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import command
+from jsc_explore.view_model.url_params import write_config
 from jsc_explore.web.components import class_comparison, export_dialog, permissions
 from jsc_explore.web.components.class_comparison import Runs
-from jsc_explore.web.state import chart_registry, compare_selection, presentation, services
+from jsc_explore.web.state import chart_registry, compare_selection, dialogs, presentation, services
+from jsc_explore.web.state.live import LiveSnapshot
 from jsc_explore.web.state.predictions import forecast
-from jsc_explore.web.state.url_select import url_selectbox
+from jsc_explore.web.state.url import COMPARE
 
 REFRESH_S = 1.0
 RECALL_HEIGHT = 190
-# Sides narrower than this stand one under the other.
-_STYLE = """<style>
-[data-testid=stColumn]:has([class*=st-key-third]) {min-width: min(100%, 290px);}
-[data-testid=stColumn]:has([class*=st-key-fifth]) {min-width: min(100%, 150px);}
-[data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
-</style>"""
 
 
 def page() -> None:
     """Draw the page."""
+    COMPARE.restore()
     try:
         store = services.store()
         services.serve()
-        store.refresh()
-        permissions.door()
+        snapshot = services.live().snapshot()
+        permissions.draw_status()
         left, middle, right = st.columns([4, 4, 4], vertical_alignment="bottom")
-        metric = url_selectbox(left, "Metric", "metric", list(METRICS), lambda name: METRICS[name].capitalize())
-        quantity = url_selectbox(
-            middle, "Curve metric", "curve", list(QUANTITIES), lambda name: QUANTITIES[name].capitalize()
+        metric = COMPARE.widget(
+            left.selectbox, "metric", "Metric", list(METRICS), format_func=lambda name: METRICS[name].capitalize()
         )
-        chosen = compare_selection.select_pair(store, metric)
-        if chosen is None:
+        curve = COMPARE.widget(
+            middle.selectbox, "curve", "Curve metric", list(QUANTITIES),
+            format_func=lambda name: QUANTITIES[name].capitalize(),
+        )  # fmt: skip
+        pair = compare_selection.select_pair(store, metric)
+        COMPARE.write()
+        presentation.apply_style()
+        if pair is None:
             st.info("There are no two finished configurations to compare: train some on the Explore page.",
                     icon=":material/compare_arrows:")  # fmt: skip
             return
         with right, st.container(horizontal=True, horizontal_alignment="right"):
             st.button("Swap A and B", icon=":material/swap_vert:", on_click=compare_selection.swap)
-            taken = st.button("Export", icon=":material/download:", help="Charts, tables and commands as files")
-        active = bool(services.queue().jobs(("queued", "running")))
-        st.fragment(_body, run_every=REFRESH_S if active else None)(chosen, metric, quantity, active)
-        if taken:
-            _take_away(chosen, metric)
+            dialogs.button("export", "Export", ":material/download:", "Charts, tables and commands as files")
+        active = bool(snapshot.active)
+        st.fragment(_body, run_every=REFRESH_S if active else None)(pair, metric, curve, active)
+        dialogs.draw({"export": partial(_export, pair, metric)})
     except JscError as error:
         st.error(str(error))
 
 
-def _take_away(chosen: tuple[RunConfig, RunConfig], metric: str) -> None:
+def _export(pair: tuple[RunConfig, RunConfig], metric: str) -> None:
     """Offer the drawn charts, every run of both, and the commands that reproduce them as files."""
     store = services.store()
-    ids = [config.config_id(data.digest(config.dataset)) for config in chosen]
+    ids = [config.config_id(data.digest(config.dataset)) for config in pair]
     known = stored_seeds(store, ids)
-    lines = [command(one, known.get(i, range(DEFAULT_SEEDS))) for one, i in zip(chosen, ids, strict=True)]
-    a, b = (compare_selection.written(config) for config in chosen)
-    export_dialog.drawn(
-        f"{METRICS[metric].capitalize()}: A is {a}, B is {b}.", {"seeds": _flat(seed_table(store, ids, metric))}, lines
-    )
+    lines = [command(one, known.get(i, range(DEFAULT_SEEDS))) for one, i in zip(pair, ids, strict=True)]
+    a, b = (write_config(config) for config in pair)
+    title = f"{METRICS[metric].capitalize()}: A is {a}, B is {b}."
+    export_dialog.drawn(COMPARE, title, {"seeds": _flat(seed_table(store, ids, metric))}, lines)
 
 
 def _flat(seeds: pa.Table) -> pa.Table:
@@ -97,36 +97,31 @@ def _flat(seeds: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def _body(chosen: tuple[RunConfig, RunConfig], metric: str, quantity: str, was_active: bool) -> None:
-    permissions.draw_pending_notice()
+def _body(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, was_active: bool) -> None:
+    permissions.draw_notice()
     try:
-        _draw(chosen, metric, quantity, was_active)
+        snapshot = services.live().snapshot()
+        if bool(snapshot.active) != was_active and not dialogs.is_open():
+            # Only a run of the whole page starts, or ends, the refresh of every second.
+            st.rerun()
+        _draw(pair, metric, curve, snapshot)
     except JscError as error:
         st.error(str(error))
 
 
-def _draw(chosen: tuple[RunConfig, RunConfig], metric: str, quantity: str, was_active: bool) -> None:
+def _draw(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, snapshot: LiveSnapshot) -> None:
     store = services.store()
-    # The queue first, then the store: a run that ends in between is seen twice rather than not at all.
-    active = bool(services.queue().jobs(("queued", "running")))
-    store.refresh()
-    if active != was_active:
-        # Only a whole run of the page starts, or stops, looking again every second.
-        st.rerun()
-    ids = {
-        side: config.config_id(data.digest(config.dataset)) for side, config in zip(charts.SIDES, chosen, strict=True)
-    }
+    ids = {side: config.config_id(data.digest(config.dataset)) for side, config in zip(charts.SIDES, pair, strict=True)}
     table = seed_table(store, list(ids.values()), metric).to_pylist()
     runs: Runs = {side: [row for row in table if row["config_id"] == config_id] for side, config_id in ids.items()}
-    st.html(_STYLE + presentation.style())
-    chart_registry.begin(f"comparison of {chosen}, {metric}, {quantity}, version {store.version}")
-    _verdict(chosen, runs, metric)
-    for side, config in zip(charts.SIDES, chosen, strict=True):
-        if not _under_way(side, config) and not runs[side]:
+    chart_registry.begin(f"comparison of {pair}, {metric}, {curve}, version {store.version}")
+    _verdict(pair, runs, metric)
+    for side, config in zip(charts.SIDES, pair, strict=True):
+        if not _draw_progress(side, ids[side], snapshot) and not runs[side]:
             _missing(side, config, metric)
     if not any(runs.values()):
         return
-    _growth(ids, runs, metric, quantity)
+    _growth(ids, runs, metric, curve)
     _recalls(ids, runs)
     class_comparison.confusions(runs)
     class_comparison.separation(runs)
@@ -192,14 +187,15 @@ def _differing(a: RunConfig, b: RunConfig) -> str:
 
 
 def _listed(counts: Mapping[str, int], runs: int) -> str:
-    parts = [f"{CLASS_NAMES[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()]
+    parts = [
+        f"{CLASS_NAMES[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()
+    ]
     return ", ".join(parts)
 
 
-def _under_way(side: str, config: RunConfig) -> bool:
-    """Show how far the training of a config is, if any of its seeds is under way; return whether one is."""
-    config_id = config.config_id(data.digest(config.dataset))
-    jobs = [job for job in services.queue().jobs(("queued", "running")) if job.config_id == config_id]
+def _draw_progress(side: str, config_id: str, snapshot: LiveSnapshot) -> bool:
+    """Draw how far the training of a config is, if any of its seeds is active; return whether one is."""
+    jobs = [job for job in snapshot.active if job.config_id == config_id]
     if jobs:
         share = sum(job.share_done for job in jobs) / len(jobs)
         st.progress(share, text=f"{side} is being trained: {len(jobs)} seed{'s' if len(jobs) > 1 else ''}")

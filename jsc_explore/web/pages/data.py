@@ -17,21 +17,14 @@ from jsc_explore.data.glossary import CLASS_DESCRIPTIONS, CLASS_NAMES, NOTES, PA
 from jsc_explore.errors import JscError
 from jsc_explore.store.query.jets import TAIL, JetFile
 from jsc_explore.web.components import export_dialog, provenance
-from jsc_explore.web.state import chart_registry, presentation
+from jsc_explore.web.state import chart_registry, dialogs, presentation
+from jsc_explore.web.state.url import DATA
 
-OVERVIEW_KEY, FEATURE_KEY = "overview", "feature"
+OVERVIEW_KEY = "overview"
 OVERVIEW_BINS, HISTOGRAM_BINS = 40, 80
 _DEFAULT = "mass_mmdt"
 _EVERY = "all classes"
 _PLACES = {"light": "lower-quartile", "typical": "median", "heavy": "upper-quartile"}
-# Side by side only where both are readable; a drawing keeps its shape on a telephone.
-_STYLE = """<style>
-[data-testid=stColumn]:has(.st-key-overview_panel, .st-key-histogram_panel) {min-width: min(100%, 440px);}
-[data-testid=stColumn]:has(.st-key-correlation_panel, .st-key-provenance_panel) {min-width: min(100%, 440px);}
-[data-testid=stColumn]:has(.st-key-words_panel, .st-key-seen_panel) {min-width: min(100%, 330px);}
-[data-testid=stColumn]:has(.st-key-jet_panel, .st-key-mass_panel) {min-width: min(100%, 330px);}
-[data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
-</style>"""
 _WORDS = f"""
 When protons collide at the LHC, quarks and gluons fly out. None of them is ever seen alone: each turns at once into a
 narrow spray of dozens of particles, a **jet**. Heavier particles, the W and Z bosons and the top quark, decay to quarks
@@ -47,9 +40,11 @@ both pieces carry a tenth of the momentum: the *groomed* mass is that of what is
 
 def page() -> None:
     """Draw the page."""
-    st.html(_STYLE + presentation.style())
-    title, choice, door = st.columns([6, 2, 1], vertical_alignment="bottom")
-    name = choice.selectbox("Data", data.names(), key="dataset", bind="query-params", help="Which jets are shown")
+    DATA.restore()
+    presentation.apply_style()
+    title, choice, buttons = st.columns([6, 2, 1], vertical_alignment="bottom")
+    name = DATA.widget(choice.selectbox, "dataset", "Data", list(data.names()), help="Which jets are shown")
+    DATA.write()
     try:
         path, manifest = data.locate(name)
         summary = _summary(str(path), manifest.digest, _DEFAULT)
@@ -60,7 +55,8 @@ def page() -> None:
         return
     sentence = _sentence(summary)
     title.markdown(f"##### {sentence}")
-    taken = door.button("Export", icon=":material/download:", help="Charts and tables as files", width="stretch")
+    with buttons:
+        dialogs.button("export", "Export", ":material/download:", "Charts and tables as files", stretch=True)
     chart_registry.begin(f"jets of {name}, {manifest.digest}")
     _jet(str(path), manifest.digest)
     st.divider()
@@ -71,8 +67,8 @@ def page() -> None:
         _correlations(str(path), manifest.digest)
     with right, st.container(key="provenance_panel"):
         provenance.show(name, path, manifest)
-    if taken:
-        export_dialog.drawn(f"{sentence}. Jets: {name}, digest {manifest.digest}.", chart_registry.tables(), [])
+    text = f"{sentence}. Jets: {name}, digest {manifest.digest}."
+    dialogs.draw({"export": lambda: export_dialog.drawn(DATA, text, chart_registry.tables(), [])})
 
 
 def _sentence(summary: pa.Table) -> str:
@@ -95,10 +91,11 @@ def _jet(path: str | None, digest: str) -> None:
         st.markdown("###### What a jet is")
         st.markdown(_WORDS)
     with drawing, st.container(key="jet_panel"):
-        label = st.segmented_control(
-            "Jet of", list(CLASS_NAMES), default="w", key="jet", bind="query-params", required=True,
+        label = DATA.widget(
+            st.segmented_control, "jet", "Jet of", list(CLASS_NAMES), required=True,
             format_func=lambda known: CLASS_NAMES[known], label_visibility="collapsed",
         )  # fmt: skip
+        DATA.write()
         below = st.container()
     with masses, st.container(key="mass_panel"):
         examples = example_jets()[label]
@@ -148,7 +145,7 @@ def _caption(label: str, place: str, jet: ExampleJet) -> str:
 @st.fragment
 def _features(path: str, digest: str) -> None:
     left, right = st.columns(2, gap="large")
-    feature = st.session_state.get(FEATURE_KEY) or st.query_params.get(FEATURE_KEY, _DEFAULT)
+    feature = DATA["feature"]
     with left, st.container(key="overview_panel"):
         st.markdown("###### The sixteen features, by class")
         words = "Distribution of each of the sixteen features by class"
@@ -169,22 +166,16 @@ def _features(path: str, digest: str) -> None:
 def _clicked() -> None:
     selected = st.session_state[OVERVIEW_KEY].selection.get(charts.SELECTION, [])
     if selected:
-        st.session_state[FEATURE_KEY] = selected[0]["feature"]
+        DATA.change("feature", selected[0]["feature"])
 
 
 def _large(path: str, digest: str) -> None:
     first, second, third = st.columns([4, 2, 2], vertical_alignment="bottom")
-    feature = first.selectbox(
-        "Feature",
-        data.FEATURES,
-        index=data.FEATURES.index(_DEFAULT),
-        key=FEATURE_KEY,
-        bind="query-params",
-        label_visibility="collapsed",
-    )
+    feature = DATA.widget(first.selectbox, "feature", "Feature", list(data.FEATURES), label_visibility="collapsed")
     negative = feature == "zlogz"
-    log_x = second.toggle("Log x", key="log_x", bind="query-params", disabled=negative) and not negative
-    log_y = third.toggle("Log y", key="log_y", bind="query-params")
+    log_x = DATA.widget(second.toggle, "log_x", "Log x", disabled=negative) and not negative
+    log_y = DATA.widget(third.toggle, "log_y", "Log y")
+    DATA.write()
     try:
         table = charts.histogram_table(_histogram(path, digest, (feature,), HISTOGRAM_BINS, log_x), log_y=log_y)
     except JscError as error:

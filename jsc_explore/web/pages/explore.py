@@ -1,17 +1,16 @@
-"""The Explore page: a grid of configs, their learning curves, and what is under way."""
+"""The Explore page: a grid of configs, their learning curves, and the jobs that are queued or running."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import streamlit as st
 
-from jsc_explore.analysis.cells import Cell
+from jsc_explore.analysis.cells import Cell, Place
 from jsc_explore.errors import JscError
-from jsc_explore.jobs import Job
-from jsc_explore.jobs.queue.queue import ACTIVE
-from jsc_explore.results import Point
+from jsc_explore.view_model.slice import Slice
+from jsc_explore.view_model.url_params import CELLS
 from jsc_explore.web.components import (
     cell_details,
     curves,
@@ -23,29 +22,15 @@ from jsc_explore.web.components import (
     sidebar,
     train_dialog,
 )
-from jsc_explore.web.components.sidebar import Slice
-from jsc_explore.web.state import compare_selection, predictions, presentation, services, url
+from jsc_explore.web.state import compare_selection, dialogs, predictions, presentation, services
+from jsc_explore.web.state.live import LiveSnapshot
 from jsc_explore.web.state.render_queue import LIVE_DELAY_S, PAGE_DELAY_S, render_turn, tune
+from jsc_explore.web.state.url import EXPLORE
 
-# Curves grow five times a second and more; the grid's figures and the rows of what is under way are read more slowly.
-# A page on which nothing happens looks every few seconds whether somebody else has asked for something.
-CURVES_S, GRID_S, AWAIT_S, WATCH_S = 0.15, 1.0, 0.4, 3.0
-_DRAWN, _DOOR, _BY_ITSELF = "_drawn cells", "_open door", "_drawn by itself"
-# Side by side only where both charts are readable; a click on a chart focuses the page, which needs no frame.
-_STYLE = """<style>
-[data-testid=stColumn]:has(.st-key-grid, .st-key-curves_panel) {min-width: min(100%, 440px);}
-[data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
-/* As high with one line of words as with two: nothing jumps when they change. */
-[class*=st-key-live-] {min-height: 4.75rem;}
-.st-key-head > div:first-child {flex: 1 1 18rem; width: auto; min-width: min(100%, 16rem);}
-/* Room for a chart's toolbar, which floats over its upper edge. */
-.st-key-curve_controls, .st-key-head {margin-bottom: 1.2rem;}
-</style>"""
-# On the bright blue of the dark theme white letters cannot be read.
-_DARK = """<style>
-[data-testid=stMultiSelect] span[title], [data-testid=stMultiSelect] span[title] ~ *,
-[data-testid=stBaseButton-primary], [data-testid=stBaseButton-primary] p {color: #101418;}
-</style>"""
+# While something trains the curves are drawn seven times a second, all else once. A page on which nothing happens looks
+# every few seconds whether somebody else has started a training.
+CURVES_S, BODY_S, PREDICTIONS_S, WATCH_S = 0.15, 1.0, 0.4, 3.0
+_BY_ITSELF = "_drawn by itself"
 
 
 def page() -> None:
@@ -56,147 +41,130 @@ def page() -> None:
 
 
 def _page() -> None:
-    for line in url.restore():
-        st.warning(line, icon=":material/link_off:")
+    EXPLORE.restore()
     try:
-        store, queue = services.store(), services.queue()
+        store = services.store()
+        services.serve()
+        snapshot = services.live().snapshot()
     except JscError as error:
         st.error(str(error))
         return
-    services.serve()
     for problem in store.problems:
         st.warning(problem, icon=":material/broken_image:")
-    store.refresh()
-    view = sidebar.draw(store, _ask_for)
-    dark = st.context.theme.type == "dark"
-    st.html(_STYLE + (_DARK if dark else "") + presentation.style())
-    if view is None:
+    slice = sidebar.draw(store)
+    presentation.apply_style()
+    if slice is None:
         return
-    permissions.door()
-    active = bool(queue.jobs(ACTIVE))
-    door = st.session_state.pop(_DOOR, None)
-    # A page that draws itself anew takes away the dialog over it, and the files that it has just made.
-    predictions.begin(wait=door is not None)
-    st.session_state[_DRAWN] = list(url.chosen_cells())
-    curves_s, grid_s = (
-        services.poll_interval(every, permissions.session()) if active else None for every in (CURVES_S, GRID_S)
-    )
-    _fragment(_head, grid_s)(view, active)
-    # Grids side by side need the width of the page; the curves then stand below them.
-    left, right = st.columns(2, gap="medium") if not view.facet else (st.container(), st.container())
-    with left:
-        _fragment(_left, grid_s)(view, active)
-    with right, st.container(key="curves_panel"):
-        _fragment(_right, curves_s)(view, active)
-    looks = partial(services.poll_interval, session=permissions.session(), at_full_pace=services.LOOKING_AT_FULL_PACE)
+    permissions.draw_status()
+    predictions.begin(wait=dialogs.is_open())
+    active = bool(snapshot.active)
+    interval = partial(services.poll_interval, session=permissions.session())
+    st.fragment(_body, run_every=interval(BODY_S) if active else None)(slice, active)
+    looking = partial(interval, at_full_pace=services.LOOKING_AT_FULL_PACE)
     if predictions.awaited():
-        st.fragment(_await, run_every=looks(AWAIT_S))()
-    elif not active and door is None:
-        st.fragment(_watch, run_every=looks(WATCH_S))(store.version)
-    if door == "train":
-        train_dialog.dialog(view)
-    elif door == "files":
-        export_dialog.dialog(view)
-    elif door == "views":
-        saved_views.views()
-    elif door == "share":
-        saved_views.share()
+        st.fragment(_await_predictions, run_every=looking(PREDICTIONS_S))()
+    elif not active:
+        st.fragment(_watch, run_every=looking(WATCH_S))(snapshot.store_version)
+    dialogs.draw(
+        {
+            "train": partial(train_dialog.dialog, slice),
+            "export": partial(export_dialog.dialog, slice),
+            "views": saved_views.views,
+            "share": saved_views.share,
+        }
+    )
 
 
-def _fragment(panel: Callable[[Slice, bool], None], every: float | None) -> Callable[[Slice, bool], None]:
-    """Return a panel that is drawn anew by itself, and says what is wrong in its own place."""
-
-    def drawn(view: Slice, active: bool) -> None:
-        with render_turn(LIVE_DELAY_S if every else 0.0):
-            # A box behind a door that was closed has taken its state along; the address has it still.
-            url.restore_filters()
-            try:
-                panel(view, active)
-            except JscError as error:
-                st.error(str(error))
-            url.write()
-
-    drawn.__qualname__ = panel.__qualname__
-    result: Callable[[Slice, bool], None] = st.fragment(drawn, run_every=every)
-    return result
-
-
-def _ask_for(door: str) -> None:
-    st.session_state[_DOOR] = door
+def _body(slice: Slice, was_active: bool) -> None:
+    """Draw all but the sidebar: one fragment, so that a click on the grid draws the curves as well."""
+    with render_turn(LIVE_DELAY_S if was_active else 0.0):
+        snapshot = _snapshot()
+        if snapshot is None:
+            return
+        if bool(snapshot.active) != was_active:
+            # The intervals at which the fragments are drawn are set by a run of the whole page.
+            _draw_page()
+        _show_errors(partial(_head, slice, snapshot))
+        # Grids side by side need the width of the page; the curves then stand below them.
+        left, right = st.columns(2, gap="medium") if not slice.facet else (st.container(), st.container())
+        with left:
+            _show_errors(partial(_grid, slice, snapshot))
+        with right, st.container(key="curves_panel"):
+            every = services.poll_interval(CURVES_S, permissions.session()) if snapshot.active else None
+            st.fragment(_curves, run_every=every)(slice)
+        EXPLORE.write()
 
 
-def _open(door: str) -> None:
-    _ask_for(door)
-    st.rerun()
+def _curves(slice: Slice) -> None:
+    with render_turn(LIVE_DELAY_S):
+        snapshot = _snapshot()
+        if snapshot is not None:
+            _show_errors(lambda: curves.draw(slice, _cells(slice, snapshot, _selected()), snapshot.points))
+            EXPLORE.write()
 
 
-def _draw_anew() -> None:
-    """Draw the whole page, which nobody has clicked for."""
-    st.session_state[_BY_ITSELF] = True
-    st.rerun()
+def _snapshot() -> LiveSnapshot | None:
+    try:
+        return services.live().snapshot()
+    except JscError as error:
+        st.error(str(error))
+        return None
 
 
-def _await() -> None:
-    """Draw the page anew as soon as the predictions that it lacks are found."""
-    if predictions.is_due():
-        _draw_anew()
+def _show_errors(draw: Callable[[], None]) -> None:
+    """Draw a panel; an error is shown in the panel's own place, and the other panels stay."""
+    try:
+        draw()
+    except JscError as error:
+        st.error(str(error))
+
+
+def _draw_page() -> None:
+    """Draw the whole page again, which nobody has clicked for: not under an open dialog, which would close."""
+    if not dialogs.is_open():
+        st.session_state[_BY_ITSELF] = True
+        st.rerun()
+
+
+def _await_predictions() -> None:
+    """Draw the page again as soon as the predictions that it lacks are computed."""
+    if predictions.are_ready():
+        _draw_page()
 
 
 def _watch(version: int) -> None:
-    """Draw the page anew as soon as anything trains, or the store holds other runs than those that were drawn."""
-    try:
-        with render_turn(PAGE_DELAY_S):
-            services.store().refresh()
-        if services.store().version != version or services.queue().jobs(ACTIVE):
-            _draw_anew()
-    except JscError:
-        return  # The panels say what is wrong, in their own place, when they are drawn next.
+    """Draw the page again as soon as anything trains, or the store holds other runs than those that were drawn."""
+    snapshot = _snapshot()
+    if snapshot is not None and (snapshot.store_version != version or snapshot.active):
+        _draw_page()
 
 
-def _now(active: bool) -> tuple[list[Job], dict[str, list[Point]]]:
-    """Read queue and store as of now; a page that began or ended to be live is drawn anew as a whole."""
-    # The queue first, then the store: a run that ends in between is seen twice rather than not at all.
-    jobs, points = services.queue().live()
-    services.store().refresh()
-    if bool(jobs) != active:
-        _draw_anew()
-    return jobs, points
+def _selected() -> tuple[Place, ...]:
+    return tuple(EXPLORE[CELLS])
 
 
-def _cells(view: Slice, jobs: list[Job]) -> list[Cell]:
-    return grid.cells_of(view, [*jobs, *services.queue().jobs(("failed",))])
+@lru_cache(maxsize=128)
+def _cells(slice: Slice, snapshot: LiveSnapshot, selected: tuple[Place, ...]) -> tuple[Cell, ...]:
+    """Return the cells of a slice: built once for a snapshot, whatever number of panels and sessions draw them."""
+    return tuple(grid.cells_of(slice, [*snapshot.active, *snapshot.failed], selected))
 
 
-def _head(view: Slice, active: bool) -> None:
-    """Say in one line what is seen, and hold the doors to what is not: the form and the files."""
-    jobs, _ = _now(active)
+def _head(slice: Slice, snapshot: LiveSnapshot) -> None:
+    """Draw the title, the buttons that open dialogs, and what the last request led to."""
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
-        st.markdown(f"##### {grid.title(view, _cells(view, jobs))}", width="stretch")
-        if st.button("Train…", icon=":material/model_training:", help="Train any configuration"):
-            _open("train")
-        if st.button("Export", icon=":material/download:", help="Charts, tables and commands as files"):
-            _open("files")
-    permissions.draw_pending_notice()
+        st.markdown(f"##### {grid.title(slice, _cells(slice, snapshot, _selected()))}", width="stretch")
+        dialogs.button("train", "Train…", ":material/model_training:", "Train any configuration")
+        dialogs.button("export", "Export", ":material/download:", "Charts, tables and commands as files")
+    permissions.draw_notice()
 
 
-def _left(view: Slice, active: bool) -> None:
-    """The grid, what is under way, and the chosen cells."""
-    if st.session_state[url.CELLS] != st.session_state.get(_DRAWN) or permissions.has_pending_notice():
-        # A click on the grid concerns the curves, and what a request came to the head: both are other fragments.
-        st.rerun()
-    jobs, _ = _now(active)
-    cells = _cells(view, jobs)
-    grid.draw(view, cells)
-    # Before all that comes and goes: in another place it would be another element, without the focus.
-    grid.by_name(view, cells)
-    job_list.draw(services.queue(), jobs, view)
-    chosen = grid.chosen_of(cells)
-    cell_details.draw(view, chosen)
-    compare_selection.offer([cell.config for cell in chosen])
-
-
-def _right(view: Slice, active: bool) -> None:
-    """The curves."""
-    jobs, points = _now(active)
-    curves.controls()
-    curves.draw(view, _cells(view, jobs), points)
+def _grid(slice: Slice, snapshot: LiveSnapshot) -> None:
+    """Draw the grid, the jobs, and the selected cells."""
+    cells = _cells(slice, snapshot, _selected())
+    grid.draw(slice, cells)
+    # Before what appears and vanishes: at another position it would be another element, and lose the focus.
+    grid.draw_cell_list(slice, cells)
+    job_list.draw(snapshot, slice)
+    selected = grid.selected_of(cells)
+    cell_details.draw(slice, selected)
+    compare_selection.propose([cell.config for cell in selected])

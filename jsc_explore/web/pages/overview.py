@@ -1,4 +1,4 @@
-"""The Overview page: all configs at once. What a metric hangs on, what it costs, how well it can be predicted."""
+"""The Overview page: all configs at once; hyperparameter importance, accuracy against cost, calibration."""
 
 from __future__ import annotations
 
@@ -21,15 +21,10 @@ from jsc_explore.store.query.grid import run_ids, stored_seeds
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import MAX_COMMANDS, command
 from jsc_explore.web.components import export_dialog, overview_sidebar
-from jsc_explore.web.components.overview_sidebar import Scope
-from jsc_explore.web.state import chart_registry, presentation, services
-from jsc_explore.web.state.url_select import url_selectbox
+from jsc_explore.web.components.overview_sidebar import OverviewFilters
+from jsc_explore.web.state import chart_registry, dialogs, presentation, services
+from jsc_explore.web.state.url import OVERVIEW
 
-# Two charts side by side only where both can be read.
-_STYLE = """<style>
-[data-testid=stColumn]:has([class*=st-key-half]) {min-width: min(100%, 420px);}
-[data-testid=stMain]:focus-visible {outline: none; box-shadow: none;}
-</style>"""
 _TIMES = (
     "Seconds of a run are those of its stack, divided by its replicas, on the machine that trained it: "
     "compare like with like."
@@ -38,17 +33,20 @@ _TIMES = (
 
 def page() -> None:
     """Draw the page."""
+    OVERVIEW.restore()
     try:
         store = services.store()
         store.refresh()
         chosen = overview_sidebar.draw(store)
+        presentation.apply_style()
         chart_registry.begin(f"overview of {chosen}, version {store.version}")
-        _draw(store.version, chosen, _cells(store.version, chosen))
+        _draw_charts(store.version, chosen, _cells(store.version, chosen))
     except JscError as error:
         st.error(str(error))
+    OVERVIEW.write()
 
 
-def _draw(version: int, chosen: Scope, table: pa.Table) -> None:
+def _draw_charts(version: int, chosen: OverviewFilters, table: pa.Table) -> None:
     metric = chosen.metric
     if table.num_rows < 2:
         st.info(
@@ -57,29 +55,29 @@ def _draw(version: int, chosen: Scope, table: pa.Table) -> None:
             icon=":material/query_stats:",
         )
         return
-    st.html(_STYLE + presentation.style())
     # The table is ordered by the mean; the best one stands last, whichever way is good.
     rows = table.to_pylist() if is_share(metric) else table.to_pylist()[::-1]
-    names = axis_fields(rows)
-    line = _sentence(rows, names, chosen)
+    fields = axis_fields(rows)
+    title = _title(rows, fields, chosen)
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
-        st.markdown(f"##### {line}", width="stretch")
-        taken = st.button("Export", icon=":material/download:", help="Charts, tables and commands as files")
-    _coordinates(version, chosen, rows, names)
+        st.markdown(f"##### {title}", width="stretch")
+        dialogs.button("export", "Export", ":material/download:", "Charts, tables and commands as files")
+    _coordinates(version, chosen, rows, fields)
     left, right = st.columns(2, gap="large")
     with left, st.container(key="half-spread"):
-        points = charts.point_table(rows, metric, names)
-        # A fragment of its own: another hyperparameter draws this chart alone anew.
-        st.fragment(_spread)(version, chosen, names, points, len(rows))
+        points = charts.point_table(rows, metric, fields)
+        # A fragment of its own: another hyperparameter draws this chart alone again.
+        st.fragment(_spread)(version, chosen, fields, points, len(rows))
     with right, st.container(key="half-importance"):
         st.markdown("##### Hyperparameter importance")
         place = st.empty()
-    _tradeoffs(rows, points, metric, names)
+    _tradeoffs(rows, points, metric, fields)
     below = st.container()
-    if taken:
-        export_dialog.drawn(f"{line}.", {"configurations": table}, _commands(rows))
-    # What takes seconds the first time comes last, so that all else stands already.
-    with place.container(), st.spinner("Growing forests …", show_time=True):
+    dialogs.draw(
+        {"export": lambda: export_dialog.drawn(OVERVIEW, f"{title}.", {"configurations": table}, _commands(rows))}
+    )
+    # What takes seconds the first time comes last: everything else is drawn by then.
+    with place.container(), st.spinner("Fitting random forests …", show_time=True):
         _importance(_ranking(version, chosen), metric)
     with below, st.spinner("Holding out configurations …", show_time=True):
         _calibration(_measured(version, chosen), metric, table.num_rows)
@@ -92,24 +90,24 @@ def _commands(rows: list[dict[str, Any]]) -> list[str]:
     return [command(RunConfig(**{name: row[name] for name in CONFIG_FIELDS}), seeds[row["config_id"]]) for row in best]
 
 
-def _sentence(rows: list[dict[str, Any]], names: list[str], chosen: Scope) -> str:
+def _title(rows: list[dict[str, Any]], fields: list[str], chosen: OverviewFilters) -> str:
     metric = chosen.metric
     best, worst = rows[-1], rows[0]
     runs = sum(row["n"] for row in rows)
     spread = None if is_time(metric) else half_width(best["sd"], best["n"])
     return (
-        f"{runs:,} runs of {len(rows):,} configurations{chosen.words}: {METRICS[metric]}, from "
+        f"{runs:,} runs of {len(rows):,} configurations{chosen.description}: {METRICS[metric]}, from "
         f"{format_metric(metric, worst['mean'])} to {format_metric(metric, best['mean'], spread)}"
-        + (f" ({charts.describe(best, names)})" if names else "")
+        + (f" ({charts.describe(best, fields)})" if fields else "")
     )
 
 
-def _coordinates(version: int, chosen: Scope, rows: list[dict[str, Any]], names: list[str]) -> None:
+def _coordinates(version: int, chosen: OverviewFilters, rows: list[dict[str, Any]], fields: list[str]) -> None:
     metric, drawn = chosen.metric, evenly(rows)
     quantity = _curve_of(metric)
     curves = _curves(version, drawn, chosen.text, quantity)
     lines, ticks = parallel_tables(drawn, metric)
-    titles = [*(FIELDS[name].label for name in names), METRICS[metric].split(",")[0].capitalize()]
+    titles = [*(FIELDS[name].label for name in fields), METRICS[metric].split(",")[0].capitalize()]
     words = (
         f"Parallel coordinates: {', '.join(titles)}; below, the learning curves. The filters in the sidebar keep the "
     )
@@ -134,9 +132,15 @@ def _curve_of(metric: str) -> str:
     return "val_loss" if metric.endswith("loss") else "val_acc"
 
 
-def _spread(version: int, chosen: Scope, names: list[str], points: pa.Table, count: int) -> None:
+def _spread(version: int, chosen: OverviewFilters, fields: list[str], points: pa.Table, count: int) -> None:
     metric = chosen.metric
-    field = url_selectbox(st, "Metric against", "against", names or ["batch_size"], lambda name: FIELDS[name].label)
+    options = fields or ["batch_size"]
+    if OVERVIEW["against"] not in options:
+        OVERVIEW["against"] = options[0]
+    field = OVERVIEW.widget(
+        st.selectbox, "against", "Metric against", options, format_func=lambda name: FIELDS[name].label
+    )
+    OVERVIEW.write()
     spread = _spreads(version, chosen, field)
     make = partial(charts.spread_chart, spread, points, field, metric)
     chart_registry.draw("metric_against", make, f"{METRICS[metric]} against {FIELDS[field].label}", "spread")
@@ -148,17 +152,17 @@ def _spread(version: int, chosen: Scope, names: list[str], points: pa.Table, cou
     )
 
 
-def _tradeoffs(rows: list[dict[str, Any]], points: pa.Table, metric: str, names: list[str]) -> None:
+def _tradeoffs(rows: list[dict[str, Any]], points: pa.Table, metric: str, fields: list[str]) -> None:
     st.markdown("##### Accuracy against cost")
     costs = [cost for cost in charts.COSTS if cost != "seconds" or not is_time(metric)]
     for column, cost in zip(st.columns(2, gap="large"), costs, strict=False):
         with column, st.container(key=f"half-{cost}"):
-            if cost == "parameters" and "model" not in names:
+            if cost == "parameters" and "model" not in fields:
                 size = points["parameters"][0].as_py()
                 st.info(f"One size of network so far ({size:,} parameters): train another to see what size brings.",
                         icon=":material/hub:")  # fmt: skip
                 continue
-            best = charts.front_table(rows, cost, metric, names)
+            best = charts.front_table(rows, cost, metric, fields)
             words = f"{METRICS[metric]} against {charts.COSTS[cost]}, with the Pareto front"
             make = partial(charts.tradeoff_chart, points, best, cost, metric)
             chart_registry.draw(f"cost_{cost}", make, words, f"cost-{cost}")
@@ -216,13 +220,13 @@ def _calibration(found: Calibration | None, metric: str, count: int) -> None:
         )
 
 
-@st.cache_data(show_spinner=False, max_entries=16, hash_funcs={Scope: repr})
-def _cells(version: int, chosen: Scope) -> pa.Table:
+@st.cache_data(show_spinner=False, max_entries=16, hash_funcs={OverviewFilters: repr})
+def _cells(version: int, chosen: OverviewFilters) -> pa.Table:
     return cell_table(services.store(), chosen.metric, chosen.filters, chosen.text)
 
 
-@st.cache_data(show_spinner=False, max_entries=64, hash_funcs={Scope: repr})
-def _spreads(version: int, chosen: Scope, field: str) -> pa.Table:
+@st.cache_data(show_spinner=False, max_entries=64, hash_funcs={OverviewFilters: repr})
+def _spreads(version: int, chosen: OverviewFilters, field: str) -> pa.Table:
     return spread_table(services.store(), field, chosen.metric, chosen.filters, chosen.text)
 
 
@@ -233,11 +237,11 @@ def _curves(version: int, drawn: list[dict[str, Any]], text: str, quantity: str)
     return curve_rows(store.mean_curves(runs, quantity), drawn)
 
 
-@st.cache_data(show_spinner=False, max_entries=16, hash_funcs={Scope: repr})
-def _ranking(version: int, chosen: Scope) -> Ranking:
+@st.cache_data(show_spinner=False, max_entries=16, hash_funcs={OverviewFilters: repr})
+def _ranking(version: int, chosen: OverviewFilters) -> Ranking:
     return importance(_cells(version, chosen).to_pylist())
 
 
-@st.cache_data(show_spinner=False, max_entries=16, hash_funcs={Scope: repr})
-def _measured(version: int, chosen: Scope) -> Calibration | None:
+@st.cache_data(show_spinner=False, max_entries=16, hash_funcs={OverviewFilters: repr})
+def _measured(version: int, chosen: OverviewFilters) -> Calibration | None:
     return predict(_cells(version, chosen).to_pylist(), [], chosen.metric).calibration

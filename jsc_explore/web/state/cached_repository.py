@@ -1,84 +1,107 @@
-"""A Reader that keeps its answers for all sessions: those of one version of the store, and curves, which stay."""
+"""A repository that caches its answers for all sessions: those of one version of the store, and stored curves."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import pyarrow as pa
 import streamlit as st
 
 from jsc_explore.store.query.curves import CurvePoints
 from jsc_explore.store.query.grid import run_ids
-from jsc_explore.view_model.repository import Repository
+from jsc_explore.view_model.repository import Repository, Rows
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.web.state import services
 
+# What a curve query asks for besides the runs: x, quantities, x_range, budget, each_seed.
+CurveArguments = tuple[str, tuple[str, ...], tuple[float, float] | None, int, bool]
+
 
 class CachedRepository(Repository):
-    """Reads the server's own store; what was asked before is answered from memory."""
+    """Queries of the server's store, answered from memory where the same was asked before. See Repository."""
 
     def __init__(self) -> None:
         super().__init__(services.store())
 
-    def grid(self, *question: Any) -> Any:
-        """See Reader."""
-        return _kept(self.store.version, "grid", question)
+    def grid(self, slice: Slice) -> Rows:
+        """See Repository."""
+        return _grid(self.store.version, slice)
 
-    def seeds(self, config_ids: tuple[str, ...]) -> Any:
-        """See Reader."""
-        # As one text: Streamlit takes longer over hundreds of ids than over reading what they stand for.
-        return _kept_seeds(self.store.version, " ".join(config_ids))
+    def seeds(self, config_ids: tuple[str, ...]) -> dict[str, list[int]]:
+        """See Repository."""
+        # As one text: Streamlit takes longer to hash hundreds of ids than the query takes.
+        return _seeds(self.store.version, " ".join(config_ids))
 
-    def configs(self, *question: Any) -> Any:
-        """See Reader."""
-        return _kept(self.store.version, "configs", question)
+    def configs(self, slice: Slice, limit: int) -> tuple[Rows, int]:
+        """See Repository."""
+        return _configs(self.store.version, slice, limit)
 
-    def run_ids(self, *question: Any) -> Any:
-        """See Reader."""
-        return _kept(self.store.version, "run_ids", question)
+    def run_ids(self, slice: Slice, config_ids: tuple[str, ...]) -> list[str]:
+        """See Repository."""
+        return _run_ids(self.store.version, slice, " ".join(config_ids))
 
-    def curves(self, runs: tuple[str, ...], *question: Any, live: pa.Table | None = None) -> Any:
-        """See Reader. A whole room looks at what a few points made, until the next ones come."""
+    def curves(
+        self,
+        runs: tuple[str, ...],
+        x: str,
+        quantities: tuple[str, ...],
+        x_range: tuple[float, float] | None,
+        budget: int,
+        each_seed: bool,
+        *,
+        live: pa.Table | None = None,
+    ) -> CurvePoints:
+        """See Repository. Live points are cached, too: all sessions see the same ones until the next come."""
+        arguments = (x, quantities, x_range, budget, each_seed)
         if live is not None:
-            return _kept_growing(" ".join(runs), question, _digest(live), live)
+            return _live_curves(" ".join(runs), arguments, _digest(live), live)
         try:
-            return _kept_curves(" ".join(runs), question)
+            return _curves(" ".join(runs), arguments)
         except _RunsGoneError as gone:
             return gone.points
 
 
 class _RunsGoneError(Exception):
-    """Some runs left the store before they were read: what is there, not to be kept, for they may come back."""
+    """Some runs left the store before they were read. Carries the other points, which are not to be cached."""
 
     def __init__(self, points: CurvePoints) -> None:
         super().__init__(points)
         self.points = points
 
 
-# Shared by all who ask, not copied for each: nobody changes what he was answered.
+# Resources are shared, not copied for each session: nobody changes an answer.
 @st.cache_resource(show_spinner=False, max_entries=512, hash_funcs={Slice: repr})
-def _kept(version: int, what: str, question: tuple[Any, ...]) -> Any:
-    return getattr(Repository(services.store()), what)(*question)
+def _grid(version: int, slice: Slice) -> Rows:
+    return Repository(services.store()).grid(slice)
 
 
-@st.cache_resource(show_spinner=False, max_entries=128)
-def _kept_seeds(version: int, config_ids: str) -> Any:
+@st.cache_resource(show_spinner=False, max_entries=512, hash_funcs={Slice: repr})
+def _configs(version: int, slice: Slice, limit: int) -> tuple[Rows, int]:
+    return Repository(services.store()).configs(slice, limit)
+
+
+@st.cache_resource(show_spinner=False, max_entries=512, hash_funcs={Slice: repr})
+def _run_ids(version: int, slice: Slice, config_ids: str) -> list[str]:
+    return Repository(services.store()).run_ids(slice, tuple(config_ids.split()))
+
+
+@st.cache_resource(show_spinner=False, max_entries=128, hash_funcs={Slice: repr})
+def _seeds(version: int, config_ids: str) -> dict[str, list[int]]:
     return Repository(services.store()).seeds(tuple(config_ids.split()))
 
 
-@st.cache_resource(show_spinner=False, max_entries=128)
-def _kept_curves(runs: str, question: tuple[Any, ...]) -> Any:
-    reader, wanted = Repository(services.store()), runs.split()
-    points = reader.curves(tuple(wanted), *question)
-    if len(run_ids(reader.store, {"run_id": wanted})) < len(wanted):
+@st.cache_resource(show_spinner=False, max_entries=128, hash_funcs={Slice: repr})
+def _curves(runs: str, arguments: CurveArguments) -> CurvePoints:
+    repository, wanted = Repository(services.store()), runs.split()
+    points = repository.curves(tuple(wanted), *arguments)
+    if len(run_ids(repository.store, {"run_id": wanted})) < len(wanted):
         raise _RunsGoneError(points)
     return points
 
 
-@st.cache_resource(show_spinner=False, max_entries=32)
-def _kept_growing(runs: str, question: tuple[Any, ...], digest: str, _live: pa.Table) -> Any:
-    return Repository(services.store()).curves(tuple(runs.split()), *question, live=_live)
+@st.cache_resource(show_spinner=False, max_entries=32, hash_funcs={Slice: repr})
+def _live_curves(runs: str, arguments: CurveArguments, digest: str, _live: pa.Table) -> CurvePoints:
+    return Repository(services.store()).curves(tuple(runs.split()), *arguments, live=_live)
 
 
 def _digest(table: pa.Table) -> str:

@@ -15,10 +15,10 @@ _SHOWN, _VIEW = "_shown charts", "_shown view"
 Make = Callable[[str], Drawing]
 
 
-def begin(view: str) -> None:
-    """Begin to draw; what was drawn for another ``view``, a page and its choices in words, is forgotten."""
-    if st.session_state.get(_VIEW) != view:
-        st.session_state[_VIEW], st.session_state[_SHOWN] = view, {}
+def begin(page_state: str) -> None:
+    """Begin to draw; what was drawn for another ``page_state`` is forgotten."""
+    if st.session_state.get(_VIEW) != page_state:
+        st.session_state[_VIEW], st.session_state[_SHOWN] = page_state, {}
 
 
 def draw(name: str, make: Make, words: str, key: str) -> None:
@@ -27,7 +27,9 @@ def draw(name: str, make: Make, words: str, key: str) -> None:
     Within one view and with the same words it is made once: the page is drawn anew every second while something trains.
     """
     figure = keep(name, make, words)
-    st.vega_lite_chart(figure.for_page() | {"config": font_config(presentation.size())}, key=key, alt=figure.words)
+    st.vega_lite_chart(
+        figure.for_page() | {"config": font_config(presentation.text_scale())}, key=key, alt=figure.words
+    )
 
 
 def keep(name: str, make: Make, words: str, table: pa.Table | None = None) -> Figure:

@@ -1,4 +1,4 @@
-"""What configs that nobody trained would likely metric, computed once for all who look at the same runs."""
+"""Predicted metrics of configs that are not trained, computed once for all sessions that show the same runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jsc_explore.analysis.prediction import Calibration, Forecast, Prediction
 from jsc_explore.config import RunConfig
 from jsc_explore.store import Store
 from jsc_explore.view_model.repository import Repository
-from jsc_explore.web.components.sidebar import Slice
+from jsc_explore.view_model.slice import Slice
 from jsc_explore.web.state import services
 from jsc_explore.web.state.render_queue import waiting
 
@@ -25,99 +25,101 @@ _WAITS = "waits for predictions"
 
 
 def forecast(runs: Sequence[RunConfig], metric: str) -> Forecast:
-    """Return what is expected of these runs, from those of the same data and validation as the first."""
+    """Return predictions of these runs, from the runs on the same data and validation as the first of them."""
     while True:
         with suppress(CancelledError):  # The store has changed meanwhile.
-            return _later(services.store().version, _written(runs), metric).result()
+            return _request(services.store().version, _to_json(runs), metric).result()
 
 
-def predictions(view: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
-    """Return what missing cells are expected to metric, by config id; nothing where nothing can be said.
+def predictions(slice: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
+    """Return predicted metrics of missing cells by config id, without the cells that cannot be predicted.
 
-    Finding it takes seconds after every change of the store, which nobody who clicks a cell shall wait for: meanwhile,
-    and while something trains, what was expected before stays, under the real metrics as they come. ``is_due`` tells
-    when the page, which began with ``begin``, is to be drawn anew.
+    Computing them takes seconds after every change of the store, and no click waits for that: meanwhile, and while
+    something trains, the earlier predictions stay beneath the measured metrics. ``are_ready`` is true when the page,
+    whose run started with ``begin``, is to be drawn again.
     """
-    # What a filter in words leaves out is known; asking for it would fit the process anew for every filter.
+    # Cells that only the filter expression hides are measured; predicting them would cost a fit for every expression.
     missing = [cell for cell in cells if cell.state == "missing"]
     if any(cell.active for cell in cells) or not missing:
-        return kept(view.metric)
+        return shown(slice.metric)
     runs = [cell.config for cell in missing]
-    future = _later(services.store().version, _written(runs), view.metric)
+    future = _request(services.store().version, _to_json(runs), slice.metric)
     if not future.done() and not st.session_state.get(_WAITS):
         st.session_state.setdefault(_AWAITED, []).append(future)
-        return kept(view.metric)
+        return shown(slice.metric)
     try:
-        if not future.done():  # else nobody shall wait for another turn
+        if not future.done():  # otherwise there is no need to give up this page's turn
             with waiting():
                 wait([future])
         found = future.result()
     except CancelledError:
-        return kept(view.metric)
-    shown = {cell.config_id: guess for cell, guess in zip(missing, found.predictions, strict=True) if guess is not None}
-    st.session_state.setdefault(_SHOWN, {}).setdefault(view.metric, {}).update(shown)
+        return shown(slice.metric)
+    found_by_id = {
+        cell.config_id: guess for cell, guess in zip(missing, found.predictions, strict=True) if guess is not None
+    }
+    st.session_state.setdefault(_SHOWN, {}).setdefault(slice.metric, {}).update(found_by_id)
     st.session_state[_CALIBRATION] = found.calibration
-    return shown
+    return found_by_id
 
 
 def begin(wait: bool) -> None:
-    """Begin to draw a page, which lacks nothing yet; with ``wait`` it waits for what it asks for and never will."""
+    """Start a run of a page; with ``wait`` it waits for the predictions that it requests."""
     st.session_state.pop(_AWAITED, None)
     st.session_state[_WAITS] = wait
 
 
 def awaited() -> bool:
-    """Whether the page, as it was drawn last, lacks predictions that are being found."""
+    """Whether the page, as it was drawn last, lacks predictions that are being computed."""
     return bool(st.session_state.get(_AWAITED))
 
 
-def is_due() -> bool:
-    """Whether what the page lacked has been found since."""
+def are_ready() -> bool:
+    """Whether the predictions that the page lacked are computed now."""
     if any(not future.done() for future in st.session_state.get(_AWAITED, [])):
         return False
     return bool(st.session_state.pop(_AWAITED, []))
 
 
-def kept(metric: str) -> Mapping[str, Prediction]:
-    """Return every prediction that this page has shown, by config id: what was expected stays when it was trained."""
+def shown(metric: str) -> Mapping[str, Prediction]:
+    """Return every prediction that this session has shown, by config id; it stays when the config is trained."""
     known: Mapping[str, Prediction] = st.session_state.get(_SHOWN, {}).get(metric, {})
     return known
 
 
-def words(view: Slice, cells: Sequence[Cell]) -> str:
-    """Say how far the predictions in a grid can be trusted, as measured on cells held out; empty if there are none."""
-    if not any(cell.config_id in kept(view.metric) for cell in cells if cell.state == "missing"):
+def describe(slice: Slice, cells: Sequence[Cell]) -> str:
+    """Describe how reliable the predictions in a grid are, measured on held-out cells; empty if there are none."""
+    if not any(cell.config_id in shown(slice.metric) for cell in cells if cell.state == "missing"):
         return ""
     found: Calibration | None = st.session_state.get(_CALIBRATION)
     if found is None:
-        return "predicted from the cells around"
+        return "predicted from neighbouring cells"
     return f"predicted; {found.inside} of {found.held_out} measured cells, held out, lay inside their 80% band"
 
 
-def _written(runs: Sequence[RunConfig]) -> str:
+def _to_json(runs: Sequence[RunConfig]) -> str:
     return json.dumps([run.to_dict() for run in runs], sort_keys=True)
 
 
 @lru_cache(maxsize=1)
 def _worker() -> ThreadPoolExecutor:
-    # One: what is found in turn is found as soon, and clicks are answered meanwhile.
+    # One thread: two would not be done sooner, and clicks are answered meanwhile.
     return ThreadPoolExecutor(1, thread_name_prefix="forecast")
 
 
-# What was asked for and may not have begun, with the version of the store that it was asked of.
-_ASKED: list[tuple[int, Future[Forecast]]] = []
-_ASKING = threading.Lock()
+# Requested predictions that may not have started, with the version of the store.
+_REQUESTED: list[tuple[int, Future[Forecast]]] = []
+_REQUEST_LOCK = threading.Lock()
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
-def _later(version: int, configs: str, metric: str) -> Future[Forecast]:
-    # Five seeds that end within a second change the store five times; only what is asked of the last is wanted still.
-    with _ASKING:
-        for earlier, future in list(_ASKED):
+def _request(version: int, configs: str, metric: str) -> Future[Forecast]:
+    # Five seeds that end within a second change the store five times; only the last version is still wanted.
+    with _REQUEST_LOCK:
+        for earlier, future in list(_REQUESTED):
             if future.done() or (earlier < version and future.cancel()):
-                _ASKED.remove((earlier, future))
+                _REQUESTED.remove((earlier, future))
         future = _worker().submit(_forecast, services.store(), configs, metric)
-        _ASKED.append((version, future))
+        _REQUESTED.append((version, future))
     return future
 
 

@@ -1,34 +1,38 @@
-"""What can be read: captions in ink, and in a lecture hall everything so large that the last row reads it."""
+"""The style of every page, light, dark and in presentation mode, which a lecture hall reads from the last row."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import streamlit as st
 
 from jsc_explore.charts.style import PRESENTATION_SCALE
-from jsc_explore.web.state import url
+from jsc_explore.paths import PACKAGE
+from jsc_explore.web.state.url import EXPLORE
 
-# The theme's own grey is too faint for captions, which are read, too.
-_CAPTIONS = """<style>
-[data-testid=stCaptionContainer], [data-testid=stCaptionContainer] p {color: inherit !important; opacity: 0.9;}
-</style>"""
-# Where a chart is begun anew before its first drawing stands, Streamlit gives that drawing up and leaves its picture
-# behind, before the one that lives.
-_ONE = """<style>[data-testid=stVegaLiteChart] > svg.marks:has(~ svg.marks) {display: none;}</style>"""
-# A sidebar's boxes stand closer than what is read.
-_SIDEBAR = """<style>
-[data-testid=stSidebarUserContent] [data-testid=stVerticalBlock] {gap: 0.6rem;}
-[data-testid=stSidebarUserContent] hr {margin: 0.5rem 0 1.1rem;}
-</style>"""
-# Everything on the page is measured in the letters of its root; the sidebar's boxes hold their words in more width.
-_LARGE = """<style>html {font-size: 135%;} [data-testid=stSidebar] {font-size: 1rem;}
-[data-testid=stSidebar][data-collapsed=false] {min-width: 400px;}</style>"""
+# White letters cannot be read on the bright blue of the dark theme.
+_DARK = """
+[data-testid=stMultiSelect] span[title], [data-testid=stMultiSelect] span[title] ~ *,
+[data-testid=stBaseButton-primary], [data-testid=stBaseButton-primary] p {color: #101418;}
+"""
+# Everything on a page is measured in the letters of its root; the sidebar needs more width for its texts.
+_LARGE = """
+html {font-size: 135%;} [data-testid=stSidebar] {font-size: 1rem;}
+[data-testid=stSidebar][data-collapsed=false] {min-width: 400px;}
+"""
 
 
-def size() -> float:
-    """Return how many times the usual the letters of a chart are, on every page: Explore holds the switch."""
-    return PRESENTATION_SCALE if st.session_state.get("presentation", "presentation" in url.query()) else 1.0
+def text_scale() -> float:
+    """Return the factor by which text in charts is larger than usual; the Explore page has the switch."""
+    return PRESENTATION_SCALE if EXPLORE["presentation"] else 1.0
 
 
-def style() -> str:
-    """Return the style that every page begins with."""
-    return _CAPTIONS + _ONE + _SIDEBAR + (_LARGE if size() > 1 else "")
+def apply_style() -> None:
+    """Send the style sheet of the page."""
+    dark = _DARK if st.context.theme.type == "dark" else ""
+    st.html(f"<style>{_style_sheet()}{dark}{_LARGE if EXPLORE['presentation'] else ''}</style>")
+
+
+@lru_cache(maxsize=1)
+def _style_sheet() -> str:
+    return (PACKAGE / "web" / "style.css").read_text(encoding="utf-8")

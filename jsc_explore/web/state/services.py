@@ -19,6 +19,7 @@ from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.store import Store
 from jsc_explore.store.imported_runs import ImportedRuns
 from jsc_explore.store.saved_views import SavedViews
+from jsc_explore.web.state.live import LivePoller
 
 T = TypeVar("T")
 
@@ -59,6 +60,12 @@ def queue() -> Queue:
     directory = tempfile.TemporaryDirectory(prefix="jsc-explore-")
     atexit.register(directory.cleanup)
     return Queue(Path(directory.name))
+
+
+@_Once
+def live() -> LivePoller:
+    """Return the one reader of queue and store for all panels of this server."""
+    return LivePoller(queue(), store())
 
 
 @_Once

@@ -1,0 +1,70 @@
+"""The live snapshot: queue and store as of one moment, read once for all sessions of the server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jsc_explore.jobs import Job, Queue
+from jsc_explore.jobs.queue.queue import ENDED, EngineState
+from jsc_explore.results import Point
+from jsc_explore.store import Store
+
+# How long jobs that ended stay in a snapshot, in seconds: their rows do not vanish while somebody reads them.
+ENDED_KEPT_S = 60.0
+# Panels are drawn up to seven times a second; a session that asks sooner than this after another shares its answer.
+MAX_AGE_S = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class LiveSnapshot:
+    """Queue and store as of one moment. Immutable, and equal to itself alone: it can be the key of a cache.
+
+    ``active`` jobs are queued or running, ``failed`` ones are all that failed, ``ended`` those that ended within
+    ``ENDED_KEPT_S``; ``points`` holds the live curve of each running job by run id; ``store_version`` is that of the
+    store after the queue was read: a run that ended in between is in both rather than in neither.
+    """
+
+    active: tuple[Job, ...] = ()
+    failed: tuple[Job, ...] = ()
+    ended: tuple[Job, ...] = ()
+    points: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
+    store_version: int = 0
+    engine: EngineState | None = None
+
+
+class LivePoller:
+    """Reads queue and store on demand, at most every ``MAX_AGE_S`` for all sessions; of points only the new ones."""
+
+    def __init__(self, queue: Queue, store: Store) -> None:
+        self._queue, self._store = queue, store
+        self._lock = threading.Lock()
+        self._read_at = 0.0
+        self._snapshot = LiveSnapshot()
+
+    def snapshot(self, *, max_age_s: float = MAX_AGE_S) -> LiveSnapshot:
+        """Return the current snapshot, read anew if it is older than ``max_age_s``. StoreError if it cannot be read."""
+        with self._lock:
+            if time.monotonic() - self._read_at > max_age_s:
+                self._snapshot = self._read()
+                self._read_at = time.monotonic()
+            return self._snapshot
+
+    def invalidate(self) -> None:
+        """Have the next snapshot read anew: this server has just changed the queue."""
+        self._read_at = 0.0
+
+    def _read(self) -> LiveSnapshot:
+        known = self._snapshot.points
+        active, new = self._queue.live({run_id: int(points[-1]["step"] or 0) for run_id, points in known.items()})
+        points = {
+            job.run_id: (*known.get(job.run_id, ()), *new.get(job.run_id, ()))
+            for job in active
+            if job.run_id in known or job.run_id in new
+        }
+        ended = self._queue.jobs(ENDED, since=time.time() - ENDED_KEPT_S)
+        failed, engine = self._queue.jobs(("failed",)), self._queue.engine()
+        self._store.refresh()
+        return LiveSnapshot(tuple(active), tuple(failed), tuple(ended), points, self._store.version, engine)
