@@ -126,7 +126,9 @@ def title(slice: Slice, cells: Sequence[Cell]) -> str:
         else ""
     )
     names = [FIELDS[name].inline_label for name in slice.axes]
-    several = f", several values of {' and '.join(FIELDS[n].inline_label for n in slice.several)}" if slice.several else ""
+    several = (
+        f", several values of {' and '.join(FIELDS[n].inline_label for n in slice.several)}" if slice.several else ""
+    )
     where = f", where {slice.text}" if slice.text else ""
     return (
         f"{metric} of {network}{epochs}{honest}, by {', '.join(names[:-1])} and {names[-1]}{several}{where}: "

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 SNAPSHOT = ROOT / "results.parquet"
 SECRET = "correct horse battery"
 LONG = RunConfig(max_epochs=1000, batch_size=16)
-RESOURCES = (services.store, services.queue, services.supervisor)
+RESOURCES = (services.store, services.queue, services.live, services.supervisor)
 
 
 @pytest.fixture
@@ -389,7 +389,7 @@ def test_what_takes_long_needs_a_second_click_with_the_number_in_it(app, monkeyp
     press(app, "Leave it").click().run()
     assert "would take" not in texts(app.markdown)
     press(app, "Train ").click().run()
-    app.button(key="long yes").click().run()
+    app.button(key="confirm").click().run()
     assert not app.exception
     assert len(services.queue().jobs(("queued",))) == 5
     assert "would take" not in texts(app.markdown)

@@ -53,7 +53,7 @@ def app(tmp_path, monkeypatch):
     # A server has one store for life, and keeps answers by its version alone; a test may have another.
     st.cache_data.clear()
     st.cache_resource.clear()
-    for resource in (services.store, services.queue, services.supervisor):
+    for resource in (services.store, services.queue, services.live, services.supervisor):
         resource.clear()
 
     def open_page(name, **query):
@@ -65,7 +65,7 @@ def app(tmp_path, monkeypatch):
         return page.run()
 
     yield open_page
-    for resource in (services.store, services.queue, services.supervisor):
+    for resource in (services.store, services.queue, services.live, services.supervisor):
         resource.clear()
 
 
@@ -202,7 +202,7 @@ def test_a_side_that_is_not_trained_is_predicted_and_can_be_asked_for(app, tmp_p
 def test_bad_addresses_are_told_and_the_pages_go_on(app):
     page = app("compare", a="batch_size:1", b="default", metric="acc")
     assert not page.exception
-    assert "In the address, A: batch_size = 1: must be a whole number" in texts(page.warning)
+    assert "In the URL, A: batch_size = 1: must be a whole number" in texts(page.warning)
     assert "metric = 'acc': must be one of val_acc" in texts(page.warning)
     page = app("overview", validation="mese")
     assert "validation = 'mese': must be one of train, holdout" in texts(page.warning)
@@ -238,14 +238,14 @@ def test_overview_takes_explores_filters_from_the_address_and_says_them_in_its_l
     assert not page.exception
     said = texts(page.markdown)
     assert "where network jsc-tiny and batch size 16 to 64 and val_acc > 0.6" in said
-    all_of_them = page.select_slider(key="range batch_size@axis")
+    all_of_them = page.select_slider(key="overview range batch_size@axis")
     all_of_them.set_value((16, 16)).run()
     assert page.query_params["batch_size"] == "16"
     assert page.query_params["model"] == "jsc-tiny"
     assert "batch size 16 and val_acc > 0.6" in texts(page.markdown)
-    page.multiselect(key="names model@axis").set_value([]).run()
+    page.multiselect(key="overview choices model@axis").set_value([]).run()
     assert "model" not in page.query_params
-    page.text_input(key="where typed").set_value("val_acc >").run()
+    page.text_input(key="overview expression").set_value("val_acc >").run()
     assert "The filter before is in force" in texts(page.error)
     assert "and val_acc > 0.6" in texts(page.markdown)
 

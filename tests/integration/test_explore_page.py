@@ -17,10 +17,11 @@ from jsc_explore.jobs import Job, Queue
 from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.store import Store
 from jsc_explore.store.query.filters import Between
+from jsc_explore.view_model import url_params
+from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.tables import command
 from jsc_explore.web.components import cell_details, job_list, saved_views
-from jsc_explore.web.components.sidebar import Slice
-from jsc_explore.web.state import services, url
+from jsc_explore.web.state import services
 from jsc_explore.web.state.cached_repository import CachedRepository
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +34,10 @@ def app(tmp_path, monkeypatch):
     # The engine has its own tests; here the page alone is asked.
     monkeypatch.setattr(Supervisor, "start", lambda self: None)
     monkeypatch.setattr(Supervisor, "stop", lambda self: None)
-    for resource in (services.store, services.queue, services.supervisor):
+    for resource in (services.store, services.queue, services.live, services.supervisor):
         resource.clear()
     yield AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
-    for resource in (services.store, services.queue, services.supervisor):
+    for resource in (services.store, services.queue, services.live, services.supervisor):
         resource.clear()
 
 
@@ -94,12 +95,12 @@ def test_a_filter_narrows_what_is_seen_stands_in_the_address_and_counts_its_choi
     app.run()
     assert not app.exception
     assert "where not silent: 244 runs" in texts(app.markdown)
-    relu = app.multiselect(key="names final_relu")
+    relu = app.multiselect(key="explore choices final_relu")
     assert relu.options == ["yes (64)", "no (180)"]
     relu.set_value([False]).run()
     assert "180 runs" in texts(app.markdown)
     assert address(app)["final_relu"] == "no"
-    app.select_slider(key="range batch_size@axis").set_value((64, 512)).run()
+    app.select_slider(key="explore range batch_size@axis").set_value((64, 512)).run()
     assert address(app)["batch_size"] == "64..512"
     assert "0 of 24 cells missing" in texts(app.markdown)
 
@@ -108,11 +109,11 @@ def test_a_bad_filter_in_words_shows_where_it_is_wrong_and_the_one_before_stays(
     app.query_params["filter"] = "dead"
     app.run()
     assert "116 runs" in texts(app.markdown)
-    app.text_input(key="where typed").set_value("val_acc > 0.7 and ded").run()
+    app.text_input(key="explore expression").set_value("val_acc > 0.7 and ded").run()
     assert "did you mean dead?" in texts(app.error)
     assert any(code.value.endswith("\n" + " " * 18 + "^") for code in app.code)
     assert "116 runs" in texts(app.markdown)
-    app.text_input(key="where typed").set_value("").run()
+    app.text_input(key="explore expression").set_value("").run()
     assert "180 runs" in texts(app.markdown)
     assert "filter" not in app.query_params
 
@@ -122,7 +123,7 @@ def test_several_values_of_a_filter_make_cells_of_several_configs_and_a_facet_pa
     app.run()
     assert "several values of final ReLU: 360 runs" in texts(app.markdown)
     assert "×: the mean over several configs" in texts(app.caption)
-    app.selectbox(key="facet").set_value("final_relu").run()
+    app.selectbox(key="explore facet").set_value("final_relu").run()
     assert not app.exception
     assert "12 of 84 cells missing" in texts(app.markdown)
     assert "**Final ReLU: no**" in texts(app.markdown)
@@ -204,7 +205,7 @@ def test_a_bad_address_is_told_by_line(app):
     assert "batch_size = 'abc': must be a whole number" in warnings
     assert "optimizer = 'adma': must be one of adam, adamw, sgd; try adam" in warnings
     assert all(
-        f"In the address: {key} = " in warnings
+        f"In the URL: {key} = " in warnings
         for key in ("x", "metric", "curve", "curve_x", "x_scale", "presentation", "zoom")
     )
     assert "filter = 'ded'" in warnings
@@ -213,9 +214,12 @@ def test_a_bad_address_is_told_by_line(app):
 
 
 def test_faults_passes_over_what_is_right_and_what_belongs_to_streamlit():
-    assert url.faults({"x": "Epochs", "y": "learning_rate", "cells": "1:1e-3", "embed": "true", "model": "any"}) == []
-    assert len(url.faults({"x": "max_epochs", "max_epochs": "abc"})) == 1
-    assert len(url.faults({"x": "model", "y": "model"})) == 1
+    def faults(query):
+        return url_params.EXPLORE.read(query)[1]
+
+    assert faults({"x": "Epochs", "y": "learning_rate", "cells": "1:1e-3", "model": "any"}) == []
+    assert len(faults({"x": "max_epochs", "max_epochs": "abc"})) == 1
+    assert len(faults({"x": "model", "y": "model"})) == 1
 
 
 @given(st.sampled_from([name for name in FIELDS if name != "seed"]), st.data())
@@ -223,7 +227,7 @@ def test_a_filter_written_into_an_address_is_read_back(name, draw):
     values = draw.draw(st.lists(st.sampled_from(FIELDS[name].default_values), min_size=1, max_size=4, unique=True))
     value = (min(values), max(values)) if FIELDS[name].kind in ("int", "float") else values
     for axis in (True, False):
-        param = url.filter_param(name, axis)
+        param = url_params.filter_param(name, axis)
         assert param.read(param.write(value)) == value
         assert not param.read("any")
 
@@ -238,7 +242,7 @@ def test_the_command_line_beside_a_cell_is_the_one_that_answers_it():
 
 def view_of(**filters):
     base = RunConfig()
-    return Slice("batch_size", "learning_rate", None, "val_acc", base, "d", filters, "", 5, True)
+    return Slice("batch_size", "learning_rate", None, "val_acc", base, "d", tuple(filters.items()), "", 5, True)
 
 
 def test_a_config_is_described_by_its_axes_and_by_what_differs():
@@ -325,7 +329,7 @@ def test_a_sample_of_ones_own_is_offered_and_a_missing_one_is_named_with_its_com
     app.run()
     assert not app.exception
     assert "jsc-explore data simulate --name elsewhere" in texts(app.info)
-    assert "simulated-mine (0)" in app.multiselect(key="names dataset").options
-    app.multiselect(key="names dataset").set_value(["simulated-mine"]).run()
+    assert "simulated-mine (0)" in app.multiselect(key="explore choices dataset").options
+    app.multiselect(key="explore choices dataset").set_value(["simulated-mine"]).run()
     assert not app.exception
     assert not app.info or "simulate --name" not in texts(app.info)

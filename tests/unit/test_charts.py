@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jsc_explore.analysis.cells import axis_values, build_cells, with_seeds
+from jsc_explore.analysis.cells import axis_values, build_cells
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.grid import grid_figure, grid_table, metric_domain
@@ -38,7 +38,7 @@ def grid_of(rows=(), jobs=()):
     axes = {"batch_size": [16, 256], "learning_rate": [1e-3, 1e-2]}
     seeds = {run.config_id(DIGEST): stored.pop("seeds") for run, stored in rows}
     stored = [{"batch_size": run.batch_size, "learning_rate": run.learning_rate, **figures} for run, figures in rows]
-    return with_seeds(build_cells(base, axes, DIGEST, stored, jobs, wanted=3), seeds)
+    return build_cells(base, axes, DIGEST, stored, jobs, 3, lambda config_ids: seeds)
 
 
 def test_every_pair_of_axis_values_is_a_cell_with_its_state():

@@ -8,7 +8,7 @@ from jsc_explore.charts.imported import ENDS, LINES, with_imported
 from jsc_explore.export.chart_files import picture
 from jsc_explore.importers.imported_run import ImportedRun, LoggedValue, points_from_series
 from jsc_explore.view_model.imported_runs import MAX_DRAWN, MAX_READINGS, drawn_of, last_epoch, listed, reach, readings
-from jsc_explore.view_model.url_params import PARAMS
+from jsc_explore.view_model.url_params import EXPLORE
 
 MEANS = pa.schema(
     [("config_id", pa.string()), ("x", pa.float64()), ("quantity", pa.string())]
@@ -46,7 +46,7 @@ def test_the_first_few_are_drawn_unless_some_are_named():
 
 @pytest.mark.parametrize("names", [[], ["a"], ["a b", "lightning_logs/version_0, again (2)"]])
 def test_an_address_holds_their_names(names):
-    param = PARAMS["imported"]
+    param = EXPLORE.params["imported"]
     assert param.read(param.write(names)) == names
 
 
