@@ -63,7 +63,7 @@ def run(quick: bool) -> Report:
     notes = [
         "wall_minutes: from the end of the first published run to that of the last, on the machine of the sweep.",
         "worker_minutes: time of its workers, evaluations included.",
-        f"lab_hours: the optimizer steps alone, one run after the other, at the lab's seconds per step here (the best of"
+        f"lab_hours: the optimizer steps alone, one run after the other, at the lab's seconds per step here (best of"
         f" {measurements}, without validation).",
     ]
     return Report("proof", figures, rows, notes=notes)

@@ -207,7 +207,7 @@ def _notes(absent: dict[str, str], quick: bool) -> list[str]:
     notes = [
         f"Seconds per epoch of {ROWS:,} jets (the shipped ones, repeated) and per replica, training alone, drawing"
         " each epoch's order included. Where share_of_epoch is below 1, that share was trained and the time scaled.",
-        "Repetitions are interleaved. A bias that feeds a batch norm is frozen for all. lab: Lightning's Trainer without"
+        "Interleaved repetitions. A bias that feeds a batch norm is frozen for all. lab: Lightning's Trainer without"
         f" logger files, progress bar, checkpoints and validation; 0 or {cores} loading workers, whichever is faster.",
         f"lab, torch and cpp: one core. jax: all cores, on 1 or {cores} devices, whichever is faster. ours: replicas"
         " divided among processes as the engine does.",

@@ -116,7 +116,7 @@ class _Timed:
 
 
 class _Timer:
-    """A callback that times ``steps`` steps from the first progress call (or first epoch end), then cancels the runs."""
+    """A callback that times ``steps`` steps from the first progress call (or first epoch end), then cancels."""
 
     def __init__(self, steps: int | None) -> None:
         self.steps = steps

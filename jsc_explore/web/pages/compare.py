@@ -187,9 +187,7 @@ def _differing(a: RunConfig, b: RunConfig) -> str:
 
 
 def _listed(counts: Mapping[str, int], runs: int) -> str:
-    parts = [
-        f"{CLASS_NAMES[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()
-    ]
+    parts = [f"{CLASS_NAMES[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()]
     return ", ".join(parts)
 
 
