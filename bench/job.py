@@ -35,7 +35,7 @@ _CACHES = ("NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XD
 
 @dataclass(frozen=True)
 class JobTimes:
-    """Seconds from the request (cold: from the start of the engine) to the first point and to the end of the last run."""
+    """Seconds from the request (cold: from the start of the engine) to the first point and the last end."""
 
     first_point_s: float
     end_s: float
