@@ -13,9 +13,9 @@ from bench.frame import Bound, Report
 from jsc_explore import paths
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs import Queue, calibration
-from jsc_explore.jobs.cost_model import CostModel
+from jsc_explore.jobs.cost_model import CostModel, work_matrix
 from jsc_explore.jobs.engine.supervisor import end_engine, start_engine
-from jsc_explore.jobs.estimate import _work, expected, format_seconds
+from jsc_explore.jobs.estimate import estimate_time, format_seconds
 from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 from jsc_explore.store.query.grid import timings
@@ -66,12 +66,12 @@ def run(quick: bool) -> Report:
 
 def _held_out(rows: list[dict[str, Any]]) -> list[float]:
     seconds, count = (np.array([row[name] for row in rows], float) for name in ("seconds", "n"))
-    return [float(error) for error in CostModel(_work(rows), seconds, count).errors()]
+    return [float(error) for error in CostModel(work_matrix(rows), seconds, count).errors()]
 
 
 def _trained(store: Store, queue: Queue, config: RunConfig) -> dict[str, Any]:
     runs = [config.with_(seed=seed) for seed in range(SEEDS)]
-    estimate = expected(store, runs)
+    estimate = estimate_time(store, runs)
     assert estimate is not None
     ids = submit(store, queue, runs).run_ids
     while queue.progress(ids)[0]:

@@ -22,7 +22,7 @@ from jsc_explore.errors import FieldError, JscError
 from jsc_explore.grids import expand_grid
 from jsc_explore.jobs import Job, Queue
 from jsc_explore.jobs.engine import preload
-from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.jobs.estimate import estimate_seconds, format_seconds
 from jsc_explore.jobs.packing import pack
 from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE
 from jsc_explore.jobs.submit import Submission
@@ -190,7 +190,7 @@ def _plan(store: Store, queue: Queue, run_ids: set[str], workers: int | None) ->
     """Say how the work will be cut and how long it will take, before it starts."""
     hands = workers or os.cpu_count() or 1
     jobs = [job for job in queue.jobs(("queued", "running")) if job.run_id in run_ids]
-    seconds = expected_seconds(store, [job.config for job in jobs], hands)
+    seconds = estimate_seconds(store, [job.config for job in jobs], hands)
     expected = "time not known yet" if seconds is None else f"about {format_seconds(seconds)}"
     return f"{len(jobs)} runs to train, stacks: {len(pack(jobs, hands))}, workers: {hands}, {expected}"
 

@@ -1,94 +1,95 @@
-"""How long a training takes, as a function of what is computed: a sum of costs, each of them never negative."""
+"""Cost model: predict training time as a sum of non-negative costs per kind of work."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
-# What is done in a run of one replica, in the columns of ``work``: whatever takes time is in proportion to one of them.
+# The columns of ``work_matrix``: amounts of work of one run, each with a time proportional to it.
 WORK = ("run", "steps", "steps x parameters", "jets", "jets x parameters", "evaluated", "evaluated x parameters")
-# Evaluations beside those after each epoch: the points inside the first epoch, and the test part.
+# Evaluations beside the one after each epoch: points within the first epoch, and the test part.
 EARLY_POINTS = 10
-# How fast a measured neighbour's word loses its weight against the formula: by 1/e where a step, or a network, differs
-# by this factor.
-_NEAR = 2.0
-# Seconds of each kind of work on the machine of the first snapshot, and how strongly costs are drawn to their ratios.
-_USUAL = np.array([5e-3, 1.4e-6, 1.3e-9, 1.4e-8, 4e-11, 1.2e-8, 1.2e-11])
-_PULL = 0.1
-# Neighbours speak with the weight of this many of the formula's own.
-_FORMULA = 0.25
+# The weight of a measured run falls by 1/e for each factor of this size in steps or parameters.
+_LENGTH_SCALE = 2.0
+# Seconds per unit of work on the machine of the first snapshot, and how strongly costs are regularised towards their
+# ratios.
+_PRIOR_COSTS = np.array([5e-3, 1.4e-6, 1.3e-9, 1.4e-8, 4e-11, 1.2e-8, 1.2e-11])
+_REGULARISATION = 0.1
+# Weight of the formula against measured runs of similar size, counted in runs.
+_FORMULA_WEIGHT = 0.25
 
 
-def work(batch_size: Numbers, parameters: Numbers, epochs: Numbers, train_rows: Numbers, val_rows: Numbers) -> Numbers:
-    """Return what runs do, one row each, ``(n, len(WORK))``."""
-    steps = epochs * np.ceil(train_rows / batch_size)
-    jets, evaluated = epochs * train_rows, (epochs + EARLY_POINTS) * val_rows
-    each = (np.ones_like(steps), steps, steps * parameters, jets, jets * parameters, evaluated, evaluated * parameters)
-    return np.stack(each, axis=1)
+def work_matrix(rows: Sequence[Mapping[str, Any]]) -> Numbers:
+    """Return the work of runs, ``(n, len(WORK))``, given their batch size, parameters, epochs and numbers of jets."""
+    names = ("batch_size", "parameters", "epochs_run", "train_rows", "val_rows")
+    batch_size, parameters, epochs, train, val = (np.array([row[name] for row in rows], float) for name in names)
+    steps = epochs * np.ceil(train / batch_size)
+    jets, evaluated = epochs * train, (epochs + EARLY_POINTS) * val
+    columns = (np.ones_like(steps), steps, steps * parameters, jets, jets * parameters, evaluated)
+    return np.stack([*columns, evaluated * parameters], axis=1)
 
 
 class CostModel:
-    """Costs of a second of each kind of work, and how runs alike deviate from them.
+    """Costs per kind of work, corrected by the residuals of similar measured runs.
 
     Parameters
     ----------
-    done: ``(n, len(WORK))`` of runs whose time is known; rows of one kind may be summed up in one.
-    seconds: ``(n,)`` their times. ``count``: ``(n,)`` how many runs each row stands for.
+    work: ``(n, len(WORK))`` of runs with known times; a row may stand for several runs of equal sizes.
+    seconds: ``(n,)`` their times. ``count``: ``(n,)`` the number of runs of each row.
     """
 
-    def __init__(self, done: Numbers, seconds: Numbers, count: Numbers) -> None:
-        self._done, self._log_seconds = done, np.log(seconds)
+    def __init__(self, work: Numbers, seconds: Numbers, count: Numbers) -> None:
+        self._work, self._log_seconds = work, np.log(seconds)
         self._weight = np.minimum(count, 10.0)
-        self._costs = _costs(done, seconds, self._weight)
-        self._residual = self._log_seconds - np.log(self._formula(done))
+        self._costs = _fit_costs(work, seconds, self._weight)
+        self._residual = self._log_seconds - np.log(self._formula(work))
 
-    def seconds(self, wanted: Numbers, without: npt.NDArray[np.bool_] | None = None) -> Numbers:
-        """Return the expected times of runs, ``(m,)``; the rows ``without[i]`` of the known ones are not asked about i.
-
-        The formula, corrected by what runs near in step, network and length took beside it.
-        """
-        distance = np.abs(_place(wanted)[:, None, :] - _place(self._done)[None, :, :]).sum(axis=2)
-        near = np.exp(-distance / np.log(_NEAR)) * self._weight
-        if without is not None:
-            near = np.where(without, 0.0, near)
-        correction = (near * self._residual).sum(axis=1) / (near.sum(axis=1) + _FORMULA)
-        return np.asarray(self._formula(wanted) * np.exp(correction))
+    def seconds(self, work: Numbers) -> Numbers:
+        """Return the predicted times of runs, ``(m,)``: the formula times a correction from similar measured runs."""
+        distance = np.abs(_position(work)[:, None, :] - _position(self._work)[None, :, :]).sum(axis=2)
+        weight = np.exp(-distance / np.log(_LENGTH_SCALE)) * self._weight
+        correction = (weight * self._residual).sum(axis=1) / (weight.sum(axis=1) + _FORMULA_WEIGHT)
+        return np.asarray(self._formula(work) * np.exp(correction))
 
     def errors(self) -> Numbers:
-        """Return the relative error of each known row, predicted from the rows of other work alone, ``(n,)``."""
-        places, group = np.unique(np.round(_place(self._done), 6), axis=0, return_inverse=True)
-        found = np.zeros(len(self._done))
-        for one in range(len(places)):
-            out = group.ravel() == one
-            if out.all():
-                return np.full(len(found), np.inf)
-            rest = CostModel(self._done[~out], np.exp(self._log_seconds[~out]), self._weight[~out])
-            found[out] = rest.seconds(self._done[out])
-        return np.abs(found / np.exp(self._log_seconds) - 1)
+        """Return each row's relative error, ``(n,)``, when a model without all rows of its sizes predicts it."""
+        positions, group = np.unique(np.round(_position(self._work), 6), axis=0, return_inverse=True)
+        predicted = np.zeros(len(self._work))
+        for i in range(len(positions)):
+            held_out = group.ravel() == i
+            if held_out.all():
+                return np.full(len(predicted), np.inf)
+            rest = CostModel(self._work[~held_out], np.exp(self._log_seconds[~held_out]), self._weight[~held_out])
+            predicted[held_out] = rest.seconds(self._work[held_out])
+        return np.abs(predicted / np.exp(self._log_seconds) - 1)
 
-    def _formula(self, wanted: Numbers) -> Numbers:
-        return np.asarray(np.maximum(wanted @ self._costs, 1e-6))
-
-
-def _place(done: Numbers) -> Numbers:
-    """Return where runs lie: logarithms of steps, of jets a step, of parameters (twice: it matters more)."""
-    steps, jets = done[:, 1], done[:, 3]
-    return np.stack([np.log(steps) / 4, np.log(jets / steps), 2 * np.log(done[:, 2] / steps)], axis=1)
+    def _formula(self, work: Numbers) -> Numbers:
+        return np.asarray(np.maximum(work @ self._costs, 1e-6))
 
 
-def _costs(done: Numbers, seconds: Numbers, weight: Numbers) -> Numbers:
-    """Return non-negative costs with the least sum of relative deviations, by least squares weighted anew."""
+def _position(work: Numbers) -> Numbers:
+    """Return runs as points: logarithms of steps, of jets per step, and of parameters, which matter twice as much."""
+    steps, jets = work[:, 1], work[:, 3]
+    return np.stack([np.log(steps) / 4, np.log(jets / steps), 2 * np.log(work[:, 2] / steps)], axis=1)
+
+
+def _fit_costs(work: Numbers, seconds: Numbers, weight: Numbers) -> Numbers:
+    """Return the non-negative costs with the least sum of relative deviations, by reweighted least squares."""
     from scipy.optimize import nnls
 
-    usual = _USUAL * float(np.exp(np.average(np.log(seconds / (done @ _USUAL)), weights=weight)))
-    # In units of the usual costs, so that a pull towards them decides what a few runs leave open, and nothing else.
-    relative = done * usual / seconds[:, None]
-    pull = np.full(len(usual), np.sqrt(_PULL))
-    trust = np.sqrt(weight)
-    costs: Numbers = np.ones(done.shape[1])
+    prior = _PRIOR_COSTS * float(np.exp(np.average(np.log(seconds / (work @ _PRIOR_COSTS)), weights=weight)))
+    # In units of the prior, so that the regularisation decides only what few runs leave undetermined.
+    relative = work * prior / seconds[:, None]
+    ridge = np.full(len(prior), np.sqrt(_REGULARISATION))
+    row_weight = np.sqrt(weight)
+    costs: Numbers = np.ones(work.shape[1])
     for _ in range(10):
-        costs = nnls(np.vstack([relative * trust[:, None], np.diag(pull)]), np.concatenate([trust, pull]))[0]
+        system = np.vstack([relative * row_weight[:, None], np.diag(ridge)])
+        costs = nnls(system, np.concatenate([row_weight, ridge]))[0]
         deviation = np.abs(relative @ costs - 1)
-        trust = np.sqrt(weight / np.maximum(deviation, 0.02))
-    return np.asarray(costs * usual)
+        row_weight = np.sqrt(weight / np.maximum(deviation, 0.02))
+    return np.asarray(costs * prior)

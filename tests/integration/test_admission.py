@@ -55,7 +55,7 @@ def app(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(Supervisor, "start", lambda self: started.append(self))
     monkeypatch.setattr(Supervisor, "stop", lambda self: None)
-    monkeypatch.setattr(permissions, "_DOORMAN", LoginThrottle())
+    monkeypatch.setattr(permissions, "_THROTTLE", LoginThrottle())
     for resource in RESOURCES:
         resource.clear()
     permissions._UNLOCKED.clear()
@@ -348,7 +348,7 @@ def test_the_launch_password_opens_a_page_and_no_state_of_a_browser_does(app, mo
     assert "not the launch password" in texts(app.error)
     app.text_input(key="launch password").set_value(SECRET).run()
     assert "try again in" in texts(app.error)
-    monkeypatch.setattr(permissions, "_DOORMAN", LoginThrottle())
+    monkeypatch.setattr(permissions, "_THROTTLE", LoginThrottle())
     app.text_input(key="launch password").set_value(SECRET).run()
     assert "You may train here" in texts(app.caption)
     assert app.session_state["launch password"] == ""

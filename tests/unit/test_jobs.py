@@ -16,7 +16,7 @@ from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import DataError, StoreError
 from jsc_explore.jobs import Queue
-from jsc_explore.jobs.estimate import expected, expected_seconds, format_seconds
+from jsc_explore.jobs.estimate import estimate_seconds, estimate_time, format_seconds
 from jsc_explore.jobs.packing import MAX_KERNEL_REPLICAS, MAX_REPLICAS, pack
 from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE, EngineState
 from jsc_explore.jobs.submit import identify, submit
@@ -430,16 +430,16 @@ def test_asking_for_data_that_were_not_fetched_queues_nothing(store, queue, tmp_
 
 def test_the_estimate_learns_from_the_nearest_runs_of_the_same_engine(store):
     run = RunConfig(batch_size=256, max_epochs=2)
-    assert expected_seconds(store, [run]) is None
-    assert expected_seconds(store, []) == 0.0
+    assert estimate_seconds(store, [run]) is None
+    assert estimate_seconds(store, []) == 0.0
     for batch, seconds in ((16, 80.0), (64, 22.0), (256, 8.0), (1024, 4.5)):
         store_run(store, run.with_(batch_size=batch), wall_time_s=seconds, backend="kernel")
     store_run(store, run.with_(seed=1), status="diverged", steps=0, wall_time_s=0.1, backend="kernel")
     store_run(store, run.with_(seed=2), wall_time_s=9999.0, backend="stack-eager")
-    assert expected_seconds(store, [run], 1) == pytest.approx(8.0, rel=0.1)
-    assert expected_seconds(store, [run.with_(batch_size=32)], 1) == pytest.approx(42.0, rel=0.15)
-    assert expected_seconds(store, [run.with_(max_epochs=20)], 1) == pytest.approx(75.0, rel=0.2)
-    assert expected(store, [run]).error < 0.3
+    assert estimate_seconds(store, [run], 1) == pytest.approx(8.0, rel=0.1)
+    assert estimate_seconds(store, [run.with_(batch_size=32)], 1) == pytest.approx(42.0, rel=0.15)
+    assert estimate_seconds(store, [run.with_(max_epochs=20)], 1) == pytest.approx(75.0, rel=0.2)
+    assert estimate_time(store, [run]).error < 0.3
 
 
 def test_the_kernels_runs_add_up_over_the_workers_and_a_stack_takes_as_long_as_its_longest(store):
@@ -447,15 +447,15 @@ def test_the_kernels_runs_add_up_over_the_workers_and_a_stack_takes_as_long_as_i
     store_run(store, run, wall_time_s=40.0, backend="kernel", replicas=4)
     store_run(store, conv, wall_time_s=30.0, backend="stack-eager (layer conv1d)", replicas=2)
     one = 10.0
-    pair = expected_seconds(store, [conv, conv.with_(max_epochs=4)], workers=1)
-    assert expected_seconds(store, [conv, conv.with_(seed=1)], workers=1) == pytest.approx(30.0)
+    pair = estimate_seconds(store, [conv, conv.with_(max_epochs=4)], workers=1)
+    assert estimate_seconds(store, [conv, conv.with_(seed=1)], workers=1) == pytest.approx(30.0)
     assert pair > 30.0
     four = [run.with_(seed=seed) for seed in range(4)]
-    assert expected_seconds(store, four, workers=1) == pytest.approx(4 * one)
-    assert expected_seconds(store, four, workers=2) == pytest.approx(2 * one)
-    assert expected_seconds(store, four, workers=8) == pytest.approx(one)
-    assert expected_seconds(store, [conv, conv.with_(max_epochs=4)], workers=8) == pytest.approx(pair)
-    assert expected_seconds(store, [*four, conv, conv.with_(max_epochs=4)], workers=1) == pytest.approx(4 * one + pair)
+    assert estimate_seconds(store, four, workers=1) == pytest.approx(4 * one)
+    assert estimate_seconds(store, four, workers=2) == pytest.approx(2 * one)
+    assert estimate_seconds(store, four, workers=8) == pytest.approx(one)
+    assert estimate_seconds(store, [conv, conv.with_(max_epochs=4)], workers=8) == pytest.approx(pair)
+    assert estimate_seconds(store, [*four, conv, conv.with_(max_epochs=4)], workers=1) == pytest.approx(4 * one + pair)
 
 
 @pytest.mark.parametrize(

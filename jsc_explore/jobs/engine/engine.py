@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from jsc_explore import data
 from jsc_explore.errors import JscError, StoreError
-from jsc_explore.jobs import calibration as calibrate
+from jsc_explore.jobs.calibration import IdleCalibrator
 from jsc_explore.jobs.cluster.client import Cluster
 from jsc_explore.jobs.engine.checkpoints import Checkpoints
 from jsc_explore.jobs.engine.crash_tracker import MAX_LOST, CrashTracker
@@ -94,10 +94,10 @@ class Engine:
             self.cluster.start(self._events.put)
             if not until_idle:
                 self._warm()
-            calibration = calibrate.WhenCalm(self.directory)
+            calibrator = IdleCalibrator(self.directory)
             while not self._stop.is_set():
                 busy = self._tick()
-                calibration.look(busy)
+                calibrator.update(busy)
                 orphan = parent is not None and os.getppid() != parent
                 if not busy and (until_idle or orphan):
                     break

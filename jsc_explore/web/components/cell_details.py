@@ -10,7 +10,7 @@ from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.charts.style import format_metric, is_time
 from jsc_explore.config import FIELDS, RunConfig, format_value
-from jsc_explore.jobs.estimate import expected, expected_seconds, format_seconds
+from jsc_explore.jobs.estimate import estimate_time, estimate_seconds, format_seconds
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.tables import command
 from jsc_explore.web.components import permissions
@@ -43,14 +43,14 @@ def draw(slice: Slice, selected: Sequence[Cell]) -> None:
 
 def offer(runs: Sequence[RunConfig]) -> str:
     """Return how many runs and how long they take: 14 runs, about 9 s."""
-    seconds = expected_seconds(services.store(), runs)
+    seconds = estimate_seconds(services.store(), runs)
     time = f"about {format_seconds(seconds)}" if seconds is not None else "time not known yet"
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {time}"
 
 
 def estimate(runs: Sequence[RunConfig]) -> str:
     """Return how long runs take, with the usual error of the estimate: about 9 s, usually within 20%."""
-    found = expected(services.store(), runs)
+    found = estimate_time(services.store(), runs)
     return "time not known yet" if found is None else str(found)
 
 

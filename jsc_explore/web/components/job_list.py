@@ -11,7 +11,7 @@ import streamlit as st
 
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs import Job
-from jsc_explore.jobs.estimate import expected_seconds, format_seconds
+from jsc_explore.jobs.estimate import estimate_seconds, format_seconds
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import CELLS
 from jsc_explore.web.components import cell_details, permissions
@@ -130,6 +130,6 @@ def _time_left(jobs: Sequence[Job], share: float) -> str:
     started = min((job.started_at for job in jobs if job.started_at), default=None)
     # The first quarter says little about the speed: a start takes a while, and most evaluations come early.
     if started is None or share < 0.25:
-        seconds = expected_seconds(services.store(), [job.config for job in jobs])
+        seconds = estimate_seconds(services.store(), [job.config for job in jobs])
         return f"about {format_seconds(seconds * (1 - share))} left" if seconds is not None else "time not known yet"
     return f"about {format_seconds((time.time() - started) * (1 - share) / share)} left"

@@ -19,7 +19,7 @@ from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, format_value
 from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
-from jsc_explore.jobs.estimate import expected
+from jsc_explore.jobs.estimate import estimate_time
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, seed_table
 from jsc_explore.store.query.grid import stored_seeds
 from jsc_explore.store.schema import METRICS
@@ -208,20 +208,20 @@ def _missing(side: str, config: RunConfig, metric: str) -> None:
     why = permissions.refusal()
     button.button(
         f"Train {DEFAULT_SEEDS} seeds", key=f"train-{side}", type="primary", on_click=permissions.train, args=(wanted,),
-        help=why or f"Expected: {expected(services.store(), wanted) or 'time not known yet'}", disabled=bool(why),
+        help=why or f"Expected: {estimate_time(services.store(), wanted) or 'time not known yet'}", disabled=bool(why),
         width="stretch",
     )  # fmt: skip
 
 
 def _expected(config: RunConfig, metric: str) -> str:
-    expected = forecast([config], metric)
-    found = expected.predictions[0]
-    if found is None or expected.calibration is None:
+    predicted = forecast([config], metric)
+    found = predicted.predictions[0]
+    if found is None or predicted.calibration is None:
         return "Too little is known around it to predict a metric."
     low, high = (format_metric(metric, end) for end in (found.low, found.high))
     return (
         f"Predicted: {format_metric(metric, found.mean)}, 80% band {low} to {high} "
-        f"({100 * expected.calibration.share:.0f}% of {expected.calibration.held_out} held-out cells lay in theirs)."
+        f"({100 * predicted.calibration.share:.0f}% of {predicted.calibration.held_out} held-out cells lay in theirs)."
     )
 
 
