@@ -10,7 +10,7 @@ from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.intervals import half_width
 from jsc_explore.charts.style import format_metric, is_time
 from jsc_explore.config import FIELDS, RunConfig, format_value
-from jsc_explore.jobs.estimate import estimate_time, estimate_seconds, format_seconds
+from jsc_explore.jobs.estimate import estimate_seconds, estimate_time, format_seconds
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.tables import command
 from jsc_explore.web.components import permissions
