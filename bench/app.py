@@ -1,4 +1,4 @@
-"""How fast the Explore page is, in a real headless browser: first paint, filters, clicks, live curves, data shipped."""
+"""Benchmark of the Explore page in a headless browser: first paint, filters, clicks, live curves, megabytes sent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parent.parent
 CURVES = ".st-key-curves_panel svg.marks"
 GRID = ".st-key-grid svg.marks"
 POINTS_PER_S = 10
-# The last varies fastest: the grid that opens is full also with few runs.
+# The last varies fastest, so that the default grid is full even with few runs.
 _VARIED = ("precision", "optimizer", "scheduler", "model", "max_epochs", "final_relu", "learning_rate", "batch_size")
 
 
@@ -52,13 +52,13 @@ _BOUNDS = {
 
 
 def run(quick: bool) -> Report:
-    """Measure the page over the shipped snapshot, 1,000 runs and 100,000 (quick: 20,000) runs."""
+    """Measure the page over the shipped snapshot, 1,000 runs and 100,000 (quick: 10,000) runs."""
     times = 3 if quick else 7
     figures: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox", "--disable-gpu"])
-        many = 20_000 if quick else 100_000
+        many = 10_000 if quick else 100_000
         for label, runs in (("shipped", 0), ("1k", 1000), (f"{many // 1000}k", many)):
             home = Path(name) / label
             home.mkdir()
@@ -123,7 +123,7 @@ def _slice(browser: Browser, address: str, times: int) -> dict[str, list[float]]
 
 
 def _live(browser: Browser, address: str, server: psutil.Process, home: Path, seconds: float) -> dict[str, list[float]]:
-    """Feed the queue with points as an engine would, and count how often the curves on the screen change."""
+    """Write points to the queue as an engine does, and count how often the curves on the screen change."""
     runs = [RunConfig(batch_size=1024, max_epochs=50, seed=seed) for seed in range(5)]
     digest = data.digest(runs[0].dataset)
     ids = [run.run_id(digest) for run in runs]
@@ -150,7 +150,7 @@ def _live(browser: Browser, address: str, server: psutil.Process, home: Path, se
         queue.cancel(ids)
         queue.close()
         context.close()
-    # All the server did meanwhile, grid and rows of what is under way included, shared among the updates.
+    # All processor time of the server, grid and job list included, divided by the number of updates.
     return {"live_updates_per_s": [updates / taken], "live_server_ms": [1000 * spent / max(1, updates)]}
 
 
@@ -170,7 +170,7 @@ def _feed(queue: Queue, run_ids: list[str], stop: threading.Event) -> None:
         queue.set_heartbeat(os.getpid())
 
 
-# A chart is drawn anew as another svg, or its paths change: both are seen in what it holds.
+# A redrawn chart is a new svg, or its paths change: both show in its content.
 _COUNT = """(selector) => {
   window.updates = 0;
   let last = null;
@@ -226,12 +226,12 @@ def _received(page: Page) -> list[int]:
 
 
 def _snapshot(path: Path, runs: int) -> Path:
-    """Write made-up runs of real configs on the data that the page shows."""
+    """Write generated runs of real configs on the data that the page shows."""
     digest = data.digest(RunConfig().dataset)
-    ladders = [dict.fromkeys((DEFAULTS[name], *FIELDS[name].default_values)) for name in _VARIED]
+    axes = [dict.fromkeys((DEFAULTS[name], *FIELDS[name].default_values)) for name in _VARIED]
     configs = [
         RunConfig(**dict(zip(_VARIED, values, strict=True)))
-        for values in itertools.islice(itertools.product(*ladders), runs // SEEDS)
+        for values in itertools.islice(itertools.product(*axes), runs // SEEDS)
     ]
     table = nested_table(runs, first=0)
     owners = [config for config in configs for _ in range(SEEDS)]
@@ -257,15 +257,15 @@ def _snapshot(path: Path, runs: int) -> Path:
 
 @contextmanager
 def _server(home: Path, snapshot: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Run the page by itself: an engine would take the machine from what is measured."""
+    """Run the page without an engine, which would compete for the processor."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     queue = Queue(home)
     queue.set_heartbeat(os.getpid())
     stop = threading.Event()
-    beats = threading.Thread(target=lambda: _until(stop, lambda: queue.set_heartbeat(os.getpid())))
-    beats.start()
+    heartbeats = threading.Thread(target=lambda: _until(stop, lambda: queue.set_heartbeat(os.getpid())))
+    heartbeats.start()
     environment = {**os.environ, "JSC_EXPLORE_STORE": str(home), "JSC_EXPLORE_SNAPSHOT": str(snapshot)}
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     process = subprocess.Popen(
@@ -284,7 +284,7 @@ def _server(home: Path, snapshot: Path) -> Iterator[tuple[str, psutil.Process]]:
         process.terminate()
         process.wait(timeout=30)
         stop.set()
-        beats.join()
+        heartbeats.join()
         queue.close()
 
 

@@ -1,7 +1,7 @@
-"""Runs on a disk that is full again and again: ``unshare --user --map-root-user --mount python -m bench.full_disk N``.
+"""Train on a disk that is filled N times: ``unshare --user --map-root-user --mount python -m bench.full_disk N``.
 
-A file system of a few megabytes is mounted where nobody else sees it; N times a file takes up what is free but for a
-random rest, and goes when the engine has said so: each time another write is the one that fails.
+A file system of a few megabytes is mounted in a private namespace. N times a file takes up the free space but for a
+random rest, and is deleted when the engine has reported the full disk: each time another write fails.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.jobs.submit import submit
 
 SIZE_MB = 24
-# What is left free: from nothing to about what a run writes.
+# Space left free: from nothing to about the size of a run.
 REST_BYTES = 64 * 1024
-# Longer than the engine takes to notice and say it.
+# Longer than the engine takes to notice and report it.
 FULL_S, FREE_S, TIMEOUT_S, CLOSING_S = 4.0, 1.0, 600.0, 30.0
 
 
 def measure(fills: int) -> dict[str, int]:
-    """Return how many runs were lost, how often the disk was full, and how often the engine said so."""
+    """Return how many runs were lost, how often the disk was full, and whether the engine never reported it."""
     with tempfile.TemporaryDirectory() as name, small_sample(Path(name) / "cache"):
         disk = Path(name) / "disk"
         disk.mkdir()
@@ -42,7 +42,7 @@ def measure(fills: int) -> dict[str, int]:
 
 
 def _unmount(disk: Path) -> None:
-    """Unmount as soon as the engine's last process, which ends by itself after the engine, lets go of its log."""
+    """Unmount as soon as the engine's last process, which ends by itself after the engine, has closed its log."""
     deadline = time.monotonic() + CLOSING_S
     while subprocess.run(["umount", str(disk)], stdout=sys.stderr).returncode:
         if time.monotonic() > deadline:
@@ -54,11 +54,11 @@ def _measure(disk: Path, fills: int) -> dict[str, int]:
     served, rng = Served(disk / "store"), random.Random(2)
     supervisor = Supervisor(served.directory, disk / "none.parquet")
     supervisor.start()
-    said = done = seed = 0
+    reports = done = seed = 0
     wanted: list[str] = []
     try:
         while done < fills:
-            # Work for as long as this takes, short runs and one that is saved now and then.
+            # Work for as long as the disk is full: short runs, and a long one with checkpoints.
             network = {"dataset": SAMPLE, "model": "16-64-64-5", "batch_size": 256, "final_relu": False}
             more = [RunConfig(**network, seed=seed + i, max_epochs=(20, 20, 300)[i]) for i in range(3)]  # type: ignore[arg-type]
             wanted += submit(served.store, served.queue, more).run_ids
@@ -66,7 +66,7 @@ def _measure(disk: Path, fills: int) -> dict[str, int]:
             _wait_for_steps(served)
             with (disk / "ballast").open("wb") as ballast:
                 _fill(ballast.fileno(), disk, rng.randrange(REST_BYTES))
-            said += _is_said(served)
+            reports += _wait_for_report(served)
             (disk / "ballast").unlink()
             done += 1
             time.sleep(FREE_S)
@@ -81,22 +81,26 @@ def _measure(disk: Path, fills: int) -> dict[str, int]:
     rows = sum(part.rows for part in served.store.catalog.parts())
     lost = [run_id for run_id in wanted if states.get(run_id) != "done" or run_id not in stored]
     served.close()
-    unsaid = 0 if said else 1
-    return {"disk_full_lost": len(lost) + abs(rows - len(wanted)), "disk_full_unsaid": unsaid, "disk_full_fills": done}
+    unreported = 0 if reports else 1
+    return {
+        "disk_full_lost": len(lost) + abs(rows - len(wanted)),
+        "disk_full_unreported": unreported,
+        "disk_full_fills": done,
+    }
 
 
 def _fill(handle: int, disk: Path, rest: int) -> None:
-    """Take all but ``rest`` bytes, in pages, as files on tmpfs do."""
+    """Write until ``rest`` bytes are free, rounded to pages as tmpfs does."""
     page = os.sysconf("SC_PAGE_SIZE")
     while (free := os.statvfs(disk).f_bavail * page - rest) > page:
         try:
             os.write(handle, bytes(min(free, 1 << 20)))
-        except OSError:  # The engine took the last of it in the meantime.
+        except OSError:  # The engine took the last page in the meantime.
             return
 
 
-def _is_said(served: Served) -> int:
-    """Wait while the disk is full; return 1 if the page would have shown it."""
+def _wait_for_report(served: Served) -> int:
+    """Wait for the engine to report the full disk as the page would show it; return 1 if it did, else 0."""
     deadline = time.monotonic() + FULL_S
     while time.monotonic() < deadline:
         try:

@@ -1,4 +1,4 @@
-"""Ten thousand inputs that nobody would write, at every door that takes text or files: an answer, or one clear line."""
+"""Benchmark of robustness: 20,000 hostile inputs to all parsers; each must end in an answer or one line of error."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from jsc_explore.store.schema import SCALARS, part_schema
 from jsc_explore.view_model import url_params
 
 SLOWEST_S = 1.0
-_NASTY = [
+_HOSTILE = [
     "../../etc/passwd", "/etc/passwd", "\x00", "a" * 5000, "%2e%2e/", "';DROP TABLE runs;--", "9" * 5000, "1e999",
     "nan", "-inf", "٣", "\ud7ff", "{{7*7}}", "__import__('os')", "$(id)", "\r\n", "🦆", "(" * 200, "-" * 500,
 ]  # fmt: skip
 
 
 @dataclass
-class Found:
-    """What the inputs at one door came to; ``faults`` hold input and traceback."""
+class Result:
+    """The results of one parser; each of ``faults`` is an input with its traceback."""
 
     inputs: int = 0
     refused: int = 0
@@ -52,15 +52,15 @@ class Found:
     writes: list[str] = field(default_factory=list)
 
 
-def _words(*words: str) -> st.SearchStrategy[str]:
-    """Return texts of these words, joined at random, with noise between."""
-    pieces = st.one_of(st.sampled_from(words), st.sampled_from(_NASTY), st.text(max_size=8), st.integers().map(str))
+def _texts(*words: str) -> st.SearchStrategy[str]:
+    """Generate texts of these words, joined at random, with hostile and random pieces between them."""
+    pieces = st.one_of(st.sampled_from(words), st.sampled_from(_HOSTILE), st.text(max_size=8), st.integers().map(str))
     joints = st.sampled_from(["", " ", "-"])
     return st.builds(lambda joint, parts: joint.join(parts), joints, st.lists(pieces, max_size=12))
 
 
 _NUMBERS = st.one_of(st.floats().map(repr), st.integers().map(str), st.sampled_from(["0.7", "1e-3", "1/0", "-(1)"]))
-_COMPARED = st.builds(
+_COMPARISONS = st.builds(
     "{} {} {}".format,
     st.sampled_from([*SCALARS, "dead", "abs(val_acc)", "log10(learning_rate)", "length(model)", "steps*steps"]),
     st.sampled_from(["=", "<>", "<", ">=", "in", "not in", "like", "between 0 and", "is not null and 1 <"]),
@@ -68,13 +68,13 @@ _COMPARED = st.builds(
 )
 FILTERS = st.one_of(
     st.recursive(
-        _COMPARED,
+        _COMPARISONS,
         lambda inner: st.one_of(
             st.builds("({} {} {})".format, inner, st.sampled_from(["and", "or"]), inner), inner.map("not {}".format)
         ),
         max_leaves=12,
     ),
-    _words(
+    _texts(
         *SCALARS[:40], "and", "or", "not", "in", "between", "like", "is null", "(", ")", "<", "=", "%", "'a'", "0.7",
         "abs(", "dead", "select", "--", ";", "read_csv('/etc/passwd')", "1/0", "val_acc > 0.7",
     ),
@@ -87,55 +87,55 @@ LAYERS = st.one_of(
         st.lists(st.sampled_from(_NODES), min_size=1, max_size=70).map("-".join),
         st.sampled_from(["", " bn=all", " act=tanh dropout=0.1", " dropout=2", " bn=all bn=none x=1"]),
     ),
-    _words(*NAMED, "16", "16b", "64", "5", "c8k3", "p2", "gap", "d0.5", "/tanh", "bn=all", "act=", "-", "99999999"),
+    _texts(*NAMED, "16", "16b", "64", "5", "c8k3", "p2", "gap", "d0.5", "/tanh", "bn=all", "act=", "-", "99999999"),
 )
-_RIGHT = st.sampled_from([
+_VALID = st.sampled_from([
     "seeds = 3", "batch_size = [16, 32]", "learning_rate = 1e-3", 'model = ["jsc-tiny", "16-8-5"]', "final_relu = true",
     "seed = [0, 1]", "max_epochs = [1, 2, 5, 10]", 'optimizer = "sgd"', "momentum = 0.5", 'dataset = "simulated-../x"',
 ])  # fmt: skip
 TOML_VALUES = st.recursive(
     st.one_of(
-        st.integers(), st.floats(), st.booleans(), st.text(max_size=8).map(repr), st.sampled_from(_NASTY).map(repr)
+        st.integers(), st.floats(), st.booleans(), st.text(max_size=8).map(repr), st.sampled_from(_HOSTILE).map(repr)
     ),
     lambda inner: st.lists(inner, max_size=4).map(lambda parts: f"[{', '.join(map(str, parts))}]"),
     max_leaves=6,
 )
 GRIDS = st.one_of(
-    st.lists(_RIGHT, max_size=5, unique=True).map("\n".join),
+    st.lists(_VALID, max_size=5, unique=True).map("\n".join),
     st.lists(st.tuples(st.sampled_from([*FIELDS, "seeds", "x.y", "'../a'"]), TOML_VALUES), max_size=5).map(
         lambda pairs: "\n".join(f"{name} = {value}" for name, value in pairs)
     ),
-    _words("model", "=", "[", "]", '"', "\n", "[[a]]", "{", "}", "1979-05-27"),
+    _texts("model", "=", "[", "]", '"', "\n", "[[a]]", "{", "}", "1979-05-27"),
     st.integers(1, 4000).map(lambda depth: "seed = " + "[" * depth),
 ).map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(max_size=60)  # fmt: skip
 QUERIES = st.dictionaries(
     st.one_of(st.sampled_from([*url_params.EXPLORE.params, *FIELDS, url_params.CELLS]), st.text(max_size=10)),
-    st.one_of(_words("any", "..", ",", "~", ":", "1e-3", "adam", "256", "batch_size"), FILTERS, LAYERS),
+    st.one_of(_texts("any", "..", ",", "~", ":", "1e-3", "adam", "256", "batch_size"), FILTERS, LAYERS),
     max_size=5,
 )
-# Where a whole file is damaged: at these places, by these bytes, cut here.
+# Damage to a Parquet file: bytes at relative positions, the position of a cut, whether to cut.
 DAMAGE = st.tuples(
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6), st.floats(0, 1) | st.just(1.0), st.booleans()
 )
 
 
-def filter_in_words(text: str) -> None:
-    """Read a text filter and ask the store with it."""
+def filter_expression(text: str) -> None:
+    """Parse a filter expression and query the store with it."""
     grid_cells(_store(), ("batch_size", "learning_rate"), "val_acc", {}, text)
 
 
 def layer_language(text: str) -> None:
-    """Read a network and count it."""
+    """Parse a network and count its parameters."""
     assert RunConfig(model=text).network.parameters > 0
 
 
 def toml_grid(content: bytes) -> None:
-    """Read a grid file."""
+    """Parse and expand a grid file."""
     expand_grid(grid_of(content, "grid"))
 
 
-def address(query: dict[str, str]) -> None:
-    """Read an address of the page and every field in it."""
+def url_query(query: dict[str, str]) -> None:
+    """Parse the URL parameters on every page, and each field among them."""
     for page in (url_params.EXPLORE, url_params.COMPARE, url_params.OVERVIEW, url_params.DATA):
         page.write(page.read(query)[0])
     for name, text in query.items():
@@ -162,127 +162,129 @@ def parquet_bytes(content: bytes) -> None:
         store.close()
 
 
-DOORS: dict[Callable[[Any], None], st.SearchStrategy[Any]] = {
-    filter_in_words: FILTERS,
+PARSERS: dict[Callable[[Any], None], st.SearchStrategy[Any]] = {
+    filter_expression: FILTERS,
     layer_language: LAYERS,
     toml_grid: GRIDS,
-    address: QUERIES,
+    url_query: QUERIES,
     parquet_file: DAMAGE,
 }
 
 
 def run(quick: bool) -> Report:
-    """Try 10,000 (quick: 1,000) inputs, a fifth at each door; then as many again that are led by what they reach."""
-    found = {door.__name__: knock(door, 200 if quick else 2000) for door in DOORS}
+    """Try 10,000 (quick: 1,000) inputs, a fifth per parser; then as many that are guided by coverage."""
+    result = {parser.__name__: try_inputs(parser, 200 if quick else 2000) for parser in PARSERS}
     notes = []
     if importlib.util.find_spec("atheris") is None:
-        notes += ["Not run: inputs led by coverage; pip install -r bench/requirements.txt brings atheris."]
+        notes += ["Not run: coverage-guided inputs, because atheris is missing; pip install -r bench/requirements.txt"]
     else:
-        found |= {f"{door}, led": led(door, 250 if quick else 2500) for door in LED}
-    faults = [fault for one in found.values() for fault in one.faults]
+        result |= {f"{parser}, coverage-guided": try_guided_inputs(parser, 250 if quick else 2500) for parser in GUIDED}
+    faults = [fault for one in result.values() for fault in one.faults]
     figures = {
-        "inputs": float(sum(one.inputs for one in found.values())),
+        "inputs": float(sum(one.inputs for one in result.values())),
         "tracebacks": float(len(faults)),
-        "writes": float(sum(len(one.writes) for one in found.values())),
-        "slowest_s": max(one.slowest_s for one in found.values()),
+        "writes": float(sum(len(one.writes) for one in result.values())),
+        "slowest_s": max(one.slowest_s for one in result.values()),
     }
     bounds = {name: Bound(0, at_least=False) for name in ("tracebacks", "writes")}
     bounds["slowest_s"] = Bound(SLOWEST_S, at_least=False)
     rows = [
-        {"door": name, "inputs": one.inputs, "refused": one.refused, "slowest_s": one.slowest_s}
-        for name, one in found.items()
+        {"parser": name, "inputs": one.inputs, "refused": one.refused, "slowest_s": one.slowest_s}
+        for name, one in result.items()
     ]
-    writes = [write for one in found.values() for write in one.writes]
+    writes = [write for one in result.values() for write in one.writes]
     return Report("fuzz", figures, rows, bounds, [*notes, *faults[:5], *writes[:5]])
 
 
-def led(door: str, inputs: int) -> Found:
-    """Try so many inputs at a door in a process of its own, each made from those that reached new code."""
+def try_guided_inputs(parser: str, inputs: int) -> Result:
+    """Try coverage-guided inputs in a separate process: each is made from those that reached new code."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "found.json"
-        command = [sys.executable, "-m", "bench.fuzz_led", door, str(inputs), folder]
+        command = [sys.executable, "-m", "bench.fuzz_guided", parser, str(inputs), folder]
         ended = subprocess.run(command, capture_output=True, text=True)
         if ended.returncode or not answer.is_file():
-            raise RuntimeError(f"bench.fuzz_led {door} ended with {ended.returncode}: {ended.stderr.strip()[-2000:]}")
-        return Found(**json.loads(answer.read_text()))
+            raise RuntimeError(
+                f"bench.fuzz_guided {parser} ended with {ended.returncode}: {ended.stderr.strip()[-2000:]}"
+            )
+        return Result(**json.loads(answer.read_text()))
 
 
-def knock(door: Callable[[Any], None], inputs: int, start: int = 0) -> Found:
-    """Try so many inputs at a door; whatever it raises beside JscError is a fault."""
-    found = Found()
+def try_inputs(parser: Callable[[Any], None], inputs: int, start: int = 0) -> Result:
+    """Try generated inputs; any exception other than JscError is a fault."""
+    result = Result()
     prepare()
 
     @seed(start)
     @settings(max_examples=inputs, deadline=None, database=None, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(DOORS[door])
+    @given(PARSERS[parser])
     def each(value: Any) -> None:
-        attempt(door, value, found)
+        attempt(parser, value, result)
 
     each()
-    return found
+    return result
 
 
 def prepare() -> None:
-    """Make the store and the file that doors ask, before anything is watched."""
+    """Create the store and the file that parsers use, before audited calls."""
     _store(), _runs_file()
 
 
-def attempt(door: Callable[[Any], None], value: Any, found: Found) -> None:
-    """Knock once, and enter what came of it."""
-    found.inputs += 1
-    # Processor time: a machine that does something else is no hang.
+def attempt(parser: Callable[[Any], None], value: Any, result: Result) -> None:
+    """Call the parser once and record the result."""
+    result.inputs += 1
+    # Processor time: other load on the machine is not a hang.
     began = time.thread_time()
     try:
-        with warnings.catch_warnings(), _watched(found.writes, door in (parquet_file, parquet_bytes)):
+        with warnings.catch_warnings(), _audited(result.writes, parser in (parquet_file, parquet_bytes)):
             warnings.simplefilter("ignore")
-            door(value)
+            parser(value)
     except JscError as error:
-        found.refused += 1
+        result.refused += 1
         if "\n" in str(error):
-            found.faults.append(f"{door.__name__}({value!r}): more than one line: {error}")
+            result.faults.append(f"{parser.__name__}({value!r}): more than one line: {error}")
     except Exception:
-        found.faults.append(f"{door.__name__}({value!r})\n{traceback.format_exc()}")
-    found.slowest_s = max(found.slowest_s, time.thread_time() - began)
+        result.faults.append(f"{parser.__name__}({value!r})\n{traceback.format_exc()}")
+    result.slowest_s = max(result.slowest_s, time.thread_time() - began)
 
 
-_WATCHING: list[list[str]] = []
+_AUDITED: list[list[str]] = []
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if not _WATCHING:
+    if not _AUDITED:
         return
     wrote = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
     if wrote or event in ("os.remove", "os.rename", "os.mkdir", "os.system", "subprocess.Popen", "socket.connect"):
-        _WATCHING[-1].append(f"{event} {arguments[:2]}")
+        _AUDITED[-1].append(f"{event} {arguments[:2]}")
 
 
 @contextmanager
-def _watched(writes: list[str], own_folder: bool) -> Iterator[None]:
-    """Note whatever is written, started or connected to meanwhile; not where a door makes files of its own."""
+def _audited(writes: list[str], own_folder: bool) -> Iterator[None]:
+    """Record files written, processes started and connections made, unless the parser itself needs a file."""
     if not own_folder:
-        _arm()
-        _WATCHING.append(writes)
+        _install_audit_hook()
+        _AUDITED.append(writes)
     try:
         yield
     finally:
         if not own_folder:
-            _WATCHING.pop()
+            _AUDITED.pop()
 
 
 @lru_cache(maxsize=1)
-def _arm() -> None:
+def _install_audit_hook() -> None:
     sys.addaudithook(_audit)
 
 
 @lru_cache(maxsize=1)
 def _folder() -> str:
     holder = tempfile.TemporaryDirectory()
-    _KEPT.append(holder)
+    _FOLDERS.append(holder)
     return holder.name
 
 
-_KEPT: list[Any] = []
+_FOLDERS: list[Any] = []
 
 
 @lru_cache(maxsize=1)
@@ -298,9 +300,9 @@ def _runs_file() -> bytes:
     return stream.getvalue()
 
 
-# Doors that coverage leads inputs through, with what they start from.
-LED: dict[str, tuple[Callable[[Any], None], Callable[[], list[bytes]]]] = {
-    "filter_in_words": (filter_in_words, lambda: [b"val_acc > 0.7 and (optimizer = 'sgd' or not silent)"]),
+# Parsers of coverage-guided inputs, with the seed inputs.
+GUIDED: dict[str, tuple[Callable[[Any], None], Callable[[], list[bytes]]]] = {
+    "filter_in_words": (filter_expression, lambda: [b"val_acc > 0.7 and (optimizer = 'sgd' or not silent)"]),
     "layer_language": (
         layer_language,
         lambda: [b"16-64b/tanhd0.1-5 bn=all act=relu", b"16-c8k3-p2-gap-5", b"jsc-tiny"],

@@ -1,4 +1,4 @@
-"""How fast a GPU trains: the kernel's twin beside the stack, per replica, and a whole grid; nothing without a GPU."""
+"""Benchmark of a GPU: the CUDA kernel beside the PyTorch stack, per replica, and a whole grid; skipped without one."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from jsc_explore.training.backends.vmap.stack import Stack
 from jsc_explore.training.chunks import Chunk
 from jsc_explore.training.trainer import cuda_replicas, train_stack
 
-# Warps of multiply-adds that a load from shared memory serves: one of a jet's values and four of weights, for four.
+# Shared-memory loads per multiply-add of a warp: one value of a jet and four weights for four multiply-adds.
 _LOADS_PER_MULTIPLY_ADD = 5 / 4
 _WARP = 32
-# Steps after which losses of kernel and stack are compared, from the same weights on.
+# Steps whose losses are compared between kernel and stack, from the same weights.
 _COMPARED_STEPS = 20
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: cells of model and batch, replicas at once, and a grid of configs × seeds × epochs."""
+    """Sizes of a measurement: cells of model and batch, replicas at once, and a grid of configs × seeds × epochs."""
 
     rows: int
     cells: tuple[tuple[str, int], ...]
@@ -54,18 +54,18 @@ QUICK = Size(100_000, (("jsc-tiny", 256),), (1, 100), (30, 10, 1), budget_s=0.1,
 
 
 def run(quick: bool) -> Report:
-    """Measure on this machine's GPU; without one, say so and report nothing."""
+    """Measure on this machine's GPU; without one, return a report without figures."""
     if not torch.cuda.is_available():
         return Report("gpu", {}, notes=["Skipped: no GPU that torch can use."])
     if importlib.util.find_spec("numba_cuda") is None:
-        return Report("gpu", {}, notes=["Skipped: numba-cuda is not installed; see README, 'On a GPU'."])
+        return Report("gpu", {}, notes=["Skipped: numba-cuda is not installed; see docs/gpu.md."])
     report = measure_gpu(QUICK if quick else FULL, torch.device("cuda"), _clock_hz())
     report.machine["gpu"] = torch.cuda.get_device_name()
     return report
 
 
 def measure_gpu(size: Size, device: torch.device, clock_hz: float | None) -> Report:
-    """Measure every cell with kernel and stack, then the grid as the engine would train it."""
+    """Measure every cell with kernel and stack, then the grid as the engine trains it."""
     data = _jets(size.rows, device)
     rows: list[dict[str, Any]] = []
     figures: dict[str, float] = {}
@@ -75,10 +75,10 @@ def measure_gpu(size: Size, device: torch.device, clock_hz: float | None) -> Rep
         figures[f"{key}_loss_difference"] = _difference(job, data)
         for replicas in size.replicas:
             epochs = {}
-            for way in ("kernel", "stack"):
-                timing = _epoch(_engine(way, job, replicas, data), size)
-                epochs[way] = timing.median_s / replicas
-                rows.append(_row(job, way, replicas, timing))
+            for backend in ("kernel", "stack"):
+                timing = _epoch(_replicas(backend, job, replicas, data), size)
+                epochs[backend] = timing.median_s / replicas
+                rows.append(_row(job, backend, replicas, timing))
             figures[f"{key}_r{replicas}_epoch_ms"] = 1e3 * epochs["kernel"]
             figures[f"{key}_r{replicas}_speedup_vs_stack"] = epochs["stack"] / epochs["kernel"]
             if clock_hz is not None:
@@ -88,20 +88,20 @@ def measure_gpu(size: Size, device: torch.device, clock_hz: float | None) -> Rep
     return Report("gpu", figures, rows, notes=_notes(size, clock_hz))
 
 
-class _Silent:
-    """An observer that counts what has ended."""
+class _Counter:
+    """A callback that counts finished runs."""
 
     def __init__(self) -> None:
         self.ended = 0
 
     def point(self, key: str, point: Any) -> None:
-        """Leave a point alone."""
+        """Ignore a point."""
 
     def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
-        """Leave progress alone."""
+        """Ignore progress."""
 
     def finished(self, key: str, outcome: Any) -> None:
-        """Count it, if the kernel trained it."""
+        """Count a run; fail unless the CUDA kernel trained it."""
         assert outcome.backend == "kernel-cuda", outcome.backend
         self.ended += 1
 
@@ -119,9 +119,9 @@ def _jets(rows: int, device: torch.device) -> DeviceSplit:
     return DeviceSplit(x, y, x, y, x[:test], y[:test])
 
 
-def _engine(way: str, job: RunConfig, replicas: int, data: DeviceSplit) -> Replicas:
+def _replicas(backend: str, job: RunConfig, replicas: int, data: DeviceSplit) -> Replicas:
     runs = [job.with_(seed=number % 10, learning_rate=1e-4 * (1 + number // 10)) for number in range(replicas)]
-    if way == "stack":
+    if backend == "stack":
         return Stack(runs, data)
     engine = cuda_replicas(runs, data)
     if isinstance(engine, str):
@@ -130,7 +130,7 @@ def _engine(way: str, job: RunConfig, replicas: int, data: DeviceSplit) -> Repli
 
 
 def _epoch(engine: Replicas, size: Size) -> Timing:
-    """Time an epoch of all replicas, or so much of one as the budget allows, scaled."""
+    """Time an epoch of all replicas, or the share of one that fits into the budget, scaled."""
     began = time.perf_counter()
     engine.begin_epoch(0)
     prepared_s = time.perf_counter() - began
@@ -147,10 +147,10 @@ def _epoch(engine: Replicas, size: Size) -> Timing:
 
 
 def _difference(job: RunConfig, data: DeviceSplit) -> float:
-    """Return the largest difference between kernel's and stack's losses over the first steps of two replicas."""
+    """Return the largest difference between the losses of kernel and stack over the first steps of two replicas."""
     losses = []
-    for way in ("kernel", "stack"):
-        engine = _engine(way, job, 2, data)
+    for backend in ("kernel", "stack"):
+        engine = _replicas(backend, job, 2, data)
         engine.begin_epoch(0)
         losses.append(engine.advance(Chunk(0, 0, min(_COMPARED_STEPS, engine.steps_per_epoch), False, False)).losses)
     return float(np.abs(losses[0] - losses[1]).max())
@@ -165,25 +165,25 @@ def _grid_s(size: Size, data: DeviceSplit, device: torch.device) -> float:
     ]
     memory = gpu_bytes(device.type)
     most = gpu_replicas(runs[0], memory) if memory else len(runs)
-    began, observer = time.perf_counter(), _Silent()
+    began, callback = time.perf_counter(), _Counter()
     for start in range(0, len(runs), most):
         stack = {str(start + number): run for number, run in enumerate(runs[start : start + most])}
-        train_stack(stack, data, observer, device=device.type)
-    assert observer.ended == len(runs)
+        train_stack(stack, data, callback, device=device.type)
+    assert callback.ended == len(runs)
     return time.perf_counter() - began
 
 
 def _limit_s(job: RunConfig, jets: int, clock_hz: float) -> float:
-    """Return the seconds that the linear layers' loads from shared memory take of a replica's epoch, at the least."""
+    """Return the least seconds that shared-memory loads of the linear layers take in an epoch of a replica."""
     table = layer_table(job.network).table
-    # Forward, for the weights' gradient, and for the inputs' where there are weights below.
+    # Forward, gradient of the weights, and gradient of the inputs where layers below need it.
     products = sum(int(row[INPUTS] * row[OUTPUTS] * (2 + row[NEEDS_INPUT])) for row in table if row[KIND] == LINEAR)
     loads = jets * products * _LOADS_PER_MULTIPLY_ADD / _WARP
     return loads / (torch.cuda.get_device_properties(0).multi_processor_count * clock_hz)
 
 
 def _clock_hz() -> float | None:
-    """Return the highest clock of the multiprocessors, if the driver tells."""
+    """Return the highest clock of the multiprocessors in Hz, if the driver reports it."""
     query = ("nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits", "--id=0")
     try:
         return 1e6 * float(subprocess.run(query, capture_output=True, text=True, timeout=10).stdout)
@@ -191,9 +191,9 @@ def _clock_hz() -> float | None:
         return None
 
 
-def _row(job: RunConfig, way: str, replicas: int, timing: Timing) -> dict[str, Any]:
+def _row(job: RunConfig, backend: str, replicas: int, timing: Timing) -> dict[str, Any]:
     return {
-        "model": job.model, "batch": job.batch_size, "way": way, "replicas": replicas,
+        "model": job.model, "batch": job.batch_size, "backend": backend, "replicas": replicas,
         "epoch_and_replica_s": timing.median_s / replicas, "low_s": timing.low_s / replicas,
         "high_s": timing.high_s / replicas, "n": timing.n,
     }  # fmt: skip
@@ -206,9 +206,9 @@ def _notes(size: Size, clock_hz: float | None) -> list[str]:
         "loss_difference: kernel against stack, two replicas, the first steps. Stacks are eager.",
     ]
     if clock_hz is None:
-        return [*notes, "The driver does not tell the clock: no share of the device's limit."]
+        return [*notes, "The driver does not report the clock: no share of the device's limit."]
     limit = (
-        "share_of_limit: the limit is one load of a warp from shared memory a clock and multiprocessor, five of them"
+        "share_of_limit: the limit is one shared-memory load of a warp per clock and multiprocessor, five loads"
         f" for four multiply-adds of the linear layers, at {clock_hz / 1e6:.0f} MHz."
     )
     return [*notes, limit]

@@ -1,4 +1,4 @@
-"""A full room: many sessions on one real server and engine slice, and forty of them ask for one cell at once."""
+"""Benchmark of load: 100 sessions filter on one real server and engine, and forty request the same cell at once."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from pathlib import Path
 import numpy as np
 
 from bench.frame import Bound, Report
-from bench.visitor import Visitor, clicked
+from bench.page_session import PageSession, clicked
 from jsc_explore import data
 from jsc_explore.config import DEFAULT_SEEDS, RunConfig
 from jsc_explore.jobs import Queue
 
 EVERY_S = 5.0
-# A cell that the shipped snapshot lacks, on the grid that opens.
+# A cell of the default grid that the shipped snapshot lacks.
 CELL = RunConfig(batch_size=1024)
 THRESHOLDS = [f"{0.5 + 0.01 * i:.2f}" for i in range(25)]
 
 
 def run(quick: bool) -> Report:
-    """Let 100 sessions slice every five seconds for two minutes (quick: 20 for twenty seconds)."""
-    sessions, seconds, askers = (20, 20.0, 8) if quick else (100, 120.0, 40)
+    """Let 100 sessions change a filter every five seconds for two minutes (quick: 20 sessions, twenty seconds)."""
+    sessions, seconds, requesters = (20, 20.0, 8) if quick else (100, 120.0, 40)
     with tempfile.TemporaryDirectory() as name:
         home = Path(name) / "store"
         with _served(home) as address:
-            slices, opened, errors = asyncio.run(_room(address, sessions, seconds, askers))
-            trainings, done = _trainings(home)
+            slices, opened, errors = asyncio.run(_run_sessions(address, sessions, seconds, requesters))
+            trainings, done = _count_trainings(home)
     figures = {
         "errors": float(len(errors)),
         "slice_p95_s": float(np.quantile(slices, 0.95)),
@@ -53,19 +53,21 @@ def run(quick: bool) -> Report:
         "cell_runs_done": Bound(DEFAULT_SEEDS, at_least=True),
     }
     notes = [
-        f"{sessions} websocket sessions, a slice every {EVERY_S:g} s each for {seconds:g} s; what the page "
-        "draws anew by itself is asked for as a browser would",
-        f"{askers} sessions clicked one missing cell within a second",
+        f"{sessions} websocket sessions, each with a new filter every {EVERY_S:g} s for {seconds:g} s; fragments "
+        "with an interval are requested as a browser does",
+        f"{requesters} sessions clicked one missing cell within a second",
         *sorted(set(errors))[:5],
     ]
     return Report("load", figures, [], bounds, notes)
 
 
-async def _room(address: str, sessions: int, seconds: float, askers: int) -> tuple[list[float], list[float], list[str]]:
+async def _run_sessions(
+    address: str, sessions: int, seconds: float, requesters: int
+) -> tuple[list[float], list[float], list[str]]:
     chance = random.Random(0)
     everyone = asyncio.Barrier(sessions)
     work = [
-        _visit(address, everyone, seconds, chance.random(), number < askers, random.Random(number))
+        _run_session(address, everyone, seconds, chance.random(), number < requesters, random.Random(number))
         for number in range(sessions)
     ]
     answers = await asyncio.gather(*work)
@@ -73,32 +75,32 @@ async def _room(address: str, sessions: int, seconds: float, askers: int) -> tup
     return slices, [opened for _, opened, _ in answers], [error for _, _, errors in answers for error in errors]
 
 
-async def _visit(
+async def _run_session(
     address: str, everyone: asyncio.Barrier, seconds: float, phase: float, asks: bool,
     chance: random.Random,
 ) -> tuple[list[float], float, list[str]]:  # fmt: skip
     slices: list[float] = []
-    # A room does not open its laptops in the same millisecond.
+    # Sessions of an audience do not start in the same millisecond.
     await asyncio.sleep(10 * phase)
-    async with Visitor(address) as visitor:
-        opened = await visitor.open()
+    async with PageSession(address) as session:
+        opened = await session.open()
         await everyone.wait()
         began = time.monotonic()
-        await visitor.linger(EVERY_S * phase)
+        await session.stay(EVERY_S * phase)
         asked = not asks
         while (now := time.monotonic() - began) < seconds:
             if not asked and now > seconds / 3:
                 asked = True
-                await visitor.linger(max(0.0, seconds / 3 + EVERY_S + phase - now))
-                await visitor.set("grid", clicked(CELL.config_id(data.digest(CELL.dataset))))
+                await session.stay(max(0.0, seconds / 3 + EVERY_S + phase - now))
+                await session.set("grid", clicked(CELL.config_id(data.digest(CELL.dataset))))
             due = time.monotonic() + EVERY_S
-            slices.append(await visitor.set("where typed", f"val_acc > {chance.choice(THRESHOLDS)}"))
-            await visitor.linger(max(0.0, due - time.monotonic()))
-        return slices, opened, visitor.errors
+            slices.append(await session.set("where typed", f"val_acc > {chance.choice(THRESHOLDS)}"))
+            await session.stay(max(0.0, due - time.monotonic()))
+        return slices, opened, session.errors
 
 
-def _trainings(home: Path) -> tuple[int, int]:
-    """Return how often any run of the cell was begun, once all have ended, and how many of them are done."""
+def _count_trainings(home: Path) -> tuple[int, int]:
+    """Wait until the runs of the cell have ended; return how often a run was started at most, and how many are done."""
     digest = data.digest(CELL.dataset)
     ids = [CELL.with_(seed=seed).run_id(digest) for seed in range(DEFAULT_SEEDS)]
     queue = Queue(home)

@@ -1,4 +1,4 @@
-"""How fast the stack steps what the kernel cannot say: eagerly, and by compiled programs; what compiling costs."""
+"""Benchmark of networks that the kernel cannot train: eager and compiled steps of a stack, and the compile time."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from jsc_explore.training.chunks import Chunk
 REPLICAS = (1, 5, 10)
 STEPS = 32
 _JOBS = (("jsc-conv", "32-true", 64), ("jsc-conv", "32-true", 256), ("jsc-tiny", "bf16-mixed", 256))
-# Enough epochs that every job repays its program.
+# Enough epochs that compiling pays off for every job.
 _EPOCHS = 1000
 
 
 class _Eager(Stack):
-    """A stack that never asks for a program."""
+    """A stack that never uses a compiled program."""
 
     def ready(self, epoch: int) -> bool:
-        """Begin at once."""
+        """Return True: nothing has to be compiled."""
         return True
 
 
 def run(quick: bool) -> Report:
-    """Measure milliseconds a step of both ways for each job and number of replicas, and seconds to compile and load."""
+    """Measure milliseconds per step, eager and compiled, for each job and replica count, and seconds to compile."""
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     figures: dict[str, float] = {}
@@ -48,7 +48,7 @@ def run(quick: bool) -> Report:
                 row = _row(job, replicas, n=3 if quick else 5)
                 figures[f"{key}_r{replicas}_speedup_vs_eager"] = row["eager_ms"] / row["compiled_ms"]
                 rows.append({"model": model, "precision": precision, "batch": batch_size, **row})
-    notes = [f"One thread; medians of chunks of {STEPS} steps, milliseconds a step of the whole stack."]
+    notes = [f"One thread; medians of chunks of {STEPS} steps, milliseconds per step of the whole stack."]
     return Report("stack", figures, rows, notes=notes)
 
 

@@ -1,4 +1,4 @@
-"""How fast the store answers and looks after itself: 100,000 runs; and one row a run against one row a point."""
+"""Benchmark of the store with 100,000 runs: queries, compaction, merging; one row per run against one per point."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ _BOUNDS = {
 
 
 def run(quick: bool) -> Report:
-    """Measure questions, opening, compaction, publishing, verifying and merging of a store of many runs."""
+    """Measure queries, opening, compaction, publishing, verifying and merging of a store of many runs."""
     runs, small_parts = (10_000, 500) if quick else (100_000, 10_000)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         nested, flat = directory / "nested.parquet", directory / "flat.parquet"
         _write_nested(nested, runs)
         _write_flat(nested, flat)
-        _fill(directory / "store", nested)
+        _write_store(directory / "store", nested)
         store = Store(directory / "store")
-        timings = _questions(store) | _flat_questions(flat, store)
+        timings = _measure_queries(store) | _measure_flat_queries(flat, store)
         timings["open"] = measure(lambda: Store(directory / "store").close(), n=5)
         timings["publish"] = measure(lambda: publish(store, directory / "again.parquet"), n=1, warm_ups=0)
         timings["verify"] = measure(lambda: verify(store.catalog), n=1, warm_ups=0)
@@ -77,20 +77,20 @@ def run(quick: bool) -> Report:
         "small_parts": small_parts,
     }
     rows = [
-        {"question": key, "median_ms": 1e3 * t.median_s, "low_ms": 1e3 * t.low_s, "high_ms": 1e3 * t.high_s, "n": t.n}
+        {"query": key, "median_ms": 1e3 * t.median_s, "low_ms": 1e3 * t.low_s, "high_ms": 1e3 * t.high_s, "n": t.n}
         for key, t in timings.items()
     ]
     notes = [
-        "Fifty curves of three quantities spread over all parts, other runs each time; ten configs of five seeds.",
-        f"Compaction: all runs sorted anew, {small_parts:,} of them in parts of one run; adding goes on meanwhile.",
+        "Fifty curves of three quantities spread over all parts, different runs each time; ten configs of five seeds.",
+        f"Compaction: all runs sorted again, {small_parts:,} of them from parts of one run, while runs are added.",
     ]
     return Report("store", figures, rows, _BOUNDS if not quick else {}, notes)
 
 
-def _questions(store: Store) -> dict[str, Timing]:
+def _measure_queries(store: Store) -> dict[str, Timing]:
     ids = store.query("SELECT run_id FROM runs ORDER BY config_id, seed", [])["run_id"].to_pylist()
     one_config: dict[str, list[object]] = {"batch_size": [256], "learning_rate": [1e-3]}
-    # Other runs at each call: nothing is answered from what the call before has read.
+    # Different runs at each call, so that no call is answered from memory.
     fifty: Iterator[list[str]] = (ids[first :: len(ids) // 50][:50] for first in itertools.count(1))
     ten: Iterator[list[str]] = (ids[first : first + 10 * SEEDS] for first in itertools.count(1000, 700))
     return {
@@ -101,8 +101,8 @@ def _questions(store: Store) -> dict[str, Timing]:
     }
 
 
-def _fill(directory: Path, nested: Path) -> None:
-    """Lay a store down as compaction leaves it: sorted parts of 4,096 runs."""
+def _write_store(directory: Path, nested: Path) -> None:
+    """Write a store as compaction leaves it: sorted parts of 4,096 runs."""
     catalog = Catalog(directory)
     names = ", ".join(part_schema().names[:-1])
     with duckdb.connect() as db:
@@ -115,9 +115,9 @@ def _fill(directory: Path, nested: Path) -> None:
 
 
 def _small_parts(directory: Path, count: int, first: int) -> dict[str, Timing]:
-    """Measure opening with many parts of one run each, and putting everything together while runs are added."""
+    """Measure opening with many parts of one run each, and compacting everything while runs are added."""
     table = nested_table(count + 1000, first)
-    _lay_small(directory, table.slice(0, count))
+    _write_small_parts(directory, table.slice(0, count))
     timings = {"open_small_parts": measure(lambda: Store(directory).close(), n=1, warm_ups=0)}
     store = Store(directory)
     new = iter(range(count, count + 1000))
@@ -130,13 +130,13 @@ def _small_parts(directory: Path, count: int, first: int) -> dict[str, Timing]:
     done = threading.Event()
     ended: list[float] = []
 
-    def put_together() -> None:
+    def compact_all() -> None:
         begin = time.perf_counter()
         compact(directory, select=lambda parts: parts)
         ended.append(time.perf_counter() - begin)
         done.set()
 
-    worker = threading.Thread(target=put_together)
+    worker = threading.Thread(target=compact_all)
     worker.start()
     adding = _until(done, add)
     worker.join()
@@ -148,7 +148,7 @@ def _small_parts(directory: Path, count: int, first: int) -> dict[str, Timing]:
 
 
 def _until(done: threading.Event, call: Callable[[], None]) -> Timing:
-    """Time calls, four a second, until something is done."""
+    """Time calls, four per second, until ``done`` is set."""
     times = []
     while not done.wait(0.25):
         begin = time.perf_counter()
@@ -157,8 +157,8 @@ def _until(done: threading.Event, call: Callable[[], None]) -> Timing:
     return Timing(statistics.median(times), min(times), max(times), len(times))
 
 
-def _lay_small(directory: Path, table: pa.Table) -> None:
-    """Enter parts of one run each, without the syncs that would take minutes and are not measured here."""
+def _write_small_parts(directory: Path, table: pa.Table) -> None:
+    """Add parts of one run each, without the syncs, which would take minutes and are not measured here."""
     catalog = Catalog(directory)
     with catalog.transaction() as db:
         for row in range(table.num_rows):
@@ -179,8 +179,8 @@ def _long_run(directory: Path) -> dict[str, Timing]:
     return {"add_1m_points": add, "draw_1m_points": draw}
 
 
-def _flat_questions(flat: Path, store: Store) -> dict[str, Timing]:
-    """Ask the same of one row a point, in plain DuckDB."""
+def _measure_flat_queries(flat: Path, store: Store) -> dict[str, Timing]:
+    """Run the same queries over one row per point in plain DuckDB."""
     ids = store.runs(columns=["run_id"])["run_id"].to_pylist()
     fifty, fields = ids[:: len(ids) // 50][:50], ", ".join(FIELDS)
     ten_configs = store.runs({"run_id": ids[1000 : 1000 + 10 * SEEDS]}, ["config_id"])["config_id"].to_pylist()
@@ -227,7 +227,7 @@ def _schema() -> pa.Schema:
 
 
 def nested_table(runs: int, first: int, points: int = POINTS) -> pa.Table:
-    """Return made-up runs with plausible curves, five seeds a config, whose ids follow from what they say."""
+    """Return generated runs with plausible curves, five seeds per config, whose ids follow from their columns."""
     rng = np.random.default_rng(first)
     config = (first + np.arange(runs)) // SEEDS
     defaults = RunConfig().to_dict()

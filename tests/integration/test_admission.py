@@ -17,7 +17,7 @@ import pytest
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.testing.v1 import AppTest
 
-from bench.visitor import PRESSED, Visitor, clicked
+from bench.page_session import PRESSED, PageSession, clicked
 from jsc_explore import data, paths
 from jsc_explore.cli import requests
 from jsc_explore.cli.app import read_access
@@ -460,21 +460,21 @@ def served(home, *arguments, **environment):
 
 async def attack(address, config_id):
     """Send all that might start a training: clicks, presses of disabled buttons, made-up states, caches cleared."""
-    async with Visitor(address, "cells=1024:1e-3&train_on_click=yes") as visitor:
-        await visitor.open()
-        assert any(name.startswith("train-") for name in visitor.disabled)
-        await visitor.set("grid", clicked(config_id))
-        await visitor.set("grid", clicked(config_id), alone=False)
-        for name in [name for name in visitor.widgets if name.startswith(("train-", "Train", "add", "fill"))]:
-            await visitor.set(name, PRESSED)
-            await visitor.set(name, PRESSED, alone=False)
+    async with PageSession(address, "cells=1024:1e-3&train_on_click=yes") as session:
+        await session.open()
+        assert any(name.startswith("train-") for name in session.disabled)
+        await session.set("grid", clicked(config_id))
+        await session.set("grid", clicked(config_id), alone=False)
+        for name in [name for name in session.widgets if name.startswith(("train-", "Train", "add", "fill"))]:
+            await session.set(name, PRESSED)
+            await session.set(name, PRESSED, alone=False)
         for made_up in ("_UNLOCKED", "unlocked", "_to be confirmed", "long yes", "_untold", "train_on_click"):
-            await visitor.send(made_up, True)
-            await visitor.send(f"$$ID-00000000000000000000000000000000-{made_up}", PRESSED)
+            await session.send(made_up, True)
+            await session.send(f"$$ID-00000000000000000000000000000000-{made_up}", PRESSED)
         for sent in ({"clear_cache": True}, {"debug_shutdown_runtime": True}, {"load_git_info": True}):
-            await visitor.raw(BackMsg(**sent))
-        await visitor.open()
-        return visitor.errors
+            await session.raw(BackMsg(**sent))
+        await session.open()
+        return session.errors
 
 
 @pytest.mark.timeout(600)

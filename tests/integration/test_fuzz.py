@@ -21,11 +21,11 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [*(ROOT / "jsc_explore").rglob("*.py"), *(ROOT / "bench").rglob("*.py"), ROOT / "app.py"]
 
 
-@pytest.mark.parametrize("door", fuzz.DOORS, ids=lambda door: door.__name__)
-def test_whatever_is_typed_gets_an_answer_or_one_clear_line_and_writes_nothing(door):
-    found = fuzz.knock(door, 60)
-    assert (found.faults, found.writes) == ([], [])
-    assert found.inputs >= 40
+@pytest.mark.parametrize("parser", fuzz.PARSERS, ids=lambda parser: parser.__name__)
+def test_whatever_is_typed_gets_an_answer_or_one_clear_line_and_writes_nothing(parser):
+    result = fuzz.try_inputs(parser, 60)
+    assert (result.faults, result.writes) == ([], [])
+    assert result.inputs >= 40
 
 
 def test_the_fuzzer_sees_a_traceback_and_a_write_where_there_is_one(tmp_path):
@@ -35,13 +35,13 @@ def test_the_fuzzer_sees_a_traceback_and_a_write_where_there_is_one(tmp_path):
         (tmp_path / "written").write_text("x", encoding="utf-8")
         raise KeyError(text)
 
-    fuzz.DOORS[source_error] = fuzz.LAYERS
+    fuzz.PARSERS[source_error] = fuzz.LAYERS
     try:
-        found = fuzz.knock(source_error, 5)
+        result = fuzz.try_inputs(source_error, 5)
     finally:
-        del fuzz.DOORS[source_error]
-    assert len(found.faults) == found.inputs > 0
-    assert len(found.writes) >= found.inputs
+        del fuzz.PARSERS[source_error]
+    assert len(result.faults) == result.inputs > 0
+    assert len(result.writes) >= result.inputs
 
 
 # ---- names never become paths
@@ -188,8 +188,8 @@ def _calls(path):
 
 
 def test_nothing_from_a_file_or_a_user_is_unpickled_or_evaluated():
-    found = {(str(path.relative_to(ROOT)), call) for path in SOURCES for call in _calls(path)}
-    assert found <= ALLOWED
+    result = {(str(path.relative_to(ROOT)), call) for path in SOURCES for call in _calls(path)}
+    assert result <= ALLOWED
 
 
 def test_yaml_is_read_by_a_loader_that_makes_plain_values_alone():

@@ -1,4 +1,4 @@
-"""Inputs led by coverage: ``python -m bench.fuzz_led DOOR INPUTS FOLDER`` leaves ``found.json`` in the folder."""
+"""Coverage-guided inputs: ``python -m bench.fuzz_guided PARSER INPUTS FOLDER`` writes ``found.json`` to the folder."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import atheris
 with atheris.instrument_imports(include=["jsc_explore"]):
     from bench import fuzz
 
-# A filter, a network and a grid are short; a file of twenty runs is not.
+# Enough for a Parquet file of twenty runs.
 _MAX_BYTES = 1 << 17
 
 
 def main() -> None:
-    """Knock at one door; libFuzzer ends the process itself after the last input."""
+    """Try one parser; libFuzzer ends the process itself after the last input."""
     name, inputs, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    door, seeds = fuzz.LED[name]
+    parser, seeds = fuzz.GUIDED[name]
     corpus = folder / "corpus"
     corpus.mkdir()
     for i, content in enumerate(seeds()):
         (corpus / str(i)).write_bytes(content)
-    found = fuzz.Found()
+    result = fuzz.Result()
     fuzz.prepare()
 
     def each(content: bytes) -> None:
         value: Any = content if name in ("toml_grid", "parquet_bytes") else content.decode("utf-8", "surrogateescape")
-        fuzz.attempt(door, value, found)
-        if found.inputs >= inputs:
-            (folder / "found.json").write_text(json.dumps(asdict(found)))
+        fuzz.attempt(parser, value, result)
+        if result.inputs >= inputs:
+            (folder / "found.json").write_text(json.dumps(asdict(result)))
 
-    # A little more than asked for: its first inputs are the seeds, tried before they are counted.
+    # A few more than requested: libFuzzer first tries the seed inputs.
     settings = [
         f"-runs={inputs + 100}",
         f"-max_len={_MAX_BYTES}",

@@ -1,4 +1,4 @@
-"""A visitor without a browser: Streamlit's own protocol over a websocket, for measurements and tests of a server."""
+"""A session of the page without a browser: Streamlit's protocol over a websocket, for load tests and attacks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from websockets.typing import Subprotocol
 from jsc_explore.charts.grid import BOX, SELECTION, TOGGLED
 
 
-class Visitor:
-    """One session: what it was shown last, by widget key, and the state of its widgets as a browser keeps it.
+class PageSession:
+    """One session: the widgets it was sent, by key, and their state as a browser keeps it.
 
-    Use as an asynchronous context manager. ``errors`` lists exceptions and red boxes that the page showed.
+    Use as an asynchronous context manager. ``errors`` lists the exceptions and error boxes of the page.
     """
 
     def __init__(self, address: str, query: str = "") -> None:
@@ -31,11 +31,11 @@ class Visitor:
         self.widgets: dict[str, tuple[str, str]] = {}
         self.disabled: set[str] = set()
         self._states: dict[str, WidgetState] = {}
-        # Fragments that are drawn anew by themselves: every so many seconds, next at.
-        self._again: dict[str, tuple[float, float]] = {}
+        # Fragments with an interval of their own: seconds between two runs, time of the next one.
+        self._intervals: dict[str, tuple[float, float]] = {}
         self._socket: ClientConnection
 
-    async def __aenter__(self) -> Visitor:
+    async def __aenter__(self) -> PageSession:
         self._socket = await connect(
             f"{self.address}/_stcore/stream", subprotocols=[Subprotocol("streamlit")], max_size=None, open_timeout=60
         )  # fmt: skip
@@ -45,16 +45,16 @@ class Visitor:
         await self._socket.close()
 
     async def open(self) -> float:
-        """Open the page; return after how many seconds it was whole."""
+        """Open the page; return the seconds until it was complete."""
         return await self.rerun()
 
     async def set(self, key: str, value: object, *, alone: bool = True) -> float:
-        """Change a widget by its key or label, as a browser does; return how long the answer took in seconds."""
+        """Change a widget by its key or label, as a browser does; return the seconds until the answer was complete."""
         widget, fragment = self.widgets[key]
         return await self.send(widget, value, fragment if alone else "")
 
     async def send(self, widget: str, value: object, fragment: str = "") -> float:
-        """Send a widget's state by its id, whether the page has such a widget or not."""
+        """Send a widget's state by its id, even if the page has no such widget."""
         state = WidgetState(id=widget)
         if value is PRESSED:
             state.trigger_value = True
@@ -71,10 +71,10 @@ class Visitor:
             if value is PRESSED:
                 del self._states[widget]
 
-    async def rerun(self, fragment: str = "", *, by_itself: bool = False) -> float:
-        """Have the page drawn anew with all widgets as they are, and read it to its end."""
+    async def rerun(self, fragment: str = "", *, is_auto: bool = False) -> float:
+        """Rerun the page (or a fragment) with the current widget states; return the seconds until it was complete."""
         message = BackMsg()
-        message.rerun_script.is_auto_rerun = by_itself
+        message.rerun_script.is_auto_rerun = is_auto
         message.rerun_script.query_string = self.query
         message.rerun_script.fragment_id = fragment
         message.rerun_script.widget_states.widgets.extend(self._states.values())
@@ -85,29 +85,29 @@ class Visitor:
         return time.perf_counter() - began
 
     async def raw(self, message: BackMsg) -> None:
-        """Send any message."""
+        """Send any message without reading an answer."""
         await self._socket.send(message.SerializeToString())
 
-    async def until(self, holds: Callable[[], bool], patience_s: float = 60.0) -> None:
-        """Look again until something holds; TimeoutError if it does not."""
-        deadline = time.monotonic() + patience_s
+    async def until(self, holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
+        """Rerun until ``holds`` returns True; raise TimeoutError after ``timeout_s``."""
+        deadline = time.monotonic() + timeout_s
         while not holds():
             if time.monotonic() > deadline:
-                raise TimeoutError("waited in vain")
+                raise TimeoutError(f"the condition did not hold within {timeout_s:g} s")
             await asyncio.sleep(0.2)
             await self.rerun()
 
-    async def linger(self, seconds: float) -> None:
-        """Stay for a while as a browser does: whatever shall be drawn anew every so often is asked for again."""
+    async def stay(self, seconds: float) -> None:
+        """Stay for a while as a browser does: request each fragment that has an interval when it is due."""
         end = time.monotonic() + seconds
         while (now := time.monotonic()) < end:
-            due = [name for name, (_, at) in self._again.items() if at <= now]
+            due = [name for name, (_, at) in self._intervals.items() if at <= now]
             for name in due:
-                every, _ = self._again[name]
-                self._again[name] = (every, time.monotonic() + every)
-                await self.rerun(name, by_itself=True)
+                every, _ = self._intervals[name]
+                self._intervals[name] = (every, time.monotonic() + every)
+                await self.rerun(name, is_auto=True)
             if not due:
-                next_due = min((at for _, at in self._again.values()), default=end)
+                next_due = min((at for _, at in self._intervals.values()), default=end)
                 await asyncio.sleep(max(0.005, min(end, next_due) - now))
 
     async def _read(self) -> None:
@@ -118,7 +118,7 @@ class Visitor:
             message.ParseFromString(data if isinstance(data, bytes) else data.encode())
             kind = message.WhichOneof("type")
             if kind == "delta":
-                self._see(message)
+                self._read_element(message)
             elif kind == "new_session":
                 again = {}
             elif kind == "auto_rerun":
@@ -128,13 +128,13 @@ class Visitor:
                 self.query = message.page_info_changed.query_string
             elif kind == "script_finished":
                 if message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY:
-                    self._again = again
+                    self._intervals = again
                     return
                 if message.script_finished == ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY:
-                    self._again |= again
+                    self._intervals |= again
                     return
 
-    def _see(self, message: ForwardMsg) -> None:
+    def _read_element(self, message: ForwardMsg) -> None:
         if message.delta.WhichOneof("type") != "new_element":
             return
         element = message.delta.new_element
@@ -157,9 +157,9 @@ class Visitor:
 
 
 PRESSED = object()
-"""The value of a button that is pressed."""
+"""The state of a button that is pressed."""
 
 
 def clicked(config_id: str) -> dict[str, Any]:
-    """Return what a browser says of the grid when the cell of this config is clicked."""
+    """Return the grid's state that a browser sends when the cell of this config is clicked."""
     return {"selection": {SELECTION: [{"config_id": config_id}], TOGGLED: [], BOX: {}}}
