@@ -144,7 +144,7 @@ def _config_at(base: RunConfig, names: tuple[str, ...], place: Place, digest: st
     return config, config.config_id(digest)
 
 
-def front(cost: npt.ArrayLike, metric: npt.ArrayLike, *, higher_is_better: bool = True) -> npt.NDArray[np.bool_]:
+def pareto_front(cost: npt.ArrayLike, metric: npt.ArrayLike, *, higher_is_better: bool = True) -> npt.NDArray[np.bool_]:
     """Return which points no other point beats: none is as cheap and as good, and cheaper or better.
 
     ``cost`` and ``metric`` are ``(n,)`` and finite. Points that are equal in both stand or fall together.

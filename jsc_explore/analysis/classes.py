@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jsc_explore.analysis.intervals import half_width
+from jsc_explore.analysis.statistics import half_width
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import FieldError
 from jsc_explore.results import SIGNAL_EFFICIENCIES
@@ -81,7 +81,7 @@ def roc_means(curves: Sequence[Sequence[float | None]]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def lost_classes(run: Mapping[str, Any]) -> list[str]:
+def unpredicted_classes(run: Mapping[str, Any]) -> list[str]:
     """Return the classes of which a run recognises no test jet, in the house's order.
 
     Wider than the stored ``silent_classes``, whose output no jet raises above zero: a ReLU that a handful of jets still
@@ -91,7 +91,7 @@ def lost_classes(run: Mapping[str, Any]) -> list[str]:
     return [name for place, name in enumerate(CLASSES) if name in silent or (counts and counts[place * (N + 1)] == 0)]
 
 
-def lost_counts(runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def count_unpredicted(runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Return for each class that is lost in any run in how many; classes in the house's order."""
-    lost = [lost_classes(run) for run in runs]
+    lost = [unpredicted_classes(run) for run in runs]
     return {name: count for name in CLASSES if (count := sum(name in one for one in lost))}

@@ -11,7 +11,7 @@ import numpy as np
 
 from jsc_explore import network
 from jsc_explore.analysis.encoding import Encoding, Numbers
-from jsc_explore.analysis.intervals import half_width
+from jsc_explore.analysis.statistics import half_width
 from jsc_explore.config import FIELDS
 
 MIN_CELLS = 20
@@ -46,7 +46,7 @@ class Ranking:
     reason: str | None = None
 
     @property
-    def tells(self) -> bool:
+    def beats_mean(self) -> bool:
         """Whether the forest knows anything: whether it beats the mean."""
         return self.error is not None and self.plain is not None and self.error < 0.9 * self.plain
 

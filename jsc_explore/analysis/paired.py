@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from scipy import special, stats
 
-from jsc_explore.analysis.intervals import half_width
+from jsc_explore.analysis.statistics import half_width
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -84,7 +84,7 @@ def seeds_needed(mean: float, sd: float) -> int | None:
     return low
 
 
-def sentence(difference: Difference, unit: str, scale: float = 1.0, names: tuple[str, str] = ("A", "B")) -> str:
+def verdict_text(difference: Difference, unit: str, scale: float = 1.0, names: tuple[str, str] = ("A", "B")) -> str:
     """Say in one line what a difference tells: ``unit`` and ``scale`` are those of the metric, e.g. points and 100."""
     a, b = names
     d = difference
@@ -95,7 +95,7 @@ def sentence(difference: Difference, unit: str, scale: float = 1.0, names: tuple
         return f"{b} − {a} is {_figure(d.mean * scale, signed=True)}{unit} in {seeds}: one is not enough to tell"
     spread = f"{_figure(abs(d.mean) * scale)} ± {_figure(d.half * scale)}{unit}"
     if d.verdict == "equal":
-        return f"{a} and {b} metric the same in all {seeds}"
+        return f"{a} and {b} score the same in all {seeds}"
     if d.verdict == "open":
         signed = f"{_figure(d.mean * scale, signed=True)} ± {_figure(d.half * scale)}{unit}"
         return f"not distinguishable with {seeds} (B − A: {signed}): {_remedy(d)}".replace("B − A", f"{b} − {a}")

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from jsc_explore.analysis.encoding import Encoding, Numbers
 from jsc_explore.config import DEFAULT_SEEDS, RunConfig
 
-LEVEL = 0.8
+BAND_LEVEL = 0.8
 # Fewer measured cells say nothing about how a metric changes along an axis.
 MIN_CELLS = 8
 # A Gaussian process costs the cube of its cells: of more than these, the nearest to what is asked for are taken.
@@ -58,7 +58,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class PredictionSet:
     """Predictions in the order asked for, None where nothing can be said; ``reason`` tells why none can."""
 
     predictions: list[Prediction | None] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Forecast:
 
 def predict(
     cells: Sequence[Mapping[str, Any]], missing: Sequence[RunConfig], metric: str, *, seeds: int = DEFAULT_SEEDS
-) -> Forecast:
+) -> PredictionSet:
     """Predict the mean ``metric`` over ``seeds`` seeds of configs that were not trained.
 
     ``cells`` are rows of ``store.cells.cell_table``: hyperparameters with ``mean``, ``sd``, ``n``. A Gaussian process
@@ -86,7 +86,7 @@ def predict(
     known = [cells[index] for index in _nearest(encoding, cells, centres)]
     predictions: list[Prediction | None] = [None] * len(asked)
     if len(known) < MIN_CELLS:
-        return Forecast(predictions, reason=f"{len(known)} measured cells; a prediction needs {MIN_CELLS}")
+        return PredictionSet(predictions, reason=f"{len(known)} measured cells; a prediction needs {MIN_CELLS}")
     x = encoding.matrix(known)
     scale = _Scale(np.array([row["mean"] for row in known], float), metric.endswith("_acc"))
     # Matrices this small gain nothing from a second thread; on a busy machine its waiting cost 79 s instead of 4.
@@ -95,11 +95,11 @@ def predict(
         trial = _held_out(x, known, surface)
     if within:
         mean, sd = surface.at(encoding.matrix([asked[index] for index in within]), np.full(len(within), float(seeds)))
-        reach = _reach(trial.deviation, LEVEL) * sd
+        reach = _reach(trial.deviation, BAND_LEVEL) * sd
         ends = (scale.back(mean), scale.back(mean - reach), scale.back(mean + reach))
         for index, *figures in zip(within, *ends, strict=True):
             predictions[index] = Prediction(*map(float, figures))
-    return Forecast(predictions, _calibration(trial))
+    return PredictionSet(predictions, _calibration(trial))
 
 
 class _Scale:
@@ -238,15 +238,15 @@ def _calibration(trial: _Trial) -> Calibration:
     """Count the held-out cells inside bands whose reach comes from the cells of the other folds alone."""
     shares, count = [], len(trial.fold)
     reaches = {}
-    for level in (*_LEVELS, LEVEL):
+    for level in (*_LEVELS, BAND_LEVEL):
         reach = np.zeros(count)
         for one in range(trial.fold.max() + 1):
             reach[trial.fold == one] = _reach(trial.deviation[trial.fold != one], level)
         reaches[level] = reach
         shares.append((level, float((trial.deviation <= reach).mean())))
-    inside = int((trial.deviation <= reaches[LEVEL]).sum())
+    inside = int((trial.deviation <= reaches[BAND_LEVEL]).sum())
     found = stats.binomtest(inside, count).proportion_ci(0.95, "exact")
-    half = reaches[LEVEL] * trial.sd
+    half = reaches[BAND_LEVEL] * trial.sd
     width = trial.scale.back(trial.mean + half) - trial.scale.back(trial.mean - half)
     error = np.abs(trial.scale.back(trial.measured) - trial.scale.back(trial.mean))
     return Calibration(

@@ -10,19 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jsc_explore.analysis.intervals import half_width
+from jsc_explore.analysis.statistics import half_width
 from jsc_explore.charts.curves import SHARE_RANGE
 from jsc_explore.charts.style import (
     ACCENT,
     INK,
     MUTED,
-    PROGRESS,
     QUANTITIES,
     WARNING,
-    Drawing,
-    difference_unit,
+    X_AXES,
+    AltairChart,
+    difference_scale,
     format_metric,
-    is_share,
+    is_percentage,
     number_axis,
 )
 from jsc_explore.data.glossary import CLASS_NAMES
@@ -36,7 +36,7 @@ _MIDDLE = {"light": "#FFFFFF", "dark": "#22262E"}
 _SVG = {"embedOptions": {"renderer": "svg"}}
 
 
-def paired_chart(seeds: pa.Table, metric: str, theme: str = "light") -> Drawing:
+def seed_chart(seeds: pa.Table, metric: str, theme: str = "light") -> AltairChart:
     """Draw every seed's metric under A and B, the two joined; ``seeds`` holds ``side``, ``seed``, ``metric``, ``lost``.
 
     A seed that never predicts some class, which ``lost`` names, is drawn as a triangle.
@@ -77,7 +77,7 @@ def paired_chart(seeds: pa.Table, metric: str, theme: str = "light") -> Drawing:
     return alt.layer(joined, dots).properties(height=320, usermeta=_SVG)
 
 
-def growth_tables(
+def learning_curve_tables(
     means: pa.Table, points: pa.Table, sides: Mapping[str, str], lost: Collection[str], quantity: str
 ) -> tuple[pa.Table, pa.Table]:
     """Return the tables of ``growth_chart`` from ``Store.mean_curves`` and ``Store.curves``; ``sides`` gives the ids of
@@ -87,7 +87,7 @@ def growth_tables(
     for row in means.to_pylist():
         half = half_width(row["sd"], row["n"]) or 0.0
         low, high = row["mean"] - half, row["mean"] + half
-        if is_share(quantity):
+        if is_percentage(quantity):
             low, high = max(0.0, low), min(1.0, high)
         bands += [
             {"side": side, "x": row["epoch"], "mean": row["mean"], "low": low, "high": high, "n": row["n"]}
@@ -108,7 +108,7 @@ def growth_tables(
     return pa.Table.from_pylist(bands, schema=_BANDS), pa.Table.from_pylist(each, schema=_EACH)
 
 
-def growth_chart(
+def learning_curve_chart(
     bands: pa.Table,
     each: pa.Table,
     quantity: str,
@@ -116,23 +116,23 @@ def growth_chart(
     *,
     title: str | None = None,
     height: int = 320,
-) -> Drawing:
+) -> AltairChart:
     """Draw a quantity of A and B over the epochs: mean with its 95% interval, each seed faint, dashed where it never
     predicts some class. With a ``title`` it is one of several small ones.
     """
     x = "epoch"
     scale = alt.Scale(domain=[0, 1] if quantity.startswith("recall_") else list(SHARE_RANGE))
-    y_scale = scale if is_share(quantity) else alt.Scale(zero=False)
+    y_scale = scale if is_percentage(quantity) else alt.Scale(zero=False)
     small = title is not None
     x_axis = alt.X(
-        "x:Q", title=None if small else PROGRESS[x], axis=number_axis(x, grid=False, tickCount=4 if small else 8)
+        "x:Q", title=None if small else X_AXES[x], axis=number_axis(x, grid=False, tickCount=4 if small else 8)
     )
     y_axis = number_axis(quantity, tickCount=3 if small else 6)
     y = alt.Y("mean:Q", title=None if small else QUANTITIES[quantity], scale=y_scale, axis=y_axis)
     tooltip = [
         alt.Tooltip("side:N", title="config"),
-        alt.Tooltip("x:Q", title=PROGRESS[x], format=".4~g"),
-        alt.Tooltip("mean:Q", title=QUANTITIES[quantity], format=".1%" if is_share(quantity) else ".4f"),
+        alt.Tooltip("x:Q", title=X_AXES[x], format=".4~g"),
+        alt.Tooltip("mean:Q", title=QUANTITIES[quantity], format=".1%" if is_percentage(quantity) else ".4f"),
         alt.Tooltip("n:Q", title="seeds"),
     ]
     dash = alt.condition("datum.lost", alt.value([4, 3]), alt.value([1, 0]))
@@ -153,7 +153,7 @@ def growth_chart(
 
 def confusion_chart(
     shares: npt.NDArray[np.float64], title: str, theme: str = "light", *, difference: bool = False
-) -> Drawing:
+) -> AltairChart:
     """Draw ``(5, 5)`` shares: row, the true class; column, what it is taken for. A difference is drawn in points."""
     rows = [
         {
@@ -196,7 +196,7 @@ def confusion_chart(
     return chart.properties(title=alt.TitleParams(title, anchor="start", fontSize=13))
 
 
-def auc_chart(rows: Sequence[Mapping[str, Any]], theme: str = "light") -> Drawing:
+def auc_chart(rows: Sequence[Mapping[str, Any]], theme: str = "light") -> AltairChart:
     """Draw the area under the ROC curve per class for A and B: mean over seeds with its 95% interval.
 
     ``rows`` are those of ``analysis.classes.per_class`` with their ``side``.
@@ -222,7 +222,7 @@ def auc_chart(rows: Sequence[Mapping[str, Any]], theme: str = "light") -> Drawin
 def _share_text(value: float, difference: bool) -> str:
     if not difference:
         return f"{100 * value:.0f}%"
-    factor, _ = difference_unit("val_acc")
+    factor, _ = difference_scale("val_acc")
     return "0" if abs(value) < 0.005 else f"{factor * value:+.0f}".replace("-", "−")
 
 

@@ -13,34 +13,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
-from jsc_explore.analysis.smoothing import smooth
-from jsc_explore.charts.figure import Figure, font_config, named, skeleton
+from jsc_explore.analysis.statistics import half_width, smooth
+from jsc_explore.charts.figure import Figure, build_spec, chart_from, font_config
 from jsc_explore.charts.style import (
+    CURVE_METRICS,
     FAINT,
     INK,
-    PROGRESS,
-    SHOWN,
-    TOGETHER,
+    METRIC_PAIRS,
+    X_AXES,
     colours,
-    is_share,
+    is_percentage,
     number_axis,
-    predicted_words,
+    prediction_text,
 )
 
 HEIGHT = 420
 # Accuracies are drawn on one range, so that a growing curve does not move the axis under the reader.
 SHARE_RANGE = (0.0, 0.8)
 ZOOM, LEGEND = "zoom", "groups"
-MEANS, BEHIND, SEEDS, MARKS, EXPECTED = "means", "behind", "seeds", "marks", "expected"
+MEANS, CONTEXT, SEEDS, MARKS, PREDICTIONS = "means", "behind", "seeds", "marks", "expected"
 _DASHES = ([1, 0], [7, 4], [2, 2], [10, 3, 2, 3], [4, 4], [12, 4])
 _ANY_RANGE = (0.25, 0.75)
 _PARTS = {"val": "validation", "train": "training"}
 
 
 @dataclass(frozen=True)
-class Line:
+class CurveStyle:
     """What a config's curve is called: in full, by its colour and by its dash; faint context if not ``chosen``."""
 
     name: str
@@ -76,10 +75,12 @@ class PlotOptions:
 
 def quantities_of(shown: str) -> tuple[str, ...]:
     """Return the recorded quantities behind a choice: one, or those of validation and training."""
-    return TOGETHER.get(shown, (shown,))
+    return METRIC_PAIRS.get(shown, (shown,))
 
 
-def curve_tables(means: pa.Table, seeds: pa.Table, lines: Mapping[str, Line], look: PlotOptions) -> dict[str, pa.Table]:
+def curve_tables(
+    means: pa.Table, seeds: pa.Table, lines: Mapping[str, CurveStyle], look: PlotOptions
+) -> dict[str, pa.Table]:
     """Return the tables that ``curve_figure`` draws, from ``store.points.curve_points``.
 
     ``means`` has a row a point of a chosen config: mean, smoothed mean, ends of the band; ``behind`` one of the others:
@@ -99,12 +100,12 @@ def curve_tables(means: pa.Table, seeds: pa.Table, lines: Mapping[str, Line], lo
     # Many marks at the end of their lines hide each other's letters: there the tooltip names the classes.
     marks = silent_marks(each, brief=len({line.group for line in lines.values() if line.chosen}) > 3)
     each = each.select(["run_id", "seed", "x", "value", "group", "dash"]) if look.each else each.slice(0, 0)
-    return {MEANS: table, BEHIND: behind, SEEDS: each, MARKS: marks}
+    return {MEANS: table, CONTEXT: behind, SEEDS: each, MARKS: marks}
 
 
-def expected_table(
+def prediction_table(
     means: pa.Table,
-    lines: Mapping[str, Line],
+    lines: Mapping[str, CurveStyle],
     predicted: Mapping[str, Prediction],
     metric: str,
     ends: Mapping[str, float],
@@ -117,14 +118,14 @@ def expected_table(
     last = dict(zip(means["config_id"].to_pylist(), means["x"].to_pylist(), strict=True))
     rows = [
         {"x": ends.get(key, last.get(key)), "mean": guess.mean, "low": guess.low, "high": guess.high,
-         "group": line.group, "words": f"{line.name}: {predicted_words(metric, guess)}"}
+         "group": line.group, "words": f"{line.name}: {prediction_text(metric, guess)}"}
         for key, line in lines.items()
         if line.chosen and (key in last or key in ends) and (guess := predicted.get(key))
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=_EXPECTED)
 
 
-def share_below_zero(points: pa.Table, look: PlotOptions) -> int:
+def count_nonpositive(points: pa.Table, look: PlotOptions) -> int:
     """Return how many points a logarithmic axis leaves out, the one before the first step aside."""
     if not look.log_y or not points.num_rows:
         return 0
@@ -133,7 +134,7 @@ def share_below_zero(points: pa.Table, look: PlotOptions) -> int:
 
 def value_range(tables: Sequence[Mapping[str, pa.Table]], look: PlotOptions) -> tuple[float, float] | None:
     """Return one range for the y axis of several panels; None where its kind fixes it or nothing is there."""
-    if is_share(look.shown) and not look.log_y:
+    if is_percentage(look.shown) and not look.log_y:
         return None
     columns = [table[MEANS][name] for table in tables for name in ("low", "high", "mean")]
     columns += [table[SEEDS]["value"] for table in tables if table[SEEDS].num_rows]
@@ -151,11 +152,11 @@ def curve_figure(
 ) -> Figure:
     """Draw the tables of ``curve_tables``; ``groups`` are in the order of their colours, ``dashes`` of their dashes."""
     spec = _spec(groups, dashes, look)
-    words = f"{SHOWN[look.shown]} along {PROGRESS[look.x]}: {', '.join(groups)}"
+    words = f"{CURVE_METRICS[look.shown]} along {X_AXES[look.x]}: {', '.join(groups)}"
     return Figure(spec, dict(tables), words[0].upper() + words[1:], width=720)
 
 
-def _with_lines(points: pa.Table, lines: Mapping[str, Line], look: PlotOptions) -> pa.Table:
+def _with_lines(points: pa.Table, lines: Mapping[str, CurveStyle], look: PlotOptions) -> pa.Table:
     """Keep the points of these configs that the axes can show; add the line's number, name, group and dash."""
     ids = pa.array(list(lines), pa.string())
     place = pc.index_in(points["config_id"], value_set=ids)
@@ -170,7 +171,7 @@ def _with_lines(points: pa.Table, lines: Mapping[str, Line], look: PlotOptions) 
     for column in ("name", "group", "dash"):
         values = pa.array([getattr(line, column) for line in lines.values()], pa.string())
         points = points.append_column(column, values.take(place))
-    if look.shown in TOGETHER:
+    if look.shown in METRIC_PAIRS:
         parts = pc.if_else(pc.starts_with(points["quantity"], "val"), _PARTS["val"], _PARTS["train"])
         points = points.set_column(points.column_names.index("dash"), "dash", parts)
     return points
@@ -190,7 +191,7 @@ def _band(means: pa.Table, look: PlotOptions) -> tuple[np.ndarray, np.ndarray]:
         half = sd * np.array([factor[int(count)] for count in n], float)
     half = np.where(np.isfinite(half), half, 0.0)
     low, high = middle - half, middle + half
-    if is_share(look.shown):
+    if is_percentage(look.shown):
         low, high = np.maximum(low, 0.0), np.minimum(high, 1.0)
     # A logarithmic axis has no place for what is not above zero: the band ends a little below its mean's decade.
     return (np.where(low > 0, low, middle / 10) if look.log_y else low), high
@@ -254,7 +255,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Pl
 
     # The mean says by itself what it is, to whom reads by ear (aria); words for every point of all that goes with it
     # would be noise, and cost as much as drawing it.
-    chosen, others = named(MEANS), named(BEHIND).encode(x=x, y=y, detail="line:N")
+    chosen, others = chart_from(MEANS), chart_from(CONTEXT).encode(x=x, y=y, detail="line:N")
     behind = others.mark_line(color=FAINT[look.theme], strokeWidth=look.size, opacity=0.8, clip=True, aria=False)
     # A line of one pixel is hard to hit; of points as the chosen ones have there would be hundreds.
     named_behind = others.mark_line(strokeWidth=8 * look.size, opacity=0, clip=True, aria=False).encode(
@@ -270,7 +271,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Pl
         opacity=seen(0.06 if crowded else 0.18),
     )
     each = (
-        named(SEEDS).mark_line(strokeWidth=look.size, clip=True, aria=False)
+        chart_from(SEEDS).mark_line(strokeWidth=look.size, clip=True, aria=False)
         .encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash,
                 opacity=seen(0.25 if crowded else 0.45))
     )  # fmt: skip
@@ -278,7 +279,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Pl
         x=x, y="smooth:Q", color=colour, **dash, detail="config_id:N", opacity=seen(1.0)
     )
     silent = (
-        named(MARKS).mark_text(align="left", dx=4, fontSize=11 * look.size, fontWeight=600)
+        chart_from(MARKS).mark_text(align="left", dx=4, fontSize=11 * look.size, fontWeight=600)
         .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=seen(1.0),
                 tooltip=alt.Tooltip("name:N", title=" "))
     )  # fmt: skip
@@ -298,14 +299,14 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: Pl
         _hover(x, y, look),
     ]
     chart = alt.layer(*layers).properties(height=HEIGHT * look.size, usermeta={"embedOptions": {"renderer": "svg"}})
-    return skeleton(chart) | {"config": font_config(look.size)}
+    return build_spec(chart) | {"config": font_config(look.size)}
 
 
 def _predicted(
     x: alt.X, y: alt.Y, colour: alt.Color, seen: Callable[[float], Any], look: PlotOptions
 ) -> list[alt.Chart]:
     """Return the bands of what was expected, at the end of the curves and under them, and their middles."""
-    base = named(EXPECTED).encode(x=x, color=colour, tooltip=[alt.Tooltip("words:N", title=" ")])
+    base = chart_from(PREDICTIONS).encode(x=x, color=colour, tooltip=[alt.Tooltip("words:N", title=" ")])
     band = base.mark_rule(strokeWidth=10 * look.size).encode(y="low:Q", y2="high:Q", opacity=seen(0.3))
     middle = base.mark_point(shape="diamond", filled=True, size=70 * look.size)
     return [band, middle.encode(y=y, opacity=seen(0.7))]
@@ -313,17 +314,17 @@ def _predicted(
 
 def _hover(x: alt.X, y: alt.Y, look: PlotOptions) -> alt.Chart:
     """Return points to hover: lines have no nearest point of their own."""
-    form = ".2%" if is_share(look.shown) else ".4~g"
+    form = ".2%" if is_percentage(look.shown) else ".4~g"
     band = [alt.Tooltip("low:Q", title="band from", format=form), alt.Tooltip("high:Q", title="to", format=form)]
     figures = [
         alt.Tooltip("name:N", title="config"),
-        alt.Tooltip("x:Q", title=PROGRESS[look.x], format=".4~g"),
+        alt.Tooltip("x:Q", title=X_AXES[look.x], format=".4~g"),
         alt.Tooltip("mean:Q", title="mean", format=form),
         *(band if look.band != "none" else []),
         alt.Tooltip("n:Q", title="seeds"),
     ]
     chart: alt.Chart = (
-        named(MEANS)
+        chart_from(MEANS)
         .mark_point(size=80, filled=True, opacity=0, clip=True, aria=False)
         .encode(x=x, y=y, tooltip=figures)
     )
@@ -335,7 +336,7 @@ def _axes(look: PlotOptions) -> tuple[alt.X, alt.Y]:
         x_scale = alt.Scale(type="log" if look.log_x else "linear", domain=list(look.x_range), nice=False)
     else:
         x_scale = alt.Scale(type="log", nice=False) if look.log_x else alt.Scale(nice=False, zero=True)
-    domain = look.y_range or (_share_range(look.shown) if is_share(look.shown) and not look.log_y else None)
+    domain = look.y_range or (_share_range(look.shown) if is_percentage(look.shown) and not look.log_y else None)
     y_scale = alt.Scale(
         type="log" if look.log_y else "linear",
         domain=list(domain) if domain else alt.Undefined,
@@ -343,8 +344,8 @@ def _axes(look: PlotOptions) -> tuple[alt.X, alt.Y]:
         zero=alt.Undefined if look.log_y else False,
     )
     return (
-        alt.X("x:Q", title=PROGRESS[look.x], scale=x_scale, axis=_progress_axis(look)),
-        alt.Y("mean:Q", title=SHOWN[look.shown], scale=y_scale, axis=number_axis(look.shown, tickCount=8)),
+        alt.X("x:Q", title=X_AXES[look.x], scale=x_scale, axis=_progress_axis(look)),
+        alt.Y("mean:Q", title=CURVE_METRICS[look.shown], scale=y_scale, axis=number_axis(look.shown, tickCount=8)),
     )
 
 
@@ -380,10 +381,10 @@ def _colours(columns: int) -> alt.Color:
 
 def _dash(dashes: tuple[str, ...], look: PlotOptions) -> dict[str, alt.StrokeDash]:
     """Return the encoding of dashes, nothing where there is but one: it would be asked for at every point."""
-    values = [*_PARTS.values()] if look.shown in TOGETHER else list(dashes)
+    values = [*_PARTS.values()] if look.shown in METRIC_PAIRS else list(dashes)
     if len(values) < 2:
         return {}
-    title = None if look.shown in TOGETHER else look.titles[1] or None
+    title = None if look.shown in METRIC_PAIRS else look.titles[1] or None
     return {
         "strokeDash": alt.StrokeDash(
             "dash:N",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jsc_explore.charts.style import CATEGORIES, INK, SEQUENCE, Drawing
+from jsc_explore.charts.style import CATEGORIES, INK, SEQUENCE, AltairChart
 
 BINS = 48
 CLASS_NAMES: Final = {"all": "all classes", "g": "gluons", "q": "light quarks", "w": "W", "z": "Z", "t": "top"}
@@ -65,7 +65,7 @@ def distribution_chart(rows: Sequence[Mapping[str, Any]], feature: str, who: tup
     return chart
 
 
-def distance_chart(rows: Sequence[Mapping[str, Any]], figure: str, words: str) -> Drawing:
+def distance_chart(rows: Sequence[Mapping[str, Any]], figure: str, words: str) -> AltairChart:
     """Draw a distance of every feature and class as a coloured, written grid; ``figure`` names its column."""
     table = [{"feature": row["feature"], "class": CLASS_NAMES[row["class"]], "value": row[figure]} for row in rows]
     features = list(dict.fromkeys(row["feature"] for row in table))

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pyarrow as pa
 
-from jsc_explore.charts.style import CATEGORIES, FAINT, INK, MUTED, POWER_LABEL, Drawing
+from jsc_explore.charts.style import CATEGORIES, FAINT, INK, MUTED, POWER_LABEL, AltairChart
 from jsc_explore.data.glossary import CLASS_NAMES, NOTES
 from jsc_explore.data.jets import CLASSES, FEATURES
 
@@ -51,7 +51,7 @@ def overview_table(histograms: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(drawn)
 
 
-def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> Drawing:
+def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> AltairChart:
     """Draw the table of ``overview_table``; a click selects a ``feature``, and ``chosen`` is outlined."""
     lines = -(-len(FEATURES) // COLUMNS)
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.05, COLUMNS - 0.05], nice=False))
@@ -103,7 +103,7 @@ def histogram_table(histogram: pa.Table, *, log_y: bool) -> pa.Table:
 
 def histogram_chart(
     table: pa.Table, feature: str, *, log_x: bool = False, log_y: bool = False, theme: str = "light"
-) -> Drawing:
+) -> AltairChart:
     """Draw the table of ``histogram_table``: a step line a class; a click in the legend brings one to the fore."""
     note = NOTES[feature]
     low, high = (min(table["low"].to_pylist()), max(table["high"].to_pylist()))
@@ -149,7 +149,7 @@ def histogram_chart(
     return chart.properties(height=HISTOGRAM_HEIGHT, usermeta=_SVG)
 
 
-def correlation_chart(table: pa.Table, theme: str = "light") -> Drawing:
+def correlation_chart(table: pa.Table, theme: str = "light") -> AltairChart:
     """Draw ``JetFile.correlations`` as a heat map: blue goes along, orange goes against, the figure on hover."""
     # White is nothing on a light ground, the ground itself on a dark one.
     middle = {"light": "#F7F7F7", "dark": "#262A33"}[theme]

@@ -13,7 +13,7 @@ import altair as alt
 import pyarrow as pa
 from altair.utils.schemapi import debug_mode
 
-from jsc_explore.charts.style import Drawing
+from jsc_explore.charts.style import AltairChart
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,15 @@ class Figure:
 
     spec: Mapping[str, Any]
     tables: Mapping[str, pa.Table]
-    words: str
+    alt_text: str
     # Where a figure has fixed width (a file, not a page), in pixels.
     width: int = field(default=640)
 
-    def for_page(self) -> dict[str, Any]:
+    def arrow_spec(self) -> dict[str, Any]:
         """Return the spec with Arrow tables as its data sets, as a page takes it."""
         return {**self.spec, "datasets": dict(self.tables)}
 
-    def for_file(self, theme: str = "white") -> dict[str, Any]:
+    def standalone_spec(self, theme: str = "white") -> dict[str, Any]:
         """Return the spec with rows as its data sets, on a ground of this colour: complete by itself."""
         rows = {name: table.to_pylist() for name, table in self.tables.items()}
         config = {**self.spec.get("config", {}), "font": "sans-serif"}
@@ -40,19 +40,19 @@ class Figure:
         return {**self.spec, **size, "config": config, "datasets": rows}
 
 
-def named(name: str) -> alt.Chart:
+def chart_from(name: str) -> alt.Chart:
     """Return an empty chart over the table of this name."""
     return alt.Chart(alt.NamedData(name=name))
 
 
-def skeleton(chart: Drawing, validate: bool = True) -> dict[str, Any]:
+def build_spec(chart: AltairChart, validate: bool = True) -> dict[str, Any]:
     """Return the spec of a chart over named tables, checked; how it looks is left to the page's theme."""
     with alt.theme.enable("none"):
         spec: dict[str, Any] = chart.to_dict(validate=validate)
     return spec
 
 
-def figure_of(make: Callable[[str], Drawing], theme: str, words: str) -> Figure:
+def make_figure(make: Callable[[str], AltairChart], theme: str, words: str) -> Figure:
     """Return the figure of the chart over tables that ``make`` draws on a ground, light or dark.
 
     The tables take names, and what it shows in ``words`` begins large. Nothing is checked against Vega-Lite's schema,
@@ -79,7 +79,7 @@ def figure_of(make: Callable[[str], Drawing], theme: str, words: str) -> Figure:
     with debug_mode(False):
         own = make(theme).copy()
         take(own)
-        spec = skeleton(own, validate=False)
+        spec = build_spec(own, validate=False)
     return Figure(spec, tables, words[0].upper() + words[1:])
 
 

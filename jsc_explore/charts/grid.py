@@ -11,20 +11,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jsc_explore.analysis.cells import Cell
-from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
-from jsc_explore.charts.figure import Figure, font_config, named, skeleton
+from jsc_explore.analysis.statistics import half_width
+from jsc_explore.charts.figure import Figure, build_spec, chart_from, font_config
 from jsc_explore.charts.style import (
     FAINT,
     INK,
-    MARK,
     MUTED,
+    PREDICTED_SIGN,
     SEQUENCE,
+    axis_value_text,
     format_metric,
-    is_share,
+    is_percentage,
     is_time,
-    ordinal_label,
-    predicted_words,
+    prediction_text,
 )
 
 CELL_HEIGHT = 50
@@ -55,23 +55,23 @@ def grid_table(
     for cell in cells:
         share = (cell.mean - low) / (high - low) if cell.mean is not None and high > low else 0.0
         # Bright is good: the colours of losses and times run the other way.
-        brightness = share if is_share(metric) else 1 - share
+        brightness = share if is_percentage(metric) else 1 - share
         guess = (predicted or {}).get(cell.config_id) if cell.state == "missing" else None
         rows.append(
             {
-                "x": ordinal_label(cell.x),
-                "y": ordinal_label(cell.y),
+                "x": axis_value_text(cell.x),
+                "y": axis_value_text(cell.y),
                 "config_id": cell.config_id,
                 "state": cell.state,
                 # Vega leaves out marks without a number; an empty cell must still be seen and clicked.
                 "metric": low if cell.mean is None else cell.mean,
-                "first": f"{MARK}{format_metric(metric, guess.mean)}" if guess else _first_line(cell, metric),
+                "first": f"{PREDICTED_SIGN}{format_metric(metric, guess.mean)}" if guess else _first_line(cell, metric),
                 "second": "predicted" if guess else _second_line(cell),
                 "bright": brightness > 0.45,
                 "filled": cell.mean is not None,
                 "chosen": cell.config_id in chosen,
                 "tooltip": _tooltip(cell, metric)
-                + (f": {predicted_words(metric, guess)}, not measured" if guess else ""),
+                + (f": {prediction_text(metric, guess)}, not measured" if guess else ""),
             }
         )
     return pa.Table.from_pylist(rows, schema=_CELLS)
@@ -79,7 +79,7 @@ def grid_table(
 
 def metric_domain(cells: Sequence[Cell], metric: str) -> tuple[float, float]:
     """Return the range that colours span: fixed for shares, from least to greatest otherwise."""
-    if is_share(metric):
+    if is_percentage(metric):
         return SHARE_DOMAIN
     means = [cell.mean for cell in cells if cell.mean is not None]
     return (min(means), max(means)) if means else (0.0, 1.0)
@@ -118,9 +118,9 @@ def _spec(
     x = alt.X("x:N", sort=list(orders[0]), title=titles[0], axis=alt.Axis(labelAngle=0, ticks=False, domain=False))
     # Growing values grow upwards.
     y = alt.Y("y:N", sort=list(reversed(orders[1])), title=titles[1], axis=alt.Axis(ticks=False, domain=False))
-    base = named(TABLE).encode(x=x, y=y)
+    base = chart_from(TABLE).encode(x=x, y=y)
     # Low loss and short time are good: bright is good in every grid.
-    scale = alt.Scale(scheme=SEQUENCE, domain=list(domain), clamp=True, reverse=not is_share(metric))
+    scale = alt.Scale(scheme=SEQUENCE, domain=list(domain), clamp=True, reverse=not is_percentage(metric))
     click = alt.selection_point(name=SELECTION, fields=["config_id"], toggle=False, on="click[!event.shiftKey]")
     shift = alt.selection_point(name=TOGGLED, fields=["config_id"], toggle="true", on="click[event.shiftKey]")
     box = alt.selection_interval(name=BOX, encodings=["x", "y"], mark=alt.BrushConfig(fill=INK[theme], fillOpacity=0.1))
@@ -150,7 +150,7 @@ def _spec(
     height = (CELL_HEIGHT * max(1, len(orders[1])) + AXIS_HEIGHT) * size
     chart = alt.layer(cells.add_params(click, shift, box), first, second)
     # SVG also for many cells: a screen reader finds axes and figures in it, on a canvas it finds nothing.
-    return skeleton(chart.properties(height=height, usermeta={"embedOptions": {"renderer": "svg"}})) | {
+    return build_spec(chart.properties(height=height, usermeta={"embedOptions": {"renderer": "svg"}})) | {
         "config": font_config(size)
     }
 
@@ -204,7 +204,7 @@ def _second_line(cell: Cell) -> str:
 
 
 def _tooltip(cell: Cell, metric: str) -> str:
-    name = " × ".join(ordinal_label(value) for value in cell.place)
+    name = " × ".join(axis_value_text(value) for value in cell.place)
     if cell.state == "missing":
         # A tooltip stays open over the training that a click begins: it says only what stays true.
         return name

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from jsc_explore.charts.curves import PlotOptions
 from jsc_explore.charts.figure import Figure
-from jsc_explore.charts.style import FAINT, INK, PROGRESS, is_share
+from jsc_explore.charts.style import FAINT, INK, X_AXES, is_percentage
 
 LINES, ENDS = "imported", "imported_ends"
 # One for each run, so that several can be told apart without a colour.
@@ -57,7 +57,7 @@ def with_imported(figure: Figure, table: pa.Table, look: PlotOptions) -> Figure:
     tables = [table, *(one for one in figure.tables.values() if "x" in one.column_names and one.num_rows)]
     furthest = look.x_range[1] if look.x_range else max(pc.max(one["x"]).as_py() for one in tables)
     spec = {**figure.spec, "layer": [*figure.spec["layer"], *layers]}
-    words = f"{figure.words}; imported: {', '.join(names)}"
+    words = f"{figure.alt_text}; imported: {', '.join(names)}"
     return Figure(spec, {**figure.tables, LINES: table, ENDS: _ends(table, furthest)}, words, figure.width)
 
 
@@ -82,10 +82,10 @@ def _line(
 
 
 def _points(x: dict[str, Any], y: dict[str, Any], colour: str, look: PlotOptions, seen: bool) -> dict[str, Any]:
-    form = ".2%" if is_share(look.shown) else ".4~g"
+    form = ".2%" if is_percentage(look.shown) else ".4~g"
     tooltip = [
         {"field": "label", "title": "run", "type": "nominal"},
-        {"field": "x", "title": PROGRESS[look.x], "type": "quantitative", "format": ".4~g"},
+        {"field": "x", "title": X_AXES[look.x], "type": "quantitative", "format": ".4~g"},
         {"field": "value", "title": "value", "type": "quantitative", "format": form},
     ]
     return {

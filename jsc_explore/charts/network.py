@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import pyarrow as pa
 
-from jsc_explore.charts.figure import Figure, font_config, named, skeleton
+from jsc_explore.charts.figure import Figure, build_spec, chart_from, font_config
 from jsc_explore.charts.style import CATEGORIES, INK, MUTED
 from jsc_explore.network import INPUTS, Layer, Network
 
@@ -69,7 +69,7 @@ def _spec(count: int, theme: str, size: float) -> dict[str, Any]:
     x_scale = alt.Scale(domain=[0, max(count, 8)], nice=False)
     y_scale = alt.Scale(domain=[-1.5, 1.5], nice=False)
     blocks = (
-        named(TABLE).mark_rect(cornerRadius=3)
+        chart_from(TABLE).mark_rect(cornerRadius=3)
         .encode(
             x=alt.X("from:Q", scale=x_scale, axis=None), x2="to:Q",
             y=alt.Y("low:Q", scale=y_scale, axis=None), y2="high:Q",
@@ -80,12 +80,12 @@ def _spec(count: int, theme: str, size: float) -> dict[str, Any]:
     )  # fmt: skip
     # Names stand upright where many layers leave no room beside each other.
     angle = 0 if count <= 9 else -90
-    labels = named(TABLE).encode(x="middle:Q")
+    labels = chart_from(TABLE).encode(x="middle:Q")
     names = labels.mark_text(
         fontSize=11 * size, color=INK[theme], angle=angle % 360, align="center" if not angle else "right"
     ).encode(y=alt.value(118 * size), text="words:N")
     shapes = labels.mark_text(fontSize=11 * size, color=MUTED[theme]).encode(y=alt.value(8 * size), text="shape:N")
     height = (130 if not angle else 170) * size
-    return skeleton(alt.layer(blocks, names, shapes).properties(height=height)) | {
+    return build_spec(alt.layer(blocks, names, shapes).properties(height=height)) | {
         "config": font_config(size) | {"view": {"stroke": None}}
     }

@@ -8,20 +8,20 @@ from typing import Any
 import altair as alt
 import pyarrow as pa
 
-from jsc_explore.analysis.cells import front
+from jsc_explore.analysis.cells import pareto_front
 from jsc_explore.analysis.importance import Ranking
-from jsc_explore.analysis.prediction import LEVEL, Calibration
-from jsc_explore.charts.parallel import evenly
+from jsc_explore.analysis.prediction import BAND_LEVEL, Calibration
+from jsc_explore.charts.parallel import thin_evenly
 from jsc_explore.charts.style import (
     ACCENT,
     INK,
     MUTED,
     POWER_LABEL,
     WARNING,
-    Drawing,
-    difference_unit,
+    AltairChart,
+    difference_scale,
     format_metric,
-    is_share,
+    is_percentage,
     number_axis,
 )
 from jsc_explore.config import FIELDS, format_value
@@ -41,10 +41,10 @@ def point_table(rows: Sequence[Mapping[str, Any]], metric: str, names: Sequence[
     Of more than ``MAX_POINTS`` configs those are taken that are evenly spaced by metric, the best and the
     worst among them.
     """
-    return pa.Table.from_pylist([_point(row, metric, names) for row in evenly(rows, MAX_POINTS)])
+    return pa.Table.from_pylist([_point(row, metric, names) for row in thin_evenly(rows, MAX_POINTS)])
 
 
-def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, theme: str = "light") -> Drawing:
+def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, theme: str = "light") -> AltairChart:
     """Draw a metric against one hyperparameter: a point a config, the middle half as a bar, a line through the medians.
 
     ``spread`` is that of ``store.cells.spread_table``.
@@ -66,7 +66,7 @@ def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, th
     line = alt.Chart(spread).mark_line(strokeWidth=2.5, color=ACCENT[theme], point={"size": 60, "filled": True})
     tooltip = [
         alt.Tooltip(f"value:{'Q' if number else 'N'}", title=spec.label),
-        *(alt.Tooltip(f"{name}:Q", title=words, format=".1%" if is_share(metric) else ".4~g")
+        *(alt.Tooltip(f"{name}:Q", title=words, format=".1%" if is_percentage(metric) else ".4~g")
           for name, words in (("high", "best"), ("q3", "upper quarter"), ("median", "median"), ("q1", "lower quarter"),
                               ("low", "worst"))),
         alt.Tooltip("n:Q", title="configs"),
@@ -83,12 +83,14 @@ def front_table(rows: Sequence[Mapping[str, Any]], cost: str, metric: str, names
 
     All rows are looked at, also those that are too many to draw.
     """
-    kept = front([row[cost] for row in rows], [row["mean"] for row in rows], higher_is_better=is_share(metric))
+    kept = pareto_front(
+        [row[cost] for row in rows], [row["mean"] for row in rows], higher_is_better=is_percentage(metric)
+    )
     best = [row for row, stays in zip(rows, kept, strict=True) if stays]
     return point_table(sorted(best, key=lambda row: row[cost]), metric, names)
 
 
-def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, theme: str = "light") -> Drawing:
+def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, theme: str = "light") -> AltairChart:
     """Draw the metric against a cost on a logarithmic axis; ``best`` is the front, that of ``front_table``."""
     axis = alt.Axis(grid=False, labelExpr=POWER_LABEL, tickCount=5)
     x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=18), axis=axis)
@@ -102,9 +104,9 @@ def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, the
     ).properties(height=HEIGHT, usermeta=_SVG)
 
 
-def importance_chart(ranking: Ranking, metric: str, theme: str = "light") -> Drawing:
+def importance_chart(ranking: Ranking, metric: str, theme: str = "light") -> AltairChart:
     """Draw how much the error on unseen configs grows when a hyperparameter is shuffled, with 95% intervals."""
-    factor, unit = difference_unit(metric)
+    factor, unit = difference_scale(metric)
     rows = [
         {
             "field": FIELDS[one.field].label,
@@ -132,11 +134,11 @@ def importance_chart(ranking: Ranking, metric: str, theme: str = "light") -> Dra
     ).properties(height=max(120, 44 * len(rows) + 50), usermeta=_SVG)
 
 
-def calibration_chart(found: Calibration, theme: str = "light") -> Drawing:
+def calibration_chart(found: Calibration, theme: str = "light") -> AltairChart:
     """Draw the share of held-out configs inside their band against the band's level; on the diagonal it is honest."""
     levels = pa.Table.from_pylist([{"level": level, "share": share} for level, share in found.levels])
     at = pa.Table.from_pylist(
-        [{"level": LEVEL, "share": found.share, "low": found.low, "high": found.high,
+        [{"level": BAND_LEVEL, "share": found.share, "low": found.low, "high": found.high,
           "text": f"{found.inside} of {found.held_out} inside"}]
     )  # fmt: skip
     share = alt.Scale(domain=[0, 1])
@@ -153,7 +155,7 @@ def calibration_chart(found: Calibration, theme: str = "light") -> Drawing:
     ).properties(height=HEIGHT, usermeta=_SVG)
 
 
-def describe(row: Mapping[str, Any], names: Sequence[str]) -> str:
+def config_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """Name a config by the hyperparameters that vary."""
     return ", ".join(f"{FIELDS[name].inline_label} {format_value(name, row[name])}"
                      for name in names)  # fmt: skip
@@ -162,10 +164,10 @@ def describe(row: Mapping[str, Any], names: Sequence[str]) -> str:
 def _point(row: Mapping[str, Any], metric: str, names: Sequence[str]) -> dict[str, Any]:
     return {
         "mean": row["mean"],
-        "label": describe(row, names),
+        "label": config_text(row, names),
         "figure": format_metric(metric, row["mean"]),
         "n": row["n"],
-        "life": LOST if row["n_lost"] else ALL_THERE,
+        "life": LOST if row["n_unpredicted"] else ALL_THERE,
         "seconds": row["seconds"],
         "parameters": row["parameters"],
         **{name: row[name] for name in names},
@@ -186,7 +188,7 @@ def _cloud(points: pa.Table, x: alt.X, metric: str, theme: str) -> Any:
 
 
 def _metric_axis(metric: str, column: str) -> alt.Y:
-    scale = alt.Scale(zero=False) if is_share(metric) else alt.Scale(type="log", nice=False, padding=12)
+    scale = alt.Scale(zero=False) if is_percentage(metric) else alt.Scale(type="log", nice=False, padding=12)
     return alt.Y(f"{column}:Q", title=_title(metric), scale=scale, axis=number_axis(metric, tickCount=6))
 
 

@@ -18,9 +18,9 @@ from jsc_explore.charts.style import (
     MUTED,
     QUANTITIES,
     SEQUENCE,
-    Drawing,
+    AltairChart,
     format_metric,
-    is_share,
+    is_percentage,
     number_axis,
 )
 from jsc_explore.config import FIELDS, format_value
@@ -35,18 +35,18 @@ _HALF = pa.float32()
 _STRIP = 0.16
 
 
-def axis_fields(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def varying_fields(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the hyperparameters that vary among these configs, in the order of RunConfig."""
     return [name for name in FIELDS if name != "seed" and len({row[name] for row in rows}) > 1]
 
 
-def evenly(rows: Sequence[Any], limit: int = MAX_LINES) -> list[Any]:
+def thin_evenly(rows: Sequence[Any], limit: int = MAX_LINES) -> list[Any]:
     """Return at most ``limit`` of some rows, evenly from the first to the last."""
     count = min(len(rows), limit)
     return [rows[round(place * (len(rows) - 1) / max(1, count - 1))] for place in range(count)]
 
 
-def curve_rows(means: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def curve_table(means: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return the curves of ``parallel_chart`` from ``Store.mean_curves``: ``config`` (its place in rows), x, mean."""
     place = {row["config_id"]: index for index, row in enumerate(rows)}
     # Ids repeat point after point: each is looked up once.
@@ -65,7 +65,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[pa.
     ``label``, ``figure``, ``n``, ``lost`` and places ``a0``, ``a1``, … in [0, 1], one an axis, the metric's last; the
     second ``axis``, ``y``, ``text``.
     """
-    names = axis_fields(rows)
+    names = varying_fields(rows)
     places = {name: _places(name, {row[name] for row in rows}) for name in names}
     means = [row["mean"] for row in rows]
     low, high = min(means), max(means)
@@ -76,7 +76,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[pa.
             "metric": row["mean"],
             "label": ", ".join(f"{FIELDS[name].inline_label} {format_value(name, row[name])}" for name in names),
             "figure": format_metric(metric, row["mean"]),
-            "lost": row["n_lost"],
+            "lost": row["n_unpredicted"],
             "n": row["n"],
             **{f"a{axis}": places[name][row[name]] for axis, name in enumerate(names)},
             f"a{len(names)}": (row["mean"] - low) / span,
@@ -102,7 +102,7 @@ def parallel_chart(
     metric: str,
     quantity: str,
     theme: str = "light",
-) -> Drawing:
+) -> AltairChart:
     """Draw parallel coordinates above the curves of their configs (those of ``curve_rows``).
 
     A drag along an axis keeps what passes through it, on several axes at once; a double click takes it back. All of it
@@ -132,8 +132,8 @@ def parallel_chart(
             tooltip=_tooltip(),
         )
     )  # fmt: skip
-    both: Drawing = alt.layer(top, below)
-    chart: Drawing = both.resolve_scale(x="independent", y="independent", color="shared")
+    both: AltairChart = alt.layer(top, below)
+    chart: AltairChart = both.resolve_scale(x="independent", y="independent", color="shared")
     return chart.properties(height=HEIGHT, usermeta={"embedOptions": {"renderer": "svg"}})
 
 
@@ -145,7 +145,7 @@ def _coordinates(
     passes: str,
     colour: alt.Color,
     theme: str,
-) -> Drawing:
+) -> AltairChart:
     last = len(titles) - 1
     x_scale = alt.Scale(domain=[-0.35, last + 0.35], nice=False)
     # A word a line: side by side also on a phone.
@@ -229,13 +229,13 @@ def _tooltip() -> list[alt.Tooltip]:
 def _shades(metric: str, theme: str) -> alt.Scale:
     """Return the house's sequence without the end that is lost on this ground."""
     extent = [0.0, 0.9] if theme == "light" else [0.2, 1.0]
-    return alt.Scale(scheme=alt.SchemeParams(name=SEQUENCE, extent=extent), reverse=not is_share(metric))
+    return alt.Scale(scheme=alt.SchemeParams(name=SEQUENCE, extent=extent), reverse=not is_percentage(metric))
 
 
 def _fixed(curves: pa.Table, quantity: str) -> alt.Scale:
     # Filtering must not move the axis.
     place: dict[str, Any] = {"range": [alt.ExprRef("height"), alt.ExprRef(_BELOW)], "nice": False}
-    if is_share(quantity):
+    if is_percentage(quantity):
         return alt.Scale(domain=list(SHARE_RANGE), **place)
     ends = pa.compute.min_max(curves["mean"]).as_py()
     return alt.Scale(domain=[ends["min"] or 0.0, ends["max"] or 1.0], **place)

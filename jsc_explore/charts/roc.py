@@ -9,7 +9,7 @@ import altair as alt
 import pyarrow as pa
 
 from jsc_explore.charts.compare import colour_of
-from jsc_explore.charts.style import INK, MUTED, POWER_LABEL, Drawing
+from jsc_explore.charts.style import INK, MUTED, POWER_LABEL, AltairChart
 from jsc_explore.data.glossary import CLASS_NAMES
 
 HALF = 0.5
@@ -41,7 +41,9 @@ def rejection_range(curves: pa.Table, marks: pa.Table) -> tuple[float, float]:
     return 1.0, max([10.0, *highest])
 
 
-def roc_chart(curves: pa.Table, marks: pa.Table, name: str, span: tuple[float, float], theme: str = "light") -> Drawing:
+def roc_chart(
+    curves: pa.Table, marks: pa.Table, name: str, span: tuple[float, float], theme: str = "light"
+) -> AltairChart:
     """Draw the curves of one class: mean over seeds with its 95% interval, rejection at 50% marked and written."""
     own, at_half = (table.filter(pa.compute.equal(table["class"], name)) for table in (curves, marks))
     x = alt.X(

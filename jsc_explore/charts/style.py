@@ -26,7 +26,7 @@ MUTED = {"light": "#6B6E7B", "dark": "#A3A8B4"}
 BACKGROUND = {"light": "#FFFFFF", "dark": "#171614"}
 FAINT = {"light": "#C9CBD3", "dark": "#4A4E5A"}
 
-Drawing = alt.LayerChart | alt.FacetChart
+AltairChart = alt.LayerChart | alt.FacetChart
 
 QUANTITIES = {
     "val_acc": "validation accuracy",
@@ -40,7 +40,7 @@ QUANTITIES = {
     "recall_t": "recall of top",
     "learning_rate": "learning rate",
 }
-PROGRESS = {
+X_AXES = {
     "epoch": "epoch",
     "step": "optimizer step",
     "samples": "training jets seen",
@@ -48,16 +48,16 @@ PROGRESS = {
     "lr_sum": "sum of learning rates over steps",
 }
 # What a chart of curves may show: one quantity, or training and validation together.
-SHOWN = QUANTITIES | {"acc": "accuracy, training and validation", "loss": "loss, training and validation"}
-TOGETHER = {"acc": ("val_acc", "train_acc"), "loss": ("val_loss", "train_loss")}
-BANDS = {
+CURVE_METRICS = QUANTITIES | {"acc": "accuracy, training and validation", "loss": "loss, training and validation"}
+METRIC_PAIRS = {"acc": ("val_acc", "train_acc"), "loss": ("val_loss", "train_loss")}
+BAND_KINDS = {
     "interval": "95% interval of the mean",
     "sd": "standard deviation",
     "range": "least to greatest seed",
     "none": "no band",
 }
 # Colour by what the chosen cells differ in, rather than by one hyperparameter.
-COLOUR_BY = "cell"
+BY_CELL = "cell"
 # A lecture hall reads from the last row.
 PRESENTATION_SCALE = 1.45
 
@@ -71,7 +71,7 @@ def colours(count: int, ordered: bool, theme: str) -> list[str]:
     return [ramp[place] for place in places]
 
 
-def is_share(quantity: str) -> bool:
+def is_percentage(quantity: str) -> bool:
     """Whether a quantity is read as a percentage."""
     return quantity == "acc" or quantity.endswith("_acc") or quantity.startswith("recall_")
 
@@ -87,28 +87,28 @@ def format_metric(quantity: str, value: float | None, spread: float | None = Non
         return "–"
     if is_time(quantity):
         return f"{value:.3g} s"
-    if is_share(quantity):
+    if is_percentage(quantity):
         return f"{100 * value:.1f}%" if spread is None else f"{100 * value:.1f} ± {100 * spread:.1f}%"
     return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
 
 
-def difference_unit(quantity: str) -> tuple[float, str]:
+def difference_scale(quantity: str) -> tuple[float, str]:
     """Return factor and unit in which differences of a metric are read: shares in points, times in seconds."""
-    if is_share(quantity):
+    if is_percentage(quantity):
         return 100.0, " points"
     return 1.0, " s" if is_time(quantity) else ""
 
 
 def number_axis(quantity: str, **options: Any) -> alt.Axis:
     """Return an axis that writes shares as percentages and small or large numbers as 1e-3."""
-    if is_share(quantity):
+    if is_percentage(quantity):
         return alt.Axis(format=".0%", **options)
     if quantity in ("learning_rate", "samples", "step", "lr_sum"):
         return alt.Axis(labelExpr=POWER_LABEL, **options)
     return alt.Axis(**options)
 
 
-def ordinal_label(value: Any) -> str:
+def axis_value_text(value: Any) -> str:
     """Write an axis value of a grid."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -122,13 +122,13 @@ POWER_LABEL = (
 )
 
 
-MARK = "≈"
+PREDICTED_SIGN = "≈"
 
 
-def predicted_words(metric: str, prediction: Prediction) -> str:
+def prediction_text(metric: str, prediction: Prediction) -> str:
     """Return a prediction with its band: ``predicted ≈70.1%, 80% band 68.0–72.1%``."""
     low, high = (format_metric(metric, end) for end in (prediction.low, prediction.high))
     for unit in ("%", " s"):
         if low.endswith(unit) and high.endswith(unit):
             low = low.removesuffix(unit)
-    return f"predicted {MARK}{format_metric(metric, prediction.mean)}, 80% band {low}–{high}"
+    return f"predicted {PREDICTED_SIGN}{format_metric(metric, prediction.mean)}, 80% band {low}–{high}"

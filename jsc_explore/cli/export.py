@@ -26,10 +26,10 @@ def add_command(commands: Any, command: Callable[..., argparse.ArgumentParser]) 
 
 def write(options: argparse.Namespace) -> int:
     """Write a view as one self-contained page: charts, figures and commands, interactive without server or network."""
-    from jsc_explore.export import export_page, read_query, write_page
+    from jsc_explore.export import export_page, parse_view, write_page
 
     store = Store(options.store, paths.snapshot())
-    query = read_query(options.view, SavedViews(options.store).all() if options.view else {})
+    query = parse_view(options.view, SavedViews(options.store).all() if options.view else {})
     text = export_page(store, query, options.title, ImportedRuns(options.store).all())
     write_page(text, options.file, force=options.force)
     print(f"{options.file} ({len(text.encode()) / 1e6:.1f} MB)")

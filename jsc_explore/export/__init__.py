@@ -1,5 +1,5 @@
 """Exports: a view as one HTML page that needs no server, charts as files."""
 
-from jsc_explore.export.static_page import export_page, read_query, write_page
+from jsc_explore.export.static_page import export_page, parse_view, write_page
 
-__all__ = ["export_page", "read_query", "write_page"]
+__all__ = ["export_page", "parse_view", "write_page"]

@@ -13,19 +13,19 @@ import pyarrow.parquet as pq
 
 from jsc_explore.charts.figure import Figure
 
-Picture = Literal["svg", "png", "pdf"]
-PICTURES: tuple[Picture, ...] = ("svg", "png", "pdf")
+ImageFormat = Literal["svg", "png", "pdf"]
+IMAGE_FORMATS: tuple[ImageFormat, ...] = ("svg", "png", "pdf")
 # Twice the pixels of a screen: sharp on a slide.
 PNG_SCALE = 2.0
 
 
-def picture(figure: Figure, kind: Picture) -> bytes:
+def render_image(figure: Figure, kind: ImageFormat) -> bytes:
     """Return a figure as an SVG, PNG or PDF file, drawn offline."""
     import vl_convert
 
     # Data and drawing are complete; an address in a spec would be a mistake, and nothing is fetched for it.
     options: dict[str, Any] = {"allowed_base_urls": []}
-    spec = figure.for_file()
+    spec = figure.standalone_spec()
     if kind == "svg":
         return str(vl_convert.vegalite_to_svg(spec, **options)).encode()
     if kind == "png":
@@ -33,7 +33,7 @@ def picture(figure: Figure, kind: Picture) -> bytes:
     return bytes(vl_convert.vegalite_to_pdf(spec, **options))
 
 
-def table_file(table: pa.Table, kind: Literal["csv", "parquet"]) -> bytes:
+def table_bytes(table: pa.Table, kind: Literal["csv", "parquet"]) -> bytes:
     """Return a table as a CSV or Parquet file."""
     stream = io.BytesIO()
     if kind == "csv":
@@ -43,7 +43,7 @@ def table_file(table: pa.Table, kind: Literal["csv", "parquet"]) -> bytes:
     return stream.getvalue()
 
 
-def bundle(
+def zip_archive(
     figures: Mapping[str, Figure], tables: Mapping[str, pa.Table], texts: Mapping[str, str], folder: str
 ) -> bytes:
     """Return a ZIP of one folder: every figure in each format, every table as CSV and Parquet, texts by file name."""
@@ -52,9 +52,9 @@ def bundle(
         for name, text in texts.items():
             archive.writestr(f"{folder}/{name}", text)
         for name, figure in figures.items():
-            for kind in PICTURES:
-                archive.writestr(f"{folder}/{name}.{kind}", picture(figure, kind))
+            for kind in IMAGE_FORMATS:
+                archive.writestr(f"{folder}/{name}.{kind}", render_image(figure, kind))
         for name, table in tables.items():
-            archive.writestr(f"{folder}/{name}.csv", table_file(table, "csv"))
-            archive.writestr(f"{folder}/{name}.parquet", table_file(table, "parquet"))
+            archive.writestr(f"{folder}/{name}.csv", table_bytes(table, "csv"))
+            archive.writestr(f"{folder}/{name}.parquet", table_bytes(table, "parquet"))
     return stream.getvalue()

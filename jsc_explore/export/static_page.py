@@ -17,13 +17,13 @@ import pyarrow as pa
 
 from jsc_explore import __version__
 from jsc_explore.analysis.cells import Cell
-from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
+from jsc_explore.analysis.statistics import half_width
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.style import BACKGROUND, FAINT, INK, MUTED, POWER_LABEL, format_metric, is_time
 from jsc_explore.config import FIELDS, RECIPE_VERSION, format_value
 from jsc_explore.errors import FieldError, JscError
-from jsc_explore.export.chart_files import picture
+from jsc_explore.export.chart_files import render_image
 from jsc_explore.files import atomic_write
 from jsc_explore.importers.imported_run import ImportedRun
 from jsc_explore.store import Store
@@ -48,7 +48,7 @@ class Drawn:
     figures: tuple[Figure, Figure]
 
 
-def read_query(text: str, saved: Mapping[str, str] | None = None) -> dict[str, str]:
+def parse_view(text: str, saved: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the words of a view given as an address, as its part after the question mark, or as a saved view's name.
 
     Raises JscError for a word that a page would not understand either.
@@ -151,10 +151,10 @@ def _shown(key: str, drawn: Drawn) -> dict[str, Any]:
     light, _ = drawn.figures
     specs = [_still(figure) for figure in drawn.figures]
     tables = {name: _rows(table) for name, table in light.tables.items()}
-    image = base64.b64encode(picture(light, "svg")).decode("ascii")
+    image = base64.b64encode(render_image(light, "svg")).decode("ascii")
     content = {"light": specs[0], "dark": specs[1], "datasets": tables}
     return {
-        "key": key, "title": drawn.title, "words": light.words, "json": _json(content), "image": image,
+        "key": key, "title": drawn.title, "words": light.alt_text, "json": _json(content), "image": image,
         # Narrower than this, letters would overlap: a phone scrolls the chart. Its height is kept free: nothing jumps.
         "least": round(0.72 * light.width) if key.startswith("grid") else 0, "height": round(light.spec["height"]),
     }  # fmt: skip
@@ -191,11 +191,11 @@ def _library() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script, as vl-convert ships them."""
     import vl_convert
 
-    bundle = str(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # its stub forgets the default
-    if "</script" in bundle or "<!--" in bundle:
+    zip_archive = str(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # its stub forgets the default
+    if "</script" in zip_archive or "<!--" in zip_archive:
         raise JscError("handout: this version of vl-convert-python ships a script that cannot stand in a page; "
                        "install the one in requirements.txt")  # fmt: skip
-    return bundle
+    return zip_archive
 
 
 _FIGURES = ("mean", "±", "seeds", "least", "greatest", "note")
@@ -246,7 +246,7 @@ def _provenance(store: Store, slice: Slice, query: Mapping[str, str]) -> list[tu
         days = sorted(row["created_at"][:10] for row in runs)
         found += [
             ("Trained", days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"),
-            ("On", ", ".join(sorted({f"{row['device']} ({row['engine']})" for row in runs}))),
+            ("On", ", ".join(sorted({f"{row['device']} ({row['backend']})" for row in runs}))),
             ("With", ", ".join(sorted(f"{name} {version}" for name, version in versions))),
         ]
     return found

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from jsc_explore.analysis.cells import Cell, in_order
-from jsc_explore.charts.curves import Line
-from jsc_explore.charts.style import COLOUR_BY
+from jsc_explore.charts.curves import CurveStyle
+from jsc_explore.charts.style import BY_CELL
 from jsc_explore.config import FIELDS, format_value
 from jsc_explore.results import POINT_FIELDS
 from jsc_explore.store.query.curves import CurvePoints
@@ -43,7 +43,7 @@ class CurveSelection:
 
     configs: list[Config]
     context: list[Config]
-    lines: dict[str, Line]
+    lines: dict[str, CurveStyle]
     groups: list[str]
     dashes: list[str]
     titles: tuple[str, str]
@@ -83,10 +83,10 @@ def select_curves(
         notes.append(f"grey: {MAX_CONTEXT} of {total - len(known):,} other configs")
     differing = _differing(slice, picked)
     lines, meanings, dashes = _named(picked, slice.axes, differing, colour, dash)
-    told = differing if colour == COLOUR_BY else [colour]
+    told = differing if colour == BY_CELL else [colour]
     titles = (", ".join(FIELDS[name].label for name in told), FIELDS[dash].label if dash != NONE else "")
-    lines |= {config.config_id: Line(_name(slice, config), chosen=False) for config in others[:MAX_CONTEXT]}
-    ordered = colour != COLOUR_BY and FIELDS[colour].kind in ("int", "float")
+    lines |= {config.config_id: CurveStyle(_name(slice, config), chosen=False) for config in others[:MAX_CONTEXT]}
+    ordered = colour != BY_CELL and FIELDS[colour].kind in ("int", "float")
     return CurveSelection(picked, others[:MAX_CONTEXT], lines, [*meanings], dashes, titles, ordered, notes, meanings)
 
 
@@ -184,29 +184,29 @@ def _differing(slice: Slice, picked: Sequence[Config]) -> list[str]:
 
 def _named(
     picked: Sequence[Config], axes: Sequence[str], differing: Sequence[str], colour: str, dash: str
-) -> tuple[dict[str, Line], dict[str, str], list[str]]:
+) -> tuple[dict[str, CurveStyle], dict[str, str], list[str]]:
     """Name the chosen configs: in full, and by what gives them their colour and their dash.
 
     Also return what each colour stands for, by its name in the legend and in that order, and the dashes in theirs.
     """
     counts: dict[Any, int] = {}
     for config in picked:
-        key = config.config_id if colour == COLOUR_BY else config.fields[colour]
+        key = config.config_id if colour == BY_CELL else config.fields[colour]
         counts[key] = counts.get(key, 0) + config.n
 
     def words(name: str, config: Config) -> str:
         return f"{FIELDS[name].label} {format_value(name, config.fields[name])}"
 
     def meaning(config: Config) -> str:
-        by = differing if colour == COLOUR_BY else [colour]
+        by = differing if colour == BY_CELL else [colour]
         return ", ".join(format_value(name, config.fields[name]) for name in by)
 
     def group(config: Config) -> str:
-        key = config.config_id if colour == COLOUR_BY else config.fields[colour]
+        key = config.config_id if colour == BY_CELL else config.fields[colour]
         return _counted(meaning(config), counts[key])
 
     lines = {
-        config.config_id: Line(
+        config.config_id: CurveStyle(
             ", ".join(words(name, config) for name in dict.fromkeys((*axes, *differing))),
             group(config),
             format_value(dash, config.fields[dash]) if dash != NONE else "",
@@ -214,7 +214,7 @@ def _named(
         for config in picked
     }
     meanings = {lines[config.config_id].group: meaning(config) for config in picked}
-    if colour != COLOUR_BY:
+    if colour != BY_CELL:
         by_value = {config.fields[colour]: lines[config.config_id].group for config in picked}
         meanings = {by_value[value]: meanings[by_value[value]] for value in in_order(colour, by_value)}
     dashes: list[str] = []

@@ -11,19 +11,19 @@ import pyarrow as pa
 from jsc_explore.analysis.cells import Cell, in_order
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.curves import (
-    EXPECTED,
     MEANS,
+    PREDICTIONS,
     PlotOptions,
+    count_nonpositive,
     curve_figure,
     curve_tables,
-    expected_table,
+    prediction_table,
     quantities_of,
-    share_below_zero,
     value_range,
 )  # fmt: skip
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.imported import with_imported
-from jsc_explore.charts.style import BANDS, PRESENTATION_SCALE, TOGETHER
+from jsc_explore.charts.style import BAND_KINDS, METRIC_PAIRS, PRESENTATION_SCALE
 from jsc_explore.config import FIELDS, format_number, format_value
 from jsc_explore.importers.imported_run import ImportedRun
 from jsc_explore.store.query.curves import CurvePoints
@@ -68,7 +68,12 @@ def panels(
     """
     selected = selected_of(cells, state[CELLS])
     drawn = curve_selection.select_curves(
-        repository, slice, cells, selected, state["colour"], state["dash"] if state["curve"] not in TOGETHER else NONE
+        repository,
+        slice,
+        cells,
+        selected,
+        state["colour"],
+        state["dash"] if state["curve"] not in METRIC_PAIRS else NONE,
     )
     growing = curve_selection.live_points(cells, live)
     quantities = quantities_of(state["curve"])
@@ -91,8 +96,8 @@ def panels(
     parts = [part for _, part in titled]
     tables = [_tables(picked, behind, part, options) for part in parts]
     for part, table in zip(parts, tables, strict=True):
-        table[EXPECTED] = _expected(state, slice, table[MEANS], part, predicted or {})
-    expected = any(table[EXPECTED].num_rows for table in tables)
+        table[PREDICTIONS] = _expected(state, slice, table[MEANS], part, predicted or {})
+    expected = any(table[PREDICTIONS].num_rows for table in tables)
     fixed = replace(
         options,
         y_range=reach(value_range(tables, options), imported_readings, options),
@@ -138,11 +143,11 @@ def _expected(
     drawn: curve_selection.CurveSelection,
     predicted: Mapping[str, Prediction],
 ) -> pa.Table:
-    """Return what the drawn configs were expected to metric, where the curves are those of the metric."""
+    """Return what the drawn configs were expected to score, where the curves are those of the metric."""
     fits = slice.metric in quantities_of(state["curve"]) and not state["zoom"]
     ends = {config.config_id: float(config.fields["max_epochs"]) for config in drawn.configs}
     ends = ends if state["curve_x"] == "epoch" else {}
-    return expected_table(means, drawn.lines, predicted if fits else {}, slice.metric, ends)
+    return prediction_table(means, drawn.lines, predicted if fits else {}, slice.metric, ends)
 
 
 def _plot_options(
@@ -167,7 +172,7 @@ def _notes(picked: CurvePoints, drawn: curve_selection.CurveSelection, options: 
         notes.append(
             f"Every {_ordinal(picked.stride)} point of {picked.total:,} is drawn; drag over the chart to zoom in on all"
         )
-    if lost := share_below_zero(picked.seeds, options):
+    if lost := count_nonpositive(picked.seeds, options):
         notes.append(f"{lost} points are not above zero and have no place on a logarithmic axis")
     if options.smoothing:
         notes.append(f"Smoothed ({options.smoothing:g}); thin: the raw mean")
@@ -183,7 +188,7 @@ def legend(state: Mapping[str, Any], imported: bool = False, expected: bool = Fa
     """Say what the lines, bands and signs of the curves mean."""
     parts = ["Line: mean over seeds"]
     if state["band"] != "none":
-        parts.append(f"band: {BANDS[state['band']]}")
+        parts.append(f"band: {BAND_KINDS[state['band']]}")
     if state["seed_lines"]:
         parts.append("faint: every seed")
     if expected:

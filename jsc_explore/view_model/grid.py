@@ -10,7 +10,7 @@ from jsc_explore.analysis.cells import Cell, Place, axis_values, build_cells
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.grid import grid_figure, grid_table, metric_domain
-from jsc_explore.charts.style import MARK, is_time, ordinal_label
+from jsc_explore.charts.style import PREDICTED_SIGN, axis_value_text, is_time
 from jsc_explore.config import FIELDS, format_value
 from jsc_explore.jobs import Job
 from jsc_explore.store.query.filters import Between
@@ -73,7 +73,7 @@ def parts(
     domain = metric_domain(cells, slice.metric)
     titles = (FIELDS[slice.x].label, FIELDS[slice.y].label)
     orders = tuple(
-        tuple(dict.fromkeys(ordinal_label(value) for value in values))
+        tuple(dict.fromkeys(axis_value_text(value) for value in values))
         for values in ((cell.x for cell in cells), (cell.y for cell in cells))
     )
     groups: dict[Any, list[Cell]] = {}
@@ -102,7 +102,7 @@ def legend_text(slice: Slice, cells: Sequence[Cell], predicted: str = "") -> str
         ("‡: diverged", any(cell.n_diverged for cell in cells)),
         ("+: missing", "missing" in states),
         ("✕: failed", "failed" in states),
-        (f"{MARK}: {predicted}", bool(predicted)),
+        (f"{PREDICTED_SIGN}: {predicted}", bool(predicted)),
         ("–: left out by the filter expression", "hidden" in states),
         ("×: the mean over several configs, see the tooltip", any(cell.n_configs > 1 for cell in cells)),
     ]

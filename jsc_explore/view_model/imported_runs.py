@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jsc_explore.analysis.smoothing import smooth
+from jsc_explore.analysis.statistics import smooth
 from jsc_explore.charts.curves import SHARE_RANGE, PlotOptions
-from jsc_explore.charts.style import TOGETHER, is_share
+from jsc_explore.charts.style import METRIC_PAIRS, is_percentage
 from jsc_explore.config import format_value
 from jsc_explore.importers.imported_run import ImportedRun
 from jsc_explore.store.query.curves import LR_SUM
@@ -53,8 +53,8 @@ def readings(
     parts = [TABLE.empty_table()]
     notes: list[str] = []
     for run in runs:
-        lines = [_line(run, x, quantity, shown in TOGETHER, x_range, log, smoothing)
-                 for quantity in TOGETHER.get(shown, (shown,))]  # fmt: skip
+        lines = [_line(run, x, quantity, shown in METRIC_PAIRS, x_range, log, smoothing)
+                 for quantity in METRIC_PAIRS.get(shown, (shown,))]  # fmt: skip
         parts += [line for line, _, _ in lines]
         if (stride := max(stride for _, stride, _ in lines)) > 1:
             notes.append(f"Of {run.name} one reading in {stride} is drawn; a zoom brings the others back")
@@ -105,7 +105,7 @@ def reach(y_range: tuple[float, float] | None, table: pa.Table, options: PlotOpt
     if not table.num_rows:
         return y_range
     low, high = pc.min_max(table["value"]).as_py().values()
-    if is_share(options.shown) and not options.log_y:
+    if is_percentage(options.shown) and not options.log_y:
         return (0.0, 1.0) if high > SHARE_RANGE[1] else y_range
     return (min(low, y_range[0]), max(high, y_range[1])) if y_range else None
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from jsc_explore import data
-from jsc_explore.analysis.prediction import Forecast, predict
+from jsc_explore.analysis.prediction import PredictionSet, predict
 from jsc_explore.config import RunConfig
 from jsc_explore.store import Store
 from jsc_explore.store.query.aggregates import cell_table
@@ -77,7 +77,7 @@ class Repository:
             self.store, runs, x, quantities, budget=budget, x_range=x_range, live=live, each_seed=each_seed
         )
 
-    def forecast(self, runs: Sequence[RunConfig], metric: str) -> Forecast:
+    def forecast(self, runs: Sequence[RunConfig], metric: str) -> PredictionSet:
         """Return predictions of runs, from the runs on the same data and validation as the first of them."""
         first = runs[0]
         filters = {

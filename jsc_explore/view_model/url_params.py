@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from jsc_explore.charts.style import BANDS, COLOUR_BY, PROGRESS, QUANTITIES, SHOWN
+from jsc_explore.charts.style import BAND_KINDS, BY_CELL, CURVE_METRICS, QUANTITIES, X_AXES
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, format_value, parse_value
 from jsc_explore.data.jets import CLASSES, FEATURES
 from jsc_explore.errors import FieldError
@@ -103,13 +103,13 @@ _EXPLORE: dict[str, Param] = {
     "facet": _choice("facet", NONE, _OPTIONAL, _LABELS),
     "metric": _METRIC,
     "filter": _FILTER,
-    "curve": _choice("curve", next(iter(SHOWN)), SHOWN, SHOWN),
-    "curve_x": _choice("curve_x", "epoch", PROGRESS, PROGRESS),
+    "curve": _choice("curve", next(iter(CURVE_METRICS)), CURVE_METRICS, CURVE_METRICS),
+    "curve_x": _choice("curve_x", "epoch", X_AXES, X_AXES),
     "x_scale": _choice("x_scale", "auto", ("auto", "linear", "log")),
     "log_y": _switch("log_y", False),
-    "band": _choice("band", "interval", BANDS),
+    "band": _choice("band", "interval", BAND_KINDS),
     "seed_lines": _switch("seed_lines", True),
-    "colour": _choice("colour", COLOUR_BY, (COLOUR_BY, *AXIS_FIELDS), _LABELS),
+    "colour": _choice("colour", BY_CELL, (BY_CELL, *AXIS_FIELDS), _LABELS),
     "dash": _choice("dash", NONE, _OPTIONAL, _LABELS),
     "curve_facet": _choice("curve_facet", NONE, _OPTIONAL, _LABELS),
     "smoothing": _number("smoothing", 0.0, 0.0, 0.99),

@@ -19,12 +19,12 @@ from jsc_explore.analysis.prediction import Calibration, Prediction
 from jsc_explore.charts import compare as compare_charts
 from jsc_explore.charts import overview as overview_charts
 from jsc_explore.charts import roc
-from jsc_explore.charts.figure import figure_of
-from jsc_explore.charts.parallel import axis_fields, curve_rows, evenly, parallel_chart, parallel_tables
-from jsc_explore.charts.style import predicted_words
+from jsc_explore.charts.figure import make_figure
+from jsc_explore.charts.parallel import curve_table, parallel_chart, parallel_tables, thin_evenly, varying_fields
+from jsc_explore.charts.style import prediction_text
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError
-from jsc_explore.export.chart_files import picture
+from jsc_explore.export.chart_files import render_image
 from jsc_explore.jobs import Queue
 from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.results import SIGNAL_EFFICIENCIES
@@ -104,7 +104,7 @@ def test_seeds_that_never_recognise_a_class_are_counted(store):
         "the snapshot has lost classes not flagged dead"
     )
     row = next(r for r in cell_table(store, "val_acc", SCOPE).to_pylist() if r["config_id"] == runs[0]["config_id"])
-    assert row["n_lost"] == len(lost)
+    assert row["n_unpredicted"] == len(lost)
 
 
 def test_the_spread_at_a_value_is_that_of_its_cells(store):
@@ -273,14 +273,15 @@ def cell_rows(count=40):
     rng = np.random.default_rng(5)
     return [
         {**RunConfig(batch_size=16 + place, final_relu=bool(place % 2)).to_dict(), "config_id": str(place), "n": 3,
-         "mean": float(value), "sd": 0.01, "n_lost": place % 3, "seconds": 1.0 + place, "parameters": 117 + place}
+         "mean": float(value), "sd": 0.01, "n_unpredicted": place % 3, "seconds": 1.0 + place,
+         "parameters": 117 + place}
         for place, value in enumerate(np.sort(rng.uniform(0.2, 0.7, count)))
     ]  # fmt: skip
 
 
 def test_parallel_coordinates_place_values_as_their_axis_is_read():
     rows = cell_rows()
-    assert axis_fields(rows) == ["batch_size", "final_relu"]
+    assert varying_fields(rows) == ["batch_size", "final_relu"]
     lines, ticks = parallel_tables(rows, "val_acc")
     first, last = lines.to_pylist()[0], lines.to_pylist()[-1]
     assert (first["a0"], first["a2"]) == (0.0, 0.0)
@@ -295,7 +296,7 @@ def test_each_axis_has_a_brush_and_all_of_them_filter_lines_and_curves():
     rows = cell_rows()
     lines, ticks = parallel_tables(rows, "val_acc")
     means = pa.table({"config_id": ["0", "0", "nowhere"], "epoch": [0.0, 1.0, 1.0], "mean": [0.2, 0.3, 0.9]})
-    curves = curve_rows(means, rows)
+    curves = curve_table(means, rows)
     assert curves["config"].to_pylist() == [0, 0]
     spec = parallel_chart(
         lines, ticks, curves, ["Batch size", "Final ReLU", "Accuracy"], "val_acc", "val_acc"
@@ -307,9 +308,9 @@ def test_each_axis_has_a_brush_and_all_of_them_filter_lines_and_curves():
 
 
 def test_many_rows_are_thinned_evenly_with_both_ends():
-    assert evenly(list(range(1000)), 5) == [0, 250, 500, 749, 999]
-    assert evenly([1, 2], 5) == [1, 2]
-    assert evenly([], 5) == []
+    assert thin_evenly(list(range(1000)), 5) == [0, 250, 500, 749, 999]
+    assert thin_evenly([1, 2], 5) == [1, 2]
+    assert thin_evenly([], 5) == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -350,7 +351,7 @@ def test_the_charts_of_a_comparison_are_valid_and_name_what_is_lost(theme):
         [{"side": "A", "seed": 0, "metric": 0.6, "lost": "top never predicted"},
          {"side": "B", "seed": 0, "metric": 0.7, "lost": None}, {"side": "B", "seed": 1, "metric": None, "lost": None}]
     )  # fmt: skip
-    spec = compare_charts.paired_chart(seeds, "val_acc", theme).to_dict()
+    spec = compare_charts.seed_chart(seeds, "val_acc", theme).to_dict()
     drawn = next(iter(spec["datasets"].values()))
     assert [(row["side"], row["life"]) for row in drawn] == [
         ("A", "top never predicted"), ("B", "every class is predicted"),
@@ -363,9 +364,9 @@ def test_the_charts_of_a_comparison_are_valid_and_name_what_is_lost(theme):
 
 def test_a_prediction_is_never_taken_for_a_measurement():
     found = Prediction(0.701, 0.6804, 0.7212)
-    assert predicted_words("val_acc", found) == "predicted ≈70.1%, 80% band 68.0–72.1%"
-    assert predicted_words("val_loss", Prediction(1.1, 1.0, 1.2)) == "predicted ≈1.100, 80% band 1.000–1.200"
-    assert predicted_words("train_time_s", Prediction(80.0, 70.0, 90.0)) == "predicted ≈80 s, 80% band 70–90 s"
+    assert prediction_text("val_acc", found) == "predicted ≈70.1%, 80% band 68.0–72.1%"
+    assert prediction_text("val_loss", Prediction(1.1, 1.0, 1.2)) == "predicted ≈1.100, 80% band 1.000–1.200"
+    assert prediction_text("train_time_s", Prediction(80.0, 70.0, 90.0)) == "predicted ≈80 s, 80% band 70–90 s"
 
 
 def roc_of(shares):
@@ -393,12 +394,12 @@ def test_roc_curves_mark_the_rejection_at_half_also_where_no_curve_is_stored(the
         curves, marks = roc.roc_tables(means, [half, {**half, "mean": None}])
         assert marks["text"].to_pylist() == ["A 35"]
         assert roc.rejection_range(curves, marks) == (1.0, 40.0)
-        figure = figure_of(partial(roc.roc_chart, curves, marks, "g", (1.0, 40.0)), theme, "rejection of gluons")
+        figure = make_figure(partial(roc.roc_chart, curves, marks, "g", (1.0, 40.0)), theme, "rejection of gluons")
         roc.roc_chart(curves, marks, "g", (1.0, 40.0), theme).to_dict()
-        assert figure.words == "Rejection of gluons"
+        assert figure.alt_text == "Rejection of gluons"
         drawn = {row["text"] for table in figure.tables.values() for row in table.to_pylist() if "text" in row}
         assert drawn == {"A 35"}
-        assert picture(figure, "svg").startswith(b"<svg")
+        assert render_image(figure, "svg").startswith(b"<svg")
 
 
 def test_of_two_rejections_the_higher_one_is_written_over_its_curve():
@@ -411,8 +412,8 @@ def test_of_two_rejections_the_higher_one_is_written_over_its_curve():
 def test_a_config_compared_with_itself_is_drawn_twice():
     means = pa.table({"config_id": ["x"], "epoch": [1.0], "mean": [0.5], "sd": [0.1], "n": [4]})
     points = pa.table({"run_id": ["r"], "config_id": ["x"], "dead": [False], "epoch": [1.0], "val_acc": [0.5]})
-    bands, each = compare_charts.growth_tables(means, points, {"A": "x", "B": "x"}, ["r"], "val_acc")
+    bands, each = compare_charts.learning_curve_tables(means, points, {"A": "x", "B": "x"}, ["r"], "val_acc")
     assert bands["side"].to_pylist() == each["side"].to_pylist() == ["A", "B"]
     assert each["lost"].to_pylist() == [True, True]
     for title in (None, "gluon"):
-        compare_charts.growth_chart(bands, each, "val_acc", title=title).to_dict()
+        compare_charts.learning_curve_chart(bands, each, "val_acc", title=title).to_dict()

@@ -10,7 +10,7 @@ import pytest
 
 from jsc_explore.cli import main
 from jsc_explore.errors import FieldError, JscError
-from jsc_explore.export import export_page, read_query, write_page
+from jsc_explore.export import export_page, parse_view, write_page
 from jsc_explore.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def plain(store):
 
 @pytest.fixture(scope="module")
 def faceted(store):
-    return export_page(store, read_query(VIEW), "Does the final ReLU <hurt>?")
+    return export_page(store, parse_view(VIEW), "Does the final ReLU <hurt>?")
 
 
 # ---- the view it is asked for
@@ -40,11 +40,11 @@ def faceted(store):
 
 def test_a_view_is_an_address_its_words_or_a_saved_name():
     words = {"x": "max_epochs", "filter": "val_acc > 0.7"}
-    assert read_query("http://host:8501/explore?x=max_epochs&filter=val_acc+%3E+0.7") == words
-    assert read_query("?x=max_epochs&filter=val_acc%20%3E%200.7") == words
-    assert read_query("x=max_epochs&filter=val_acc > 0.7") == words
-    assert read_query("my view", {"my view": "x=max_epochs&filter=val_acc+%3E+0.7"}) == words
-    assert read_query("") == read_query("http://host:8501/") == {}
+    assert parse_view("http://host:8501/explore?x=max_epochs&filter=val_acc+%3E+0.7") == words
+    assert parse_view("?x=max_epochs&filter=val_acc%20%3E%200.7") == words
+    assert parse_view("x=max_epochs&filter=val_acc > 0.7") == words
+    assert parse_view("my view", {"my view": "x=max_epochs&filter=val_acc+%3E+0.7"}) == words
+    assert parse_view("") == parse_view("http://host:8501/") == {}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_view_is_an_address_its_words_or_a_saved_name():
 )
 def test_a_view_that_no_page_would_understand_is_refused(text, said):
     with pytest.raises(JscError, match=re.escape(said)):
-        read_query(text)
+        parse_view(text)
 
 
 # ---- the file

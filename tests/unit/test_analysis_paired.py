@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jsc_explore.analysis.cells import front
-from jsc_explore.analysis.paired import MAX_SEEDS, Difference, compare, seeds_needed, sentence
+from jsc_explore.analysis.cells import pareto_front
+from jsc_explore.analysis.paired import MAX_SEEDS, Difference, compare, seeds_needed, verdict_text
 
 
 def metrics(seed, n=5, shift=0.0, sd=0.01):
@@ -84,31 +84,34 @@ def test_a_difference_is_told_in_one_sentence():
     said = [
         (compare(a, {0: 0.620, 1: 0.632, 2: 0.611}, higher_is_better=True), "B is better than A by 2.1 ± 0.2 points"),
         (compare(a, {0: 0.580, 1: 0.588, 2: 0.569}, higher_is_better=True), "A is better than B by 2.1 ± 0.2 points"),
-        (compare(a, a, higher_is_better=True), "A and B metric the same in all 3 seeds"),
+        (compare(a, a, higher_is_better=True), "A and B score the same in all 3 seeds"),
         (compare(a, {0: 0.61}, higher_is_better=True), "B − A is +1.0 points in 1 seed: one is not enough to tell"),
         (compare(a, {}, higher_is_better=True), "nothing to compare yet: A or B has no finished run"),
     ]
     for difference, words in said:
-        assert sentence(difference, " points", 100) == words
+        assert verdict_text(difference, " points", 100) == words
 
 
 def test_what_cannot_be_told_apart_says_what_would_tell():
     a = {0: 0.600, 1: 0.610, 2: 0.590}
     found = compare(a, {0: 0.610, 1: 0.605, 2: 0.600}, higher_is_better=True)
-    text = sentence(found, " points", 100)
+    text = verdict_text(found, " points", 100)
     assert text.startswith("not distinguishable with 3 seeds (B − A: +0.5 ± 2.2 points): about ")
     assert found.more == seeds_needed(found.mean, np.std([0.01, -0.005, 0.01], ddof=1)) - 3
     assert f"about {found.more} more would tell" in text
     hopeless = Difference(3, 0.0001, 0.02, "open", None, paired=True)
-    assert "even 200 seeds would hardly tell" in sentence(hopeless, " points", 100)
+    assert "even 200 seeds would hardly tell" in verdict_text(hopeless, " points", 100)
 
 
 def test_the_front_holds_what_nothing_beats():
     cost = [1, 2, 3, 4, 2, 1]
     metric = [0.5, 0.6, 0.55, 0.7, 0.6, 0.4]
-    assert front(cost, metric).tolist() == [True, True, False, True, True, False]
-    assert front(cost, [-value for value in metric], higher_is_better=False).tolist() == front(cost, metric).tolist()
-    assert front([], []).tolist() == []
+    assert pareto_front(cost, metric).tolist() == [True, True, False, True, True, False]
+    assert (
+        pareto_front(cost, [-value for value in metric], higher_is_better=False).tolist()
+        == pareto_front(cost, metric).tolist()
+    )
+    assert pareto_front([], []).tolist() == []
 
 
 def test_the_front_is_that_of_the_definition():
@@ -121,4 +124,4 @@ def test_the_front_is_that_of_the_definition():
         )
         for i in range(60)
     ]
-    assert front(cost, metric).tolist() == [not one for one in beaten]
+    assert pareto_front(cost, metric).tolist() == [not one for one in beaten]

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from jsc_explore.analysis.classes import confusion_shares, lost_classes, lost_counts, per_class
+from jsc_explore.analysis.classes import confusion_shares, count_unpredicted, per_class, unpredicted_classes
 from jsc_explore.analysis.encoding import Encoding
 from jsc_explore.analysis.importance import importance
-from jsc_explore.analysis.intervals import half_width
-from jsc_explore.analysis.prediction import LEVEL, MAX_CELLS, MIN_CELLS, predict
+from jsc_explore.analysis.prediction import BAND_LEVEL, MAX_CELLS, MIN_CELLS, predict
+from jsc_explore.analysis.statistics import half_width
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError
 
@@ -49,12 +49,12 @@ def test_the_share_of_held_out_cells_inside_is_the_one_measured_and_near_what_it
     found = predict(cells(), [], "val_acc").calibration
     assert found.held_out == 72
     assert found.share == found.inside / 72
-    assert abs(found.share - LEVEL) < 0.12
+    assert abs(found.share - BAND_LEVEL) < 0.12
     assert found.low < found.share < found.high
     shares = [share for _, share in found.levels]
     assert shares == sorted(shares)
     assert found.error < 0.02
-    assert dict(found.levels)[LEVEL] == found.share
+    assert dict(found.levels)[BAND_LEVEL] == found.share
 
 
 def test_bands_are_wide_where_seeds_scatter():
@@ -127,7 +127,7 @@ def test_what_the_score_hangs_on_stands_first_and_what_has_no_effect_last():
     assert abs(patience.mean) < 0.02
     first = ranking.fields[0]
     assert first.mean - first.half > 0
-    assert ranking.tells
+    assert ranking.beats_mean
     assert ranking.error < ranking.plain
     assert ranking.noise == pytest.approx(math.sqrt(np.mean([one["sd"] ** 2 / 5 for one in rows])))
 
@@ -135,7 +135,7 @@ def test_what_the_score_hangs_on_stands_first_and_what_has_no_effect_last():
 def test_a_ranking_of_noise_is_not_called_one():
     rng = np.random.default_rng(1)
     rows = [{**one, "mean": float(rng.normal(0.6, 0.05))} for one in cells()]
-    assert not importance(rows).tells
+    assert not importance(rows).beats_mean
     assert importance(rows[:5]).fields == []
     assert "5 configurations" in importance(rows[:5]).reason
 
@@ -154,9 +154,9 @@ def test_a_class_is_lost_when_it_is_flagged_or_never_recognised():
     counts = np.full((5, 5), 3)
     counts[3, 3] = 0
     run = {"confusion": counts.flatten().tolist(), "silent_classes": ["t"]}
-    assert lost_classes(run) == ["z", "t"]
-    assert lost_classes({"confusion": None, "silent_classes": []}) == []
-    assert lost_counts([run, run, {"confusion": None, "silent_classes": ["z"]}]) == {"z": 3, "t": 2}
+    assert unpredicted_classes(run) == ["z", "t"]
+    assert unpredicted_classes({"confusion": None, "silent_classes": []}) == []
+    assert count_unpredicted([run, run, {"confusion": None, "silent_classes": ["z"]}]) == {"z": 3, "t": 2}
 
 
 def test_a_rejection_is_averaged_as_a_factor_and_an_auc_as_it_is():

@@ -6,10 +6,10 @@ import pytest
 from scipy import stats
 
 from jsc_explore.analysis.cells import axis_values, build_cells
-from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
+from jsc_explore.analysis.statistics import half_width
 from jsc_explore.charts.grid import grid_figure, grid_table, metric_domain
-from jsc_explore.charts.style import format_metric, ordinal_label
+from jsc_explore.charts.style import axis_value_text, format_metric
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs.queue.queue import Job
 
@@ -85,7 +85,7 @@ def test_scores_are_written_as_people_read_them():
     assert format_metric("test_loss", 0.8463) == "0.846"
     assert format_metric("train_time_s", 12.34) == "12.3 s"
     assert format_metric("val_acc", None) == "–"
-    assert [ordinal_label(v) for v in (1e-3, 256, True, "adam")] == ["1e-3", "256", "yes", "adam"]
+    assert [axis_value_text(v) for v in (1e-3, 256, True, "adam")] == ["1e-3", "256", "yes", "adam"]
 
 
 def test_a_cell_tells_figures_dead_and_diverged_seeds_and_what_is_missing():
@@ -121,11 +121,11 @@ def test_the_grid_is_a_valid_chart_with_its_selection(theme, metric):
     table = grid_table(cells, metric)
     titles = (FIELDS["batch_size"].label, FIELDS["learning_rate"].label)
     figure = grid_figure(table, titles, (["16", "256"], ["1e-3", "1e-2"]), metric, metric_domain(cells, metric), theme)
-    spec = figure.for_file()
+    spec = figure.standalone_spec()
     assert [p["name"] for p in spec["params"]] == ["cell", "toggled", "box"]
     assert alt.Chart.from_dict(spec) is not None
     assert spec["datasets"]["cells"] == table.to_pylist()
-    assert figure.for_page()["datasets"]["cells"] is table
+    assert figure.arrow_spec()["datasets"]["cells"] is table
 
 
 def test_a_cell_shows_what_is_partly_there_what_is_filtered_and_what_is_predicted():

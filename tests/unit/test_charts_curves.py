@@ -11,27 +11,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import Prediction
-from jsc_explore.analysis.smoothing import smooth
+from jsc_explore.analysis.statistics import half_width, smooth
 from jsc_explore.charts.curves import (
-    BEHIND,
-    EXPECTED,
+    CONTEXT,
     MARKS,
     MEANS,
+    PREDICTIONS,
     SEEDS,
-    Line,
+    CurveStyle,
     PlotOptions,
+    count_nonpositive,
     curve_figure,
     curve_tables,
-    expected_table,
+    prediction_table,
     quantities_of,
-    share_below_zero,
     value_range,
 )  # fmt: skip
 from jsc_explore.charts.network import layer_table, network_figure
 from jsc_explore.charts.style import colours
-from jsc_explore.export.chart_files import bundle, picture, table_file
+from jsc_explore.export.chart_files import render_image, table_bytes, zip_archive
 from jsc_explore.network import NAMED, parse
 
 
@@ -69,7 +68,7 @@ _SEEDS = pa.schema(
     [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("silent", pa.string()),
      ("x", pa.float64()), ("quantity", pa.string()), ("value", pa.float64())]
 )  # fmt: skip
-LINES = {"a": Line("Batch size 16", "16 (n=4)"), "b": Line("Batch size 32", chosen=False)}
+LINES = {"a": CurveStyle("Batch size 16", "16 (n=4)"), "b": CurveStyle("Batch size 32", chosen=False)}
 
 
 def tables(look=PlotOptions(), means=None, seeds=None):  # noqa: B008
@@ -89,8 +88,8 @@ def tables(look=PlotOptions(), means=None, seeds=None):  # noqa: B008
 def test_a_curve_has_mean_band_and_each_seed(band, low, high):
     drawn = tables(PlotOptions(band=band))
     assert set(drawn[MEANS]["config_id"].to_pylist()) == {"a"}
-    assert drawn[BEHIND].to_pylist()[0] == {"line": 0, "x": 0.0, "mean": 0.5, "name": "Batch size 32"}
-    assert drawn[BEHIND].num_rows == 3
+    assert drawn[CONTEXT].to_pylist()[0] == {"line": 0, "x": 0.0, "mean": 0.5, "name": "Batch size 32"}
+    assert drawn[CONTEXT].num_rows == 3
     first = drawn[MEANS].to_pylist()[0]
     assert (first["low"], first["high"]) == (pytest.approx(low), pytest.approx(high))
     assert (first["name"], first["group"]) == ("Batch size 16", "16 (n=4)")
@@ -110,7 +109,7 @@ def test_a_seed_with_a_dead_class_is_marked_where_its_curve_ends():
 
 
 def test_marks_of_several_lines_that_end_together_make_room_for_each_other():
-    both = {"a": LINES["a"], "b": Line("Batch size 32", "32 (n=1)")}
+    both = {"a": LINES["a"], "b": CurveStyle("Batch size 32", "32 (n=1)")}
     seeds = pa.concat_tables([seeds_table("a", (0.2, 0.6)), seeds_table("b", (0.2, 0.6), silent="z")])
     seeds = seeds.set_column(0, "run_id", pa.array(["r", "r", "s", "s"]))
     low, high = curve_tables(means_table({"a": 1, "b": 1}), seeds, both, PlotOptions())[MARKS].to_pylist()
@@ -120,12 +119,12 @@ def test_marks_of_several_lines_that_end_together_make_room_for_each_other():
 
 def test_a_logarithmic_axis_leaves_out_what_is_not_above_zero_and_counts_it():
     drawn = tables(PlotOptions(log_x=True))
-    assert drawn[MEANS]["x"].to_pylist() == drawn[BEHIND]["x"].to_pylist() == [1.0, 2.0]
+    assert drawn[MEANS]["x"].to_pylist() == drawn[CONTEXT]["x"].to_pylist() == [1.0, 2.0]
     look = PlotOptions(shown="val_loss", log_y=True)
     seeds = seeds_table("a", (0.0, -1.0, 2.0), quantity="val_loss")
-    assert share_below_zero(seeds, look) == 2
+    assert count_nonpositive(seeds, look) == 2
     assert tables(look, means_table({"a": 2}, "val_loss"), seeds)[SEEDS]["value"].to_pylist() == [2.0]
-    assert share_below_zero(seeds, PlotOptions()) == 0
+    assert count_nonpositive(seeds, PlotOptions()) == 0
 
 
 def test_training_and_validation_together_are_told_apart_by_their_dash():
@@ -137,7 +136,7 @@ def test_training_and_validation_together_are_told_apart_by_their_dash():
 
 def test_smoothing_keeps_the_raw_mean_and_never_reaches_into_another_curve():
     means = pa.concat_tables([means_table({"a": 2}, mean=0.2), means_table({"b": 2}, mean=0.8)])
-    both = {"a": LINES["a"], "b": Line("Batch size 32", "32 (n=2)")}
+    both = {"a": LINES["a"], "b": CurveStyle("Batch size 32", "32 (n=2)")}
     drawn = curve_tables(means, seeds_table("a"), both, PlotOptions(smoothing=0.9))[MEANS]
     assert drawn["mean"].to_pylist() == [0.2] * 3 + [0.8] * 3
     assert drawn["smooth"].to_pylist() == pytest.approx([0.2] * 3 + [0.8] * 3)
@@ -169,20 +168,24 @@ def test_panels_share_one_range_that_holds_all_of_them():
 def test_what_was_expected_lies_under_the_curve_at_its_end():
     guess = {"c1": Prediction(0.6, 0.5, 0.7), "elsewhere": Prediction(0.1, 0.0, 0.2)}
     means = pa.table({"config_id": ["c1", "c1", "c2"], "x": [1.0, 2.0, 2.0]})
-    lines = {"c1": Line("16", "16 (n=1)"), "c2": Line("64", "64 (n=1)"), "elsewhere": Line("1", "1 (n=1)")}
+    lines = {
+        "c1": CurveStyle("16", "16 (n=1)"),
+        "c2": CurveStyle("64", "64 (n=1)"),
+        "elsewhere": CurveStyle("1", "1 (n=1)"),
+    }
     for ends, x in (({}, 2.0), ({"c1": 10.0}, 10.0)):
-        (row,) = expected_table(means, lines, guess, "val_acc", ends).to_pylist()
+        (row,) = prediction_table(means, lines, guess, "val_acc", ends).to_pylist()
         assert (row["x"], row["low"], row["high"], row["group"]) == (x, 0.5, 0.7, "16 (n=1)")
         assert row["words"] == "16: predicted ≈60.0%, 80% band 50.0–70.0%"
-    (row,) = expected_table(means.slice(0, 0), lines, guess, "val_acc", {"c1": 10.0}).to_pylist()
+    (row,) = prediction_table(means.slice(0, 0), lines, guess, "val_acc", {"c1": 10.0}).to_pylist()
     assert row["x"] == 10.0, "before the first point the band stands already"
-    drawn = tables(PlotOptions()) | {EXPECTED: expected_table(means, lines, guess, "val_acc", {})}
+    drawn = tables(PlotOptions()) | {PREDICTIONS: prediction_table(means, lines, guess, "val_acc", {})}
     for expected in (True, False):
         spec = curve_figure(drawn, ["16 (n=1)"], [], PlotOptions(expected=expected)).spec
         names = [layer["data"]["name"] for layer in spec["layer"]]
-        assert (EXPECTED in names) is expected
+        assert (PREDICTIONS in names) is expected
         # Under the curves: before them.
-        assert not expected or names.index(EXPECTED) < names.index(SEEDS)
+        assert not expected or names.index(PREDICTIONS) < names.index(SEEDS)
 
 
 def test_colours_titles_and_ranges_of_one_spec_never_enter_another():
@@ -209,7 +212,7 @@ def test_a_recall_is_drawn_from_zero_to_one():
 ])  # fmt: skip
 def test_curves_are_a_valid_chart_also_without_any_row(look):
     for drawn, groups in ((tables(look), ["16 (n=4)"]), (tables(look, means_table({}), seeds_table("a", ())), [])):
-        spec = curve_figure(drawn, groups, ["adam", "sgd"], look).for_file()
+        spec = curve_figure(drawn, groups, ["adam", "sgd"], look).standalone_spec()
         assert alt.Chart.from_dict(spec) is not None
         assert {p["name"] for p in spec["params"]} == {"groups", "zoom"}
 
@@ -227,24 +230,26 @@ def test_a_network_is_drawn_with_all_its_layers_and_parameters(name):
     assert table.num_rows == 1 + len(network.layers)
     assert sum(table["parameters"].to_pylist()) == network.parameters
     figure = network_figure(network)
-    assert alt.Chart.from_dict(figure.for_file()) is not None
-    assert f"{network.parameters:,} parameters" in figure.words
+    assert alt.Chart.from_dict(figure.standalone_spec()) is not None
+    assert f"{network.parameters:,} parameters" in figure.alt_text
 
 
 def test_a_figure_becomes_svg_png_and_pdf_without_a_network():
     figure = network_figure(parse("jsc-tiny"))
-    svg = picture(figure, "svg").decode()
+    svg = render_image(figure, "svg").decode()
     assert svg.startswith("<svg")
     assert "linear" in svg
-    assert picture(figure, "png").startswith(b"\x89PNG")
-    assert picture(figure, "pdf").startswith(b"%PDF")
+    assert render_image(figure, "png").startswith(b"\x89PNG")
+    assert render_image(figure, "pdf").startswith(b"%PDF")
 
 
 def test_tables_come_back_from_csv_and_parquet_and_the_zip_holds_everything():
     table = pa.table({"batch_size": [16, 32], "mean": [0.5, None], "model": ["a", 'b "quoted", c']})
-    assert pq.read_table(io.BytesIO(table_file(table, "parquet"))).equals(table)
-    assert pyarrow.csv.read_csv(io.BytesIO(table_file(table, "csv"))).equals(table)
-    packed = bundle({"network": network_figure(parse("jsc-tiny"))}, {"grid": table}, {"README.txt": "words"}, "view")
+    assert pq.read_table(io.BytesIO(table_bytes(table, "parquet"))).equals(table)
+    assert pyarrow.csv.read_csv(io.BytesIO(table_bytes(table, "csv"))).equals(table)
+    packed = zip_archive(
+        {"network": network_figure(parse("jsc-tiny"))}, {"grid": table}, {"README.txt": "words"}, "view"
+    )
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         assert sorted(archive.namelist()) == [
             "view/README.txt", "view/grid.csv", "view/grid.parquet",

@@ -5,7 +5,7 @@ import pytest
 
 from jsc_explore.charts.curves import PlotOptions, curve_figure, curve_tables
 from jsc_explore.charts.imported import ENDS, LINES, with_imported
-from jsc_explore.export.chart_files import picture
+from jsc_explore.export.chart_files import render_image
 from jsc_explore.importers.imported_run import ImportedRun, LoggedValue, points_from_series
 from jsc_explore.view_model.imported_runs import MAX_DRAWN, MAX_READINGS, drawn_of, last_epoch, listed, reach, readings
 from jsc_explore.view_model.url_params import EXPLORE
@@ -96,13 +96,13 @@ def test_they_are_drawn_even_where_nothing_else_is():
     look = PlotOptions(x_range=(0.0, 10.0))
     table, _ = readings([run(), run("others", values=(0.5, 0.61))], "epoch", "val_acc")
     figure = with_imported(empty_figure(look), table, look)
-    drawn = picture(figure, "svg").decode()
+    drawn = render_image(figure, "svg").decode()
     assert "imported: theirs" in drawn
     assert "imported: others" in drawn
     assert figure.tables[LINES].num_rows == 4
     # Names of lines that end side by side stand one over the other.
     assert figure.tables[ENDS]["level"].to_pylist() == [0, 1]
-    assert figure.words.endswith("imported: theirs, others")
+    assert figure.alt_text.endswith("imported: theirs, others")
     assert with_imported(empty_figure(look), table.slice(0, 0), look).tables.keys() == empty_figure(look).tables.keys()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jsc_explore.cli import main
 from jsc_explore.errors import FieldError, JscError
-from jsc_explore.export.chart_files import table_file
+from jsc_explore.export.chart_files import table_bytes
 from jsc_explore.importers.csv_table import read_table
 from jsc_explore.importers.hparams import read_hparams
 from jsc_explore.importers.imported_run import LoggedValue, hyperparameters, points_from_series
@@ -306,7 +306,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 def test_what_is_taken_away_comes_back_as_it_was(tmp_path):
     store = Store(tmp_path / "store", ROOT / "results.parquet")
     ids = store.runs({"batch_size": [256], "model": ["jsc-tiny"]}, ("run_id",))["run_id"].to_pylist()[:3]
-    (tmp_path / "curve_points.csv").write_bytes(table_file(points_table(store, ids), "csv"))
+    (tmp_path / "curve_points.csv").write_bytes(table_bytes(points_table(store, ids), "csv"))
     runs = {run.name: run for run in read_table(tmp_path / "curve_points.csv")}
     assert sorted(runs) == sorted(ids)
     for run_id, run in runs.items():

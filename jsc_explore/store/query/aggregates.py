@@ -18,14 +18,16 @@ CONFIG_FIELDS = tuple(name for name in FIELDS if name != "seed")
 _N = len(CLASSES)
 
 # As analysis.classes.lost_classes has it, for whole tables: the diagonal of the 25 counts holds a zero.
-_LOST = "len(silent_classes) > 0 OR " + " OR ".join(f"confusion[{1 + place * (_N + 1)}] = 0" for place in range(_N))
+_UNPREDICTED = "len(silent_classes) > 0 OR " + " OR ".join(
+    f"confusion[{1 + place * (_N + 1)}] = 0" for place in range(_N)
+)
 
 
 def cell_table(store: Store, metric: str, filters: Filters | None = None, text: str = "") -> pa.Table:
     """Return one row a config: ``config_id``, its hyperparameters, ``parameters``, and over its seeds:
 
-    ``mean`` and ``sd`` of the metric (null for one seed), counts ``n``, ``n_diverged`` and ``n_lost`` (seeds that
-    recognise no test jet of some class), and ``seconds`` of training a run: a stack's time divided by its replicas.
+    ``mean`` and ``sd`` of the metric (null for one seed), counts ``n``, ``n_diverged`` and ``n_unpredicted`` (seeds
+    that never predict some class), and ``seconds`` of training a run: a stack's time divided by its replicas.
     Configs without a finite metric are left out; rows stand in the order of their means.
 
     ``text`` is a filter in words. Raises FieldError for a metric that is none of ``SCORES``, or an unknown filter.
@@ -37,7 +39,7 @@ def cell_table(store: Store, metric: str, filters: Filters | None = None, text: 
         f"""
         SELECT config_id, {fields}, min(parameters) AS parameters,
                avg({metric}) AS mean, stddev_samp({metric}) AS sd, count({metric}) AS n,
-               count(*) FILTER (WHERE {_LOST}) AS n_lost,
+               count(*) FILTER (WHERE {_UNPREDICTED}) AS n_unpredicted,
                count(*) FILTER (WHERE status = 'diverged') AS n_diverged,
                avg(train_time_s / replicas) AS seconds
         FROM chosen GROUP BY config_id HAVING isfinite(avg({metric})) ORDER BY mean, config_id

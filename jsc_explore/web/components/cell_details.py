@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from jsc_explore.analysis.cells import Cell
-from jsc_explore.analysis.intervals import half_width
+from jsc_explore.analysis.statistics import half_width
 from jsc_explore.charts.style import format_metric, is_time
 from jsc_explore.config import FIELDS, RunConfig, format_value
 from jsc_explore.jobs.estimate import estimate_seconds, estimate_time, format_seconds

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from jsc_explore.analysis.cells import Cell
-from jsc_explore.charts.curves import EXPECTED, HEIGHT, ZOOM
-from jsc_explore.charts.style import BANDS, COLOUR_BY, PROGRESS, SHOWN, TOGETHER
+from jsc_explore.charts.curves import HEIGHT, PREDICTIONS, ZOOM
+from jsc_explore.charts.style import BAND_KINDS, BY_CELL, CURVE_METRICS, METRIC_PAIRS, X_AXES
 from jsc_explore.config import FIELDS
 from jsc_explore.results import Point
 from jsc_explore.view_model import curves
@@ -26,10 +26,16 @@ CURVES_KEY = "curves"
 def _controls() -> None:
     """Draw what is changed most often above the chart, and the rest in a popover."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="curve_controls"):
-        EXPLORE.widget(st.selectbox, "curve", "Metric", list(SHOWN), format_func=lambda name: SHOWN[name].capitalize())
         EXPLORE.widget(
-            st.selectbox, "curve_x", "X axis", list(PROGRESS), on_change=_zoom_out,
-            format_func=lambda name: PROGRESS[name].capitalize(),
+            st.selectbox,
+            "curve",
+            "Metric",
+            list(CURVE_METRICS),
+            format_func=lambda name: CURVE_METRICS[name].capitalize(),
+        )
+        EXPLORE.widget(
+            st.selectbox, "curve_x", "X axis", list(X_AXES), on_change=_zoom_out,
+            format_func=lambda name: X_AXES[name].capitalize(),
         )  # fmt: skip
         popover = st.popover(
             "Chart options", icon=":material/tune:", help="Axes, band, colours, smoothing", key="chart_options",
@@ -43,7 +49,7 @@ def _controls() -> None:
 
 def _options() -> None:
     def label(name: str) -> str:
-        return {NONE: "None", COLOUR_BY: "Cell"}.get(name) or FIELDS[name].label
+        return {NONE: "None", BY_CELL: "Cell"}.get(name) or FIELDS[name].label
 
     left, right = st.columns(2)
     EXPLORE.widget(
@@ -52,11 +58,13 @@ def _options() -> None:
         help=f"Auto: logarithmic from {LOG_FROM_EPOCHS} epochs on, where a linear axis hides the first ones",
     )  # fmt: skip
     EXPLORE.widget(right.toggle, "log_y", "Log y axis")
-    EXPLORE.widget(left.selectbox, "band", "Band", list(BANDS), format_func=lambda band: BANDS[band].capitalize())
+    EXPLORE.widget(
+        left.selectbox, "band", "Band", list(BAND_KINDS), format_func=lambda band: BAND_KINDS[band].capitalize()
+    )
     EXPLORE.widget(right.toggle, "seed_lines", "Seeds", help="Every seed as a faint line")
     axes = list(AXIS_FIELDS)
-    EXPLORE.widget(left.selectbox, "colour", "Colour by", [COLOUR_BY, *axes], format_func=label)
-    both = EXPLORE["curve"] in TOGETHER
+    EXPLORE.widget(left.selectbox, "colour", "Colour by", [BY_CELL, *axes], format_func=label)
+    both = EXPLORE["curve"] in METRIC_PAIRS
     EXPLORE.widget(
         right.selectbox, "dash", "Dash by", [NONE, *axes], format_func=label, disabled=both,
         help="Training is dashed while both parts are shown" if both else None,
@@ -86,17 +94,17 @@ def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]
             # Another zoom is another chart: the dragged box vanishes with the chart that it was dragged on.
             key = f"{CURVES_KEY}-{i}-{EXPLORE['zoom']}"
             st.vega_lite_chart(
-                figure.for_page(),
+                figure.arrow_spec(),
                 key=key,
                 on_select=lambda key=key: _zoom(key),
                 selection_mode=[ZOOM],
-                alt=f"{figure.words} {title}".strip(),
+                alt=f"{figure.alt_text} {title}".strip(),
             )
     with st.container(horizontal=True, vertical_alignment="center"):
         if EXPLORE["zoom"]:
             st.button("Zoom out", icon=":material/zoom_out_map:", key="zoom_out", on_click=_zoom_out)
         imported_runs.draw()
-        expected = any(one.tables[EXPECTED].num_rows for _, one in drawn.figures)
+        expected = any(one.tables[PREDICTIONS].num_rows for _, one in drawn.figures)
         legend = curves.legend(EXPLORE, imported_runs.any_drawn(), expected)
         st.caption(legend + "".join(f" {note[0].upper()}{note[1:]}." for note in drawn.notes))
 

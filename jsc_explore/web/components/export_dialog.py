@@ -11,11 +11,11 @@ import pyarrow as pa
 import streamlit as st
 
 from jsc_explore import __version__
-from jsc_explore.charts.curves import BEHIND, MEANS, SEEDS
+from jsc_explore.charts.curves import CONTEXT, MEANS, SEEDS
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.imported import LINES
 from jsc_explore.export import export_page
-from jsc_explore.export.chart_files import PICTURES, bundle, picture, table_file
+from jsc_explore.export.chart_files import IMAGE_FORMATS, render_image, table_bytes, zip_archive
 from jsc_explore.store import Store
 from jsc_explore.store.imported_runs import ImportedRuns
 from jsc_explore.view_model.slice import Slice
@@ -74,13 +74,13 @@ def _offer(
     for name, figure in figures.items():
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{name.replace('_', ' ').capitalize()}**", width="stretch")
-            for kind in PICTURES:
-                _button(kind.upper(), f"{name}.{kind}", partial(picture, figure, kind))
+            for kind in IMAGE_FORMATS:
+                _button(kind.upper(), f"{name}.{kind}", partial(render_image, figure, kind))
     for name, table in tables.items():
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**Table of {name.replace('_', ' ')}**, {table.num_rows:,} rows", width="stretch")
-            _button("CSV", f"{name}.csv", partial(table_file, table, "csv"))
-            _button("Parquet", f"{name}.parquet", partial(table_file, table, "parquet"))
+            _button("CSV", f"{name}.csv", partial(table_bytes, table, "csv"))
+            _button("Parquet", f"{name}.parquet", partial(table_bytes, table, "parquet"))
     if lines:
         part = st.expander(f"Command lines that reproduce {len(lines):,} configurations")
         part.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
@@ -99,7 +99,7 @@ def _offer(
     both.download_button(
         "Everything in one ZIP",
         # Made outside the page's run: it takes everything it needs as arguments.
-        partial(bundle, figures, tables, texts, FOLDER),
+        partial(zip_archive, figures, tables, texts, FOLDER),
         f"{FOLDER}.zip",
         icon=":material/folder_zip:",
         type="primary",
@@ -121,7 +121,7 @@ def contents(slice: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
     curves = drawn_curves.figures
     figures |= {_numbered("curves", i, len(curves)): figure for i, (_, figure) in enumerate(curves)}
     tables = {"grid": cells_table(slice, cells)}
-    for name, source in (("curves_means", MEANS), ("curves_behind", BEHIND), ("curves_seeds", SEEDS)):
+    for name, source in (("curves_means", MEANS), ("curves_behind", CONTEXT), ("curves_seeds", SEEDS)):
         parts = [figure.tables[source] for _, figure in curves]
         if parts and sum(part.num_rows for part in parts):
             tables[name] = pa.concat_tables(parts)

@@ -10,7 +10,7 @@ import streamlit as st
 
 from jsc_explore.analysis.cells import Cell, Place
 from jsc_explore.charts.grid import BOX, SELECTION, TOGGLED
-from jsc_explore.charts.style import ordinal_label
+from jsc_explore.charts.style import axis_value_text
 from jsc_explore.jobs import Job
 from jsc_explore.view_model import grid
 from jsc_explore.view_model.grid import MAX_CELLS, Part, title
@@ -60,11 +60,11 @@ def draw(slice: Slice, cells: Sequence[Cell]) -> None:
                 st.markdown(f"**{part.title}**")
             key = GRID_KEY if i == 0 else f"{GRID_KEY}-{i}"
             st.vega_lite_chart(
-                part.figure.for_page(),
+                part.figure.arrow_spec(),
                 key=key,
                 on_select=lambda key=key, part=part: _clicked(slice, key, part.cells, cells),
                 selection_mode=[SELECTION, TOGGLED, BOX],
-                alt=f"{part.figure.words} {part.title}".strip(),
+                alt=f"{part.figure.alt_text} {part.title}".strip(),
             )
     if text := grid.legend_text(slice, cells, predictions.describe(slice, cells)):
         st.caption(text)
@@ -121,4 +121,6 @@ def _clicked(slice: Slice, key: str, own: Sequence[Cell], cells: Sequence[Cell])
 def _cells_in(box: Mapping[str, Any], cells: Sequence[Cell]) -> set[str]:
     """Return the config ids of the cells in a dragged box, given as the labels that it covers on each axis."""
     x_labels, y_labels = (set(map(str, box.get(name) or [])) for name in ("x", "y"))
-    return {cell.config_id for cell in cells if ordinal_label(cell.x) in x_labels and ordinal_label(cell.y) in y_labels}
+    return {
+        cell.config_id for cell in cells if axis_value_text(cell.x) in x_labels and axis_value_text(cell.y) in y_labels
+    }

@@ -52,7 +52,7 @@ def dialog(slice: Slice, start: RunConfig | None = None) -> None:
         theme = st.context.theme.type or "light"
         figure = network_figure(config.network, theme, presentation.text_scale())
         st.markdown(f"**{config.network.parameters:,} parameters** in {len(config.network.layers)} layers")
-        st.vega_lite_chart(figure.for_page(), key="network", alt=figure.words)
+        st.vega_lite_chart(figure.arrow_spec(), key="network", alt=figure.alt_text)
     _offer(config, [config.with_(seed=int(first) + i) for i in range(count)])
 
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import streamlit as st
 
 from jsc_explore import data
-from jsc_explore.analysis.classes import lost_classes, lost_counts
-from jsc_explore.analysis.intervals import half_width
-from jsc_explore.analysis.paired import Difference, compare, sentence
+from jsc_explore.analysis.classes import count_unpredicted, unpredicted_classes
+from jsc_explore.analysis.paired import Difference, compare, verdict_text
+from jsc_explore.analysis.statistics import half_width
 from jsc_explore.charts import compare as charts
-from jsc_explore.charts.style import QUANTITIES, difference_unit, format_metric, is_share, is_time
+from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time
 from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, format_value
 from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES
@@ -131,9 +131,9 @@ def _draw(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, snapshot: 
 
 
 def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, metric: str) -> None:
-    factor, unit = difference_unit(metric)
+    factor, unit = difference_scale(metric)
     difference = _difference(runs, metric, whole=False)
-    text = sentence(difference, unit, factor)
+    text = verdict_text(difference, unit, factor)
     st.markdown(f"##### {text[0].upper()}{text[1:]}")
     figures = "; ".join(f"{side} {_figure(runs[side], metric)}" for side in charts.SIDES)
     how = "; paired by seed" if difference.paired else "; no seed in common, so not paired" if difference.n else ""
@@ -142,12 +142,12 @@ def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, metric: str) -> No
         st.caption(
             "Enough more seeds of each for a power of 80% at the 5% level, were difference and spread those seen."
         )
-    lost = {side: lost_counts(runs[side]) for side in charts.SIDES}
+    lost = {side: count_unpredicted(runs[side]) for side in charts.SIDES}
     if any(lost.values()):
         lines = [f"**†** {side}: {_listed(counts, len(runs[side]))}" for side, counts in lost.items() if counts]
         whole = _difference(runs, metric, whole=True)
         if whole.n:
-            lines.append(f"Among the seeds that predict every class: {sentence(whole, unit, factor)}.")
+            lines.append(f"Among the seeds that predict every class: {verdict_text(whole, unit, factor)}.")
         elif difference.n:
             lines.append("No seed is left in which both predict every class.")
         st.warning("  \n".join(lines), icon=":material/heart_broken:")
@@ -158,11 +158,11 @@ def _difference(runs: Runs, metric: str, *, whole: bool) -> Difference:
         {
             row["seed"]: row["metric"]
             for row in runs[side]
-            if row["metric"] is not None and row["status"] == "done" and not (whole and lost_classes(row))
+            if row["metric"] is not None and row["status"] == "done" and not (whole and unpredicted_classes(row))
         }
         for side in charts.SIDES
     ]
-    return compare(metrics[0], metrics[1], higher_is_better=is_share(metric))
+    return compare(metrics[0], metrics[1], higher_is_better=is_percentage(metric))
 
 
 def _figure(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
@@ -239,13 +239,13 @@ def _growth(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str) -> N
     seeds = pa.Table.from_pylist(rows, schema=_SEEDS)
     with left, st.container(key="third-paired"):
         chart_registry.draw(
-            "seeds", lambda theme: charts.paired_chart(seeds, metric, theme),
+            "seeds", lambda theme: charts.seed_chart(seeds, metric, theme),
             f"{METRICS[metric]} of every seed under A and under B", "paired",
         )  # fmt: skip
     bands, each = _growth_tables(version, dict(ids), _lost_runs(runs), quantity)
     with right, st.container(key="third-growth"):
         chart_registry.draw(
-            "curves", lambda theme: charts.growth_chart(bands, each, quantity, theme),
+            "curves", lambda theme: charts.learning_curve_chart(bands, each, quantity, theme),
             f"{QUANTITIES[quantity]} of A and B over the epochs", "growth",
         )  # fmt: skip
     st.caption(
@@ -260,18 +260,20 @@ def _recalls(ids: Mapping[str, str], runs: Runs) -> None:
     for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
         quantity = f"recall_{name}"
         bands, each = _growth_tables(version, dict(ids), lost, quantity)
-        make = partial(charts.growth_chart, bands, each, quantity, title=CLASS_NAMES[name], height=RECALL_HEIGHT)
+        make = partial(
+            charts.learning_curve_chart, bands, each, quantity, title=CLASS_NAMES[name], height=RECALL_HEIGHT
+        )
         with column, st.container(key=f"fifth-{name}"):
             words = f"{QUANTITIES[quantity]} of A and B over the epochs"
             chart_registry.draw(f"recall_{name}", make, words, f"recall-{name}")
 
 
 def _lost_runs(runs: Runs) -> tuple[str, ...]:
-    return tuple(row["run_id"] for side in runs.values() for row in side if lost_classes(row))
+    return tuple(row["run_id"] for side in runs.values() for row in side if unpredicted_classes(row))
 
 
 def _lost_words(run: Mapping[str, Any]) -> str | None:
-    names = [CLASS_NAMES[name] for name in lost_classes(run)]
+    names = [CLASS_NAMES[name] for name in unpredicted_classes(run)]
     return f"{', '.join(names)} never predicted" if names else None
 
 
@@ -281,7 +283,7 @@ def _growth_tables(
 ) -> tuple[pa.Table, pa.Table]:
     store = services.store()
     run_ids = store.runs({"config_id": list(ids.values())}, ["run_id"])["run_id"].to_pylist()
-    return charts.growth_tables(
+    return charts.learning_curve_tables(
         store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, lost, quantity
     )
 

@@ -9,11 +9,11 @@ import pyarrow as pa
 import streamlit as st
 
 from jsc_explore.analysis.importance import Ranking, importance
-from jsc_explore.analysis.intervals import half_width
 from jsc_explore.analysis.prediction import MAX_CELLS, MIN_CELLS, Calibration, predict
+from jsc_explore.analysis.statistics import half_width
 from jsc_explore.charts import overview as charts
-from jsc_explore.charts.parallel import axis_fields, curve_rows, evenly, parallel_chart, parallel_tables
-from jsc_explore.charts.style import QUANTITIES, difference_unit, format_metric, is_share, is_time
+from jsc_explore.charts.parallel import curve_table, parallel_chart, parallel_tables, thin_evenly, varying_fields
+from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time
 from jsc_explore.config import FIELDS, RunConfig, format_value
 from jsc_explore.errors import JscError
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, spread_table
@@ -56,8 +56,8 @@ def _draw_charts(version: int, chosen: OverviewFilters, table: pa.Table) -> None
         )
         return
     # The table is ordered by the mean; the best one stands last, whichever way is good.
-    rows = table.to_pylist() if is_share(metric) else table.to_pylist()[::-1]
-    fields = axis_fields(rows)
+    rows = table.to_pylist() if is_percentage(metric) else table.to_pylist()[::-1]
+    fields = varying_fields(rows)
     title = _title(rows, fields, chosen)
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
         st.markdown(f"##### {title}", width="stretch")
@@ -98,12 +98,12 @@ def _title(rows: list[dict[str, Any]], fields: list[str], chosen: OverviewFilter
     return (
         f"{runs:,} runs of {len(rows):,} configurations{chosen.description}: {METRICS[metric]}, from "
         f"{format_metric(metric, worst['mean'])} to {format_metric(metric, best['mean'], spread)}"
-        + (f" ({charts.describe(best, fields)})" if fields else "")
+        + (f" ({charts.config_text(best, fields)})" if fields else "")
     )
 
 
 def _coordinates(version: int, chosen: OverviewFilters, rows: list[dict[str, Any]], fields: list[str]) -> None:
-    metric, drawn = chosen.metric, evenly(rows)
+    metric, drawn = chosen.metric, thin_evenly(rows)
     quantity = _curve_of(metric)
     curves = _curves(version, drawn, chosen.text, quantity)
     lines, ticks = parallel_tables(drawn, metric)
@@ -144,7 +144,7 @@ def _spread(version: int, chosen: OverviewFilters, fields: list[str], points: pa
     spread = _spreads(version, chosen, field)
     make = partial(charts.spread_chart, spread, points, field, metric)
     chart_registry.draw("metric_against", make, f"{METRICS[metric]} against {FIELDS[field].label}", "spread")
-    best = max(spread.to_pylist(), key=lambda row: row["median"] if is_share(metric) else -row["median"])
+    best = max(spread.to_pylist(), key=lambda row: row["median"] if is_percentage(metric) else -row["median"])
     st.caption(
         f"Best median at {format_value(field, best['value'])}: {format_metric(metric, best['median'])}. Line: median "
         "over the configurations with this value; bar: the middle half of them, the other hyperparameters varying."
@@ -174,7 +174,7 @@ def _importance(ranking: Ranking, metric: str) -> None:
     if not ranking.fields:
         st.info(f"{ranking.reason}.", icon=":material/bar_chart:")
         return
-    factor, unit = difference_unit(metric)
+    factor, unit = difference_scale(metric)
     make = partial(charts.importance_chart, ranking, metric)
     chart_registry.draw("importance", make, "Importance of the hyperparameters with 95% intervals", "importance")
     error, plain = ((factor * value) for value in (ranking.error or 0.0, ranking.plain or 0.0))
@@ -183,13 +183,13 @@ def _importance(ranking: Ranking, metric: str) -> None:
         f"A random forest predicts an unseen configuration to {error:.2g}{unit} (the mean alone: {plain:.2g}{unit}"
         f"{noise})."
     )
-    if not ranking.tells:
+    if not ranking.beats_mean:
         st.warning(
             f"{known} That is hardly more than guessing: do not read a ranking from it.", icon=":material/warning:"
         )
     st.caption(
-        f"{known if ranking.tells else ''} Bars: how much that error grows when one hyperparameter is shuffled among "
-        f"the unseen ones; lines: 95% interval. {ranking.cells:,} configurations; hyperparameters that were varied "
+        f"{known if ranking.beats_mean else ''} Bars: how much that error grows when one hyperparameter is shuffled "
+        f"among the unseen ones; lines: 95% interval. {ranking.cells:,} configurations; hyperparameters that were varied "
         "together share their importance."
     )
 
@@ -199,7 +199,7 @@ def _calibration(found: Calibration | None, metric: str, count: int) -> None:
     if found is None:
         st.info(f"{count} configurations; a prediction needs {MIN_CELLS}.", icon=":material/target:")
         return
-    factor, unit = difference_unit(metric)
+    factor, unit = difference_scale(metric)
     left, right = st.columns(2, gap="large")
     with left, st.container(key="half-calibration"):
         words = "Share of held-out configurations inside their band against its level"
@@ -234,7 +234,7 @@ def _spreads(version: int, chosen: OverviewFilters, field: str) -> pa.Table:
 def _curves(version: int, drawn: list[dict[str, Any]], text: str, quantity: str) -> pa.Table:
     store = services.store()
     runs = run_ids(store, {"config_id": [row["config_id"] for row in drawn]}, text)
-    return curve_rows(store.mean_curves(runs, quantity), drawn)
+    return curve_table(store.mean_curves(runs, quantity), drawn)
 
 
 @st.cache_data(show_spinner=False, max_entries=16, hash_funcs={OverviewFilters: repr})

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pyarrow as pa
 import streamlit as st
 
-from jsc_explore.charts.figure import Figure, figure_of, font_config
-from jsc_explore.charts.style import Drawing
+from jsc_explore.charts.figure import Figure, font_config, make_figure
+from jsc_explore.charts.style import AltairChart
 from jsc_explore.web.state import presentation
 
 _SHOWN, _VIEW = "_shown charts", "_shown view"
-Make = Callable[[str], Drawing]
+Make = Callable[[str], AltairChart]
 
 
 def begin(page_state: str) -> None:
@@ -28,7 +28,7 @@ def draw(name: str, make: Make, words: str, key: str) -> None:
     """
     figure = keep(name, make, words)
     st.vega_lite_chart(
-        figure.for_page() | {"config": font_config(presentation.text_scale())}, key=key, alt=figure.words
+        figure.arrow_spec() | {"config": font_config(presentation.text_scale())}, key=key, alt=figure.alt_text
     )
 
 
@@ -37,7 +37,7 @@ def keep(name: str, make: Make, words: str, table: pa.Table | None = None) -> Fi
     theme = st.context.theme.type or "light"
     known = st.session_state.setdefault(_SHOWN, {})
     if name not in known or known[name][1:3] != (words, theme):
-        known[name] = (make, words, theme, figure_of(make, theme, words), table)
+        known[name] = (make, words, theme, make_figure(make, theme, words), table)
     figure: Figure = known[name][3]
     return figure
 
@@ -50,4 +50,4 @@ def tables() -> dict[str, pa.Table]:
 def figures() -> dict[str, Figure]:
     """Return what the page has drawn, by file name, for white paper."""
     found = st.session_state.get(_SHOWN, {})
-    return {name: figure_of(make, "light", words) for name, (make, words, *_) in found.items()}
+    return {name: make_figure(make, "light", words) for name, (make, words, *_) in found.items()}

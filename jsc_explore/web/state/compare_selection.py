@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from jsc_explore import data
-from jsc_explore.charts.style import is_share
+from jsc_explore.charts.style import is_percentage
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value, parse_value
 from jsc_explore.store import Store
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table
@@ -73,7 +73,7 @@ def _candidates(store: Store, metric: str) -> list[RunConfig]:
     dataset, validation = DEFAULTS["dataset"], DEFAULTS["validation"]
     filters = {"dataset": [dataset], "validation": [validation], "data_digest": [data.digest(dataset)]}
     rows = cell_table(store, metric, filters).to_pylist()
-    best = rows[::-1] if is_share(metric) else rows
+    best = rows[::-1] if is_percentage(metric) else rows
     configs = [RunConfig.from_dict({name: row[name] for name in CONFIG_FIELDS}) for row in best[:2]]
     default = RunConfig()
     is_stored = default.config_id(data.digest(dataset)) in {row["config_id"] for row in rows}

@@ -12,7 +12,7 @@ from functools import lru_cache
 import streamlit as st
 
 from jsc_explore.analysis.cells import Cell
-from jsc_explore.analysis.prediction import Calibration, Forecast, Prediction
+from jsc_explore.analysis.prediction import Calibration, Prediction, PredictionSet
 from jsc_explore.config import RunConfig
 from jsc_explore.store import Store
 from jsc_explore.view_model.repository import Repository
@@ -24,7 +24,7 @@ _SHOWN, _CALIBRATION, _AWAITED = "shown predictions", "calibration of prediction
 _WAITS = "waits for predictions"
 
 
-def forecast(runs: Sequence[RunConfig], metric: str) -> Forecast:
+def forecast(runs: Sequence[RunConfig], metric: str) -> PredictionSet:
     """Return predictions of these runs, from the runs on the same data and validation as the first of them."""
     while True:
         with suppress(CancelledError):  # The store has changed meanwhile.
@@ -107,12 +107,12 @@ def _worker() -> ThreadPoolExecutor:
 
 
 # Requested predictions that may not have started, with the version of the store.
-_REQUESTED: list[tuple[int, Future[Forecast]]] = []
+_REQUESTED: list[tuple[int, Future[PredictionSet]]] = []
 _REQUEST_LOCK = threading.Lock()
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
-def _request(version: int, configs: str, metric: str) -> Future[Forecast]:
+def _request(version: int, configs: str, metric: str) -> Future[PredictionSet]:
     # Five seeds that end within a second change the store five times; only the last version is still wanted.
     with _REQUEST_LOCK:
         for earlier, future in list(_REQUESTED):
@@ -123,5 +123,5 @@ def _request(version: int, configs: str, metric: str) -> Future[Forecast]:
     return future
 
 
-def _forecast(store: Store, configs: str, metric: str) -> Forecast:
+def _forecast(store: Store, configs: str, metric: str) -> PredictionSet:
     return Repository(store).forecast([RunConfig.from_dict(row) for row in json.loads(configs)], metric)

@@ -1,0 +1,42 @@
+"""Statistics of curves and of their seeds: the confidence interval of a mean, the moving average of a curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+
+def half_width(sd: float | None, n: int, confidence: float = 0.95) -> float | None:
+    """Return half the width of Student's t interval of a mean of ``n`` values; None for fewer than two.
+
+    Source: Student, Biometrika 6 (1908) 1, in any textbook.
+    """
+    if sd is None or n < 2:
+        return None
+    return _t_quantile(n - 1, 0.5 + confidence / 2) * sd / math.sqrt(n)
+
+
+@lru_cache(maxsize=256)
+def _t_quantile(freedom: int, probability: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, probability))
+
+
+def smooth(values: Sequence[float], weight: float) -> list[float]:
+    """Return the exponential moving average of a curve, corrected for the bias of its start.
+
+    ``weight`` in [0, 1) is the share of the past; 0 returns the values. ValueError for another weight. As in Kingma
+    and Ba, arXiv:1412.6980, section 3, and TensorBoard's scalar charts.
+    """
+    if not 0 <= weight < 1:
+        raise ValueError(f"weight = {weight}: must lie in [0, 1)")
+    raw = np.asarray(values, dtype=float)
+    smoothed, past = np.empty_like(raw), 0.0
+    for i, value in enumerate(raw):
+        past = weight * past + (1 - weight) * value
+        smoothed[i] = past / (1 - weight ** (i + 1))
+    return [float(value) for value in smoothed]
