@@ -67,14 +67,8 @@ def panels(
     expected of the metric before it was trained; it stays under the curves.
     """
     selected = selected_of(cells, state[CELLS])
-    drawn = curve_selection.select_curves(
-        repository,
-        slice,
-        cells,
-        selected,
-        state["colour"],
-        state["dash"] if state["curve"] not in METRIC_PAIRS else NONE,
-    )
+    dash = state["dash"] if state["curve"] not in METRIC_PAIRS else NONE
+    drawn = curve_selection.select_curves(repository, slice, cells, selected, state["colour"], dash)
     growing = curve_selection.live_points(cells, live)
     quantities = quantities_of(state["curve"])
     picked, behind = curve_selection.points(

@@ -189,8 +189,8 @@ def _importance(ranking: Ranking, metric: str) -> None:
         )
     st.caption(
         f"{known if ranking.beats_mean else ''} Bars: how much that error grows when one hyperparameter is shuffled "
-        f"among the unseen ones; lines: 95% interval. {ranking.cells:,} configurations; hyperparameters that were varied "
-        "together share their importance."
+        f"among the unseen ones; lines: 95% interval. {ranking.cells:,} configurations; hyperparameters that were "
+        "varied together share their importance."
     )
 
 
