@@ -11,7 +11,7 @@ from jsc_explore import data
 from jsc_explore.analysis.cells import in_order
 from jsc_explore.config import DEFAULTS, FIELDS, RECIPE_VERSION, RunConfig
 from jsc_explore.store.query.filters import Between, Filters
-from jsc_explore.view_model.url_params import NONE, axes_of, filter_key
+from jsc_explore.view_model.url_params import EXPLORE, NONE, axes_of, filter_key
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,13 @@ def slice_of(state: Mapping[str, Any]) -> Slice:
     )
 
 
-def filters_of(state: Mapping[str, Any], axes: tuple[str, ...]) -> dict[str, Between | tuple[Any, ...]]:
-    """Return the filters that a state holds, without those that let every value pass."""
+def filters_of(
+    state: Mapping[str, Any], axes: tuple[str, ...], fields: tuple[str, ...] = EXPLORE.filter_fields
+) -> dict[str, Between | tuple[Any, ...]]:
+    """Return the filters that a state holds for these fields, without those that let every value pass."""
     filters: dict[str, Between | tuple[Any, ...]] = {}
-    for name in FIELDS:
-        value = state.get(filter_key(name, name in axes)) if name != "seed" else None
-        if value:
+    for name in fields:
+        if value := state[filter_key(name, name in axes)]:
             filters[name] = Between(*value) if isinstance(value, tuple) else tuple(value)
     return filters
 

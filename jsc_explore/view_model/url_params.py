@@ -14,6 +14,7 @@ from typing import Any
 
 from jsc_explore.charts.style import BAND_KINDS, BY_CELL, CURVE_METRICS, QUANTITIES, X_AXES
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, format_value, parse_value
+from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES, FEATURES
 from jsc_explore.errors import FieldError
 from jsc_explore.store.query.expression import parse_filter
@@ -302,7 +303,7 @@ OVERVIEW = PageParams(
 DATA = PageParams(
     {
         "dataset": _FIELD["dataset"],
-        "jet": _choice("jet", "w", CLASSES),
+        "jet": _choice("jet", "w", CLASSES, CLASS_NAMES),
         "feature": _choice("feature", "mass_mmdt", FEATURES),
         "log_x": _switch("log_x", False),
         "log_y": _switch("log_y", False),

@@ -30,7 +30,8 @@ from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.results import SIGNAL_EFFICIENCIES
 from jsc_explore.store import Store
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, seed_table, spread_table
-from jsc_explore.web.state import compare_selection, services
+from jsc_explore.view_model.url_params import COMPARE, read_config, write_config
+from jsc_explore.web.state import services
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOT = ROOT / "results.parquet"
@@ -58,7 +59,7 @@ def app(tmp_path, monkeypatch):
 
     def open_page(name, **query):
         # AppTest knows no pages that are functions: a script that draws the one asked for is the app to it.
-        script = f"import streamlit as st\nfrom jsc_explore.web import {name}\n{name}.page()\n"
+        script = f"import streamlit as st\nfrom jsc_explore.web.pages import {name}\n{name}.page()\n"
         page = AppTest.from_string(script, default_timeout=60)
         for key, value in query.items():
             page.query_params[key] = value
@@ -67,6 +68,11 @@ def app(tmp_path, monkeypatch):
     yield open_page
     for resource in (services.store, services.queue, services.live, services.supervisor):
         resource.clear()
+
+
+def shown(page, name):
+    text = page.query_params[name]
+    return text if isinstance(text, str) else text[0]
 
 
 def texts(elements):
@@ -132,13 +138,14 @@ def test_what_is_no_score_or_field_is_refused(store):
     [RunConfig(), RunConfig(batch_size=16, learning_rate=1e-2, final_relu=False), RunConfig(model="16-64/tanh-5")],
 )
 def test_a_config_is_read_as_it_was_written(config):
-    assert compare_selection.read(compare_selection.written(config)) == config
+    assert read_config(write_config(config)) == config
 
 
 def test_a_config_is_written_by_what_differs_from_the_defaults():
-    assert compare_selection.written(RunConfig()) == "default"
-    assert compare_selection.written(RunConfig(batch_size=16, final_relu=False)) == "batch_size:16~final_relu:no"
-    assert compare_selection.query(RunConfig(), RunConfig(batch_size=16)) == {"a": "default", "b": "batch_size:16"}
+    assert write_config(RunConfig()) == "default"
+    assert write_config(RunConfig(batch_size=16, final_relu=False)) == "batch_size:16~final_relu:no"
+    state = COMPARE.read({})[0] | {"a": RunConfig(), "b": RunConfig(batch_size=16)}
+    assert COMPARE.write(state) == {"a": "default", "b": "batch_size:16"}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +158,7 @@ def test_a_config_is_written_by_what_differs_from_the_defaults():
 )
 def test_a_bad_config_is_refused_in_one_line(text, words):
     with pytest.raises(FieldError, match=words):
-        compare_selection.read(text)
+        read_config(text)
 
 
 # ---- the pages
@@ -172,19 +179,19 @@ def test_compare_says_by_how_much_and_in_what_two_configs_differ(app, store):
 def test_compare_opens_on_the_default_and_the_best(app):
     page = app("compare")
     assert not page.exception
-    assert page.query_params["a"] == "default"
-    assert compare_selection.read(page.query_params["b"]).final_relu is False
+    assert shown(page, "a") == "default"
+    assert read_config(shown(page, "b")).final_relu is False
 
 
 def test_a_change_of_a_box_changes_the_address_and_the_sentence(app):
     page = app("compare", a="default", b="batch_size:64")
     before = texts(page.markdown)
     page.selectbox(key="b-final_relu").select("no").run()
-    assert page.query_params["b"] == "batch_size:64~final_relu:no"
+    assert shown(page, "b") == "batch_size:64~final_relu:no"
     assert texts(page.markdown) != before
-    page.button[0].click().run()
-    assert page.query_params["a"] == "batch_size:64~final_relu:no"
-    assert page.query_params["b"] == "default"
+    next(button for button in page.button if button.label == "Swap A and B").click().run()
+    assert shown(page, "a") == "batch_size:64~final_relu:no"
+    assert shown(page, "b") == "default"
 
 
 def test_a_side_that_is_not_trained_is_predicted_and_can_be_asked_for(app, tmp_path):
@@ -202,7 +209,7 @@ def test_a_side_that_is_not_trained_is_predicted_and_can_be_asked_for(app, tmp_p
 def test_bad_addresses_are_told_and_the_pages_go_on(app):
     page = app("compare", a="batch_size:1", b="default", metric="acc")
     assert not page.exception
-    assert "In the URL, A: batch_size = 1: must be a whole number" in texts(page.warning)
+    assert "In the URL: batch_size = 1: must be a whole number" in texts(page.warning)
     assert "metric = 'acc': must be one of val_acc" in texts(page.warning)
     page = app("overview", validation="mese")
     assert "validation = 'mese': must be one of train, holdout" in texts(page.warning)
@@ -229,19 +236,19 @@ def test_overview_sums_up_ranks_and_measures_its_predictions(app, store):
 def test_overview_takes_every_kind_of_score(app, metric):
     page = app("overview", metric=metric, against="learning_rate")
     assert not page.exception
-    assert page.query_params["metric"] == metric
+    assert shown(page, "metric") == metric
     assert "Best median at" in texts(page.caption)
 
 
 def test_overview_takes_explores_filters_from_the_address_and_says_them_in_its_line(app):
-    page = app("overview", model="jsc-tiny", batch_size="16..64", where="val_acc > 0.6")
+    page = app("overview", model="jsc-tiny", batch_size="16..64", filter="val_acc > 0.6")
     assert not page.exception
     said = texts(page.markdown)
     assert "where network jsc-tiny and batch size 16 to 64 and val_acc > 0.6" in said
     all_of_them = page.select_slider(key="overview range batch_size@axis")
     all_of_them.set_value((16, 16)).run()
-    assert page.query_params["batch_size"] == "16"
-    assert page.query_params["model"] == "jsc-tiny"
+    assert shown(page, "batch_size") == "16"
+    assert shown(page, "model") == "jsc-tiny"
     assert "batch size 16 and val_acc > 0.6" in texts(page.markdown)
     page.multiselect(key="overview choices model@axis").set_value([]).run()
     assert "model" not in page.query_params
@@ -251,7 +258,7 @@ def test_overview_takes_explores_filters_from_the_address_and_says_them_in_its_l
 
 
 def test_overview_says_which_words_of_its_address_it_cannot_read(app):
-    page = app("overview", batch_size="64..16", where="ded")
+    page = app("overview", batch_size="64..16", filter="ded")
     assert not page.exception
     assert "batch_size = '64..16': must begin with its lower end" in texts(page.warning)
     assert "is no column of a run" in texts(page.warning)

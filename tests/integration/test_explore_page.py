@@ -69,14 +69,14 @@ def widget_keys(app):
 
 def test_every_field_has_a_filter_made_from_its_kind_the_rare_ones_behind_a_door(app):
     app.run()
-    assert "range learning_rate@axis" not in widget_keys(app)
+    assert "explore range learning_rate@axis" not in widget_keys(app)
     app.session_state["more_filters"] = True
     app.run()
     for name, spec in FIELDS.items():
         if name != "seed":
-            kind = "range" if spec.kind in ("int", "float") else "names"
+            kind = "range" if spec.kind in ("int", "float") else "choices"
             role = "@axis" if name in ("batch_size", "learning_rate") else ""
-            assert f"{kind} {name}{role}" in widget_keys(app)
+            assert f"explore {kind} {name}{role}" in widget_keys(app)
 
 
 def test_other_axes_turn_the_fields_they_replace_into_filters(app):
@@ -84,7 +84,7 @@ def test_other_axes_turn_the_fields_they_replace_into_filters(app):
     app.session_state["more_filters"] = True
     app.run()
     assert not app.exception
-    assert {"range batch_size", "names final_relu@axis"} <= widget_keys(app)
+    assert {"explore range batch_size", "explore choices final_relu@axis"} <= widget_keys(app)
     assert "by final relu and learning rate" in texts(app.markdown).lower()
 
 
@@ -106,11 +106,11 @@ def test_a_filter_narrows_what_is_seen_stands_in_the_address_and_counts_its_choi
 
 
 def test_a_bad_filter_in_words_shows_where_it_is_wrong_and_the_one_before_stays(app):
-    app.query_params["filter"] = "dead"
+    app.query_params["filter"] = "silent"
     app.run()
     assert "116 runs" in texts(app.markdown)
-    app.text_input(key="explore expression").set_value("val_acc > 0.7 and ded").run()
-    assert "did you mean dead?" in texts(app.error)
+    app.text_input(key="explore expression").set_value("val_acc > 0.7 and silnt").run()
+    assert "did you mean silent?" in texts(app.error)
     assert any(code.value.endswith("\n" + " " * 18 + "^") for code in app.code)
     assert "116 runs" in texts(app.markdown)
     app.text_input(key="explore expression").set_value("").run()
@@ -186,6 +186,7 @@ def test_what_is_wrong_with_the_engine_or_its_disk_stands_on_the_page(app, tmp_p
         app.run()
         assert "its disk is full; make room" in texts(app.warning)
         queue.set_heartbeat(os.getpid())
+        services.live().invalidate()
         app.run()
         assert texts(app.warning) == ""
 

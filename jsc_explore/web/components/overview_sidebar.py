@@ -59,7 +59,9 @@ def draw(store: Store) -> OverviewFilters:
         for name, options in (("dataset", list(data.names())), ("validation", list(FIELDS["validation"].choices))):
             spec = FIELDS[name]
             OVERVIEW.widget(st.selectbox, name, spec.label, options, help=spec.help[0].upper() + spec.help[1:])
-        chosen = {name: (OVERVIEW[name],) for name in ("dataset", "validation")} | filters_of(OVERVIEW, FILTERED)
+        chosen = {name: (OVERVIEW[name],) for name in ("dataset", "validation")} | filters_of(
+            OVERVIEW, FILTERED, FILTERED
+        )
         counts = filters.counts(store, chosen, OVERVIEW["filter"])
         st.divider()
         for name in _FIRST:
