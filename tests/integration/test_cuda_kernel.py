@@ -47,7 +47,7 @@ COMPILE = """
 import types
 import numba.cuda.compiler as compiler, numba.cuda.dispatcher as dispatcher
 from numba import void
-from jsc_explore.training import cuda_kernel as kernel
+from jsc_explore.training.backends.cuda import kernel
 dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=(9, 0))
 source, signature = getattr(kernel, "{0}_source"), kernel.{1}_TYPES
 result = compiler.compile_cuda(source((True,) * 10), void, signature.args, cc=(9, 0))

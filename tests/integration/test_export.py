@@ -51,7 +51,7 @@ def test_a_view_is_an_address_its_words_or_a_saved_name():
     ("text", "said"),
     [
         ("?x=colour", "must be one of"),
-        ("?tomatoes=3", "is no hyperparameter"),
+        ("?tomatoes=3", "'tomatoes': is unknown"),
         ("?filter=val_acc >", "not the end at character 10"),
         ("?x=batch_size&y=batch_size", "two axes hold the same field"),
         ("http://host/compare?a=1", "is no address of the Explore page"),
