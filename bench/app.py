@@ -28,7 +28,7 @@ from bench.frame import Bound, Report
 from bench.store import POINTS, SEEDS, nested_table
 from jsc_explore import data, paths
 from jsc_explore.config import DEFAULTS, FIELDS, RECIPE_VERSION, RunConfig
-from jsc_explore.jobs import Queue
+from jsc_explore.jobs.queue import Queue
 from jsc_explore.results import POINT_FIELDS
 
 ROOT = Path(__file__).parent.parent
@@ -166,7 +166,7 @@ def _feed(queue: Queue, run_ids: list[str], stop: threading.Event) -> None:
             "learning_rate": 1e-3,
             "time_s": step / 100,
         }
-        queue.advance([(run_id, point) for run_id in run_ids], dict.fromkeys(run_ids, (step, 100_000)))
+        queue.record_progress([(run_id, point) for run_id in run_ids], dict.fromkeys(run_ids, (step, 100_000)))
         queue.set_heartbeat(os.getpid())
 
 

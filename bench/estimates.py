@@ -12,10 +12,11 @@ import numpy as np
 from bench.frame import Bound, Report
 from jsc_explore import paths
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs import Queue, calibration
+from jsc_explore.jobs import calibration
 from jsc_explore.jobs.cost_model import CostModel, work_matrix
 from jsc_explore.jobs.engine.supervisor import end_engine, start_engine
 from jsc_explore.jobs.estimate import estimate_time, format_seconds
+from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 from jsc_explore.store.query.grid import timings

@@ -27,9 +27,9 @@ from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.data import cache as canonical
 from jsc_explore.data.sources import SourceData
-from jsc_explore.jobs import Queue
 from jsc_explore.jobs.engine import supervisor as supervise
 from jsc_explore.jobs.engine.supervisor import Supervisor
+from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 

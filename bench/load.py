@@ -21,7 +21,7 @@ from bench.frame import Bound, Report
 from bench.page_session import PageSession, clicked
 from jsc_explore import data
 from jsc_explore.config import DEFAULT_SEEDS, RunConfig
-from jsc_explore.jobs import Queue
+from jsc_explore.jobs.queue import Queue
 
 EVERY_S = 5.0
 # A cell of the default grid that the shipped snapshot lacks.

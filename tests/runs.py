@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs.queue.queue import BULK, Job
+from jsc_explore.jobs.queue import BULK, Job
 from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
 from jsc_explore.training.trainer import train_stack
 

@@ -22,7 +22,7 @@ from bench.peers.task import Task
 from jsc_explore.config import RunConfig
 from jsc_explore.data import Split
 from jsc_explore.jobs.packing import pack
-from jsc_explore.jobs.queue.queue import BULK, Job
+from jsc_explore.jobs.queue import BULK, Job
 from jsc_explore.results import Outcome, Point
 from jsc_explore.training.backends.base import DeviceSplit
 from jsc_explore.training.trainer import train_stack

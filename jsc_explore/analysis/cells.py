@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jsc_explore.config import FIELDS, RunConfig
-from jsc_explore.jobs.queue.queue import Job
+from jsc_explore.jobs.queue import Job
 
 State = Literal["done", "partly", "running", "queued", "failed", "missing", "hidden"]
 Place = tuple[Any, ...]

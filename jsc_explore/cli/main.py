@@ -20,11 +20,10 @@ from jsc_explore.cli import store as cli_store
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, FIELDS, RunConfig, format_value, parse_value
 from jsc_explore.errors import FieldError, JscError
 from jsc_explore.grids import expand_grid
-from jsc_explore.jobs import Job, Queue
 from jsc_explore.jobs.engine import preload
 from jsc_explore.jobs.estimate import estimate_seconds, format_seconds
 from jsc_explore.jobs.packing import pack
-from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE
+from jsc_explore.jobs.queue import BULK, INTERACTIVE, Job, Queue
 from jsc_explore.jobs.submit import Submission
 from jsc_explore.results import RunRecord
 from jsc_explore.store import Store

@@ -13,8 +13,8 @@ from typing import Any
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, JscError, UnconfirmedError
-from jsc_explore.jobs import Queue
 from jsc_explore.jobs.limits import LIMITS, UNLIMITED
+from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import Requester, Submission, submit
 from jsc_explore.store import Store
 

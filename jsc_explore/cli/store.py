@@ -11,8 +11,7 @@ from typing import Any
 from jsc_explore import data, paths
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import JscError
-from jsc_explore.jobs import Queue
-from jsc_explore.jobs.queue.queue import BULK
+from jsc_explore.jobs.queue import BULK, Queue
 from jsc_explore.store import Store
 from jsc_explore.store.catalog import Catalog, Entry
 from jsc_explore.store.compaction import compact as put_together

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from jsc_explore.jobs.queue.queue import Job
+from jsc_explore.jobs.queue import Job
 from jsc_explore.training.backends.select import gpu_replicas, why_not_kernel
 
 # Replicas of a stack share the launch overhead of a step. Beyond this many, arithmetic dominates and a larger stack

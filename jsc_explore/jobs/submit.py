@@ -11,7 +11,7 @@ from jsc_explore.errors import NotAllowedError, UnconfirmedError
 from jsc_explore.jobs.auth import Access
 from jsc_explore.jobs.estimate import estimate_seconds, format_seconds
 from jsc_explore.jobs.limits import LIMITS, UNLIMITED, Limits
-from jsc_explore.jobs.queue.queue import INTERACTIVE, Queue
+from jsc_explore.jobs.queue import INTERACTIVE, Queue
 from jsc_explore.store import Store
 
 

@@ -12,7 +12,7 @@ from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.grid import grid_figure, grid_table, metric_domain
 from jsc_explore.charts.style import PREDICTED_SIGN, axis_value_text, is_time
 from jsc_explore.config import FIELDS, format_value
-from jsc_explore.jobs import Job
+from jsc_explore.jobs.queue import Job
 from jsc_explore.store.query.filters import Between
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.repository import Repository

@@ -15,7 +15,7 @@ from engines import eventually
 from playwright.sync_api import expect
 
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs import Queue
+from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 

@@ -20,7 +20,7 @@ from playwright.sync_api import Page, expect
 
 from jsc_explore import data
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs import Queue
+from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import identify
 from jsc_explore.store import Store
 

@@ -24,10 +24,11 @@ from jsc_explore.cli.app import read_access
 from jsc_explore.cli.main import main
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, JscError, NotAllowedError, UnconfirmedError
-from jsc_explore.jobs import Queue, auth, submit
+from jsc_explore.jobs import auth, submit
 from jsc_explore.jobs.auth import Access, LoginThrottle
 from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.jobs.limits import LIMITS, Limits
+from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import Requester
 from jsc_explore.store import Store
 from jsc_explore.web.components import permissions
@@ -289,7 +290,7 @@ def test_the_history_of_a_run_is_printed(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert ended.value.code == 0
     assert [line.split("attempt 1: ")[1] for line in lines] == [
-        "new → queued, asked for", "queued → running, taken by the engine", "running → failed, ValueError: no luck",
+        "new → queued, requested", "queued → running, started by the engine", "running → failed, ValueError: no luck",
     ]  # fmt: skip
     for bad, says in (("4", "beginning of 2"), ("zz", "no requested run"), ("", "no requested run")):
         with pytest.raises(SystemExit) as ended:
@@ -337,7 +338,7 @@ def test_a_page_over_a_store_that_can_only_be_read_says_so_and_offers_no_trainin
 
 def test_the_launch_password_opens_a_page_and_no_state_of_a_browser_does(app, monkeypatch):
     monkeypatch.setenv(auth.PASSWORD, SECRET)
-    monkeypatch.setattr(auth, "_pause", lambda wrong: 3600.0)
+    monkeypatch.setattr(auth, "_delay", lambda wrong: 3600.0)
     app.query_params["cells"] = "1024:1e-3"
     for key in ("_UNLOCKED", "unlocked", "_may", "launch password"):
         app.session_state[key] = SECRET if key == "launch password" else True
@@ -400,7 +401,7 @@ def test_a_limit_is_said_on_the_page(app, monkeypatch):
     app.query_params["cells"] = "1024:1e-3"
     app.run()
     press(app, "Train ").click().run()
-    assert "you may have at most 3 runs waiting or under way" in texts(app.error)
+    assert "you may have at most 3 runs queued or running" in texts(app.error)
     assert services.queue().jobs() == []
 
 

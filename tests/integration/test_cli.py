@@ -15,7 +15,7 @@ import pytest
 from jsc_explore import data
 from jsc_explore.cli import main
 from jsc_explore.config import FIELDS, RunConfig
-from jsc_explore.jobs import Queue
+from jsc_explore.jobs.queue import Queue
 from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
 from jsc_explore.store import Store
 

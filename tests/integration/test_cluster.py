@@ -19,9 +19,9 @@ from jsc_explore.config import RunConfig
 from jsc_explore.data import cache as canonical
 from jsc_explore.data.sources import SourceData
 from jsc_explore.errors import FieldError
-from jsc_explore.jobs import Queue
 from jsc_explore.jobs.cluster.client import Cluster
 from jsc_explore.jobs.cluster.code_version import CodeVersion
+from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
@@ -31,8 +31,13 @@ SAMPLE, JETS = "simulated-few", 6000
 BRAKED_AT = 20
 LONG = {"dataset": SAMPLE, "model": "16-64-64-5", "batch_size": 256, "max_epochs": 40, "final_relu": False}
 SHORT = {"dataset": SAMPLE, "batch_size": 1024, "max_epochs": 2}
-# The real command and the real worker, only less patient, and the worker with a brake.
-ENGINE = "from jsc_explore.jobs import members; members.SILENT_AFTER_S = 10.0; from jsc_explore.cli import main; main()"
+# The real command with a shorter timeout, and the real worker with a brake.
+ENGINE = """
+from jsc_explore.cli.main import main
+from jsc_explore.jobs.cluster import worker_registry
+worker_registry.SILENT_AFTER_S = 10.0
+main()
+"""
 WORKER = f"""
 import pathlib, time
 import jsc_explore.training.trainer as train

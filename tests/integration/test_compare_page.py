@@ -25,8 +25,8 @@ from jsc_explore.charts.style import prediction_text
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError
 from jsc_explore.export.chart_files import render_image
-from jsc_explore.jobs import Queue
 from jsc_explore.jobs.engine.supervisor import Supervisor
+from jsc_explore.jobs.queue import Queue
 from jsc_explore.results import SIGNAL_EFFICIENCIES
 from jsc_explore.store import Store
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, seed_table, spread_table

@@ -16,10 +16,9 @@ import safetensors.numpy
 from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
-from jsc_explore.jobs import Queue
 from jsc_explore.jobs.engine.crash_tracker import MAX_LOST, SUSPECT_AFTER
 from jsc_explore.jobs.engine.engine import Engine
-from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE
+from jsc_explore.jobs.queue import BULK, INTERACTIVE, Queue
 from jsc_explore.results import Outcome
 from jsc_explore.store import Store
 

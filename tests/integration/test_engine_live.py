@@ -14,8 +14,7 @@ from engines import eventually, result_of, train_undisturbed
 from bench import faults
 from jsc_explore.config import RunConfig
 from jsc_explore.files import safetensors_metadata
-from jsc_explore.jobs import Queue
-from jsc_explore.jobs.queue.queue import INTERACTIVE
+from jsc_explore.jobs.queue import INTERACTIVE, Queue
 from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
@@ -162,7 +161,6 @@ def test_an_exception_in_training_is_a_failed_run_with_its_traceback(served):
     served.queue.request({"no-such-data": ("c" * 32, run)})
     eventually(lambda: served.state("no-such-data") == "failed")
     assert served.queue.jobs(("failed",))[0].attempt == 2
-    served.queue.forget(["no-such-data"])
 
 
 def test_a_second_engine_process_leaves_the_store_to_the_first(served):

@@ -13,8 +13,8 @@ from runs import record_of
 from streamlit.testing.v1 import AppTest
 
 from jsc_explore.config import FIELDS, RunConfig
-from jsc_explore.jobs import Job, Queue
 from jsc_explore.jobs.engine.supervisor import Supervisor
+from jsc_explore.jobs.queue import Job, Queue
 from jsc_explore.store import Store
 from jsc_explore.store.query.filters import Between
 from jsc_explore.view_model import url_params

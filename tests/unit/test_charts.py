@@ -11,7 +11,7 @@ from jsc_explore.analysis.statistics import half_width
 from jsc_explore.charts.grid import grid_figure, grid_table, metric_domain
 from jsc_explore.charts.style import axis_value_text, format_metric
 from jsc_explore.config import FIELDS, RunConfig
-from jsc_explore.jobs.queue.queue import Job
+from jsc_explore.jobs.queue import Job
 
 DIGEST = "d" * 64
 

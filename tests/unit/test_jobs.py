@@ -15,10 +15,9 @@ from runs import CONFIG, waiting
 from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import DataError, StoreError
-from jsc_explore.jobs import Queue
 from jsc_explore.jobs.estimate import estimate_seconds, estimate_time, format_seconds
 from jsc_explore.jobs.packing import MAX_KERNEL_REPLICAS, MAX_REPLICAS, pack
-from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE, EngineState
+from jsc_explore.jobs.queue import BULK, INTERACTIVE, EngineState, Queue
 from jsc_explore.jobs.submit import identify, submit
 from jsc_explore.results import Outcome, RunRecord
 from jsc_explore.store import Store
@@ -69,7 +68,7 @@ def test_a_request_carries_its_configuration(queue):
 def test_a_run_that_ended_is_queued_again_when_asked_for_and_starts_afresh(queue, ended):
     queue.request(wanted("a"))
     queue.start(["a"])
-    queue.advance([("a", point(1))], {"a": (5, 10)})
+    queue.record_progress([("a", point(1))], {"a": (5, 10)})
     queue.finish("a", ended, "Traceback …")
     assert queue.request(wanted("a")) == ["a"]
     again = job(queue, "a")
@@ -110,7 +109,7 @@ def test_asking_again_withdraws_a_cancellation(queue):
 def test_a_run_whose_training_is_gone_waits_again_unless_it_was_cancelled(queue):
     queue.request(wanted("lost", "unwanted", "waits"))
     queue.start(["lost", "unwanted"])
-    queue.advance([("unwanted", point(1))], {})
+    queue.record_progress([("unwanted", point(1))], {})
     queue.cancel(["unwanted"])
     queue.requeue(["lost", "unwanted", "waits"])
     assert queue.states(["lost", "unwanted", "waits"]) == {"lost": "queued", "unwanted": "cancelled", "waits": "queued"}
@@ -124,7 +123,9 @@ def test_a_run_whose_training_is_gone_waits_again_unless_it_was_cancelled(queue)
 def test_live_shows_running_jobs_with_their_points_in_order(queue):
     queue.request(wanted("a", "b", "c"))
     queue.start(["a", "b"])
-    queue.advance([("a", point(20)), ("a", point(3)), ("b", point(1)), ("c", point(1))], {"a": (20, 40), "c": (1, 9)})
+    queue.record_progress(
+        [("a", point(20)), ("a", point(3)), ("b", point(1)), ("c", point(1))], {"a": (20, 40), "c": (1, 9)}
+    )
     jobs, points = queue.live()
     assert [(job.run_id, job.state, job.share_done) for job in jobs] == [
         ("a", "running", 0.5), ("b", "running", 0.0), ("c", "queued", 0.0),
@@ -136,7 +137,7 @@ def test_live_shows_running_jobs_with_their_points_in_order(queue):
 def test_a_point_sent_twice_is_kept_once(queue):
     queue.request(wanted("a"))
     queue.start(["a"])
-    queue.advance([("a", point(1)), ("a", {**point(1), "val_acc": 0.9})], {})
+    queue.record_progress([("a", point(1)), ("a", {**point(1), "val_acc": 0.9})], {})
     assert queue.live()[1] == {"a": [{**point(1), "val_acc": 0.9}]}
 
 
@@ -155,7 +156,7 @@ def test_live_jobs_and_points_are_of_one_moment(queue, tmp_path):
         queue.request(wanted("a"))
         queue.start(["a"])
         for step in (1, 2):
-            queue.advance([("a", point(step))], {"a": (step, 2)})
+            queue.record_progress([("a", point(step))], {"a": (step, 2)})
         queue.finish("a", "done")
     stop.set()
     thread.join()
@@ -166,10 +167,10 @@ def test_live_jobs_and_points_are_of_one_moment(queue, tmp_path):
 def test_the_points_of_an_ended_run_go_except_of_a_failed_one(queue, tmp_path):
     queue.request(wanted("done", "failed", "cancelled"))
     queue.start(["done", "failed", "cancelled"])
-    queue.advance([(name, point(1)) for name in ("done", "failed", "cancelled")], {})
+    queue.record_progress([(name, point(1)) for name in ("done", "failed", "cancelled")], {})
     for name in ("done", "failed", "cancelled"):
         queue.finish(name, name, "Traceback …" if name == "failed" else None)
-    queue.advance([("done", point(2))], {"done": (2, 2)})
+    queue.record_progress([("done", point(2))], {"done": (2, 2)})
     with sqlite3.connect(tmp_path / "queue.sqlite") as db:
         assert db.execute("SELECT run_id FROM points").fetchall() == [("failed",)]
     db.close()
@@ -187,14 +188,6 @@ def test_states_only_move_forward(queue):
     assert (state(queue, "a"), job(queue, "a").error) == ("done", None)
 
 
-def test_ended_requests_are_forgotten_active_ones_are_not(queue):
-    queue.request(wanted("failed", "waits", "runs"))
-    queue.start(["failed", "runs"])
-    queue.finish("failed", "failed", "Traceback …")
-    queue.forget(["failed", "waits", "runs"])
-    assert queue.states(["failed", "waits", "runs"]) == {"waits": "queued", "runs": "running"}
-
-
 def test_jobs_that_ended_long_ago_can_be_left_out(queue):
     queue.request(wanted("ended", "waits"))
     queue.finish("ended", "failed")
@@ -206,8 +199,8 @@ def test_the_engine_is_alive_while_it_speaks(queue):
     assert queue.engine() is None
     queue.set_heartbeat(42, "the disk is full")
     said = queue.engine()
-    assert (said.pid, said.message, said.alive) == (42, "the disk is full", True)
-    assert not EngineState(42, 10.5, "").alive
+    assert (said.pid, said.message, said.is_alive) == (42, "the disk is full", True)
+    assert not EngineState(42, 10.5, "").is_alive
     queue.clear_heartbeat()
     assert queue.engine() is None
 
@@ -217,7 +210,6 @@ def test_the_engine_is_alive_while_it_speaks(queue):
 _ASK_MANY = """
 import sys
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs import Queue
 sys.stdin.read()  # wait for the others
 new = Queue({directory!r}).request({{f"run-{{i}}": ("c", RunConfig(seed=i)) for i in range(40)}})
 print(*new, sep="\\n")
@@ -248,7 +240,7 @@ def test_eight_threads_with_queues_of_their_own_open_write_and_lose_nothing(tmp_
                 name = f"{number}-{i}"
                 queue.request(wanted(name, seed=i))
                 queue.start([name])
-                queue.advance([(name, point(i))], {name: (i, 10)})
+                queue.record_progress([(name, point(i))], {name: (i, 10)})
             queue.close()
         except Exception as error:
             errors.append(error)
@@ -272,7 +264,7 @@ def test_a_full_disk_is_said_in_one_line_and_changes_nothing(queue):
     queue._db.execute(f"PRAGMA max_page_count = {pages}")
     for change in (
         lambda: queue.request(wanted(*(f"run-{i}" for i in range(500)))),
-        lambda: queue.advance([("a", {"step": i, "text": "x" * 1000}) for i in range(200)], {"a": (9, 9)}),
+        lambda: queue.record_progress([("a", {"step": i, "text": "x" * 1000}) for i in range(200)], {"a": (9, 9)}),
         lambda: queue.finish("a", "failed", "x" * 100_000),
     ):
         with pytest.raises(StoreError, match=r"full.*nothing was changed") as caught:

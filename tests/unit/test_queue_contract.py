@@ -1,4 +1,4 @@
-"""The contract of the queue, one suite over every way it may have come into being and be shared."""
+"""The contract of the queue, tested with one connection and with two."""
 
 import sqlite3
 import threading
@@ -8,41 +8,16 @@ import pytest
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, StoreError
-from jsc_explore.jobs import Queue
 from jsc_explore.jobs.limits import Limits
-from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE
-from jsc_explore.jobs.queue.schema import TRANSITIONS_KEPT_S
+from jsc_explore.jobs.queue import BULK, INTERACTIVE, Queue
+from jsc_explore.jobs.queue.schema import QUEUE_VERSION, TRANSITIONS_KEPT_S
 
 CONFIG = "c" * 32
 ENDS = ("done", "diverged", "failed", "cancelled")
-# The tables as version 0.1.0 made them.
-_OLD = """
-CREATE TABLE requests (
-  run_id TEXT PRIMARY KEY, config_id TEXT NOT NULL, config TEXT NOT NULL, state TEXT NOT NULL,
-  priority INTEGER NOT NULL, position INTEGER NOT NULL, attempt INTEGER NOT NULL DEFAULT 1,
-  cancel INTEGER NOT NULL DEFAULT 0, step INTEGER NOT NULL DEFAULT 0, total_steps INTEGER NOT NULL DEFAULT 0,
-  requested_at REAL NOT NULL, started_at REAL, finished_at REAL, error TEXT
-);
-CREATE INDEX requests_by_state ON requests (state, priority, position);
-CREATE TABLE points (run_id TEXT, step INTEGER, point TEXT NOT NULL, PRIMARY KEY (run_id, step)) WITHOUT ROWID;
-CREATE TABLE engine (only_one INTEGER PRIMARY KEY CHECK (only_one = 1), pid INTEGER, beat REAL, message TEXT);
-"""
-
-
-def old_file(directory, rows=()):
-    db = sqlite3.connect(directory / "queue.sqlite")
-    db.executescript(_OLD)
-    db.executemany(
-        "INSERT INTO requests (run_id, config_id, config, state, priority, position, requested_at) "
-        "VALUES (?, 'c', '{\"max_epochs\": 7}', ?, 0, ?, 1.0)",
-        rows,
-    )
-    db.commit()
-    db.close()
 
 
 class TwoProcesses:
-    """Every call goes through another connection than the one before, as app and engine do."""
+    """Alternates between two connections with each call, as app and engine do."""
 
     def __init__(self, directory):
         self._queues = [Queue(directory), Queue(directory)]
@@ -56,10 +31,8 @@ class TwoProcesses:
             queue.close()
 
 
-@pytest.fixture(params=["new", "two connections", "of an earlier version"])
+@pytest.fixture(params=["one connection", "two connections"])
 def queue(request, tmp_path):
-    if request.param == "of an earlier version":
-        old_file(tmp_path)
     queue = TwoProcesses(tmp_path) if request.param == "two connections" else Queue(tmp_path)
     yield queue
     queue.close()
@@ -81,8 +54,8 @@ def bring_to(queue, run_id, state):
         queue.finish(run_id, state, "Traceback …\nValueError: no" if state == "failed" else None)
 
 
-def moves(queue, run_id):
-    return [(move.attempt, move.before, move.after) for move in queue.history(run_id)]
+def transitions(queue, run_id):
+    return [(one.attempt, one.before, one.after) for one in queue.history(run_id)]
 
 
 # ---- states
@@ -99,11 +72,11 @@ def test_a_run_moves_forward_to_its_end_and_stays_there(queue, end):
     ):
         push()
         assert queue.states(["a"]) == {"a": end}
-    assert moves(queue, "a") == [(1, None, "queued"), (1, "queued", "running"), (1, "running", end)]
+    assert transitions(queue, "a") == [(1, None, "queued"), (1, "queued", "running"), (1, "running", end)]
 
 
 @pytest.mark.parametrize(("end", "other"), [(a, b) for a in ENDS for b in ("running", *ENDS) if a != b])
-def test_the_file_itself_refuses_a_move_backwards_whoever_writes(queue, tmp_path, end, other):
+def test_the_database_rejects_a_backward_transition_of_any_writer(queue, tmp_path, end, other):
     bring_to(queue, "a", end)
     db = sqlite3.connect(tmp_path / "queue.sqlite")
     with pytest.raises(sqlite3.IntegrityError, match="can only be queued again"):
@@ -111,7 +84,7 @@ def test_the_file_itself_refuses_a_move_backwards_whoever_writes(queue, tmp_path
     db.close()
 
 
-def test_every_move_is_recorded_with_time_and_cause(queue):
+def test_each_transition_is_recorded_with_time_and_cause(queue):
     began = time.time()
     bring_to(queue, "a", "failed")
     queue.request(wanted("a"))
@@ -120,13 +93,13 @@ def test_every_move_is_recorded_with_time_and_cause(queue):
     queue.start(["a"])
     queue.finish("a", "done")
     assert [(m.attempt, m.before, m.after, m.cause) for m in queue.history("a")] == [
-        (1, None, "queued", "asked for"),
-        (1, "queued", "running", "taken by the engine"),
+        (1, None, "queued", "requested"),
+        (1, "queued", "running", "started by the engine"),
         (1, "running", "failed", "ValueError: no"),
-        (2, "failed", "queued", "asked for again"),
-        (2, "queued", "running", "taken by the engine"),
+        (2, "failed", "queued", "requested again"),
+        (2, "queued", "running", "started by the engine"),
         (3, "running", "queued", "the worker died"),
-        (3, "queued", "running", "taken by the engine"),
+        (3, "queued", "running", "started by the engine"),
         (3, "running", "done", "trained and stored"),
     ]
     times = [move.at for move in queue.history("a")]
@@ -134,87 +107,80 @@ def test_every_move_is_recorded_with_time_and_cause(queue):
     assert began - 1 <= times[0] <= times[-1] <= time.time() + 1
 
 
-def test_a_cancellation_is_told_apart_by_when_it_came(queue):
+def test_the_cause_of_a_cancellation_says_whether_the_run_was_queued_or_running(queue):
     bring_to(queue, "waits", "queued")
     bring_to(queue, "runs", "running")
     queue.cancel(["waits", "runs"])
     queue.requeue(["runs"])
-    assert queue.history("waits")[-1].cause == "cancelled while it waited"
+    assert queue.history("waits")[-1].cause == "cancelled while queued"
     assert (queue.history("runs")[-1].after, queue.history("runs")[-1].cause) == ("cancelled", "cancelled")
 
 
-def test_joining_is_no_move(queue):
+def test_joining_is_no_transition(queue):
     queue.request(wanted("a"))
     queue.request(wanted("a"))
-    assert moves(queue, "a") == [(1, None, "queued")]
+    assert transitions(queue, "a") == [(1, None, "queued")]
 
 
-def test_what_is_asked_for_together_has_one_time_of_asking(queue):
+def test_runs_of_one_request_have_one_request_time(queue):
     queue.request(wanted("a", "b", "c"))
     assert len({job.requested_at for job in queue.jobs()}) == 1
 
 
-def test_what_is_forgotten_keeps_its_history(queue):
-    bring_to(queue, "a", "failed")
-    queue.forget(["a"])
-    assert queue.states(["a"]) == {}
-    assert len(queue.history("a")) == 3
-
-
-def test_a_move_that_could_not_be_written_whole_is_not_recorded(queue, tmp_path):
+def test_a_transition_that_cannot_be_recorded_does_not_happen(queue, tmp_path):
     queue.request(wanted("a"))
     db = sqlite3.connect(tmp_path / "queue.sqlite")
-    db.execute("CREATE TRIGGER broken BEFORE INSERT ON moves BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    db.execute("CREATE TRIGGER broken BEFORE INSERT ON transitions BEGIN SELECT RAISE(ABORT, 'no room'); END")
     with pytest.raises(StoreError, match="nothing was changed"):
         queue.start(["a"])
     db.execute("DROP TRIGGER broken")
     db.close()
-    assert (queue.states(["a"]), moves(queue, "a")) == ({"a": "queued"}, [(1, None, "queued")])
+    assert (queue.states(["a"]), transitions(queue, "a")) == ({"a": "queued"}, [(1, None, "queued")])
 
 
-def test_old_moves_are_dropped_new_ones_stay(queue, tmp_path):
+def test_old_transitions_are_dropped_new_ones_stay(queue, tmp_path):
     bring_to(queue, "old", "done")
     db = sqlite3.connect(tmp_path / "queue.sqlite")
-    db.execute("UPDATE moves SET at = at - ?", [TRANSITIONS_KEPT_S + 60])
+    db.execute("UPDATE transitions SET at = at - ?", [TRANSITIONS_KEPT_S + 60])
     db.commit()
     db.close()
     queue.request(wanted("new"))
     assert (queue.history("old"), len(queue.history("new"))) == ([], 1)
 
 
-def test_a_flood_of_moves_is_cut_to_what_is_kept(queue, monkeypatch):
+def test_the_number_of_kept_transitions_is_bounded(queue, monkeypatch):
     monkeypatch.setattr("jsc_explore.jobs.queue.schema.TRANSITIONS_KEPT", 5)
     for i in range(20):
         queue.request(wanted(f"run-{i}"))
     assert [bool(queue.history(f"run-{i}")) for i in range(20)] == [False] * 15 + [True] * 5
 
 
-# ---- admission
+# ---- limits
 
 
 def test_a_session_has_a_limit_of_runs_and_of_epochs(queue):
     few = Limits(session_runs=3, session_epochs=100, total_runs=None, total_epochs=None)
     assert submit(queue, "ada", "a", "b", limits=few) == ["a", "b"]
-    with pytest.raises(FieldError, match=r"runs = 2: with 2 under way, you may have at most 3 runs"):
+    with pytest.raises(FieldError, match=r"runs = 2: with 2 queued or running, you may have at most 3 runs"):
         submit(queue, "ada", "c", "d", limits=few)
-    with pytest.raises(FieldError, match=r"epochs = 90: with 20 under way, you may have at most 100 epochs"):
+    with pytest.raises(FieldError, match=r"epochs = 90: with 20 queued or running, you may have at most 100 epochs"):
         submit(queue, "ada", "c", limits=few, max_epochs=90)
     assert submit(queue, "ada", "a", "b", "c", limits=few) == ["c"], "joining costs nothing"
     assert submit(queue, "bob", "d", "e", "f", limits=few) == ["d", "e", "f"], "others have limits of their own"
     assert queue.states(["a", "b", "c", "d", "e", "f", "g"]).keys() == set("abcdef")
 
 
-def test_all_together_have_a_limit(queue):
+def test_all_sessions_together_have_a_limit(queue):
     few = Limits(session_runs=None, session_epochs=None, total_runs=3, total_epochs=1000)
     submit(queue, "ada", "a", "b", limits=few)
-    with pytest.raises(FieldError, match="all together may have at most 3 runs"):
+    with pytest.raises(FieldError, match="all users together may have at most 3 runs"):
         submit(queue, "bob", "c", "d", limits=few)
-    with pytest.raises(FieldError, match=r"all together may have at most 1,000 epochs"):
+    with pytest.raises(FieldError, match=r"all users together may have at most 1,000 epochs"):
         submit(queue, "bob", "c", limits=few, max_epochs=1000)
     submit(queue, "command line", *(f"run-{i}" for i in range(50)))
 
 
-def test_what_ended_or_was_cancelled_counts_no_more(queue):
+def test_runs_that_ended_or_were_cancelled_do_not_count(queue):
     few = Limits(session_runs=2, session_epochs=None, total_runs=None, total_epochs=None)
     submit(queue, "ada", "a", "b", limits=few)
     queue.cancel(["a"])
@@ -225,8 +191,8 @@ def test_what_ended_or_was_cancelled_counts_no_more(queue):
     assert submit(queue, "ada", "c", "d", limits=few) == ["c", "d"]
 
 
-def test_limits_hold_when_many_ask_at_once(queue, tmp_path):
-    """Checked and entered in one transaction: of eight threads that ask for six each, no more than twenty come in."""
+def test_limits_hold_for_concurrent_requests(queue, tmp_path):
+    """Limits are checked in the transaction that enters a request: eight threads request six runs each, 20 fit."""
     few = Limits(session_runs=None, session_epochs=None, total_runs=20, total_epochs=None)
     refused, gate = [], threading.Barrier(8)
 
@@ -247,28 +213,28 @@ def test_limits_hold_when_many_ask_at_once(queue, tmp_path):
     assert (len(refused), len(queue.jobs())) == (5, 18)
 
 
-# ---- turns
+# ---- fair share
 
 
 def order(queue, **options):
     return [job.run_id for job in queue.waiting(**options)]
 
 
-def test_sessions_take_turns_and_each_keeps_its_order(queue):
+def test_sessions_alternate_and_each_keeps_its_order(queue):
     submit(queue, "ada", "a1", "a2", "a3", "a4")
     submit(queue, "bob", "b1", "b2")
     submit(queue, "eve", "e1")
     assert order(queue) == ["a1", "b1", "e1", "a2", "b2", "a3", "a4"]
 
 
-def test_a_late_comer_is_next_and_does_not_make_up_for_lost_turns(queue):
+def test_a_new_session_is_next_and_gets_no_credit_for_idle_time(queue):
     submit(queue, "ada", *(f"a{i}" for i in range(10)))
     queue.start([f"a{i}" for i in range(6)])
     submit(queue, "bob", *(f"b{i}" for i in range(3)))
     assert order(queue) == ["a6", "b0", "a7", "b1", "a8", "b2", "a9"]
 
 
-def test_whoever_asks_for_much_does_not_starve_others_one_free_place_at_a_time(queue):
+def test_a_large_request_does_not_starve_a_small_one(queue):
     submit(queue, "ada", *(f"a{i}" for i in range(50)))
     submit(queue, "bob", *(f"b{i}" for i in range(5)))
     taken = []
@@ -280,7 +246,7 @@ def test_whoever_asks_for_much_does_not_starve_others_one_free_place_at_a_time(q
     assert taken.index("b4") <= 10
 
 
-def test_urgent_work_comes_before_the_turns_of_bulk(queue):
+def test_interactive_runs_come_before_bulk_ones(queue):
     submit(queue, "ada", "a1", "a2", priority=BULK)
     submit(queue, "bob", "b1", priority=BULK)
     submit(queue, "eve", "e1", "e2")
@@ -288,7 +254,7 @@ def test_urgent_work_comes_before_the_turns_of_bulk(queue):
     assert order(queue, priority=INTERACTIVE) == ["e1", "e2"]
 
 
-def test_a_bulk_run_wanted_urgently_takes_the_turn_of_whoever_wants_it(queue):
+def test_a_promoted_bulk_run_is_scheduled_for_the_session_that_promoted_it(queue):
     submit(queue, "ada", "a1", "a2", "a3", priority=BULK)
     submit(queue, "bob", "b1", "b2")
     submit(queue, "eve", "a3")
@@ -296,32 +262,29 @@ def test_a_bulk_run_wanted_urgently_takes_the_turn_of_whoever_wants_it(queue):
     assert {job.run_id: job.session for job in queue.jobs()}["a3"] == "eve"
 
 
-def test_what_lost_its_training_keeps_its_turn(queue):
+def test_a_requeued_run_keeps_its_place(queue):
     submit(queue, "ada", "a1", "a2", "a3")
     queue.start(["a1"])
     queue.requeue(["a1"])
     assert order(queue) == ["a1", "a2", "a3"]
 
 
-# ---- files of earlier versions
+# ---- the file
 
 
-def test_a_file_of_an_earlier_version_is_brought_up_to_date_and_loses_nothing(tmp_path):
-    old_file(tmp_path, [("done", "done", 1), ("runs", "running", 2), ("waits", "queued", 3)])
-    first, second = Queue(tmp_path), Queue(tmp_path)
-    assert second.states(["done", "runs", "waits"]) == {"done": "done", "runs": "running", "waits": "queued"}
-    submit(second, "ada", "new")
-    assert order(first) == ["waits", "new"]
-    with pytest.raises(FieldError, match="with 24 under way"):
-        submit(first, "bob", "more", limits=Limits(total_epochs=30))
-    first.finish("runs", "done")
-    assert [move.after for move in first.history("runs")] == ["done"]
-    first.close()
-    second.close()
+@pytest.mark.parametrize("version", [0, 1, QUEUE_VERSION + 1])
+def test_a_file_of_another_version_is_refused_and_not_changed(tmp_path, version):
+    db = sqlite3.connect(tmp_path / "queue.sqlite")
+    db.executescript(f"CREATE TABLE requests (run_id TEXT PRIMARY KEY); PRAGMA user_version = {version};")
+    db.close()
+    with pytest.raises(StoreError, match=rf"has version {version}, .* only version {QUEUE_VERSION}; .*--store"):
+        Queue(tmp_path)
+    db = sqlite3.connect(tmp_path / "queue.sqlite")
+    assert db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [("requests",)]
+    db.close()
 
 
-def test_many_may_open_an_old_file_at_once(tmp_path):
-    old_file(tmp_path, [("waits", "queued", 1)])
+def test_many_may_create_the_file_at_once(tmp_path):
     errors, gate = [], threading.Barrier(8)
 
     def work():

@@ -12,7 +12,7 @@ from runs import DIGEST, record_of
 from jsc_explore import data
 from jsc_explore.cli import main
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs import Queue
+from jsc_explore.jobs.queue import Queue
 from jsc_explore.store import Store
 from jsc_explore.store.checks import row_faults, run_identity
 from jsc_explore.store.compaction import compact

@@ -29,7 +29,7 @@ from jsc_explore.jobs.engine.gpu_memory import gpu_bytes
 from jsc_explore.jobs.engine.pending_results import PendingResults
 from jsc_explore.jobs.engine.preload import first_wanted
 from jsc_explore.jobs.packing import StackPlan, pack
-from jsc_explore.jobs.queue.queue import BULK, INTERACTIVE, Job, Queue
+from jsc_explore.jobs.queue import BULK, INTERACTIVE, Job, Queue
 from jsc_explore.results import Point
 from jsc_explore.store import Store
 
@@ -146,7 +146,7 @@ class Engine:
             except Timeout as error:
                 state = self.queue.engine()
                 # One that holds the lock and says nothing is closing: its place is free in a moment.
-                if (state is not None and state.alive) or time.monotonic() > deadline:
+                if (state is not None and state.is_alive) or time.monotonic() > deadline:
                     self.queue.close()
                     self.store.close()
                     raise StoreError(
@@ -228,7 +228,7 @@ class Engine:
 
     def _advance(self) -> None:
         """Enter points and progress; what cannot be written now stays and is tried again."""
-        self.queue.advance(self._points, self._progress)
+        self.queue.record_progress(self._points, self._progress)
         self._points, self._progress = [], {}
 
     def _drop(self, stack: _Stack, run_id: str) -> None:

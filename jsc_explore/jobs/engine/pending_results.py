@@ -10,7 +10,7 @@ from typing import Any
 from jsc_explore import data
 from jsc_explore.config import RECIPE_VERSION, RunConfig
 from jsc_explore.errors import StoreError
-from jsc_explore.jobs.queue.queue import Job
+from jsc_explore.jobs.queue import Job
 from jsc_explore.results import Outcome, RunRecord
 from jsc_explore.store import Store
 

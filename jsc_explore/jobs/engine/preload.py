@@ -15,7 +15,7 @@ from pathlib import Path
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
 from jsc_explore.jobs.cluster.dataset_transfer import PRELOAD
-from jsc_explore.jobs.queue.queue import Queue
+from jsc_explore.jobs.queue import Queue
 
 
 def begin_importing(wanted: RunConfig | None = None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jsc_explore.errors import StoreError
 from jsc_explore.jobs.auth import PASSWORD
-from jsc_explore.jobs.queue.queue import Queue
+from jsc_explore.jobs.queue import Queue
 
 CHECK_EVERY_S, SLOWEST_CHECK_S = 2.0, 60.0
 # An engine that ends sooner than this was not stopped by anyone: something is wrong with it.
@@ -48,7 +48,7 @@ def is_served(queue: Queue, own: subprocess.Popen[bytes] | None = None) -> bool:
     if own is not None and own.poll() is None:
         return True
     state = queue.engine()
-    return state is not None and state.alive and (own is None or state.pid != own.pid)
+    return state is not None and state.is_alive and (own is None or state.pid != own.pid)
 
 
 def end_engine(process: subprocess.Popen[bytes]) -> None:

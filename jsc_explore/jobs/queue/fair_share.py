@@ -1,4 +1,4 @@
-"""Who may ask for how much, and whose turn it is: part of the transaction in which the queue enters a request."""
+"""Fair share: check a request's limits and schedule its runs, within the transaction that enters the request."""
 
 from __future__ import annotations
 
@@ -12,98 +12,101 @@ from jsc_explore.errors import FieldError
 from jsc_explore.jobs.limits import Limits
 
 INTERACTIVE, BULK = 0, 1
-_WAIT = "wait until some are done, cancel some, or ask for fewer"
 
 
-def enter(
+def enqueue(
     db: sqlite3.Connection,
     runs: Mapping[str, tuple[str, RunConfig]],
     priority: int,
     session: str,
     limits: Limits,
 ) -> list[str]:
-    """Enter a request within a transaction; return the runs that are new. FieldError beyond the limits."""
-    found = db.execute(
+    """Enter a request within the caller's transaction; return the ids of new runs. FieldError beyond the limits."""
+    rows = db.execute(
         "SELECT run_id, state, priority FROM requests WHERE state IN ('queued', 'running') "
         "AND run_id IN (SELECT value FROM json_each(?))",
         [json.dumps(list(runs))],
     )
-    active = {run_id: (state, of) for run_id, state, of in found}
-    lifted = {run_id for run_id, (state, of) in active.items() if state == "queued" and of > priority}
-    added = [run_id for run_id in runs if run_id not in active or run_id in lifted]
-    check(db, [runs[run_id][1] for run_id in added], session, limits)
+    active = {run_id: (state, old_priority) for run_id, state, old_priority in rows}
+    promoted = {run_id for run_id, (state, old) in active.items() if state == "queued" and old > priority}
+    added = [run_id for run_id in runs if run_id not in active or run_id in promoted]
+    check_limits(db, [runs[run_id][1] for run_id in added], session, limits)
     db.executemany(
         "UPDATE requests SET cancel = 0, priority = min(priority, ?) WHERE run_id = ?",
-        [(priority, run_id) for run_id in runs if run_id in active and run_id not in lifted],
+        [(priority, run_id) for run_id in runs if run_id in active and run_id not in promoted],
     )
-    position, start_time = virtual_start_time(db, priority, session)
-    # One moment for all: what was asked for together is shown together.
+    (position,) = db.execute("SELECT coalesce(max(position), 0) FROM requests").fetchone()
+    start_time = virtual_start_time(db, priority, session)
+    # One time for the whole request, since the page groups runs by it.
     now = time.time()
-    for i, run_id in enumerate(added, start=1):
-        order = (priority, position + i, start_time + i, session)
-        if run_id in lifted:
+    for i, run_id in enumerate(added):
+        place = (priority, position + 1 + i, start_time + i, session)
+        if run_id in promoted:
             db.execute(
-                "UPDATE requests SET priority = ?, position = ?, turn = ?, session = ?, cancel = 0 WHERE run_id = ?",
-                [*order, run_id],
+                "UPDATE requests SET priority = ?, position = ?, virtual_start = ?, session = ?, cancel = 0 "
+                "WHERE run_id = ?",
+                [*place, run_id],
             )
         else:
-            _queue(db, run_id, *runs[run_id], now, order)
-    return [run_id for run_id in added if run_id not in lifted]
+            _insert(db, run_id, *runs[run_id], now, place)
+    return [run_id for run_id in added if run_id not in promoted]
 
 
-def _queue(
-    db: sqlite3.Connection, run_id: str, config_id: str, run: RunConfig, now: float, order: tuple[int, int, int, str]
+def _insert(
+    db: sqlite3.Connection, run_id: str, config_id: str, run: RunConfig, now: float, place: tuple[int, int, int, str]
 ) -> None:
     db.execute("DELETE FROM points WHERE run_id = ?", [run_id])
     db.execute(
         """
         INSERT INTO requests (run_id, config_id, config, state, requested_at, epochs, cause,
-          priority, position, turn, session)
-        VALUES (?, ?, ?, 'queued', ?, ?, 'asked for', ?, ?, ?, ?)
+          priority, position, virtual_start, session)
+        VALUES (?, ?, ?, 'queued', ?, ?, 'requested', ?, ?, ?, ?)
         ON CONFLICT (run_id) DO UPDATE SET state = 'queued', priority = excluded.priority,
-          position = excluded.position, turn = excluded.turn, session = excluded.session,
-          requested_at = excluded.requested_at, attempt = attempt + 1, cause = 'asked for again',
+          position = excluded.position, virtual_start = excluded.virtual_start, session = excluded.session,
+          requested_at = excluded.requested_at, attempt = attempt + 1, cause = 'requested again',
           cancel = 0, step = 0, started_at = NULL, finished_at = NULL, error = NULL
         """,
-        [run_id, config_id, json.dumps(run.to_dict()), now, run.max_epochs, *order],
+        [run_id, config_id, json.dumps(run.to_dict()), now, run.max_epochs, *place],
     )
 
 
-def check(db: sqlite3.Connection, added: Iterable[RunConfig], session: str, limits: Limits) -> None:
-    """Raise FieldError if these further runs would exceed what a session, or all together, may have waiting."""
+def check_limits(db: sqlite3.Connection, added: Iterable[RunConfig], session: str, limits: Limits) -> None:
+    """Raise FieldError if adding these runs would exceed a limit of the session or of all sessions together."""
     runs = list(added)
     if not runs:
         return
     epochs = sum(run.max_epochs for run in runs)
-    for whose, condition, values, most_runs, most_epochs in (
+    for subject, condition, values, max_runs, max_epochs in (
         ("you", " AND session = ?", [session], limits.session_runs, limits.session_epochs),
-        ("all together", "", [], limits.total_runs, limits.total_epochs),
+        ("all users together", "", [], limits.total_runs, limits.total_epochs),
     ):
-        if most_runs is None and most_epochs is None:
+        if max_runs is None and max_epochs is None:
             continue
-        has_runs, has_epochs = db.execute(
+        active_runs, active_epochs = db.execute(
             f"SELECT count(*), total(epochs) FROM requests WHERE state IN ('queued', 'running'){condition}", values
         ).fetchone()
-        _within("runs", len(runs), has_runs, most_runs, whose)
-        _within("epochs", epochs, int(has_epochs), most_epochs, whose)
+        _check_limit("runs", len(runs), active_runs, max_runs, subject)
+        _check_limit("epochs", epochs, int(active_epochs), max_epochs, subject)
 
 
-def _within(what: str, more: int, has: int, most: int | None, whose: str) -> None:
-    if most is not None and has + more > most:
-        unit = "runs" if what == "runs" else "epochs over all runs"
-        rule = f"with {has:,} under way, {whose} may have at most {most:,} {unit} waiting or under way"
-        raise FieldError(what, more, rule, _WAIT)
+def _check_limit(field: str, added: int, active: int, limit: int | None, subject: str) -> None:
+    if limit is not None and active + added > limit:
+        unit = "runs" if field == "runs" else "epochs over all runs"
+        rule = f"with {active:,} queued or running, {subject} may have at most {limit:,} {unit} queued or running"
+        raise FieldError(field, added, rule, "wait until some are done, cancel some, or request fewer")
 
 
-def virtual_start_time(db: sqlite3.Connection, priority: int, session: str) -> tuple[int, int]:
-    """Return the last position given to any run, and the turn before the next of this session.
+def virtual_start_time(db: sqlite3.Connection, priority: int, session: str) -> int:
+    """Return the virtual start time of a session's next run: start-time fair queueing (Goyal et al., 1996).
 
-    Turns are start-time fair queueing (Goyal et al., 1996) with a run as the unit: a session's next turn follows its
-    own last, and never lies before the turn that is now due, so nobody saves up turns by being silent.
+    The unit of service is a run. The start time follows the session's own last one and is never earlier than that of
+    the next waiting run: an idle session saves up nothing.
     """
-    (position,) = db.execute("SELECT coalesce(max(position), 0) FROM requests").fetchone()
-    (due,) = db.execute("SELECT min(turn) FROM requests WHERE state = 'queued' AND priority = ?", [priority]).fetchone()
-    (own,) = db.execute(
-        "SELECT max(turn) FROM requests WHERE state = 'queued' AND session = ? AND priority = ?", [session, priority]
+    (next_start,) = db.execute(
+        "SELECT min(virtual_start) FROM requests WHERE state = 'queued' AND priority = ?", [priority]
     ).fetchone()
-    return position, max((due or 1) - 1, own or 0)
+    (own_last,) = db.execute(
+        "SELECT max(virtual_start) FROM requests WHERE state = 'queued' AND session = ? AND priority = ?",
+        [session, priority],
+    ).fetchone()
+    return max(next_start or 1, (own_last or 0) + 1)

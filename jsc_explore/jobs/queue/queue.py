@@ -1,4 +1,4 @@
-"""The queue: requests, live points and cancel flags in SQLite, shared by every app, command and the one engine."""
+"""The queue: requests, live points and cancel flags in SQLite, shared by all apps and commands and the one engine."""
 
 from __future__ import annotations
 
@@ -18,39 +18,37 @@ from jsc_explore.errors import StoreError
 from jsc_explore.jobs.limits import UNLIMITED, Limits
 from jsc_explore.jobs.queue import fair_share
 from jsc_explore.jobs.queue.fair_share import BULK, INTERACTIVE
-from jsc_explore.jobs.queue.schema import Transition, prepare, trim
+from jsc_explore.jobs.queue.schema import Transition, create_tables, drop_old_transitions
 from jsc_explore.results import Point
 from jsc_explore.store.database import open_database
 
-__all__ = ["ACTIVE", "BULK", "ENDED", "INTERACTIVE", "EngineState", "Job", "Queue", "Transition"]
-
-# queued -> running -> done | diverged | failed | cancelled; whatever ended goes back to queued when asked for again.
+# queued -> running -> done | diverged | failed | cancelled; a run that ended is queued again by a new request.
 ACTIVE = ("queued", "running")
 ENDED = ("done", "diverged", "failed", "cancelled")
-# The engine looks this far ahead: enough to fill many stacks, little enough to read while others wait.
+# Waiting runs that the engine reads at once: enough to fill many stacks, few enough to read quickly.
 LOOK_AHEAD = 5000
 
 _JOB_COLUMNS = (
     "run_id, config_id, config, state, priority, attempt, cancel, step, total_steps, requested_at, started_at, "
     "finished_at, error, session"
 )
-# What a move is said to come from when nothing else is known; a traceback's last line otherwise, this long at most.
+# The cause of a transition without an error; with an error it is the traceback's last line, cut to MAX_CAUSE.
 _CAUSES = {
     "done": "trained and stored",
-    "diverged": "its numbers left the finite ones",
+    "diverged": "loss or weights became infinite or NaN",
     "failed": "no reason given",
     "cancelled": "cancelled",
 }
 MAX_CAUSE = 300
-# The engine beats every second; a machine under load may be late.
-ENGINE_SILENT_AFTER_S = 10.0
+# The engine writes a heartbeat every second; on a busy machine it may be late.
+HEARTBEAT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """One requested run and how far it is. Times are seconds since the epoch; ``error`` holds a traceback.
+    """A requested run and its progress. Times are seconds since the epoch; ``error`` holds a traceback.
 
-    ``session`` names who asked first: a random name, no person.
+    ``session`` is the random name of the session that requested it first.
     """
 
     run_id: str
@@ -70,41 +68,41 @@ class Job:
 
     @property
     def share_done(self) -> float:
-        """Steps done over steps to do, in [0, 1]."""
+        """Finished steps over all steps, in [0, 1]."""
         return min(1.0, self.step / self.total_steps) if self.total_steps else 0.0
 
 
 @dataclass(frozen=True)
 class EngineState:
-    """What the engine last said of itself: process, seconds since, a message for the page (empty: all is well)."""
+    """The engine's last heartbeat: process id, age in seconds, a message about a problem (empty if there is none)."""
 
     pid: int
-    silent_s: float
+    heartbeat_age_s: float
     message: str
 
     @property
-    def alive(self) -> bool:
-        """Whether it spoke recently."""
-        return self.silent_s < ENGINE_SILENT_AFTER_S
+    def is_alive(self) -> bool:
+        """Whether the last heartbeat is recent."""
+        return self.heartbeat_age_s < HEARTBEAT_TIMEOUT_S
 
 
 class Queue:
     """The requests of one store.
 
-    Contract, held by ``tests/unit/test_queue_contract.py``:
+    Contract, tested by ``tests/unit/test_queue_contract.py``:
 
-    - A run is requested once however often and by whomever it is asked for; whoever asks again joins it.
-    - States move forward only: queued, running, then done, failed, cancelled or diverged. Back to ``queued`` leads a
-      new request for a run that ended, or the loss of a running one's training; the attempt number counts both.
-    - Every move is recorded with its time and cause (``history``), in the transaction that makes it.
-    - A request is admitted whole or not at all: its limits are checked in the transaction that enters it.
-    - Urgent runs come before others. Within a priority sessions take turns, a run each; within a session the oldest
-      comes first. Who has little to ask for never waits for all of one who asks for much.
-    - Points and states are written in one transaction; ``live`` reads both as of one moment.
-    - A run is marked done only after it is stored; whoever reads ``done`` finds it in the store.
+    - Each run is queued once; a further request for an active run joins it.
+    - States move forward only: queued, running, then done, failed, cancelled or diverged. A run returns to ``queued``
+      when it is requested again after its end, or when its worker is lost; both increase ``attempt``.
+    - Each transition is recorded with its time and cause (``history``), in the same transaction.
+    - A request is accepted whole or not at all: limits are checked in the transaction that enters it.
+    - Interactive runs come before bulk ones. Within a priority sessions alternate, one run each; within a session the
+      oldest run comes first. So a small request never waits for the whole of a large one.
+    - Points and states are written in one transaction; ``live`` reads both in one.
+    - A run is marked done only after it is stored: a reader of ``done`` finds it in the store.
 
-    Every method may be called from any thread and process. StoreError if the disk is full or the file is damaged: then
-    nothing was changed.
+    All methods are safe for threads and processes. StoreError if the disk is full, the file is damaged or has another
+    version: then nothing was changed.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -113,7 +111,7 @@ class Queue:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = open_database(self.path, "NORMAL")
-            prepare(self._db)
+            create_tables(self._db, self.path)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"queue {self.path}: cannot be opened ({error}); choose another with --store") from error
 
@@ -128,51 +126,42 @@ class Queue:
         session: str = "",
         limits: Limits = UNLIMITED,
     ) -> list[str]:
-        """Ask for runs, given as run_id -> (config_id, run); return the ids that are new, the others are joined.
+        """Queue runs, given as run_id -> (config_id, run); return the ids of new ones, the others are joined.
 
-        A run that ended is queued again with its attempt number raised; a request of more urgent priority lifts a
-        waiting one, which then counts as this session's. FieldError, with nothing changed, beyond ``limits``.
+        A run that ended is queued again with a higher attempt number. An interactive request promotes a waiting bulk
+        run, which then belongs to this session. FieldError, with nothing changed, beyond ``limits``.
         """
         with self._transaction() as db:
-            new = fair_share.enter(db, runs, priority, session, limits)
-            trim(db)
+            new = fair_share.enqueue(db, runs, priority, session, limits)
+            drop_old_transitions(db)
         return new
 
     def cancel(self, run_ids: Iterable[str]) -> None:
-        """Cancel: waiting runs at once, running ones as soon as the engine looks up. Others stay as they are."""
+        """Cancel active runs: queued ones at once, running ones when the engine next reads the queue."""
         with self._transaction() as db:
             for run_id in run_ids:
                 db.execute(
-                    "UPDATE requests SET state = 'cancelled', finished_at = ?, cause = 'cancelled while it waited' "
+                    "UPDATE requests SET state = 'cancelled', finished_at = ?, cause = 'cancelled while queued' "
                     "WHERE run_id = ? AND state = 'queued'",
                     [time.time(), run_id],
                 )
                 db.execute("UPDATE requests SET cancel = 1 WHERE run_id = ? AND state = 'running'", [run_id])
 
-    def forget(self, run_ids: Iterable[str]) -> None:
-        """Drop ended requests, for instance failures that were read. Active ones stay."""
-        with self._transaction() as db:
-            for run_id in run_ids:
-                db.execute(
-                    "DELETE FROM requests WHERE run_id = ? AND state IN ('failed', 'cancelled', 'done', 'diverged')",
-                    [run_id],
-                )
-
     def jobs(self, states: Sequence[str] = (*ACTIVE, *ENDED), since: float = 0.0) -> list[Job]:
-        """Return jobs in these states, in the order in which they will be or were taken.
+        """Return the jobs in these states: running ones first, then in the order in which they are started.
 
-        ``since`` leaves out those that ended before that time (seconds since the epoch).
+        ``since`` leaves out jobs that ended before that time (seconds since the epoch).
         """
-        marks = ", ".join("?" * len(states))
+        placeholders = ", ".join("?" * len(states))
         rows = self._read(
-            f"SELECT {_JOB_COLUMNS} FROM requests WHERE state IN ({marks}) AND coalesce(finished_at, 1e18) >= ? "
-            "ORDER BY state != 'running', priority, turn, position",
+            f"SELECT {_JOB_COLUMNS} FROM requests WHERE state IN ({placeholders}) AND coalesce(finished_at, 1e18) >= ? "
+            "ORDER BY state != 'running', priority, virtual_start, position",
             [*states, since],
         )
         return [_job(row) for row in rows]
 
     def states(self, run_ids: Sequence[str]) -> dict[str, str]:
-        """Return the state of each of these runs that was ever requested."""
+        """Return the states of those of these runs that were ever requested."""
         rows = self._read(
             "SELECT run_id, state FROM requests WHERE run_id IN (SELECT value FROM json_each(?))",
             [json.dumps(list(run_ids))],
@@ -180,24 +169,24 @@ class Queue:
         return {str(run_id): str(state) for run_id, state in rows}
 
     def find(self, prefix: str) -> list[str]:
-        """Return the runs with a history whose id begins with these characters, at most ten."""
+        """Return the ids, at most ten, of runs with a history that begin with ``prefix``."""
         rows = self._read(
-            "SELECT DISTINCT run_id FROM moves WHERE substr(run_id, 1, ?) = ? ORDER BY run_id LIMIT 10",
+            "SELECT DISTINCT run_id FROM transitions WHERE substr(run_id, 1, ?) = ? ORDER BY run_id LIMIT 10",
             [len(prefix), prefix],
         )
         return [str(run_id) for (run_id,) in rows]
 
     def history(self, run_id: str) -> list[Transition]:
-        """Return what happened to a run, oldest first: every move between states that is still kept."""
+        """Return the transitions of a run that are still kept, oldest first."""
         rows = self._read(
-            'SELECT run_id, attempt, "from", "to", at, cause FROM moves WHERE run_id = ? ORDER BY seq', [run_id]
+            'SELECT run_id, attempt, "from", "to", at, cause FROM transitions WHERE run_id = ? ORDER BY seq', [run_id]
         )
         return [Transition(*row) for row in rows]
 
     def live(self, after: Mapping[str, int] | None = None) -> tuple[list[Job], dict[str, list[Point]]]:
-        """Return the active jobs and the points of the running ones by run id, as of one moment.
+        """Return the active jobs and the points of the running ones by run id, read in one transaction.
 
-        ``after`` holds for a run the step of the last point that the caller has: earlier ones are left out.
+        ``after`` maps a run id to the step of the last point that the caller has: only later points are returned.
         """
         with self._transaction(write=False):
             jobs = self.jobs(ACTIVE)
@@ -214,7 +203,7 @@ class Queue:
         return jobs, points
 
     def progress(self, run_ids: Sequence[str]) -> tuple[int, float]:
-        """Return how many of these runs are active, and how much of them is done, counted in runs."""
+        """Return how many of these runs are active, and the sum of their finished shares."""
         ((active, done),) = self._read(
             "SELECT count(*), total(CASE WHEN total_steps THEN min(1.0, 1.0 * step / total_steps) ELSE 0 END) "
             "FROM requests WHERE state IN ('queued', 'running') AND run_id IN (SELECT value FROM json_each(?))",
@@ -222,41 +211,41 @@ class Queue:
         )
         return int(active), float(done)
 
-    # ---- the engine's side
+    # ---- for the engine
 
     def has_waiting(self) -> bool:
-        """Whether any run waits to be taken."""
+        """Return whether any run is queued."""
         return bool(self._read("SELECT 1 FROM requests WHERE state = 'queued' LIMIT 1"))
 
     def waiting(self, priority: int = BULK, limit: int = LOOK_AHEAD) -> list[Job]:
-        """Return the runs to be taken next, of this priority or a more urgent one: urgent first, then by turns."""
+        """Return the runs to start next, of this priority or a more urgent one, in fair-share order."""
         rows = self._read(
             f"SELECT {_JOB_COLUMNS} FROM requests WHERE state = 'queued' AND priority <= ? "
-            "ORDER BY priority, turn, position LIMIT ?",
+            "ORDER BY priority, virtual_start, position LIMIT ?",
             [priority, limit],
         )
         return [_job(row) for row in rows]
 
     def cancelling(self) -> set[str]:
-        """Return the running runs that shall end."""
+        """Return the running runs whose cancellation was requested."""
         rows = self._read("SELECT run_id FROM requests WHERE state = 'running' AND cancel = 1")
         return {str(run_id) for (run_id,) in rows}
 
     def start(self, run_ids: Iterable[str]) -> set[str]:
-        """Mark queued runs as running; return them. One that was cancelled a moment ago is not among them."""
+        """Mark queued runs as running and return them; one that was cancelled meanwhile is left out."""
         with self._transaction() as db:
             return {
                 run_id
                 for run_id in run_ids
                 if db.execute(
-                    "UPDATE requests SET state = 'running', started_at = ?, cause = 'taken by the engine' "
+                    "UPDATE requests SET state = 'running', started_at = ?, cause = 'started by the engine' "
                     "WHERE run_id = ? AND state = 'queued'",
                     [time.time(), run_id],
                 ).rowcount
             }
 
-    def advance(self, points: Sequence[tuple[str, Point]], progress: Mapping[str, tuple[int, int]]) -> None:
-        """Enter new points of running runs, and optimizer steps done and to do, as run_id -> (step, total)."""
+    def record_progress(self, points: Sequence[tuple[str, Point]], progress: Mapping[str, tuple[int, int]]) -> None:
+        """Add points of running runs and set their optimizer steps, given as run_id -> (step, total_steps)."""
         if not points and not progress:
             return
         with self._transaction() as db:
@@ -271,7 +260,7 @@ class Queue:
             )
 
     def finish(self, run_id: str, state: str, error: str | None = None) -> None:
-        """End an active run; its live points go, a stored run has them all."""
+        """Set an active run's final state and drop its live points, unless it failed: a stored run has them all."""
         last = (error or "").strip().splitlines()[-1:]
         cause = last[0][:MAX_CAUSE] if last else _CAUSES[state]
         with self._transaction() as db:
@@ -283,10 +272,10 @@ class Queue:
             if state != "failed":
                 db.execute("DELETE FROM points WHERE run_id = ?", [run_id])
 
-    def requeue(self, run_ids: Iterable[str], cause: str = "its training was lost") -> None:
-        """Put running runs back whose training is gone; the attempt number and the cause tell that it happened.
+    def requeue(self, run_ids: Iterable[str], cause: str = "training was lost") -> None:
+        """Queue running runs again whose training was lost, with a higher attempt number.
 
-        One that was to be cancelled is cancelled: nobody wants it back. One asked for again since then is wanted.
+        A run whose cancellation was requested, and that was not requested again since, is cancelled instead.
         """
         now = time.time()
         with self._transaction() as db:
@@ -308,32 +297,32 @@ class Queue:
                 )
 
     def set_heartbeat(self, pid: int, message: str = "") -> None:
-        """Say that the engine lives, and what is wrong with it if anything is."""
+        """Record that the engine is alive, with a message about its problem, if any."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO engine VALUES (1, ?, ?, ?)", [pid, time.time(), message])
 
     def clear_heartbeat(self) -> None:
-        """Say that the engine has stopped."""
+        """Record that the engine has stopped."""
         with self._transaction() as db:
             db.execute("DELETE FROM engine")
 
     def engine(self) -> EngineState | None:
-        """Return what the engine last said; None if none runs."""
-        rows = self._read("SELECT pid, beat, message FROM engine")
+        """Return the engine's last heartbeat; None if the engine stopped."""
+        rows = self._read("SELECT pid, heartbeat_at, message FROM engine")
         return EngineState(rows[0][0], max(0.0, time.time() - rows[0][1]), rows[0][2]) if rows else None
 
     # ----
 
     @contextmanager
     def _transaction(self, write: bool = True) -> Iterator[sqlite3.Connection]:
-        # IMMEDIATE takes the write lock at once: a read that turns into a write later could fail as busy.
+        # IMMEDIATE takes the write lock at once: upgrading a read transaction could fail as busy.
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
                 try:
                     yield self._db
                 except BaseException:
-                    # A full disk has rolled back already, and a second one would hide the reason.
+                    # After a full disk SQLite has rolled back already; a second ROLLBACK would hide the reason.
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
                     raise
@@ -360,12 +349,12 @@ def _job(row: tuple[Any, ...]) -> Job:
 
 @lru_cache(maxsize=100_000)
 def _point(text: str) -> Point:
-    # A growing curve is read several times a second, and all of its points but the newest were read before.
+    # Cached: a growing curve is read several times a second, and only its newest points are new.
     point: Point = json.loads(text)
     return point
 
 
 @lru_cache(maxsize=10_000)
 def _config(text: str) -> RunConfig:
-    # The same jobs are read several times a second, and checking a config costs more than reading it.
+    # Cached: the same jobs are read several times a second, and validating a config takes longer than reading it.
     return RunConfig.from_dict(json.loads(text))

@@ -1,6 +1,6 @@
-"""The tables of the queue: how they are made and brought up to date, and what they hold to by themselves.
+"""The queue's SQLite schema: tables, and triggers that keep its invariants for every writer.
 
-Triggers, not callers, record every move of a run and refuse one backwards: whoever writes, with whatever program.
+Triggers, not callers, record each change of a run's state and reject a backward one, whatever program writes.
 """
 
 from __future__ import annotations
@@ -8,13 +8,18 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
-# Of these tables; raise it when they change.
-_VERSION = 1
-# What happened to runs is kept this long and no longer than this many moves, the oldest go first.
+from jsc_explore.errors import StoreError
+
+# Raise it when a table changes: a file of another version is refused.
+QUEUE_VERSION = 2
+# Transitions are dropped when they are older than this, or when there are more of them, oldest first.
 TRANSITIONS_KEPT_S, TRANSITIONS_KEPT = 30 * 86_400.0, 500_000
 
-_TABLES = """
+_NOW = "(julianday('now') - 2440587.5) * 86400.0"
+# ``IF NOT EXISTS``: several processes may create the tables at once.
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS requests (
   run_id TEXT PRIMARY KEY,
   config_id TEXT NOT NULL,
@@ -22,6 +27,9 @@ CREATE TABLE IF NOT EXISTS requests (
   state TEXT NOT NULL,
   priority INTEGER NOT NULL,
   position INTEGER NOT NULL,
+  virtual_start INTEGER NOT NULL,
+  session TEXT NOT NULL,
+  epochs INTEGER NOT NULL,
   attempt INTEGER NOT NULL DEFAULT 1,
   cancel INTEGER NOT NULL DEFAULT 0,
   step INTEGER NOT NULL DEFAULT 0,
@@ -30,44 +38,30 @@ CREATE TABLE IF NOT EXISTS requests (
   started_at REAL,
   finished_at REAL,
   error TEXT,
-  session TEXT NOT NULL DEFAULT '',
-  turn INTEGER NOT NULL DEFAULT 0,
-  epochs INTEGER NOT NULL DEFAULT 0,
-  cause TEXT NOT NULL DEFAULT ''
+  cause TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS requests_by_state ON requests (state, priority, position);
+CREATE INDEX IF NOT EXISTS requests_by_start ON requests (state, priority, virtual_start, position);
+CREATE INDEX IF NOT EXISTS requests_by_session ON requests (state, session, priority, virtual_start, epochs);
 CREATE TABLE IF NOT EXISTS points (
   run_id TEXT, step INTEGER, point TEXT NOT NULL, PRIMARY KEY (run_id, step)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS engine (
-  only_one INTEGER PRIMARY KEY CHECK (only_one = 1), pid INTEGER, beat REAL, message TEXT
+  only_one INTEGER PRIMARY KEY CHECK (only_one = 1), pid INTEGER, heartbeat_at REAL, message TEXT
 );
-"""
-# Columns that tables of earlier versions lack.
-_LATER = {
-    "session": "TEXT NOT NULL DEFAULT ''",
-    "turn": "INTEGER NOT NULL DEFAULT 0",
-    "epochs": "INTEGER NOT NULL DEFAULT 0",
-    "cause": "TEXT NOT NULL DEFAULT ''",
-}
-_NOW = "(julianday('now') - 2440587.5) * 86400.0"
-_MOVES = f"""
-CREATE INDEX IF NOT EXISTS requests_by_turn ON requests (state, priority, turn, position);
-CREATE INDEX IF NOT EXISTS requests_by_session ON requests (state, session, priority, turn, epochs);
-CREATE TABLE IF NOT EXISTS moves (
+CREATE TABLE IF NOT EXISTS transitions (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
   run_id TEXT NOT NULL, attempt INTEGER NOT NULL, "from" TEXT, "to" TEXT NOT NULL, at REAL NOT NULL, cause TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS moves_by_run ON moves (run_id);
-CREATE TRIGGER IF NOT EXISTS first_move AFTER INSERT ON requests BEGIN
-  INSERT INTO moves (run_id, attempt, "from", "to", at, cause)
+CREATE INDEX IF NOT EXISTS transitions_by_run ON transitions (run_id);
+CREATE TRIGGER IF NOT EXISTS record_request AFTER INSERT ON requests BEGIN
+  INSERT INTO transitions (run_id, attempt, "from", "to", at, cause)
   VALUES (NEW.run_id, NEW.attempt, NULL, NEW.state, {_NOW}, NEW.cause);
 END;
-CREATE TRIGGER IF NOT EXISTS next_move AFTER UPDATE OF state ON requests WHEN OLD.state <> NEW.state BEGIN
-  INSERT INTO moves (run_id, attempt, "from", "to", at, cause)
+CREATE TRIGGER IF NOT EXISTS record_transition AFTER UPDATE OF state ON requests WHEN OLD.state <> NEW.state BEGIN
+  INSERT INTO transitions (run_id, attempt, "from", "to", at, cause)
   VALUES (NEW.run_id, NEW.attempt, OLD.state, NEW.state, {_NOW}, NEW.cause);
 END;
-CREATE TRIGGER IF NOT EXISTS only_forward BEFORE UPDATE OF state ON requests
+CREATE TRIGGER IF NOT EXISTS reject_backward_transition BEFORE UPDATE OF state ON requests
 WHEN OLD.state IN ('done', 'diverged', 'failed', 'cancelled') AND NEW.state NOT IN (OLD.state, 'queued') BEGIN
   SELECT RAISE(ABORT, 'a run that ended can only be queued again');
 END;
@@ -76,7 +70,7 @@ END;
 
 @dataclass(frozen=True)
 class Transition:
-    """A run's step from one state to the next; ``before`` is None for the first, ``at`` seconds since the epoch."""
+    """A change of a run's state; ``before`` is None for the first one, ``at`` counts seconds since the epoch."""
 
     run_id: str
     attempt: int
@@ -90,31 +84,22 @@ class Transition:
         return f"{when}  attempt {self.attempt}: {self.before or 'new'} → {self.after}, {self.cause}"
 
 
-def prepare(db: sqlite3.Connection) -> None:
-    """Make the tables that are missing and bring those of an earlier version up to date; nothing in them is lost."""
-    if db.execute("PRAGMA user_version").fetchone()[0] == _VERSION:
-        return
-    # Several may open a file at once: the lock first, or a look that turns into a write would find it taken.
-    db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
-    db.execute("BEGIN IMMEDIATE")
-    if missing_seeds := _lacking(db):
-        for name in missing_seeds:
-            db.execute(f"ALTER TABLE requests ADD COLUMN {name} {_LATER[name]}")
-        db.execute("UPDATE requests SET epochs = json_extract(config, '$.max_epochs') WHERE epochs = 0")
-    db.execute("COMMIT")
-    db.executescript(f"BEGIN IMMEDIATE; {_MOVES} PRAGMA user_version = {_VERSION}; COMMIT;")
+def create_tables(db: sqlite3.Connection, path: Path) -> None:
+    """Create the tables in an empty file; StoreError if the file has another version."""
+    if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        # The write lock first: with a deferred transaction one of several processes would fail as busy.
+        db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {QUEUE_VERSION}; COMMIT;")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version != QUEUE_VERSION:
+        raise StoreError(
+            f"queue {path}: has version {version}, this program reads only version {QUEUE_VERSION}; "
+            "use the jsc-explore that wrote it, or another directory with --store"
+        )
 
 
-def trim(db: sqlite3.Connection) -> None:
-    """Drop the oldest moves beyond what is kept; cheap when there is nothing to drop. Within a transaction."""
-    db.execute("DELETE FROM moves WHERE seq <= (SELECT max(seq) FROM moves) - ?", [TRANSITIONS_KEPT])
-    # In the order in which they were entered, few at a time: no index on time, which every move would pay for.
-    db.execute(
-        f"DELETE FROM moves WHERE seq IN (SELECT seq FROM moves ORDER BY seq LIMIT 1000) AND at < {_NOW} - ?",
-        [TRANSITIONS_KEPT_S],
-    )
-
-
-def _lacking(db: sqlite3.Connection) -> list[str]:
-    there = {row[1] for row in db.execute("PRAGMA table_info(requests)")}
-    return [name for name in _LATER if name not in there]
+def drop_old_transitions(db: sqlite3.Connection) -> None:
+    """Drop the oldest transitions beyond what is kept, within the caller's transaction."""
+    db.execute("DELETE FROM transitions WHERE seq <= (SELECT max(seq) FROM transitions) - ?", [TRANSITIONS_KEPT])
+    # Look only at the oldest rows: an index on time would slow down every transition.
+    oldest = "SELECT seq FROM transitions ORDER BY seq LIMIT 1000"
+    db.execute(f"DELETE FROM transitions WHERE seq IN ({oldest}) AND at < {_NOW} - ?", [TRANSITIONS_KEPT_S])

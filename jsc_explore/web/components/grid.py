@@ -11,7 +11,7 @@ import streamlit as st
 from jsc_explore.analysis.cells import Cell, Place
 from jsc_explore.charts.grid import BOX, SELECTION, TOGGLED
 from jsc_explore.charts.style import axis_value_text
-from jsc_explore.jobs import Job
+from jsc_explore.jobs.queue import Job
 from jsc_explore.view_model import grid
 from jsc_explore.view_model.grid import MAX_CELLS, Part, title
 from jsc_explore.view_model.slice import Slice

@@ -10,8 +10,8 @@ from itertools import groupby
 import streamlit as st
 
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs import Job
 from jsc_explore.jobs.estimate import estimate_seconds, format_seconds
+from jsc_explore.jobs.queue import Job
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import CELLS
 from jsc_explore.web.components import cell_details, permissions
@@ -56,7 +56,7 @@ def groups_of(active: Sequence[Job], ended: Sequence[Job]) -> list[Group]:
 def draw(snapshot: LiveSnapshot, slice: Slice) -> None:
     """Draw a row for every config that is active or has just ended; and what is wrong with the engine, if anything."""
     active, engine = snapshot.active, snapshot.engine
-    if active and (engine is None or not engine.alive):
+    if active and (engine is None or not engine.is_alive):
         st.info("The engine is starting; the requested runs wait for it.", icon=":material/hourglass_top:")
     elif engine is not None and engine.message not in ("", "starting"):
         st.warning(engine.message, icon=":material/warning:")

@@ -7,8 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from jsc_explore.jobs import Job, Queue
-from jsc_explore.jobs.queue.queue import ENDED, EngineState
+from jsc_explore.jobs.queue import ENDED, EngineState, Job, Queue
 from jsc_explore.results import Point
 from jsc_explore.store import Store
 

@@ -13,9 +13,9 @@ from typing import Generic, TypeVar
 from streamlit import runtime
 
 from jsc_explore import paths
-from jsc_explore.jobs import Queue
 from jsc_explore.jobs.auth import Access
 from jsc_explore.jobs.engine.supervisor import Supervisor
+from jsc_explore.jobs.queue import Queue
 from jsc_explore.store import Store
 from jsc_explore.store.imported_runs import ImportedRuns
 from jsc_explore.store.saved_views import SavedViews
