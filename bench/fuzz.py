@@ -302,7 +302,7 @@ def _runs_file() -> bytes:
 
 # Parsers of coverage-guided inputs, with the seed inputs.
 GUIDED: dict[str, tuple[Callable[[Any], None], Callable[[], list[bytes]]]] = {
-    "filter_in_words": (filter_expression, lambda: [b"val_acc > 0.7 and (optimizer = 'sgd' or not silent)"]),
+    "filter_expression": (filter_expression, lambda: [b"val_acc > 0.7 and (optimizer = 'sgd' or not silent)"]),
     "layer_language": (
         layer_language,
         lambda: [b"16-64b/tanhd0.1-5 bn=all act=relu", b"16-c8k3-p2-gap-5", b"jsc-tiny"],

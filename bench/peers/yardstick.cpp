@@ -79,7 +79,7 @@ template <int I, int O, bool BIAS, bool RELU> struct Linear {
         memcpy(g + o * I + f, &s, 32);
         if (o + 1 < O) memcpy(g + (o + 1) * I + f, (const float*)&s + 8, 32);
       }
-    // A bias that feeds a batch norm has no gradient: see docs/decisions.md.
+    // A bias that feeds a batch norm has no gradient: see docs/decisions/training.md.
     if (BIAS) for (int o = 0; o < O; o += L) {
       vec acc[L] = {};
       for (int k = 0; k < std::min(L, O - o); k++) for (int i = 0; i < BLOCKS; i++) acc[k] += d[o + k][i];

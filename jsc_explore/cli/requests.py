@@ -48,7 +48,7 @@ def grid_of(content: bytes, name: str) -> dict[str, Any]:
         return tomllib.loads(content.decode("utf-8"))
     # The parser calls itself for what is nested.
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise JscError(f"{name}: is not valid TOML ({error}); see the example in README.md") from error
+        raise JscError(f"{name}: is not valid TOML ({error}); see the example in docs/command-line.md") from error
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:

@@ -93,7 +93,7 @@ def _rows(path: Path, content: bytes) -> tuple[list[str], Iterator[Row]]:
     try:
         columns = [name.strip() for name in next(reader, [])]
     except csv.Error as error:
-        _refuse("line 1", first[:80], f"is no line of a CSV file ({error})", "see README.md for the format")
+        _refuse("line 1", first[:80], f"is no line of a CSV file ({error})", "see docs/importing.md for the columns")
     if len(columns) > MAX_COLUMNS:
         _refuse("columns", len(columns), f"are more than {MAX_COLUMNS}", "leave out what is no hyperparameter")
     doubles = {name for name in columns if columns.count(name) > 1}

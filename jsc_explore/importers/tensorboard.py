@@ -81,7 +81,7 @@ def read_run(name: str, files: list[Path]) -> ImportedRun:
     if not has_known_tags(series):
         listed = ", ".join(sorted(series)[:8]) or "none"
         raise FieldError("run", name, f"holds no tag that a curve can show (its tags: {listed})" + "".join(
-            f"; {note}" for note in notes), "see README.md for the names that are read")  # fmt: skip
+            f"; {note}" for note in notes), "see docs/importing.md for the tags that are read")  # fmt: skip
     fields, other = hyperparameters(found)
     points, more = points_from_series(series, fields.get("batch_size"))
     return ImportedRun(

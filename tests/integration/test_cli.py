@@ -144,7 +144,7 @@ def test_bad_input_is_answered_by_one_line_with_the_remedy(call, arguments, part
         ("learning_rate = 2026-01-01", ["learning_rate"]),
         ("seeds = 0", ["seeds", "[1, 1000]"]),
         ("seeds = 2\nseed = 1", ["seeds", "combined with seed"]),
-        ("batch_size = [16,", ["is not valid TOML", "README"]),
+        ("batch_size = [16,", ["is not valid TOML", "docs/command-line.md"]),
         ('model = "\xff"', ["is not valid TOML"]),
         ("seeds = 1000\nmax_epochs = [" + ",".join(map(str, range(1, 102))) + "]", ["at most 100,000 runs"]),
     ],
