@@ -21,7 +21,7 @@ from jsc_explore.data.splits import first_occurrences
 from jsc_explore.errors import DataError
 from jsc_explore.files import atomic_write
 
-# Twelve binary digits are 1.2e-4 relative, far below the detector's resolution; docs/decisions/data.md has the accuracies.
+# Twelve binary digits are 1.2e-4 relative, far below the detector resolution; see docs/decisions/data.md.
 SHIPPED_MANTISSA_BITS = 12
 _SHUFFLE_SEED = 42
 _COUNTS = ("jets", "blocks", "mantissa_bits")
