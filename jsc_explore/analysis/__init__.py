@@ -1,1 +1,1 @@
-"""Analysis: what the stored figures say, with their uncertainty. No torch, no screen, no SQL."""
+"""Analysis: statistics of stored metrics, with their uncertainty. No torch, no Streamlit, no SQL."""

@@ -88,12 +88,12 @@ class Cell:
 
 
 def axis_values(name: str, stored: Iterable[Any], extra: Iterable[Any] = ()) -> list[Any]:
-    """Return the values a grid shows along a field: its ladder, what is stored, what is asked for besides."""
+    """Return the values a grid shows along a field: its default values, those stored, and ``extra``."""
     return in_order(name, {*FIELDS[name].default_values, *stored, *extra})
 
 
 def in_order(name: str, values: Iterable[Any]) -> list[Any]:
-    """Return values of a field as people expect them: numbers by size, names as the ladder has them."""
+    """Return values of a field in order: numbers by size, names in the order of the default values."""
     spec = FIELDS[name]
     if spec.kind in ("int", "float"):
         return sorted(set(values))
@@ -145,9 +145,9 @@ def _config_at(base: RunConfig, names: tuple[str, ...], place: Place, digest: st
 
 
 def pareto_front(cost: npt.ArrayLike, metric: npt.ArrayLike, *, higher_is_better: bool = True) -> npt.NDArray[np.bool_]:
-    """Return which points no other point beats: none is as cheap and as good, and cheaper or better.
+    """Return which points are on the Pareto front: no other point is as cheap and as good, and cheaper or better.
 
-    ``cost`` and ``metric`` are ``(n,)`` and finite. Points that are equal in both stand or fall together.
+    ``cost`` and ``metric`` are ``(n,)`` and finite. Of points that are equal in both, all are on the front or none.
     """
     costs = np.asarray(cost, float)
     goods = np.asarray(metric, float) * (1 if higher_is_better else -1)

@@ -1,4 +1,4 @@
-"""Which class is taken for which, and how well each is told from the rest, over the seeds of a config."""
+"""Per-class results over the seeds of a config: confusion, AUC, ROC curves, and which classes are never predicted."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ N = len(CLASSES)
 
 
 def confusion_shares(counts: Sequence[Sequence[int] | None]) -> npt.NDArray[np.float64] | None:
-    """Return ``(5, 5)`` shares: row, the true class; column, what it is taken for; rows sum to one.
+    """Return ``(5, 5)`` shares: row, the true class; column, the predicted one; rows sum to one.
 
-    The counts of several runs (25 each, true class major, or None) are added up; None if there are none.
-    Raises FieldError for a list of another length.
+    The counts of the runs (25 each, true class first, or None) are summed; None if there are none. Raises FieldError
+    for a list of another length.
     """
     known = [one for one in counts if one is not None]
     if not known:
@@ -35,10 +35,9 @@ def confusion_shares(counts: Sequence[Sequence[int] | None]) -> npt.NDArray[np.f
 def per_class(runs: Sequence[Mapping[str, Any]], figure: str) -> list[dict[str, Any]]:
     """Return one row a class of ``figure`` (``auc`` or ``rejection``) over runs.
 
-    ``class``, ``mean``, the ends ``low`` and ``high`` of its 95% interval (the mean itself for fewer than two runs),
-    and ``n``, the runs that have the figure.
-
-    A rejection spans decades: its mean is geometric, its interval that of the logarithm.
+    Columns: ``class``, ``mean``, the ends ``low`` and ``high`` of its 95% interval (the mean itself for fewer than two
+    runs), and ``n``, the runs that have the figure. Rejections span decades: their mean is geometric, and the interval
+    is that of the logarithm.
     """
     rows = []
     for position, name in enumerate(CLASSES):
@@ -57,8 +56,8 @@ def roc_means(curves: Sequence[Sequence[float | None]]) -> list[dict[str, Any]]:
     """Return the mean ROC curves of some runs: a row a class and signal efficiency, ``class``, ``efficiency``, ``mean``
     of the background rejection with the ends ``low`` and ``high`` of its 95% interval, and ``n``, the runs.
 
-    ``curves`` are those of ``Outcome.roc``. Means are geometric, as in ``per_class``. Where a run lets no background
-    pass its rejection is not known, and the row is left out. Raises FieldError for a curve of another length.
+    ``curves`` are those of ``Outcome.roc``. Means are geometric, as in ``per_class``. An efficiency at which some run
+    accepts no background has no finite rejection and is left out. Raises FieldError for a curve of another length.
     """
     places = len(SIGNAL_EFFICIENCIES)
     for one in curves:
@@ -82,16 +81,16 @@ def roc_means(curves: Sequence[Sequence[float | None]]) -> list[dict[str, Any]]:
 
 
 def unpredicted_classes(run: Mapping[str, Any]) -> list[str]:
-    """Return the classes of which a run recognises no test jet, in the house's order.
+    """Return the classes that a run never predicts correctly on the test jets, in the order of ``CLASSES``.
 
-    Wider than the stored ``silent_classes``, whose output no jet raises above zero: a ReLU that a handful of jets still
-    pass never wins the argmax either, and costs the same fifth of the accuracy.
+    This holds more than ``Outcome.silent_classes``: a class whose final ReLU passes a handful of jets is not silent,
+    but it never wins the argmax either and costs the same fifth of the accuracy.
     """
     counts, silent = run["confusion"], set(run["silent_classes"] or ())
     return [name for place, name in enumerate(CLASSES) if name in silent or (counts and counts[place * (N + 1)] == 0)]
 
 
 def count_unpredicted(runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return for each class that is lost in any run in how many; classes in the house's order."""
-    lost = [unpredicted_classes(run) for run in runs]
-    return {name: count for name in CLASSES if (count := sum(name in one for one in lost))}
+    """Return, for each class that is never predicted in some run, the number of such runs."""
+    unpredicted = [unpredicted_classes(run) for run in runs]
+    return {name: count for name in CLASSES if (count := sum(name in names for names in unpredicted))}

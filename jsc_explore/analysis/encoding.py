@@ -1,4 +1,4 @@
-"""Configs as rows of numbers, for methods that know distances only."""
+"""Encode configs as rows of numbers, for methods that work with distances."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ Row = Mapping[str, Any]
 
 
 class Encoding:
-    """How the hyperparameters that vary among some configs become numbers in about [0, 1].
+    """Encode the hyperparameters that vary among some configs as numbers in about [0, 1].
 
-    Logarithmic fields by their logarithm, other numbers by their rank among the values seen, names and switches one
-    column a value; a network besides by the logarithm of its parameters, so that networks of like size are neighbours.
+    Logarithmic fields become their logarithm, other numbers their rank among the known values, names and booleans one
+    column for each value (one-hot). A network also becomes the logarithm of its parameter count, so that networks of
+    similar size lie near each other.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        seen = {name: {row[name] for row in rows} for name in FIELDS if name != "seed" and all(name in r for r in rows)}
-        self.fixed = {name: next(iter(values)) for name, values in seen.items() if len(values) == 1}
-        self.varied = {name: _ordered(name, values) for name, values in seen.items() if len(values) > 1}
+        known = {
+            name: {row[name] for row in rows} for name in FIELDS if name != "seed" and all(name in r for r in rows)
+        }
+        self.fixed = {name: next(iter(values)) for name, values in known.items() if len(values) == 1}
+        self.varied = {name: _ordered(name, values) for name, values in known.items() if len(values) > 1}
 
-    def unseen(self, row: Row) -> str | None:
-        """Name the field whose value nothing is known about: another than the only one seen, or an unseen name."""
+    def unknown_field(self, row: Row) -> str | None:
+        """Return the field whose value cannot be encoded, if any: a fixed field with another value, or a new name."""
         for name, value in self.fixed.items():
             if row[name] != value:
                 return name
@@ -36,7 +39,7 @@ class Encoding:
         return next((name for name in names if row[name] not in self.varied[name]), None)
 
     def matrix(self, rows: Sequence[Row]) -> Numbers:
-        """Return ``(rows, columns) float64``; values beyond those seen leave [0, 1]."""
+        """Return ``(rows, columns) float64``; values outside the known range leave [0, 1]."""
         columns: list[Numbers] = []
         for name, values in self.varied.items():
             given = [row[name] for row in rows]

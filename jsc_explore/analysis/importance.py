@@ -1,4 +1,4 @@
-"""Which hyperparameters a metric hangs on: permutation importance of a forest, on cells it has not seen."""
+"""Rank hyperparameters by how much a metric depends on them: permutation importance of a forest on held-out cells."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from jsc_explore.analysis.statistics import half_width
 from jsc_explore.config import FIELDS
 
 MIN_CELLS = 20
-# A forest on more cells takes seconds and says the same.
+# A forest on more cells takes seconds longer and gives the same ranking.
 MAX_CELLS = 600
 FOLDS, REPEATS, SHUFFLES, TREES = 5, 3, 5, 60
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How much the error on unseen cells grows when one hyperparameter is shuffled among them, ± ``half`` (95%)."""
+    """How much the error on held-out cells grows when one hyperparameter is shuffled, ± ``half_width`` (95%)."""
 
     field: str
     mean: float
-    half: float
+    half_width: float
 
 
 @dataclass(frozen=True)
 class Ranking:
     """Hyperparameters, most important first, in units of the metric.
 
-    ``error`` is the forest's root mean square error on unseen cells, ``plain`` that of knowing the mean alone,
-    ``noise`` what the seeds leave of uncertainty in a cell's mean (None with one seed each). ``reason`` tells why there
-    is no ranking.
+    ``error`` is the forest's root mean square error on held-out cells, ``baseline_error`` that of predicting their
+    mean, ``seed_noise`` the standard error of a cell's mean over seeds (None with one seed each). ``reason`` says why
+    there is no ranking.
     """
 
     fields: list[Importance]
     cells: int
     error: float | None = None
-    plain: float | None = None
-    noise: float | None = None
+    baseline_error: float | None = None
+    seed_noise: float | None = None
     reason: str | None = None
 
     @property
     def beats_mean(self) -> bool:
-        """Whether the forest knows anything: whether it beats the mean."""
-        return self.error is not None and self.plain is not None and self.error < 0.9 * self.plain
+        """Whether the forest predicts clearly better than the mean does."""
+        return self.error is not None and self.baseline_error is not None and self.error < 0.9 * self.baseline_error
 
 
 def importance(cells: Sequence[Mapping[str, Any]]) -> Ranking:
-    """Rank the hyperparameters that vary among cells (rows of ``store.cells.cell_table``) by what the metric owes them.
+    """Rank the hyperparameters that vary among cells (rows of ``store.query.aggregates.cell_table``).
 
-    Permutation importance (Breiman, Machine Learning 45 (2001) 5; scikit-learn) on the held-out fifth of the cells,
-    three times five folds; the interval allows for folds that share their training cells (Nadeau and Bengio, Machine
-    Learning 52 (2003) 239). Hyperparameters that were varied together share their importance.
+    Permutation importance (Breiman, Machine Learning 45 (2001) 5; scikit-learn) on held-out cells, in five folds
+    repeated three times. The interval allows for folds that share training cells (Nadeau and Bengio, Machine Learning
+    52 (2003) 239). Hyperparameters that were varied together share their importance.
     """
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
@@ -68,24 +68,24 @@ def importance(cells: Sequence[Mapping[str, Any]]) -> Ranking:
         return Ranking([], len(chosen), reason=f"{len(chosen)} configurations; a ranking needs {MIN_CELLS}")
     x = np.stack([_codes(name, [row[name] for row in chosen]) for name in names], axis=1)
     y = np.array([row["mean"] for row in chosen], float)
-    drops, errors, plain = [], [], []
+    increases, errors, baselines = [], [], []
     for train, test in RepeatedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=0).split(x):
         forest = RandomForestRegressor(TREES, random_state=0, min_samples_leaf=1).fit(x[train], y[train])
         found = permutation_importance(
             forest, x[test], y[test], scoring="neg_root_mean_squared_error", n_repeats=SHUFFLES, random_state=0
         )
-        drops.append(found.importances_mean)
+        increases.append(found.importances_mean)
         errors.append(_rms(forest.predict(x[test]) - y[test]))
-        plain.append(_rms(y[test] - y[train].mean()))
-    every = np.array(drops)
-    # Folds share training cells: their spread understates the error of the mean by this factor.
-    widen = math.sqrt(1 + len(drops) / (FOLDS - 1))
+        baselines.append(_rms(y[test] - y[train].mean()))
+    per_fold = np.array(increases)
+    # Folds share training cells, so that their spread understates the error of the mean by this factor.
+    widen = math.sqrt(1 + len(increases) / (FOLDS - 1))
     fields = [
         Importance(name, float(column.mean()), widen * (half_width(float(column.std(ddof=1)), len(column)) or 0.0))
-        for name, column in zip(names, every.T, strict=True)
+        for name, column in zip(names, per_fold.T, strict=True)
     ]
     fields.sort(key=lambda one: -one.mean)
-    return Ranking(fields, len(chosen), float(np.mean(errors)), float(np.mean(plain)), _noise(chosen))
+    return Ranking(fields, len(chosen), float(np.mean(errors)), float(np.mean(baselines)), _seed_noise(chosen))
 
 
 def _codes(name: str, values: Sequence[Any]) -> Numbers:
@@ -96,7 +96,7 @@ def _codes(name: str, values: Sequence[Any]) -> Numbers:
     return np.array([order[value] for value in values], float)
 
 
-def _noise(cells: Sequence[Mapping[str, Any]]) -> float | None:
+def _seed_noise(cells: Sequence[Mapping[str, Any]]) -> float | None:
     squares = [row["sd"] ** 2 / row["n"] for row in cells if row["sd"] is not None]
     return math.sqrt(sum(squares) / len(squares)) if squares else None
 

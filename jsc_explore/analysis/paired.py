@@ -1,4 +1,4 @@
-"""Two configs compared seed by seed: the difference, its interval, and what it would take to tell them apart."""
+"""Compare two configs seed by seed: difference, interval, verdict and its sentence, seeds needed to detect it."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from jsc_explore.analysis.statistics import half_width
 
 CONFIDENCE = 0.95
 POWER = 0.8
-# Beyond this nobody trains more seeds to settle a question.
+# The largest number of seeds that the sentence of a verdict recommends.
 MAX_SEEDS = 200
 
-Verdict = Literal["better", "worse", "open", "equal", "unknown"]
+Verdict = Literal["better", "worse", "inconclusive", "equal", "unknown"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Metric of B less that of A: ``mean`` ± ``half`` (95%) over ``n`` seeds, ``paired`` or not.
+    """The metric of B minus that of A: ``mean`` ± ``half_width`` (95%) over ``n`` seeds, ``paired`` or not.
 
-    ``verdict`` is B's: better, worse, open (not distinguishable), equal (the same in every seed), unknown (no interval
-    can be had). ``more`` seeds of each would tell a difference of this size with a power of 80%; None: more than
+    ``verdict`` is about B: better, worse, inconclusive (not distinguishable), equal (the same in every seed), unknown
+    (no interval). ``more_seeds`` of each would detect a difference of this size with a power of 80%; None: more than
     ``MAX_SEEDS`` in all, or not known.
     """
 
     n: int
     mean: float | None
-    half: float | None
+    half_width: float | None
     verdict: Verdict
-    more: int | None
+    more_seeds: int | None
     paired: bool
 
 
 def compare(a: Mapping[int, float], b: Mapping[int, float], *, higher_is_better: bool) -> Difference:
     """Compare two configs by their metrics per seed.
 
-    Seeds that both have are paired: they share batch order and, for one network, initial weights, so that what the seed
-    does to both cancels (Student's t on the differences). Without a common seed the means are compared as they are
-    (Welch, Biometrika 34 (1947) 28).
+    Seeds that both have are paired (Student's t on the differences): runs of one seed share the batch order and, for
+    one network, the initial weights, so that the effect of the seed cancels. Without a common seed the means are
+    compared unpaired (Welch, Biometrika 34 (1947) 28).
     """
     common = sorted(a.keys() & b.keys())
     if common:
@@ -63,15 +63,15 @@ def compare(a: Mapping[int, float], b: Mapping[int, float], *, higher_is_better:
 
 
 def seeds_needed(mean: float, sd: float) -> int | None:
-    """Return how many paired seeds tell a difference of this mean and spread, two-sided at 5%, with a power of 80%.
+    """Return how many paired seeds detect a difference of this mean and spread, two-sided at 5%, with a power of 80%.
 
-    None if that takes more than ``MAX_SEEDS``. Source: the noncentral t distribution, as in Cohen (1988), chapter 2.
+    None: more than ``MAX_SEEDS``. Source: the noncentral t distribution, as in Cohen (1988), chapter 2.
     """
     if mean == 0:
         return None
     if sd == 0:
         return 2
-    # The power grows with n: halve the range.
+    # The power grows with n: bisect.
     low, high = 2, MAX_SEEDS
     if _power(abs(mean) / sd, high) < POWER:
         return None
@@ -85,34 +85,34 @@ def seeds_needed(mean: float, sd: float) -> int | None:
 
 
 def verdict_text(difference: Difference, unit: str, scale: float = 1.0, names: tuple[str, str] = ("A", "B")) -> str:
-    """Say in one line what a difference tells: ``unit`` and ``scale`` are those of the metric, e.g. points and 100."""
+    """Return the verdict as one line; ``unit`` and ``scale`` are those of the metric, e.g. points and 100."""
     a, b = names
     d = difference
     if d.n == 0 or d.mean is None:
         return f"nothing to compare yet: {a} or {b} has no finished run"
     seeds = f"{d.n} seed{'s' if d.n > 1 else ''}"
-    if d.half is None:
-        return f"{b} − {a} is {_figure(d.mean * scale, signed=True)}{unit} in {seeds}: one is not enough to tell"
-    spread = f"{_figure(abs(d.mean) * scale)} ± {_figure(d.half * scale)}{unit}"
+    if d.half_width is None:
+        return f"{b} − {a} is {_number(d.mean * scale, signed=True)}{unit} in {seeds}: one seed gives no interval"
+    spread = f"{_number(abs(d.mean) * scale)} ± {_number(d.half_width * scale)}{unit}"
     if d.verdict == "equal":
         return f"{a} and {b} score the same in all {seeds}"
-    if d.verdict == "open":
-        signed = f"{_figure(d.mean * scale, signed=True)} ± {_figure(d.half * scale)}{unit}"
+    if d.verdict == "inconclusive":
+        signed = f"{_number(d.mean * scale, signed=True)} ± {_number(d.half_width * scale)}{unit}"
         return f"not distinguishable with {seeds} (B − A: {signed}): {_remedy(d)}".replace("B − A", f"{b} − {a}")
     better, worse = (b, a) if d.verdict == "better" else (a, b)
     return f"{better} is better than {worse} by {spread}"
 
 
 def _remedy(difference: Difference) -> str:
-    if difference.more is not None:
-        more = max(1, difference.more)
-        return f"about {more} more would tell a difference of this size"
+    if difference.more_seeds is not None:
+        more = max(1, difference.more_seeds)
+        return f"about {more} more seeds would detect a difference of this size"
     if difference.paired:
-        return f"even {MAX_SEEDS} seeds would hardly tell so small a difference"
+        return f"even {MAX_SEEDS} seeds would hardly detect so small a difference"
     return "train the same seeds of both to pair them"
 
 
-def _figure(value: float, *, signed: bool = False) -> str:
+def _number(value: float, *, signed: bool = False) -> str:
     digits = 1 if abs(value) >= 0.1 or value == 0 else 2
     return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
@@ -123,7 +123,7 @@ def _verdict(mean: float, half: float | None, higher_is_better: bool) -> Verdict
     if mean == 0 and half == 0:
         return "equal"
     if abs(mean) <= half:
-        return "open"
+        return "inconclusive"
     return "better" if (mean > 0) == higher_is_better else "worse"
 
 
@@ -134,7 +134,8 @@ def _more(mean: float, sd: float, n: int) -> int | None:
 
 @lru_cache(maxsize=4096)
 def _power(effect: float, n: int) -> float:
-    # scipy's noncentral t returns 0 or nan far out; the mean over the spread's distribution does not.
+    # scipy's noncentral t returns 0 or nan in its tails; averaging the normal power over the distribution of the
+    # sample spread does not.
     freedom, places = n - 1, (np.arange(2000) + 0.5) / 2000
     critical, shift = stats.t.ppf(0.5 + CONFIDENCE / 2, freedom), effect * math.sqrt(n)
     reach = critical * np.sqrt(stats.chi2.ppf(places, freedom) / freedom)

@@ -1,1 +1,1 @@
-"""Charts: a tidy table in, an Altair chart out. No Streamlit, no queries."""
+"""Charts: each module turns data into a tidy table, and the table into an Altair chart. No Streamlit, no queries."""

@@ -1,4 +1,4 @@
-"""Learning curves: the mean over seeds with its band, every seed faint behind it, a mark where a class is silent."""
+"""Learning curves: the mean over seeds with its band, the seeds as faint lines, a mark for silent classes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.analysis.statistics import half_width, smooth
 from jsc_explore.charts.figure import Figure, build_spec, chart_from, font_config
 from jsc_explore.charts.style import (
+    BAND_OPACITY,
+    BAND_OPACITY_CROWDED,
     CURVE_METRICS,
     FAINT,
     INK,
     METRIC_PAIRS,
+    SVG_RENDERER,
     X_AXES,
     colours,
     is_percentage,
@@ -29,18 +32,24 @@ from jsc_explore.charts.style import (
 )
 
 HEIGHT = 420
-# Accuracies are drawn on one range, so that a growing curve does not move the axis under the reader.
-SHARE_RANGE = (0.0, 0.8)
+# Accuracies have a fixed range, so that the axis stays where it is while a run is training.
+ACCURACY_RANGE = (0.0, 0.8)
 ZOOM, LEGEND = "zoom", "groups"
-MEANS, CONTEXT, SEEDS, MARKS, PREDICTIONS = "means", "behind", "seeds", "marks", "expected"
+MEANS, CONTEXT, SEEDS, MARKS, PREDICTIONS = "means", "context", "seeds", "marks", "predictions"
 _DASHES = ([1, 0], [7, 4], [2, 2], [10, 3, 2, 3], [4, 4], [12, 4])
-_ANY_RANGE = (0.25, 0.75)
+# Stands for every range in the cached spec; ``_spec`` replaces it.
+_PLACEHOLDER_RANGE = (0.25, 0.75)
+# Silent-class marks nearer to each other than this share of the y axis are merged or moved apart.
+MIN_MARK_DISTANCE = 0.05
 _PARTS = {"val": "validation", "train": "training"}
 
 
 @dataclass(frozen=True)
 class CurveStyle:
-    """What a config's curve is called: in full, by its colour and by its dash; faint context if not ``chosen``."""
+    """How the curve of a config is named and drawn: full name, legend entries of its colour (``group``) and its dash.
+
+    Curves that are not ``chosen`` are drawn grey, as context.
+    """
 
     name: str
     group: str = ""
@@ -50,18 +59,19 @@ class CurveStyle:
 
 @dataclass(frozen=True)
 class PlotOptions:
-    """How curves are drawn; everything that changes the drawing and not the data.
+    """How curves are drawn.
 
-    ``y_range`` None: fixed by kind; ``ordered``: colours stand for a number; ``titles`` are those of the legends;
-    ``expected``: predictions are drawn, too; ``share`` of the usual width is there.
+    ``metric``: a key of ``CURVE_METRICS``; ``y_range`` None: fixed by the kind of metric; ``size`` scales fonts and
+    lines; ``ordered``: colours stand for a number; ``titles``: of the legends of colours and dashes;
+    ``show_predictions``: predictions are drawn, too; ``width_fraction``: of the full width of the page.
     """
 
     x: str = "epoch"
-    shown: str = "val_acc"
+    metric: str = "val_acc"
     band: str = "interval"
     log_x: bool = False
     log_y: bool = False
-    each: bool = True
+    seed_lines: bool = True
     smoothing: float = 0.0
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
@@ -69,38 +79,38 @@ class PlotOptions:
     size: float = 1.0
     ordered: bool = False
     titles: tuple[str, str] = ("", "")
-    expected: bool = False
-    share: float = 1.0
+    show_predictions: bool = False
+    width_fraction: float = 1.0
 
 
-def quantities_of(shown: str) -> tuple[str, ...]:
-    """Return the recorded quantities behind a choice: one, or those of validation and training."""
-    return METRIC_PAIRS.get(shown, (shown,))
+def quantities_of(metric: str) -> tuple[str, ...]:
+    """Return the recorded quantities of a metric: one, or those of validation and training."""
+    return METRIC_PAIRS.get(metric, (metric,))
 
 
 def curve_tables(
-    means: pa.Table, seeds: pa.Table, lines: Mapping[str, CurveStyle], look: PlotOptions
+    means: pa.Table, seeds: pa.Table, lines: Mapping[str, CurveStyle], options: PlotOptions
 ) -> dict[str, pa.Table]:
-    """Return the tables that ``curve_figure`` draws, from ``store.points.curve_points``.
+    """Return the tables that ``curve_figure`` draws, from the two tables of ``store.query.curves.curve_points``.
 
-    ``means`` has a row a point of a chosen config: mean, smoothed mean, ends of the band; ``behind`` one of the others:
-    the mean alone; ``seeds`` a row a point of every seed of the chosen configs; ``marks`` the last point of each seed
-    with a silent class. On a logarithmic axis what is not above zero is left out.
+    ``means`` has one row a point of a chosen config: mean, smoothed mean, ends of the band; ``context`` one row a point
+    of the others: the mean alone; ``seeds`` one row a point of each seed of the chosen configs; ``marks`` the last
+    point of each seed with a silent class. On a logarithmic axis values that are not positive are left out.
     """
     chosen = {config_id: line for config_id, line in lines.items() if line.chosen}
-    named_means = _with_lines(means, chosen, look)
-    low, high = _band(named_means, look)
-    smoothed = _smoothed(named_means, look.smoothing)
+    named_means = _with_lines(means, chosen, options)
+    low, high = _band(named_means, options)
+    smoothed = _smoothed(named_means, options.smoothing)
     table = named_means.select(["config_id", "x", "mean", "n", "name", "group", "dash"])
     for name, values in (("smooth", smoothed), ("low", low), ("high", high)):
         table = table.append_column(name, pa.array(values, pa.float64()))
     others = {config_id: line for config_id, line in lines.items() if not line.chosen}
-    behind = _with_lines(means, others, look).select(["line", "x", "mean", "name"])
-    each = _with_lines(seeds, chosen, look)
-    # Many marks at the end of their lines hide each other's letters: there the tooltip names the classes.
-    marks = silent_marks(each, brief=len({line.group for line in lines.values() if line.chosen}) > 3)
-    each = each.select(["run_id", "seed", "x", "value", "group", "dash"]) if look.each else each.slice(0, 0)
-    return {MEANS: table, CONTEXT: behind, SEEDS: each, MARKS: marks}
+    context = _with_lines(means, others, options).select(["line", "x", "mean", "name"])
+    seeds = _with_lines(seeds, chosen, options)
+    # The letters of many marks would overlap: then only the tooltip names the classes.
+    marks = silent_marks(seeds, brief=len({line.group for line in lines.values() if line.chosen}) > 3)
+    seeds = seeds.select(["run_id", "seed", "x", "value", "group", "dash"]) if options.seed_lines else seeds.slice(0, 0)
+    return {MEANS: table, CONTEXT: context, SEEDS: seeds, MARKS: marks}
 
 
 def prediction_table(
@@ -110,217 +120,256 @@ def prediction_table(
     metric: str,
     ends: Mapping[str, float],
 ) -> pa.Table:
-    """Return what chosen configs were expected to metric, by config id, at the ``ends`` of their curves.
+    """Return the predictions for the chosen configs, drawn at the ends of their curves.
 
-    Without one that is their last point of ``means``, the table that ``curve_figure`` draws, if there is any. A row
-    holds ``x``, ``mean``, ``low``, ``high``, ``group`` and ``words``.
+    ``predicted`` and ``ends`` are by config id. A config without an entry in ``ends`` takes the x of its last point in
+    ``means``, a table of ``curve_tables``. Columns: ``x``, ``mean``, ``low``, ``high``, ``group``, ``text``.
     """
     last = dict(zip(means["config_id"].to_pylist(), means["x"].to_pylist(), strict=True))
     rows = [
-        {"x": ends.get(key, last.get(key)), "mean": guess.mean, "low": guess.low, "high": guess.high,
-         "group": line.group, "words": f"{line.name}: {prediction_text(metric, guess)}"}
+        {"x": ends.get(key, last.get(key)), "mean": prediction.mean, "low": prediction.low, "high": prediction.high,
+         "group": line.group, "text": f"{line.name}: {prediction_text(metric, prediction)}"}
         for key, line in lines.items()
-        if line.chosen and (key in last or key in ends) and (guess := predicted.get(key))
+        if line.chosen and (key in last or key in ends) and (prediction := predicted.get(key))
     ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=_EXPECTED)
+    return pa.Table.from_pylist(rows, schema=_PREDICTIONS)
 
 
-def count_nonpositive(points: pa.Table, look: PlotOptions) -> int:
-    """Return how many points a logarithmic axis leaves out, the one before the first step aside."""
-    if not look.log_y or not points.num_rows:
+def silent_marks(seeds: pa.Table, brief: bool) -> pa.Table:
+    """Return one row a mark: ``x``, ``value``, ``group``, the ``mark``, and ``name`` for its tooltip.
+
+    ``seeds`` has one row a point of each seed; ``silent`` names the silent classes, which a ``brief`` mark leaves out.
+    Marks of one group that would overlap are merged.
+    """
+    silent = seeds.filter(pc.not_equal(seeds["silent"], ""))
+    last: dict[str, dict[str, Any]] = {}
+    rows = silent.select(["run_id", "x", "value", "group", "dash", "silent", "name", "seed"]).to_pylist()
+    for row in rows:
+        last[row["run_id"]] = row
+    values = [row["value"] for row in rows]
+    distance = MIN_MARK_DISTANCE * (max(values) - min(values)) if values else 0.0
+    marks: list[dict[str, Any]] = []
+    for row in sorted(last.values(), key=lambda row: (row["group"], row["value"])):
+        text = f"{row['name']}, seed {row['seed']}: never predicts {', '.join(row['silent'].split())}"
+        before = marks[-1] if marks else {}
+        if before.get("group") == row["group"] and row["value"] - before["value"] < distance:
+            before["mark"] += "" if brief else "".join(c for c in row["silent"].split() if c not in before["mark"])
+            before["name"] += f"; {text}"
+            continue
+        mark = "†" + ("" if brief else row["silent"].replace(" ", ""))
+        marks.append({"x": row["x"], "value": row["value"], "group": row["group"], "mark": mark, "name": text})
+    if not brief:
+        # Marks of different groups: the lowest stays at the end of its line, the others move up.
+        marks.sort(key=lambda mark: mark["value"])
+        for below, above in itertools.pairwise(marks):
+            above["value"] = max(above["value"], below["value"] + distance)
+    return pa.Table.from_pylist(marks, schema=_MARKS)
+
+
+_MARKS = pa.schema(
+    [("x", pa.float64()), ("value", pa.float64())] + [(name, pa.string()) for name in ("group", "mark", "name")]
+)
+
+
+def count_nonpositive(points: pa.Table, options: PlotOptions) -> int:
+    """Return how many points a logarithmic axis leaves out."""
+    if not options.log_y or not points.num_rows:
         return 0
     return int(pc.sum(pc.less_equal(points["value" if "value" in points.column_names else "mean"], 0)).as_py() or 0)
 
 
-def value_range(tables: Sequence[Mapping[str, pa.Table]], look: PlotOptions) -> tuple[float, float] | None:
-    """Return one range for the y axis of several panels; None where its kind fixes it or nothing is there."""
-    if is_percentage(look.shown) and not look.log_y:
+def value_range(tables: Sequence[Mapping[str, pa.Table]], options: PlotOptions) -> tuple[float, float] | None:
+    """Return the common y range of several panels; None if the metric has a fixed one or there are no data."""
+    if is_percentage(options.metric) and not options.log_y:
         return None
     columns = [table[MEANS][name] for table in tables for name in ("low", "high", "mean")]
     columns += [table[SEEDS]["value"] for table in tables if table[SEEDS].num_rows]
     values = np.concatenate([np.asarray(column.to_numpy(), float) for column in columns] or [np.empty(0)])
-    values = values[np.isfinite(values) & (values > 0 if look.log_y else True)]
+    values = values[np.isfinite(values) & (values > 0 if options.log_y else True)]
     if not values.size or values.min() == values.max():
         return None
     low, high = float(values.min()), float(values.max())
-    margin = 0.0 if look.log_y else 0.04 * (high - low)
+    margin = 0.0 if options.log_y else 0.04 * (high - low)
     return low - margin, high + margin
 
 
-def curve_figure(
-    tables: Mapping[str, pa.Table], groups: Sequence[str], dashes: Sequence[str], look: PlotOptions
-) -> Figure:
-    """Draw the tables of ``curve_tables``; ``groups`` are in the order of their colours, ``dashes`` of their dashes."""
-    spec = _spec(groups, dashes, look)
-    words = f"{CURVE_METRICS[look.shown]} along {X_AXES[look.x]}: {', '.join(groups)}"
-    return Figure(spec, dict(tables), words[0].upper() + words[1:], width=720)
-
-
-def _with_lines(points: pa.Table, lines: Mapping[str, CurveStyle], look: PlotOptions) -> pa.Table:
-    """Keep the points of these configs that the axes can show; add the line's number, name, group and dash."""
+def _with_lines(points: pa.Table, lines: Mapping[str, CurveStyle], options: PlotOptions) -> pa.Table:
+    """Keep the points of these configs that the axes can show; add columns ``line`` (an index), name, group, dash."""
     ids = pa.array(list(lines), pa.string())
-    place = pc.index_in(points["config_id"], value_set=ids)
-    keep = pc.is_valid(place)
+    index = pc.index_in(points["config_id"], value_set=ids)
+    keep = pc.is_valid(index)
     value = "value" if "value" in points.column_names else "mean"
     keep = pc.and_(keep, pc.is_finite(points[value]))
-    for name, log in (("x", look.log_x), (value, look.log_y)):
+    for name, log in (("x", options.log_x), (value, options.log_y)):
         if log:
             keep = pc.and_(keep, pc.greater(points[name], 0))
-    points, place = points.filter(keep), place.filter(keep)
-    points = points.append_column("line", place)
+    points, index = points.filter(keep), index.filter(keep)
+    points = points.append_column("line", index)
     for column in ("name", "group", "dash"):
         values = pa.array([getattr(line, column) for line in lines.values()], pa.string())
-        points = points.append_column(column, values.take(place))
-    if look.shown in METRIC_PAIRS:
+        points = points.append_column(column, values.take(index))
+    if options.metric in METRIC_PAIRS:
         parts = pc.if_else(pc.starts_with(points["quantity"], "val"), _PARTS["val"], _PARTS["train"])
         points = points.set_column(points.column_names.index("dash"), "dash", parts)
     return points
 
 
-def _band(means: pa.Table, look: PlotOptions) -> tuple[np.ndarray, np.ndarray]:
+def _band(means: pa.Table, options: PlotOptions) -> tuple[np.ndarray, np.ndarray]:
     middle, n = means["mean"].to_numpy(), means["n"].to_numpy()
     sd = np.asarray(means["sd"].to_numpy(), float)
-    if look.band == "range":
+    if options.band == "range":
         return means["low"].to_numpy(), means["high"].to_numpy()
-    if look.band == "none":
+    if options.band == "none":
         return middle, middle
-    if look.band == "sd":
+    if options.band == "sd":
         half = sd
     else:
         factor = {int(count): half_width(1.0, int(count)) or np.nan for count in np.unique(n)}
         half = sd * np.array([factor[int(count)] for count in n], float)
     half = np.where(np.isfinite(half), half, 0.0)
     low, high = middle - half, middle + half
-    if is_percentage(look.shown):
+    if is_percentage(options.metric):
         low, high = np.maximum(low, 0.0), np.minimum(high, 1.0)
-    # A logarithmic axis has no place for what is not above zero: the band ends a little below its mean's decade.
-    return (np.where(low > 0, low, middle / 10) if look.log_y else low), high
+    # A logarithmic axis cannot show values that are not positive: there the band ends a decade below the mean.
+    return (np.where(low > 0, low, middle / 10) if options.log_y else low), high
 
 
 def _smoothed(means: pa.Table, weight: float) -> list[float]:
-    """Smooth each config's mean along its points; rows come ordered by config, quantity and step."""
+    """Smooth the mean of each config along its points; rows are ordered by config, quantity and step."""
     values: list[float] = means["mean"].to_pylist()
     if not weight:
         return values
-    owners = list(zip(means["config_id"].to_pylist(), means["quantity"].to_pylist(), strict=True))
+    curves = list(zip(means["config_id"].to_pylist(), means["quantity"].to_pylist(), strict=True))
     smoothed: list[float] = []
     begin = 0
     for end in range(1, len(values) + 1):
-        if end == len(values) or owners[end] != owners[begin]:
+        if end == len(values) or curves[end] != curves[begin]:
             smoothed += smooth(values[begin:end], weight)
             begin = end
     return smoothed
 
 
-_EXPECTED = pa.schema(
-    [(name, pa.float64()) for name in ("x", "mean", "low", "high")] + [("group", pa.string()), ("words", pa.string())]
+_PREDICTIONS = pa.schema(
+    [(name, pa.float64()) for name in ("x", "mean", "low", "high")] + [("group", pa.string()), ("text", pa.string())]
 )
 
 
-def _spec(groups: Sequence[str], dashes: Sequence[str], look: PlotOptions) -> dict[str, Any]:
-    """Put names, colours, title and range into the spec: they change with each click, and all else seldom does."""
-    # Labels beside each other as far as they fit over the chart.
-    columns = max(1, min(6, int(60 * look.share / look.size) // (4 + max(map(len, groups), default=40))))
-    general = replace(look, titles=("", look.titles[1]), ordered=False, y_range=look.y_range and _ANY_RANGE)
-    spec = _general_spec(columns, len(groups) > 3, tuple(dashes), general)
-    scale = {"domain": list(groups), "range": colours(len(groups), look.ordered, look.theme)}
+# ---- drawing
 
-    def own(channel: str, drawn: dict[str, Any]) -> dict[str, Any]:
-        if channel == "color" and "scale" in drawn:
-            return {**drawn, "scale": scale, "legend": {**drawn["legend"], "title": look.titles[0] or None}}
-        if channel == "y" and look.y_range and "scale" in drawn:
-            return {**drawn, "scale": {**drawn["scale"], "domain": list(look.y_range)}}
-        return drawn
+
+def curve_figure(
+    tables: Mapping[str, pa.Table], groups: Sequence[str], dashes: Sequence[str], options: PlotOptions
+) -> Figure:
+    """Draw the tables of ``curve_tables``; ``groups`` are the legend entries of colours, ``dashes`` those of dashes."""
+    spec = _spec(groups, dashes, options)
+    text = f"{CURVE_METRICS[options.metric]} against {X_AXES[options.x]}: {', '.join(groups)}"
+    return Figure(spec, dict(tables), text[0].upper() + text[1:], width=720)
+
+
+def _spec(groups: Sequence[str], dashes: Sequence[str], options: PlotOptions) -> dict[str, Any]:
+    """Complete the cached spec with names, colours, titles and range, which change with each click."""
+    # As many legend entries in a row as fit over the chart.
+    columns = max(1, min(6, int(60 * options.width_fraction / options.size) // (4 + max(map(len, groups), default=40))))
+    cached = replace(
+        options, titles=("", options.titles[1]), ordered=False, y_range=options.y_range and _PLACEHOLDER_RANGE
+    )
+    spec = _general_spec(columns, len(groups) > 3, tuple(dashes), cached)
+    scale = {"domain": list(groups), "range": colours(len(groups), options.ordered, options.theme)}
+
+    def complete(channel: str, encoding: dict[str, Any]) -> dict[str, Any]:
+        if channel == "color" and "scale" in encoding:
+            return {**encoding, "scale": scale, "legend": {**encoding["legend"], "title": options.titles[0] or None}}
+        if channel == "y" and options.y_range and "scale" in encoding:
+            return {**encoding, "scale": {**encoding["scale"], "domain": list(options.y_range)}}
+        return encoding
 
     layers = [
-        {**layer, "encoding": {channel: own(channel, drawn) for channel, drawn in layer["encoding"].items()}}
+        {**layer, "encoding": {channel: complete(channel, one) for channel, one in layer["encoding"].items()}}
         for layer in spec["layer"]
     ]
     return {**spec, "layer": layers}
 
 
 @lru_cache(maxsize=256)
-def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], look: PlotOptions) -> dict[str, Any]:
-    x, y = _axes(look)
-    # Only what has colours of its own may be picked in the legend; all else takes part in it.
+def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options: PlotOptions) -> dict[str, Any]:
+    x, y = _axes(options)
     picked = alt.selection_point(name=LEGEND, fields=["group"], bind="legend")
     zoom = alt.selection_interval(
-        name=ZOOM, encodings=["x"], mark=alt.BrushConfig(fill=INK[look.theme], fillOpacity=0.1)
+        name=ZOOM, encodings=["x"], mark=alt.BrushConfig(fill=INK[options.theme], fillOpacity=0.1)
     )
-    colour = _colours(columns)
-    dash = _dash(dashes, look)
+    colour = _legend_colours(columns)
+    dash = _dash(dashes, options)
 
-    def seen(opacity: float) -> Any:
+    def visible(opacity: float) -> Any:
         return alt.condition(picked, alt.value(opacity), alt.value(0.0))
 
-    # The mean says by itself what it is, to whom reads by ear (aria); words for every point of all that goes with it
-    # would be noise, and cost as much as drawing it.
+    # Screen readers get the mean alone (aria=False elsewhere): a description of every other point would be noise, and
+    # would take as long as drawing it.
     chosen, others = chart_from(MEANS), chart_from(CONTEXT).encode(x=x, y=y, detail="line:N")
-    behind = others.mark_line(color=FAINT[look.theme], strokeWidth=look.size, opacity=0.8, clip=True, aria=False)
-    # A line of one pixel is hard to hit; of points as the chosen ones have there would be hundreds.
-    named_behind = others.mark_line(strokeWidth=8 * look.size, opacity=0, clip=True, aria=False).encode(
+    context = others.mark_line(color=FAINT[options.theme], strokeWidth=options.size, opacity=0.8, clip=True, aria=False)
+    # A line of one pixel is hard to hover: a wide invisible one lies over it. Points would be hundreds.
+    context_hover = others.mark_line(strokeWidth=8 * options.size, opacity=0, clip=True, aria=False).encode(
         tooltip=alt.Tooltip("name:N", title=" ")
     )
-    # Many bands over each other would be mud.
     band = chosen.mark_area(clip=True, aria=False).encode(
         x=x,
         y="low:Q",
         y2="high:Q",
         color=colour,
         detail=["config_id:N", "dash:N"] if dash else "config_id:N",
-        opacity=seen(0.06 if crowded else 0.18),
+        opacity=visible(BAND_OPACITY_CROWDED if crowded else BAND_OPACITY),
     )
-    each = (
-        chart_from(SEEDS).mark_line(strokeWidth=look.size, clip=True, aria=False)
+    seeds = (
+        chart_from(SEEDS).mark_line(strokeWidth=options.size, clip=True, aria=False)
         .encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash,
-                opacity=seen(0.25 if crowded else 0.45))
+                opacity=visible(0.25 if crowded else 0.45))
     )  # fmt: skip
-    mean = chosen.mark_line(strokeWidth=2.5 * look.size, clip=True).encode(
-        x=x, y="smooth:Q", color=colour, **dash, detail="config_id:N", opacity=seen(1.0)
+    mean = chosen.mark_line(strokeWidth=2.5 * options.size, clip=True).encode(
+        x=x, y="smooth:Q", color=colour, **dash, detail="config_id:N", opacity=visible(1.0)
     )
     silent = (
-        chart_from(MARKS).mark_text(align="left", dx=4, fontSize=11 * look.size, fontWeight=600)
-        .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=seen(1.0),
+        chart_from(MARKS).mark_text(align="left", dx=4, fontSize=11 * options.size, fontWeight=600)
+        .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=visible(1.0),
                 tooltip=alt.Tooltip("name:N", title=" "))
     )  # fmt: skip
-    # The raw mean as a ghost, where the one drawn bold is smoothed.
-    ghost = chosen.mark_line(strokeWidth=look.size, clip=True, aria=False).encode(
-        x=x, y="mean:Q", color=colour, **dash, detail="config_id:N", opacity=seen(0.5)
+    # The raw mean, thin, where the bold line is smoothed.
+    raw_mean = chosen.mark_line(strokeWidth=options.size, clip=True, aria=False).encode(
+        x=x, y="mean:Q", color=colour, **dash, detail="config_id:N", opacity=visible(0.5)
     )
     layers = [
-        behind,
-        named_behind,
-        *(_predicted(x, y, colour, seen, look) if look.expected else []),
+        context,
+        context_hover,
+        *(_prediction_layers(x, y, colour, visible, options) if options.show_predictions else []),
         band,
-        each,
-        *([ghost] if look.smoothing else []),
+        seeds,
+        *([raw_mean] if options.smoothing else []),
         mean.add_params(picked, zoom),
         silent,
-        _hover(x, y, look),
+        _hover_points(x, y, options),
     ]
-    chart = alt.layer(*layers).properties(height=HEIGHT * look.size, usermeta={"embedOptions": {"renderer": "svg"}})
-    return build_spec(chart) | {"config": font_config(look.size)}
+    chart = alt.layer(*layers).properties(height=HEIGHT * options.size, usermeta=SVG_RENDERER)
+    return build_spec(chart) | {"config": font_config(options.size)}
 
 
-def _predicted(
-    x: alt.X, y: alt.Y, colour: alt.Color, seen: Callable[[float], Any], look: PlotOptions
+def _prediction_layers(
+    x: alt.X, y: alt.Y, colour: alt.Color, visible: Callable[[float], Any], options: PlotOptions
 ) -> list[alt.Chart]:
-    """Return the bands of what was expected, at the end of the curves and under them, and their middles."""
-    base = chart_from(PREDICTIONS).encode(x=x, color=colour, tooltip=[alt.Tooltip("words:N", title=" ")])
-    band = base.mark_rule(strokeWidth=10 * look.size).encode(y="low:Q", y2="high:Q", opacity=seen(0.3))
-    middle = base.mark_point(shape="diamond", filled=True, size=70 * look.size)
-    return [band, middle.encode(y=y, opacity=seen(0.7))]
+    """Return the bands of the predictions and their means, to be drawn under the curves."""
+    base = chart_from(PREDICTIONS).encode(x=x, color=colour, tooltip=[alt.Tooltip("text:N", title=" ")])
+    band = base.mark_rule(strokeWidth=10 * options.size).encode(y="low:Q", y2="high:Q", opacity=visible(0.3))
+    middle = base.mark_point(shape="diamond", filled=True, size=70 * options.size)
+    return [band, middle.encode(y=y, opacity=visible(0.7))]
 
 
-def _hover(x: alt.X, y: alt.Y, look: PlotOptions) -> alt.Chart:
-    """Return points to hover: lines have no nearest point of their own."""
-    form = ".2%" if is_percentage(look.shown) else ".4~g"
+def _hover_points(x: alt.X, y: alt.Y, options: PlotOptions) -> alt.Chart:
+    """Return invisible points that carry the tooltips: Vega lines have no tooltip for the nearest point."""
+    form = ".2%" if is_percentage(options.metric) else ".4~g"
     band = [alt.Tooltip("low:Q", title="band from", format=form), alt.Tooltip("high:Q", title="to", format=form)]
     figures = [
         alt.Tooltip("name:N", title="config"),
-        alt.Tooltip("x:Q", title=X_AXES[look.x], format=".4~g"),
+        alt.Tooltip("x:Q", title=X_AXES[options.x], format=".4~g"),
         alt.Tooltip("mean:Q", title="mean", format=form),
-        *(band if look.band != "none" else []),
+        *(band if options.band != "none" else []),
         alt.Tooltip("n:Q", title="seeds"),
     ]
     chart: alt.Chart = (
@@ -331,37 +380,41 @@ def _hover(x: alt.X, y: alt.Y, look: PlotOptions) -> alt.Chart:
     return chart
 
 
-def _axes(look: PlotOptions) -> tuple[alt.X, alt.Y]:
-    if look.x_range:
-        x_scale = alt.Scale(type="log" if look.log_x else "linear", domain=list(look.x_range), nice=False)
+def _axes(options: PlotOptions) -> tuple[alt.X, alt.Y]:
+    if options.x_range:
+        x_scale = alt.Scale(type="log" if options.log_x else "linear", domain=list(options.x_range), nice=False)
     else:
-        x_scale = alt.Scale(type="log", nice=False) if look.log_x else alt.Scale(nice=False, zero=True)
-    domain = look.y_range or (_share_range(look.shown) if is_percentage(look.shown) and not look.log_y else None)
+        x_scale = alt.Scale(type="log", nice=False) if options.log_x else alt.Scale(nice=False, zero=True)
+    domain = options.y_range or (
+        _fixed_range(options.metric) if is_percentage(options.metric) and not options.log_y else None
+    )
     y_scale = alt.Scale(
-        type="log" if look.log_y else "linear",
+        type="log" if options.log_y else "linear",
         domain=list(domain) if domain else alt.Undefined,
         nice=False,
-        zero=alt.Undefined if look.log_y else False,
+        zero=alt.Undefined if options.log_y else False,
     )
     return (
-        alt.X("x:Q", title=X_AXES[look.x], scale=x_scale, axis=_progress_axis(look)),
-        alt.Y("mean:Q", title=CURVE_METRICS[look.shown], scale=y_scale, axis=number_axis(look.shown, tickCount=8)),
+        alt.X("x:Q", title=X_AXES[options.x], scale=x_scale, axis=_x_axis(options)),
+        alt.Y(
+            "mean:Q", title=CURVE_METRICS[options.metric], scale=y_scale, axis=number_axis(options.metric, tickCount=8)
+        ),
     )
 
 
-def _share_range(shown: str) -> tuple[float, float]:
-    # A recall reaches from a silent class's zero to one.
-    return (0.0, 1.0) if shown.startswith("recall_") else SHARE_RANGE
+def _fixed_range(metric: str) -> tuple[float, float]:
+    # The recall of a silent class is zero, that of others may be near one.
+    return (0.0, 1.0) if metric.startswith("recall_") else ACCURACY_RANGE
 
 
-def _progress_axis(look: PlotOptions) -> alt.Axis:
-    if look.log_x and look.x_range is None:
-        return number_axis(look.x, grid=False, values=[10.0**power for power in range(-6, 10)])
-    whole = look.x == "epoch" and look.x_range is None
-    return number_axis(look.x, grid=False, tickCount=8, **({"tickMinStep": 1} if whole else {}))
+def _x_axis(options: PlotOptions) -> alt.Axis:
+    if options.log_x and options.x_range is None:
+        return number_axis(options.x, grid=False, values=[10.0**power for power in range(-6, 10)])
+    whole = options.x == "epoch" and options.x_range is None
+    return number_axis(options.x, grid=False, tickCount=8, **({"tickMinStep": 1} if whole else {}))
 
 
-def _colours(columns: int) -> alt.Color:
+def _legend_colours(columns: int) -> alt.Color:
     return alt.Color(
         "group:N",
         scale=alt.Scale(domain=["each group"]),
@@ -379,12 +432,12 @@ def _colours(columns: int) -> alt.Color:
     )
 
 
-def _dash(dashes: tuple[str, ...], look: PlotOptions) -> dict[str, alt.StrokeDash]:
-    """Return the encoding of dashes, nothing where there is but one: it would be asked for at every point."""
-    values = [*_PARTS.values()] if look.shown in METRIC_PAIRS else list(dashes)
+def _dash(dashes: tuple[str, ...], options: PlotOptions) -> dict[str, alt.StrokeDash]:
+    """Return the encoding of dashes; none for a single dash, as Vega would evaluate it at every point."""
+    values = [*_PARTS.values()] if options.metric in METRIC_PAIRS else list(dashes)
     if len(values) < 2:
         return {}
-    title = None if look.shown in METRIC_PAIRS else look.titles[1] or None
+    title = None if options.metric in METRIC_PAIRS else options.titles[1] or None
     return {
         "strokeDash": alt.StrokeDash(
             "dash:N",
@@ -392,44 +445,3 @@ def _dash(dashes: tuple[str, ...], look: PlotOptions) -> dict[str, alt.StrokeDas
             legend=alt.Legend(title=title, orient="bottom", symbolType="stroke", symbolSize=300),
         )
     }
-
-
-# Marks nearer than this share of the axis are one.
-APART = 0.05
-
-
-def silent_marks(each: pa.Table, brief: bool) -> pa.Table:
-    """Return a row a mark: its place, ``group``, the ``mark`` and, for a tooltip, ``name``.
-
-    ``each`` has a row a point of every seed, ``silent`` naming its silent classes, which a ``brief`` mark leaves out.
-    Marks of one group that would lie over each other are one.
-    """
-    silent = each.filter(pc.not_equal(each["silent"], ""))
-    last: dict[str, dict[str, Any]] = {}
-    rows = silent.select(["run_id", "x", "value", "group", "dash", "silent", "name", "seed"]).to_pylist()
-    for row in rows:
-        last[row["run_id"]] = row
-    values = [row["value"] for row in rows]
-    apart = APART * (max(values) - min(values)) if values else 0.0
-    marks: list[dict[str, Any]] = []
-    for row in sorted(last.values(), key=lambda row: (row["group"], row["value"])):
-        words = f"{row['name']}, seed {row['seed']}: never predicts {', '.join(row['silent'].split())}"
-        before = marks[-1] if marks else {}
-        if before.get("group") == row["group"] and row["value"] - before["value"] < apart:
-            # Letters over each other cannot be read: one mark stands for both.
-            before["mark"] += "" if brief else "".join(c for c in row["silent"].split() if c not in before["mark"])
-            before["name"] += f"; {words}"
-            continue
-        mark = "†" + ("" if brief else row["silent"].replace(" ", ""))
-        marks.append({"x": row["x"], "value": row["value"], "group": row["group"], "mark": mark, "name": words})
-    if not brief:
-        # Of several groups the lower one stays where its line ends, the others make room for its letters.
-        marks.sort(key=lambda mark: mark["value"])
-        for below, above in itertools.pairwise(marks):
-            above["value"] = max(above["value"], below["value"] + apart)
-    return pa.Table.from_pylist(marks, schema=_MARKS)
-
-
-_MARKS = pa.schema(
-    [("x", pa.float64()), ("value", pa.float64())] + [(name, pa.string()) for name in ("group", "mark", "name")]
-)

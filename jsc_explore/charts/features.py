@@ -1,4 +1,4 @@
-"""The features of the jets: all sixteen at a glance, one at large, and how they go together."""
+"""The features of the jets: an overview of all sixteen, the histogram of one, and their correlations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import altair as alt
 import pyarrow as pa
 
-from jsc_explore.charts.style import CATEGORIES, FAINT, INK, MUTED, POWER_LABEL, AltairChart
+from jsc_explore.charts.style import CATEGORIES, FAINT, INK, MUTED, POWER_LABEL, SVG_RENDERER, AltairChart
 from jsc_explore.data.glossary import CLASS_NAMES, NOTES
 from jsc_explore.data.jets import CLASSES, FEATURES
 
-# Gluon and light quark, which are alike, in two blues; W and Z, more alike still, far apart.
+# Two blues for gluon and light quark; W and Z, whose curves nearly coincide, in colours far apart.
 CLASS_COLOURS = dict(zip(CLASSES, (CATEGORIES[i] for i in (0, 4, 2, 3, 1)), strict=True))
 SELECTION = "feature"
 COLUMNS = 4
@@ -20,15 +20,14 @@ CELL_HEIGHT = 135
 HISTOGRAM_HEIGHT = 330
 CORRELATION_HEIGHT = 560
 # The share of a cell that its curves fill; the rest is gap and title.
-_WIDE, _HIGH = 0.9, 0.66
-_SVG = {"embedOptions": {"renderer": "svg"}}
+_FILL_X, _FILL_Y = 0.9, 0.66
 
 
 def overview_table(histograms: pa.Table) -> pa.Table:
-    """Return what ``overview_chart`` draws from ``JetFile.histograms``: a row a feature, class and bin.
+    """Return the table of ``overview_chart`` from ``JetFile.histograms``: one row a feature, class and bin.
 
-    Every feature fills its own cell of a grid: ``x`` and ``y`` are places in that grid, ``y`` growing upwards. Cells
-    have no scales of their own: the overview compares shapes.
+    Each feature fills one cell of a grid: ``x`` and ``y`` are coordinates of that grid, with y upwards. Cells have no
+    axes: the overview compares shapes.
     """
     rows = histograms.to_pylist()
     span: dict[str, tuple[float, float, float]] = {}
@@ -38,24 +37,24 @@ def overview_table(histograms: pa.Table) -> pa.Table:
     drawn = []
     for row in rows:
         low, high, top = span[row["feature"]]
-        column, line = _place(row["feature"])
+        column, row_index = _grid_position(row["feature"])
         middle = (row["low"] + row["high"]) / 2
         drawn.append(
             {
                 "feature": row["feature"],
                 "class": CLASS_NAMES[row["label"]],
-                "x": column + _WIDE * (middle - low) / (high - low),
-                "y": -line - 1 + _HIGH * row["share"] / top if top else -line - 1.0,
+                "x": column + _FILL_X * (middle - low) / (high - low),
+                "y": -row_index - 1 + _FILL_Y * row["share"] / top if top else -row_index - 1.0,
             }
         )
     return pa.Table.from_pylist(drawn)
 
 
 def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> AltairChart:
-    """Draw the table of ``overview_table``; a click selects a ``feature``, and ``chosen`` is outlined."""
-    lines = -(-len(FEATURES) // COLUMNS)
+    """Draw the table of ``overview_table``; a click selects a ``feature``, ``chosen`` is outlined."""
+    grid_rows = -(-len(FEATURES) // COLUMNS)
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.05, COLUMNS - 0.05], nice=False))
-    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-lines - 0.06, 0], nice=False))
+    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-grid_rows - 0.06, 0], nice=False))
     curves = (
         alt.Chart(table)
         .mark_line(interpolate="step", strokeWidth=1.3)
@@ -71,7 +70,7 @@ def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> Altair
         fill=alt.value(FAINT[theme]),
         stroke=alt.when("datum.chosen").then(alt.value(INK[theme])).otherwise(alt.value(FAINT[theme])),
         strokeWidth=alt.when("datum.chosen").then(alt.value(2)).otherwise(alt.value(0.6)),
-        tooltip=[alt.Tooltip("words:N", title=" ")],
+        tooltip=[alt.Tooltip("text:N", title=" ")],
     )
     names = cells.mark_text(align="left", baseline="top", fontSize=10.5, dx=2, dy=5, cursor="pointer").encode(
         x=alt.X("x:Q", axis=None),
@@ -79,16 +78,16 @@ def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> Altair
         text="name:N",
         color=alt.when("datum.chosen").then(alt.value(INK[theme])).otherwise(alt.value(MUTED[theme])),
     )
-    # The frames last: what lies on top takes the click.
+    # The frames last: the topmost mark takes the click.
     chart = alt.layer(curves, names, frame.add_params(click))
-    return chart.properties(height=CELL_HEIGHT * lines, usermeta=_SVG)
+    return chart.properties(height=CELL_HEIGHT * grid_rows, usermeta=SVG_RENDERER)
 
 
 def histogram_table(histogram: pa.Table, *, log_y: bool) -> pa.Table:
-    """Return what ``histogram_chart`` draws: a row a class and bin, ``class``, edges, ``n``, ``share`` and ``height``.
+    """Return the table of ``histogram_chart``: one row a class and bin, with edges, ``n``, ``share`` and ``height``.
 
-    A last row of each class, of no width, ends its line. The height is the share, but null where an empty bin has no
-    place on a logarithmic axis: the line is broken there.
+    A last row of zero width ends the line of each class. The height is the share, but null for an empty bin on a
+    logarithmic axis: there the line is interrupted.
     """
     end = max(histogram["high"].to_pylist())
     rows = []
@@ -96,7 +95,7 @@ def histogram_table(histogram: pa.Table, *, log_y: bool) -> pa.Table:
         height = None if log_y and not row["n"] else row["share"]
         drawn = {"class": CLASS_NAMES[row["label"]], "low": row["low"], "high": row["high"], "n": row["n"]}
         rows.append({**drawn, "share": row["share"], "height": height})
-        if row["high"] == end:  # a step ends where the next begins: the last needs one of no width
+        if row["high"] == end:  # a step ends where the next one starts
             rows.append({**drawn, "low": end, "n": 0, "share": 0.0, "height": height})
     return pa.Table.from_pylist(rows, schema=_HISTOGRAM)
 
@@ -104,21 +103,21 @@ def histogram_table(histogram: pa.Table, *, log_y: bool) -> pa.Table:
 def histogram_chart(
     table: pa.Table, feature: str, *, log_x: bool = False, log_y: bool = False, theme: str = "light"
 ) -> AltairChart:
-    """Draw the table of ``histogram_table``: a step line a class; a click in the legend brings one to the fore."""
+    """Draw the table of ``histogram_table``: one step line a class; a click in the legend highlights one."""
     note = NOTES[feature]
     low, high = (min(table["low"].to_pylist()), max(table["high"].to_pylist()))
     x_scale = alt.Scale(type="log" if log_x else "linear", domain=[low, high], nice=False)
     axis = alt.Axis(grid=False, labelExpr=POWER_LABEL, tickCount=6, labelOverlap=True)
     x = alt.X("low:Q", title=f"{feature} ({note.unit})" if note.unit else feature, scale=x_scale, axis=axis)
-    marks: dict[str, Any] = {"values": [10.0**power for power in range(-8, 1)]} if log_y else {"tickCount": 5}
+    ticks: dict[str, Any] = {"values": [10.0**power for power in range(-8, 1)]} if log_y else {"tickCount": 5}
     y = alt.Y(
         "height:Q",
         title="share of the class's jets in each bin",
         scale=alt.Scale(type="log" if log_y else "linear", nice=not log_y),
-        # 0.05% would be read as 0% or 0.1%.
-        axis=alt.Axis(format="~%", **marks),
+        # Not ".0%": it would round 0.05%.
+        axis=alt.Axis(format="~%", **ticks),
     )
-    there = set(table["class"].to_pylist())
+    present = set(table["class"].to_pylist())
     legend = alt.selection_point(name="legend", fields=["class"], bind="legend")
     base = alt.Chart(table)
     lines = base.mark_line(interpolate="step-after", strokeWidth=2).encode(
@@ -130,7 +129,7 @@ def histogram_chart(
     near = alt.selection_point(
         name="near", fields=["low"], nearest=True, on="pointermove", clear="pointerout", empty=False
     )
-    # One invisible mark a bin: it finds the nearest and shows the shares of all classes there.
+    # One invisible rule a bin: the nearest one to the pointer shows the shares of all classes.
     bins = (
         base.transform_filter("datum.high > datum.low")
         .transform_pivot("class", value="share", groupby=["low", "high"])
@@ -142,16 +141,16 @@ def histogram_chart(
                 alt.Tooltip("low:Q", title="from", format=".4~g"),
                 alt.Tooltip("high:Q", title="to", format=".4~g"),
             ]
-            + [alt.Tooltip(f"{name}:Q", format=".2~%") for name in CLASS_NAMES.values() if name in there],
+            + [alt.Tooltip(f"{name}:Q", format=".2~%") for name in CLASS_NAMES.values() if name in present],
         )
     )
     chart = alt.layer(lines.add_params(legend), bins.add_params(near))
-    return chart.properties(height=HISTOGRAM_HEIGHT, usermeta=_SVG)
+    return chart.properties(height=HISTOGRAM_HEIGHT, usermeta=SVG_RENDERER)
 
 
 def correlation_chart(table: pa.Table, theme: str = "light") -> AltairChart:
-    """Draw ``JetFile.correlations`` as a heat map: blue goes along, orange goes against, the figure on hover."""
-    # White is nothing on a light ground, the ground itself on a dark one.
+    """Draw ``JetFile.correlations`` as a heat map: blue is positive, orange negative; the value is in the tooltip."""
+    # Zero has nearly the colour of the background.
     middle = {"light": "#F7F7F7", "dark": "#262A33"}[theme]
     short: dict[str, Any] = {
         "ticks": False,
@@ -179,7 +178,7 @@ def correlation_chart(table: pa.Table, theme: str = "light") -> AltairChart:
             alt.Tooltip("r:Q", title="r", format="+.3f"),
         ],
     )
-    return alt.layer(cells).properties(height=CORRELATION_HEIGHT, usermeta=_SVG)
+    return alt.layer(cells).properties(height=CORRELATION_HEIGHT, usermeta=SVG_RENDERER)
 
 
 _HISTOGRAM = pa.schema(
@@ -203,21 +202,21 @@ def _colour() -> alt.Color:
     )
 
 
-def _place(feature: str) -> tuple[int, int]:
-    line, column = divmod(FEATURES.index(feature), COLUMNS)
-    return column, line
+def _grid_position(feature: str) -> tuple[int, int]:
+    row_index, column = divmod(FEATURES.index(feature), COLUMNS)
+    return column, row_index
 
 
 def _cell(feature: str, chosen: bool) -> dict[str, object]:
-    column, line = _place(feature)
+    column, row_index = _grid_position(feature)
     return {
         "feature": feature,
-        # All but two end so; without it the names fit a narrow screen.
+        # All but two names end in this; without it they fit a narrow screen.
         "name": feature.removesuffix("_mmdt"),
-        "words": f"{feature}: {NOTES[feature].words}",
+        "text": f"{feature}: {NOTES[feature].words}",
         "chosen": chosen,
         "x": column - 0.03,
-        "x2": column + _WIDE + 0.03,
-        "y": -line - 1.03,
-        "y2": -line - 0.08,
+        "x2": column + _FILL_X + 0.03,
+        "y": -row_index - 1.03,
+        "y2": -row_index - 0.08,
     }

@@ -1,12 +1,12 @@
-"""A figure: a chart over tables that are named, so that its drawing is made once, its tables as often as they change.
+"""A figure: a Vega-Lite spec over named tables. The spec is built once and cached, the tables change with the data.
 
-Building a layered chart in Altair and checking it takes some 90 ms, more than a live refresh may cost.
+Building a layered chart in Altair and validating it takes some 90 ms, too long for each live refresh.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -18,45 +18,45 @@ from jsc_explore.charts.style import AltairChart
 
 @dataclass(frozen=True)
 class Figure:
-    """A Vega-Lite spec whose data are the named ``tables``, and what it shows in words."""
+    """A Vega-Lite spec whose data are the named ``tables``, with a description for screen readers (``alt_text``)."""
 
     spec: Mapping[str, Any]
     tables: Mapping[str, pa.Table]
     alt_text: str
-    # Where a figure has fixed width (a file, not a page), in pixels.
-    width: int = field(default=640)
+    # In pixels, for files; on a page a figure takes the width of its container.
+    width: int = 640
 
     def arrow_spec(self) -> dict[str, Any]:
-        """Return the spec with Arrow tables as its data sets, as a page takes it."""
+        """Return the spec with its tables as Arrow data sets, as Streamlit takes it."""
         return {**self.spec, "datasets": dict(self.tables)}
 
-    def standalone_spec(self, theme: str = "white") -> dict[str, Any]:
-        """Return the spec with rows as its data sets, on a ground of this colour: complete by itself."""
+    def standalone_spec(self) -> dict[str, Any]:
+        """Return the spec with its tables as rows, on a white background, as plain JSON."""
         rows = {name: table.to_pylist() for name, table in self.tables.items()}
         config = {**self.spec.get("config", {}), "font": "sans-serif"}
         config["axis"] = {"titleFontWeight": "normal", "domainColor": "#888", **config.get("axis", {})}
         config["legend"] = {"titleFontWeight": "normal", **config.get("legend", {})}
-        size = {"width": self.width, "padding": 12, "background": theme}
+        size = {"width": self.width, "padding": 12, "background": "white"}
         return {**self.spec, **size, "config": config, "datasets": rows}
 
 
 def chart_from(name: str) -> alt.Chart:
-    """Return an empty chart over the table of this name."""
+    """Return an empty chart over the named table."""
     return alt.Chart(alt.NamedData(name=name))
 
 
 def build_spec(chart: AltairChart, validate: bool = True) -> dict[str, Any]:
-    """Return the spec of a chart over named tables, checked; how it looks is left to the page's theme."""
+    """Return the spec of a chart over named tables, without Altair's theme: the page applies its own."""
     with alt.theme.enable("none"):
         spec: dict[str, Any] = chart.to_dict(validate=validate)
     return spec
 
 
-def make_figure(make: Callable[[str], AltairChart], theme: str, words: str) -> Figure:
-    """Return the figure of the chart over tables that ``make`` draws on a ground, light or dark.
+def make_figure(make: Callable[[str], AltairChart], theme: str, alt_text: str) -> Figure:
+    """Return the figure of the chart that ``make`` draws for a theme, ``light`` or ``dark``.
 
-    The tables take names, and what it shows in ``words`` begins large. Nothing is checked against Vega-Lite's schema,
-    which takes most of the time; the tests check every chart.
+    The tables of the chart get names. The spec is not validated against Vega-Lite's schema, which takes most of the
+    time; the tests validate every chart.
     """
     tables: dict[str, pa.Table] = {}
 
@@ -65,7 +65,7 @@ def make_figure(make: Callable[[str], AltairChart], theme: str, words: str) -> F
         tables[name] = table
         return alt.NamedData(name=name)
 
-    def take(part: Any) -> None:
+    def name_tables(part: Any) -> None:
         if isinstance(part.data, pa.Table):
             part.data = name_of(part.data)
         for step in [] if part.transform is alt.Undefined else part.transform:
@@ -73,17 +73,17 @@ def make_figure(make: Callable[[str], AltairChart], theme: str, words: str) -> F
             if source and isinstance(source.data, pa.Table):
                 source.data = name_of(source.data)
         for one in getattr(part, "layer", []):
-            take(one)
+            name_tables(one)
 
-    # Altair copies a chart, and leaves its tables where they are.
+    # Altair's copy of a chart shares the tables.
     with debug_mode(False):
-        own = make(theme).copy()
-        take(own)
-        spec = build_spec(own, validate=False)
-    return Figure(spec, tables, words[0].upper() + words[1:])
+        chart = make(theme).copy()
+        name_tables(chart)
+        spec = build_spec(chart, validate=False)
+    return Figure(spec, tables, alt_text[0].upper() + alt_text[1:])
 
 
 def font_config(size: float) -> dict[str, Any]:
-    """Return the config of axes and legends whose letters are ``size`` times the usual."""
+    """Return the config of axes and legends with fonts ``size`` times the default."""
     axis = {"labelFontSize": round(12 * size), "titleFontSize": round(13 * size)}
     return {"axis": axis, "legend": {"labelFontSize": round(12 * size), "titleFontSize": round(13 * size)}}

@@ -1,4 +1,4 @@
-"""The grid: one cell a config, its colour the metric, its text the figures, its state at a glance."""
+"""The grid of cells: colour is the metric, text its value, number of seeds or state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from jsc_explore.charts.style import (
     INK,
     MUTED,
     PREDICTED_SIGN,
-    SEQUENCE,
+    SEQUENTIAL_SCHEME,
+    SVG_RENDERER,
     axis_value_text,
     format_metric,
     is_percentage,
@@ -29,13 +30,14 @@ from jsc_explore.charts.style import (
 
 CELL_HEIGHT = 50
 AXIS_HEIGHT = 60
-# A click chooses one cell, a click with shift adds or takes away one, a dragged box chooses what it touches.
+# A click selects one cell, a shift-click adds or removes one, a dragged box selects the cells that it touches.
 SELECTION, TOGGLED, BOX = "cell", "toggled", "box"
-# A fixed range: the same colour means the same accuracy on every screen. 0.2 is guessing among five classes.
-SHARE_DOMAIN = (0.2, 0.8)
-DARK, BRIGHT = "#101418", "#FFFFFF"
+# Fixed, so that the same colour always means the same accuracy. 0.2 is guessing among five classes.
+ACCURACY_DOMAIN = (0.2, 0.8)
+DARK_TEXT, BRIGHT_TEXT = "#101418", "#FFFFFF"
 TABLE = "cells"
-_USUAL = {"first": "≈71.3%", "second": "predicted"}
+# Sets the font size where no text is longer.
+_TYPICAL_TEXT = {"first": "≈71.3%", "second": "predicted"}
 _BOLD: dict[str, Any] = {"fontWeight": "bold"}
 
 
@@ -46,41 +48,42 @@ def grid_table(
     domain: tuple[float, float] | None = None,
     predicted: Mapping[str, Prediction] | None = None,
 ) -> pa.Table:
-    """Return one row a cell, ready to draw: labels, colour value, two lines of text, tooltip; chosen cells marked.
+    """Return one row a cell: axis labels, metric, two lines of text, tooltip, whether it is ``chosen``.
 
-    ``predicted`` holds, by config id, what a missing cell is expected to metric.
+    ``chosen`` and ``predicted``, the predictions for missing cells, are by config id.
     """
     low, high = domain or metric_domain(cells, metric)
     rows = []
     for cell in cells:
         share = (cell.mean - low) / (high - low) if cell.mean is not None and high > low else 0.0
-        # Bright is good: the colours of losses and times run the other way.
         brightness = share if is_percentage(metric) else 1 - share
-        guess = (predicted or {}).get(cell.config_id) if cell.state == "missing" else None
+        prediction = (predicted or {}).get(cell.config_id) if cell.state == "missing" else None
         rows.append(
             {
                 "x": axis_value_text(cell.x),
                 "y": axis_value_text(cell.y),
                 "config_id": cell.config_id,
                 "state": cell.state,
-                # Vega leaves out marks without a number; an empty cell must still be seen and clicked.
+                # Vega leaves out marks without a number, but an empty cell must be drawn and clickable, too.
                 "metric": low if cell.mean is None else cell.mean,
-                "first": f"{PREDICTED_SIGN}{format_metric(metric, guess.mean)}" if guess else _first_line(cell, metric),
-                "second": "predicted" if guess else _second_line(cell),
+                "first": f"{PREDICTED_SIGN}{format_metric(metric, prediction.mean)}"
+                if prediction
+                else _first_line(cell, metric),
+                "second": "predicted" if prediction else _second_line(cell),
                 "bright": brightness > 0.45,
                 "filled": cell.mean is not None,
                 "chosen": cell.config_id in chosen,
                 "tooltip": _tooltip(cell, metric)
-                + (f": {prediction_text(metric, guess)}, not measured" if guess else ""),
+                + (f": {prediction_text(metric, prediction)}, not measured" if prediction else ""),
             }
         )
     return pa.Table.from_pylist(rows, schema=_CELLS)
 
 
 def metric_domain(cells: Sequence[Cell], metric: str) -> tuple[float, float]:
-    """Return the range that colours span: fixed for shares, from least to greatest otherwise."""
+    """Return the range of the colours: fixed for accuracies, else from the lowest to the highest mean."""
     if is_percentage(metric):
-        return SHARE_DOMAIN
+        return ACCURACY_DOMAIN
     means = [cell.mean for cell in cells if cell.mean is not None]
     return (min(means), max(means)) if means else (0.0, 1.0)
 
@@ -94,15 +97,15 @@ def grid_figure(
     theme: str = "light",
     size: float = 1.0,
 ) -> Figure:
-    """Draw a grid table; ``cell`` selects the ``config_id`` clicked, ``toggled`` those clicked with shift, ``box`` the
-    labels within a dragged box.
+    """Draw a grid table.
 
-    ``titles`` and ``orders`` are those of x and y; ``ground`` is light or dark; ``size`` scales letters and cells.
+    Selections: ``cell`` holds the clicked ``config_id``, ``toggled`` the shift-clicked ones, ``box`` the labels inside
+    a dragged box. ``titles`` and ``orders`` are those of x and y; ``size`` scales fonts and cells.
     """
     longest = (_longest(table, "first"), _longest(table, "second"))
     spec = _spec(titles, (tuple(orders[0]), tuple(orders[1])), metric, domain, theme, size, longest)
-    words = f"Grid of {titles[0]} across and {titles[1]} up, coloured by {metric.replace('_', ' ')}"
-    return Figure(spec, {TABLE: table}, words, width=max(320, 90 * len(orders[0])))
+    alt_text = f"Grid of {titles[0]} (x) and {titles[1]} (y), coloured by {metric.replace('_', ' ')}"
+    return Figure(spec, {TABLE: table}, alt_text, width=max(320, 90 * len(orders[0])))
 
 
 @lru_cache(maxsize=256)
@@ -116,11 +119,11 @@ def _spec(
     longest: tuple[int, int],
 ) -> dict[str, Any]:
     x = alt.X("x:N", sort=list(orders[0]), title=titles[0], axis=alt.Axis(labelAngle=0, ticks=False, domain=False))
-    # Growing values grow upwards.
+    # Values grow upwards.
     y = alt.Y("y:N", sort=list(reversed(orders[1])), title=titles[1], axis=alt.Axis(ticks=False, domain=False))
     base = chart_from(TABLE).encode(x=x, y=y)
-    # Low loss and short time are good: bright is good in every grid.
-    scale = alt.Scale(scheme=SEQUENCE, domain=list(domain), clamp=True, reverse=not is_percentage(metric))
+    # Bright is good in every grid: the colours of losses and times are reversed.
+    scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=list(domain), clamp=True, reverse=not is_percentage(metric))
     click = alt.selection_point(name=SELECTION, fields=["config_id"], toggle=False, on="click[!event.shiftKey]")
     shift = alt.selection_point(name=TOGGLED, fields=["config_id"], toggle="true", on="click[event.shiftKey]")
     box = alt.selection_interval(name=BOX, encodings=["x", "y"], mark=alt.BrushConfig(fill=INK[theme], fillOpacity=0.1))
@@ -134,10 +137,10 @@ def _spec(
         tooltip=[alt.Tooltip("tooltip:N", title=" ")],
     )
     ink = (
-        alt.when("!datum.filled").then(alt.value(MUTED[theme])).when("datum.bright").then(alt.value(DARK))
-        .otherwise(alt.value(BRIGHT))
+        alt.when("!datum.filled").then(alt.value(MUTED[theme])).when("datum.bright").then(alt.value(DARK_TEXT))
+        .otherwise(alt.value(BRIGHT_TEXT))
     )  # fmt: skip
-    # A line that stands alone stands in the middle.
+    # A single line of text is centred.
     first, second = (
         base.mark_text(dy=dy, fontSize=_fitting(points * size, count), cursor="pointer", aria=False, **weight).encode(
             text=f"{column}:N", color=ink
@@ -149,21 +152,18 @@ def _spec(
     )
     height = (CELL_HEIGHT * max(1, len(orders[1])) + AXIS_HEIGHT) * size
     chart = alt.layer(cells.add_params(click, shift, box), first, second)
-    # SVG also for many cells: a screen reader finds axes and figures in it, on a canvas it finds nothing.
-    return build_spec(chart.properties(height=height, usermeta={"embedOptions": {"renderer": "svg"}})) | {
-        "config": font_config(size)
-    }
+    return build_spec(chart.properties(height=height, usermeta=SVG_RENDERER)) | {"config": font_config(size)}
 
 
 def _fitting(points: float, count: int) -> alt.ExprRef:
-    """Return a font size that shrinks where cells are too narrow for so many letters."""
+    """Return a font size that shrinks where cells are too narrow for ``count`` letters."""
     return alt.ExprRef(f"max(6, min({points:g}, bandwidth('x') / {0.56 * count:g}))")
 
 
 def _longest(table: pa.Table, column: str) -> int:
-    """Return how many letters the longest text has, or a usual one if that is longer."""
+    """Return the length of the longest text of a column, at least that of a typical one."""
     longest = pc.max(pc.utf8_length(table[column])).as_py() or 0
-    return max(longest, len(_USUAL[column]))
+    return max(longest, len(_TYPICAL_TEXT[column]))
 
 
 _CELLS = pa.schema(
@@ -178,8 +178,8 @@ def _first_line(cell: Cell, metric: str) -> str:
         return f"{100 * cell.share_done:.0f}%  ▶"
     if cell.mean is not None:
         return format_metric(metric, cell.mean)
-    signs = {"queued": "…", "failed": "✕", "missing": "+", "done": "diverged", "partly": "diverged", "hidden": "–"}
-    return signs.get(cell.state, "")
+    symbols = {"queued": "…", "failed": "✕", "missing": "+", "done": "diverged", "partly": "diverged", "hidden": "–"}
+    return symbols.get(cell.state, "")
 
 
 def _second_line(cell: Cell) -> str:
@@ -206,25 +206,25 @@ def _second_line(cell: Cell) -> str:
 def _tooltip(cell: Cell, metric: str) -> str:
     name = " × ".join(axis_value_text(value) for value in cell.place)
     if cell.state == "missing":
-        # A tooltip stays open over the training that a click begins: it says only what stays true.
+        # The tooltip stays open while a click on the cell starts its training: it may hold nothing that changes.
         return name
     if cell.state == "failed":
         return f"{name}: failed, click to see why"
-    # Over several configs the spread is not one of seeds, and an interval would claim too much.
+    # Over several configs the spread is not that of seeds, so that an interval would mislead.
     spread = None if is_time(metric) or cell.n_configs > 1 else half_width(cell.sd, cell.n)
     interval = "" if spread is None else ", 95% interval"
-    what = f"{cell.n} runs of {cell.n_configs} configs" if cell.n_configs > 1 else f"{cell.n} seeds"
-    parts = [f"{format_metric(metric, cell.mean, spread)} (mean of {what}{interval})"] if cell.n else []
+    runs = f"{cell.n} runs of {cell.n_configs} configs" if cell.n_configs > 1 else f"{cell.n} seeds"
+    parts = [f"{format_metric(metric, cell.mean, spread)} (mean of {runs}{interval})"] if cell.n else []
     if cell.n_configs > 1:
         parts.append(f"from {format_metric(metric, cell.low)} to {format_metric(metric, cell.high)}")
     if cell.n_hidden:
-        parts.append(f"{cell.n_hidden} left out by the filter in words")
+        parts.append(f"{cell.n_hidden} excluded by the filter expression")
     if cell.state == "partly":
-        parts.append(f"{cell.wanted - cell.n} of {cell.wanted} seeds lacking")
+        parts.append(f"{cell.wanted - cell.n} of {cell.wanted} seeds missing")
     if cell.n_silent:
         parts.append(f"{cell.n_silent} never predict a class")
     if cell.n_diverged:
         parts.append(f"{cell.n_diverged} diverged")
     if cell.active:
-        parts.append(f"{len(cell.active)} under way, {100 * cell.share_done:.0f}%")
+        parts.append(f"{len(cell.active)} in progress, {100 * cell.share_done:.0f}%")
     return f"{name}: {'; '.join(parts)}"

@@ -1,4 +1,4 @@
-"""One jet to look at: its constituents around the axis, what grooming kept, and where its mass lies in its class."""
+"""One example jet: its constituents, those removed by grooming, and its mass among those of its class."""
 
 from __future__ import annotations
 
@@ -8,73 +8,72 @@ import altair as alt
 import pyarrow as pa
 
 from jsc_explore.charts.features import CLASS_COLOURS
-from jsc_explore.charts.style import INK, MUTED, AltairChart
+from jsc_explore.charts.style import INK, MUTED, SVG_RENDERER, AltairChart
 from jsc_explore.data.examples import ExampleJet
 from jsc_explore.data.glossary import CLASS_NAMES
 
-# The width fits a telephone; height and width are equal, so that the cone is round.
+# Fits a phone. Width and height are equal, so that the cone is round.
 SIZE = 270
 MASS_HEIGHT = 375
 RADIUS = 0.4
 KEPT, REMOVED = "kept by grooming", "groomed away"
 _REACH = 0.45
-_SVG = {"embedOptions": {"renderer": "svg"}}
 
 
 def constituent_table(jet: ExampleJet) -> pa.Table:
-    """Return one row a constituent: ``dy``, ``dphi``, ``pt_gev``, ``fate``; small ones last, to be drawn on top."""
+    """Return one row a constituent: ``dy``, ``dphi``, ``pt_gev``, ``grooming``; the softest last, drawn on top."""
     rows = [
-        {"dy": dy, "dphi": dphi, "pt_gev": pt, "fate": KEPT if kept else REMOVED}
+        {"dy": dy, "dphi": dphi, "pt_gev": pt, "grooming": KEPT if kept else REMOVED}
         for pt, dy, dphi, kept in sorted(jet.constituents, reverse=True)
     ]
     return pa.Table.from_pylist(rows)
 
 
 def jet_chart(table: pa.Table, label: str, theme: str = "light") -> AltairChart:
-    """Draw the table of ``constituent_table`` in the plane of rapidity and azimuth; area is pT, hollow is removed."""
+    """Draw the table of ``constituent_table`` in the plane of rapidity and azimuth; area is pT, crosses are removed."""
     scale = alt.Scale(domain=[-_REACH, _REACH], nice=False)
     axis = alt.Axis(values=[-0.4, -0.2, 0, 0.2, 0.4], format="~g", grid=False)
     x = alt.X("dy:Q", title="Δ rapidity", scale=scale, axis=axis)
     y = alt.Y("dphi:Q", title="Δ azimuth (rad)", scale=scale, axis=axis)
     colours = [CLASS_COLOURS[label], INK[theme]]
-    fate = alt.Color(
-        "fate:N",
+    colour = alt.Color(
+        "grooming:N",
         scale=alt.Scale(domain=[KEPT, REMOVED], range=colours),
         legend=alt.Legend(title=None, orient="top", symbolSize=90, symbolOpacity=1),
     )
-    shape = alt.Shape("fate:N", scale=alt.Scale(domain=[KEPT, REMOVED], range=["circle", "cross"]))
+    shape = alt.Shape("grooming:N", scale=alt.Scale(domain=[KEPT, REMOVED], range=["circle", "cross"]))
     marks = (
         alt.Chart(table)
         .mark_point(filled=True, opacity=0.65, strokeWidth=0)
         .encode(
             x=x,
             y=y,
-            color=fate,
+            color=colour,
             shape=shape,
-            # Area is momentum; the floor keeps the softest in sight.
+            # The area is the momentum; its minimum keeps the softest visible.
             size=alt.Size("pt_gev:Q", scale=alt.Scale(domain=[0, 400], range=[22, 1600], clamp=True), legend=None),
             order=alt.Order("pt_gev:Q", sort="descending"),
             tooltip=[
                 alt.Tooltip("pt_gev:Q", title="pT (GeV)", format=".3~g"),
                 alt.Tooltip("dy:Q", title="Δ rapidity", format=".3f"),
                 alt.Tooltip("dphi:Q", title="Δ azimuth", format=".3f"),
-                alt.Tooltip("fate:N", title=" "),
+                alt.Tooltip("grooming:N", title=" "),
             ],
         )
     )
-    turn = [2 * math.pi * k / 72 for k in range(73)]
-    circle = pa.table({"k": list(range(73)), "dy": [RADIUS * math.cos(a) for a in turn],
-                       "dphi": [RADIUS * math.sin(a) for a in turn]})  # fmt: skip
+    angles = [2 * math.pi * k / 72 for k in range(73)]
+    circle = pa.table({"k": list(range(73)), "dy": [RADIUS * math.cos(a) for a in angles],
+                       "dphi": [RADIUS * math.sin(a) for a in angles]})  # fmt: skip
     cone = alt.Chart(circle).mark_line(color=MUTED[theme], strokeDash=[4, 4], strokeWidth=1).encode(
         x=x, y=y, order="k:O"
     )  # fmt: skip
-    # Padded, not fitted: else legend and titles are taken from the height, and the cone is an ellipse.
+    # "pad" instead of "fit", which would take legend and titles from the height and make the cone an ellipse.
     round_cone = alt.AutoSizeParams(type="pad", contains="padding")
-    return alt.layer(cone, marks).properties(width=SIZE, height=SIZE, autosize=round_cone, usermeta=_SVG)
+    return alt.layer(cone, marks).properties(width=SIZE, height=SIZE, autosize=round_cone, usermeta=SVG_RENDERER)
 
 
 def mass_chart(histogram: pa.Table, label: str, jet: ExampleJet, theme: str = "light") -> AltairChart:
-    """Draw the groomed masses of a class, from ``JetFile.histograms``, with both masses of the example marked."""
+    """Draw the groomed mass of a class, from ``JetFile.histograms``, with both masses of the example marked."""
     rows = [row for row in histogram.to_pylist() if row["label"] == label]
     table = pa.Table.from_pylist(rows)
     high = max([row["high"] for row in rows] + [1.05 * jet.mass_gev])
@@ -108,4 +107,4 @@ def mass_chart(histogram: pa.Table, label: str, jet: ExampleJet, theme: str = "l
             tooltip=[alt.Tooltip("mass:N", title=" "), alt.Tooltip("low:Q", title="mass (GeV)", format=".1f")],
         )
     )
-    return alt.layer(bars, rules).properties(height=MASS_HEIGHT, usermeta=_SVG)
+    return alt.layer(bars, rules).properties(height=MASS_HEIGHT, usermeta=SVG_RENDERER)

@@ -1,4 +1,4 @@
-"""The Overview page's charts: a metric against one hyperparameter, importance, cost against metric, calibration."""
+"""The charts of the Overview page: a metric against a hyperparameter, importance, metric against cost, calibration."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from jsc_explore.charts.style import (
     INK,
     MUTED,
     POWER_LABEL,
+    SVG_RENDERER,
     WARNING,
     AltairChart,
     difference_scale,
@@ -28,33 +29,31 @@ from jsc_explore.config import FIELDS, format_value
 from jsc_explore.store.schema import METRICS
 
 HEIGHT = 300
-# More points than these are a cloud, and more than a view may ship.
+# More points hide each other, and their data would slow the page down.
 MAX_POINTS = 600
-ALL_THERE, LOST = "every class is predicted", "a class never is, in some seed"
-COSTS = {"seconds": "seconds of training a run", "parameters": "trainable parameters"}
-_SVG = {"embedOptions": {"renderer": "svg"}}
+ALL_PREDICTED, SOME_UNPREDICTED = "every class is predicted", "some seed never predicts a class"
+COSTS = {"seconds": "training time of a run (s)", "parameters": "trainable parameters"}
 
 
 def point_table(rows: Sequence[Mapping[str, Any]], metric: str, names: Sequence[str]) -> pa.Table:
-    """Return one row a config, ready to draw: ``mean``, words, ``n``, ``life``, costs and hyperparameters.
+    """Return one row a config: ``mean``, texts, ``n``, ``classes``, costs and hyperparameters.
 
-    Of more than ``MAX_POINTS`` configs those are taken that are evenly spaced by metric, the best and the
-    worst among them.
+    More than ``MAX_POINTS`` configs are thinned evenly by their metric; the best and the worst stay.
     """
     return pa.Table.from_pylist([_point(row, metric, names) for row in thin_evenly(rows, MAX_POINTS)])
 
 
 def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, theme: str = "light") -> AltairChart:
-    """Draw a metric against one hyperparameter: a point a config, the middle half as a bar, a line through the medians.
+    """Draw a metric against a hyperparameter: one point a config, a bar for the middle half, a line of medians.
 
-    ``spread`` is that of ``store.cells.spread_table``.
+    ``spread`` is from ``store.query.aggregates.spread_table``.
     """
     spec = FIELDS[field]
-    number = spec.kind in ("int", "float") and spec.log
+    numeric = spec.kind in ("int", "float") and spec.log
     values = spread["value"].to_pylist()
-    spread = spread.set_column(0, "value", _axis_values(field, values, number))
-    points = points.append_column("value", _axis_values(field, points[field].to_pylist(), number))
-    if number:
+    spread = spread.set_column(0, "value", _axis_values(field, values, numeric))
+    points = points.append_column("value", _axis_values(field, points[field].to_pylist(), numeric))
+    if numeric:
         scale = alt.Scale(type="log", nice=False, padding=18)
         labels = number_axis("learning_rate", grid=False, values=values[:: max(1, len(values) // 8)])
         x = alt.X("value:Q", title=spec.label, scale=scale, axis=labels)
@@ -65,33 +64,33 @@ def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, th
     middle = alt.Chart(spread).mark_rule(strokeWidth=16, opacity=0.3, color=ACCENT[theme], strokeCap="round")
     line = alt.Chart(spread).mark_line(strokeWidth=2.5, color=ACCENT[theme], point={"size": 60, "filled": True})
     tooltip = [
-        alt.Tooltip(f"value:{'Q' if number else 'N'}", title=spec.label),
-        *(alt.Tooltip(f"{name}:Q", title=words, format=".1%" if is_percentage(metric) else ".4~g")
-          for name, words in (("high", "best"), ("q3", "upper quarter"), ("median", "median"), ("q1", "lower quarter"),
+        alt.Tooltip(f"value:{'Q' if numeric else 'N'}", title=spec.label),
+        *(alt.Tooltip(f"{name}:Q", title=text, format=".1%" if is_percentage(metric) else ".4~g")
+          for name, text in (("high", "best"), ("q3", "upper quartile"), ("median", "median"), ("q1", "lower quartile"),
                               ("low", "worst"))),
         alt.Tooltip("n:Q", title="configs"),
     ]  # fmt: skip
     return alt.layer(
         middle.encode(x=x, y=alt.Y("q1:Q"), y2="q3:Q"),
-        _cloud(points, x, metric, theme),
+        _config_points(points, x, metric, theme),
         line.encode(x=x, y=y, tooltip=tooltip),
-    ).properties(height=HEIGHT, usermeta=_SVG)
+    ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
 
 def front_table(rows: Sequence[Mapping[str, Any]], cost: str, metric: str, names: Sequence[str]) -> pa.Table:
     """Return the configs on the Pareto front of a cost (a key of ``COSTS``) and the metric, as ``point_table`` does.
 
-    All rows are looked at, also those that are too many to draw.
+    The front is that of all rows, also where ``point_table`` thins them.
     """
-    kept = pareto_front(
+    on_front = pareto_front(
         [row[cost] for row in rows], [row["mean"] for row in rows], higher_is_better=is_percentage(metric)
     )
-    best = [row for row, stays in zip(rows, kept, strict=True) if stays]
+    best = [row for row, keep in zip(rows, on_front, strict=True) if keep]
     return point_table(sorted(best, key=lambda row: row[cost]), metric, names)
 
 
 def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, theme: str = "light") -> AltairChart:
-    """Draw the metric against a cost on a logarithmic axis; ``best`` is the front, that of ``front_table``."""
+    """Draw the metric against a cost on a logarithmic axis; ``best`` is from ``front_table``."""
     axis = alt.Axis(grid=False, labelExpr=POWER_LABEL, tickCount=5)
     x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=18), axis=axis)
     y = _metric_axis(metric, "mean")
@@ -99,21 +98,21 @@ def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, the
     rings = alt.Chart(best).mark_point(filled=False, size=130, strokeWidth=2, color=INK[theme])
     return alt.layer(
         steps.encode(x=x, y=y),
-        _cloud(points, x, metric, theme),
+        _config_points(points, x, metric, theme),
         rings.encode(x=x, y=y, tooltip=_tooltip()),
-    ).properties(height=HEIGHT, usermeta=_SVG)
+    ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
 
 def importance_chart(ranking: Ranking, metric: str, theme: str = "light") -> AltairChart:
-    """Draw how much the error on unseen configs grows when a hyperparameter is shuffled, with 95% intervals."""
+    """Draw how much the error on held-out configs grows when a hyperparameter is shuffled, with 95% intervals."""
     factor, unit = difference_scale(metric)
     rows = [
         {
             "field": FIELDS[one.field].label,
             "mean": factor * one.mean,
-            "low": factor * (one.mean - one.half),
-            "high": factor * (one.mean + one.half),
-            "text": f"{factor * one.mean:.2g} ± {factor * one.half:.1g}{unit}",
+            "low": factor * (one.mean - one.half_width),
+            "high": factor * (one.mean + one.half_width),
+            "text": f"{factor * one.mean:.2g} ± {factor * one.half_width:.1g}{unit}",
         }
         for one in ranking.fields
     ]
@@ -124,18 +123,18 @@ def importance_chart(ranking: Ranking, metric: str, theme: str = "light") -> Alt
         title=None,
         axis=alt.Axis(ticks=False, domain=False),
     )
-    title = f"growth of the error when shuffled{f' ({unit.strip()})' if unit else ''}"
+    title = f"increase of the error when shuffled{f' ({unit.strip()})' if unit else ''}"
     x = alt.X("mean:Q", title=title, axis=alt.Axis(tickCount=5))
     bars = alt.Chart(table).mark_bar(color=ACCENT[theme], opacity=0.75, cornerRadiusEnd=3, height={"band": 0.5})
     spans = alt.Chart(table).mark_rule(strokeWidth=2, color=INK[theme])
-    tooltip = [alt.Tooltip("field:N", title="hyperparameter"), alt.Tooltip("text:N", title="error grows by")]
+    tooltip = [alt.Tooltip("field:N", title="hyperparameter"), alt.Tooltip("text:N", title="increase of the error")]
     return alt.layer(
         bars.encode(x=x, y=y, tooltip=tooltip), spans.encode(x=alt.X("low:Q"), x2="high:Q", y=y, tooltip=tooltip)
-    ).properties(height=max(120, 44 * len(rows) + 50), usermeta=_SVG)
+    ).properties(height=max(120, 44 * len(rows) + 50), usermeta=SVG_RENDERER)
 
 
 def calibration_chart(found: Calibration, theme: str = "light") -> AltairChart:
-    """Draw the share of held-out configs inside their band against the band's level; on the diagonal it is honest."""
+    """Draw the share of held-out configs inside their band against the level of the band; the diagonal is perfect."""
     levels = pa.Table.from_pylist([{"level": level, "share": share} for level, share in found.levels])
     at = pa.Table.from_pylist(
         [{"level": BAND_LEVEL, "share": found.share, "low": found.low, "high": found.high,
@@ -152,11 +151,11 @@ def calibration_chart(found: Calibration, theme: str = "light") -> AltairChart:
         alt.Chart(levels).mark_line(color=ACCENT[theme], strokeWidth=2.5).encode(x=x, y=y),
         alt.Chart(at).mark_rule(color=ACCENT[theme], strokeWidth=2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
         alt.Chart(at).mark_point(filled=True, size=110, color=ACCENT[theme]).encode(x=x, y=y, tooltip=tooltip),
-    ).properties(height=HEIGHT, usermeta=_SVG)
+    ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
 
 def config_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Name a config by the hyperparameters that vary."""
+    """Return the values of the hyperparameters that vary as text."""
     return ", ".join(f"{FIELDS[name].inline_label} {format_value(name, row[name])}"
                      for name in names)  # fmt: skip
 
@@ -165,21 +164,21 @@ def _point(row: Mapping[str, Any], metric: str, names: Sequence[str]) -> dict[st
     return {
         "mean": row["mean"],
         "label": config_text(row, names),
-        "figure": format_metric(metric, row["mean"]),
+        "text": format_metric(metric, row["mean"]),
         "n": row["n"],
-        "life": LOST if row["n_unpredicted"] else ALL_THERE,
+        "classes": SOME_UNPREDICTED if row["n_unpredicted"] else ALL_PREDICTED,
         "seconds": row["seconds"],
         "parameters": row["parameters"],
         **{name: row[name] for name in names},
     }
 
 
-def _cloud(points: pa.Table, x: alt.X, metric: str, theme: str) -> Any:
-    lives = [ALL_THERE, LOST]
+def _config_points(points: pa.Table, x: alt.X, metric: str, theme: str) -> Any:
+    states = [ALL_PREDICTED, SOME_UNPREDICTED]
     legend = alt.Legend(title=None, orient="top", direction="vertical", symbolOpacity=1, labelLimit=300)
-    colour = alt.Color("life:N", scale=alt.Scale(domain=lives, range=[MUTED[theme], WARNING[theme]]), legend=legend)
-    # The shape says it too, for those who see no orange.
-    shape = alt.Shape("life:N", scale=alt.Scale(domain=lives, range=["circle", "triangle-down"]), legend=legend)
+    colour = alt.Color("classes:N", scale=alt.Scale(domain=states, range=[MUTED[theme], WARNING[theme]]), legend=legend)
+    # The shape shows it, too, for colour-blind readers.
+    shape = alt.Shape("classes:N", scale=alt.Scale(domain=states, range=["circle", "triangle-down"]), legend=legend)
     return (
         alt.Chart(points)
         .mark_point(opacity=0.6, filled=True, size=55)
@@ -196,14 +195,14 @@ def _title(metric: str) -> str:
     return METRICS[metric].split(",")[0]
 
 
-def _axis_values(field: str, values: Sequence[Any], number: bool) -> pa.Array:
-    return pa.array(values, pa.float64()) if number else pa.array([format_value(field, value) for value in values])
+def _axis_values(field: str, values: Sequence[Any], numeric: bool) -> pa.Array:
+    return pa.array(values, pa.float64()) if numeric else pa.array([format_value(field, value) for value in values])
 
 
 def _tooltip() -> list[alt.Tooltip]:
     return [
         alt.Tooltip("label:N", title="config"),
-        alt.Tooltip("figure:N", title="metric"),
+        alt.Tooltip("text:N", title="metric"),
         alt.Tooltip("n:Q", title="seeds"),
-        alt.Tooltip("life:N", title="classes"),
+        alt.Tooltip("classes:N", title="classes"),
     ]

@@ -1,4 +1,4 @@
-"""Parallel coordinates over learning curves: drag along any axis, and only the curves of what passes stay."""
+"""Parallel coordinates above learning curves: a drag along an axis filters both."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 import altair as alt
 import pyarrow as pa
 
-from jsc_explore.charts.curves import SHARE_RANGE
+from jsc_explore.charts.curves import ACCURACY_RANGE
 from jsc_explore.charts.style import (
     BACKGROUND,
     FAINT,
     INK,
     MUTED,
     QUANTITIES,
-    SEQUENCE,
+    SEQUENTIAL_SCHEME,
+    SVG_RENDERER,
     AltairChart,
     format_metric,
     is_percentage,
@@ -25,13 +26,13 @@ from jsc_explore.charts.style import (
 )
 from jsc_explore.config import FIELDS, format_value
 
-# One view holds both drawings, so that it takes the width of its place: above the coordinates, below the curves.
+# Both halves are layers of one view, because only a single view can take the width of its container.
 HEIGHT = 640
-_ABOVE, _BELOW = "height * 0.5", "height * 0.56"
-# More lines than these are a carpet, and more than a view may ship.
+_COORDINATES_BOTTOM, _CURVES_TOP = "height * 0.5", "height * 0.56"
+# More lines hide each other, and their data would slow the page down.
 MAX_LINES = 200
-_HALF = pa.float32()
-# Half the width of the strip along an axis that takes a drag, in steps between axes.
+_FLOAT = pa.float32()
+# Half the width of the strip along an axis that accepts a drag, in distances between axes.
 _STRIP = 0.16
 
 
@@ -41,32 +42,32 @@ def varying_fields(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def thin_evenly(rows: Sequence[Any], limit: int = MAX_LINES) -> list[Any]:
-    """Return at most ``limit`` of some rows, evenly from the first to the last."""
+    """Return at most ``limit`` of the rows, evenly spaced from the first to the last."""
     count = min(len(rows), limit)
-    return [rows[round(place * (len(rows) - 1) / max(1, count - 1))] for place in range(count)]
+    return [rows[round(i * (len(rows) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def curve_table(means: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return the curves of ``parallel_chart`` from ``Store.mean_curves``: ``config`` (its place in rows), x, mean."""
-    place = {row["config_id"]: index for index, row in enumerate(rows)}
-    # Ids repeat point after point: each is looked up once.
+    """Return the curves of ``parallel_chart`` from ``Store.mean_curves``: ``config`` (its index in rows), x, mean."""
+    index_of = {row["config_id"]: index for index, row in enumerate(rows)}
+    # Ids repeat at every point: each is looked up once.
     ids = means["config_id"].combine_chunks().dictionary_encode()
-    places = pa.array([place.get(config_id) for config_id in ids.dictionary.to_pylist()], pa.int32())
-    found = places.take(ids.indices)
-    # Four bytes a row for the config, where its id would ship thirty-two.
-    table = pa.table({"config": found, "x": means["epoch"].cast(_HALF), "mean": means["mean"].cast(_HALF)})
+    indices = pa.array([index_of.get(config_id) for config_id in ids.dictionary.to_pylist()], pa.int32())
+    found = indices.take(ids.indices)
+    # Four bytes a row for the index; the id would be thirty-two.
+    table = pa.table({"config": found, "x": means["epoch"].cast(_FLOAT), "mean": means["mean"].cast(_FLOAT)})
     return table.filter(table["config"].is_valid())
 
 
 def parallel_tables(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[pa.Table, pa.Table]:
-    """Return the two tables of ``parallel_chart``: a row a config, and a row a tick of an axis.
+    """Return the two tables of ``parallel_chart``: one row a config, and one row a tick of an axis.
 
-    ``rows`` are those of ``store.cells.cell_table``. The first holds ``config`` (its place in rows), ``metric``,
-    ``label``, ``figure``, ``n``, ``lost`` and places ``a0``, ``a1``, … in [0, 1], one an axis, the metric's last; the
-    second ``axis``, ``y``, ``text``.
+    ``rows`` are those of ``store.query.aggregates.cell_table``. The first holds ``config`` (its index in rows),
+    ``metric``, ``label``, ``text``, ``n``, ``n_unpredicted`` and the positions ``a0``, ``a1``, … in [0, 1] on the axes,
+    that of the metric last; the second ``axis``, ``y``, ``text``.
     """
     names = varying_fields(rows)
-    places = {name: _places(name, {row[name] for row in rows}) for name in names}
+    positions = {name: _axis_positions(name, {row[name] for row in rows}) for name in names}
     means = [row["mean"] for row in rows]
     low, high = min(means), max(means)
     span = (high - low) or 1.0
@@ -75,10 +76,10 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[pa.
             "config": index,
             "metric": row["mean"],
             "label": ", ".join(f"{FIELDS[name].inline_label} {format_value(name, row[name])}" for name in names),
-            "figure": format_metric(metric, row["mean"]),
-            "lost": row["n_unpredicted"],
+            "text": format_metric(metric, row["mean"]),
+            "n_unpredicted": row["n_unpredicted"],
             "n": row["n"],
-            **{f"a{axis}": places[name][row[name]] for axis, name in enumerate(names)},
+            **{f"a{axis}": positions[name][row[name]] for axis, name in enumerate(names)},
             f"a{len(names)}": (row["mean"] - low) / span,
         }
         for index, row in enumerate(rows)
@@ -86,7 +87,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[pa.
     ticks = [
         {"axis": axis, "y": place, "text": format_value(name, value)}
         for axis, name in enumerate(names)
-        for value, place in _thinned(places[name])
+        for value, place in _thinned(positions[name])
     ]
     ticks += [
         {"axis": len(names), "y": step / 4, "text": format_metric(metric, low + span * step / 4)} for step in range(5)
@@ -105,8 +106,8 @@ def parallel_chart(
 ) -> AltairChart:
     """Draw parallel coordinates above the curves of their configs (those of ``curve_rows``).
 
-    A drag along an axis keeps what passes through it, on several axes at once; a double click takes it back. All of it
-    happens in the browser.
+    A drag along an axis keeps the configs that pass through it, on several axes at once; a double click removes the
+    filter. Filtering happens in the browser.
     """
     axes = range(len(titles))
     brushes = [_brush(axis) for axis in axes]
@@ -134,7 +135,7 @@ def parallel_chart(
     )  # fmt: skip
     both: AltairChart = alt.layer(top, below)
     chart: AltairChart = both.resolve_scale(x="independent", y="independent", color="shared")
-    return chart.properties(height=HEIGHT, usermeta={"embedOptions": {"renderer": "svg"}})
+    return chart.properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
 
 def _coordinates(
@@ -148,45 +149,47 @@ def _coordinates(
 ) -> AltairChart:
     last = len(titles) - 1
     x_scale = alt.Scale(domain=[-0.35, last + 0.35], nice=False)
-    # A word a line: side by side also on a phone.
+    # One word a line, so that the titles fit a phone, too.
     names = json.dumps([title.split() for title in titles])
     x_axis = alt.Axis(
         orient="top", values=list(range(last + 1)), labelExpr=f"{names}[datum.value]", grid=False, domain=False,
         ticks=False, labelFontSize=13, labelColor=INK[theme], labelLimit=160, labelPadding=8, labelOverlap=False,
     )  # fmt: skip
     x = alt.X("axis:Q", scale=x_scale, axis=x_axis, title=None)
-    y = alt.Y("y:Q", scale=alt.Scale(domain=[-0.06, 1.06], range=[alt.ExprRef(_ABOVE), 0], nice=False), axis=None)
+    y = alt.Y(
+        "y:Q", scale=alt.Scale(domain=[-0.06, 1.06], range=[alt.ExprRef(_COORDINATES_BOTTOM), 0], nice=False), axis=None
+    )
     folded = (
         alt.Chart(lines)
         .transform_calculate(passes=passes)
         .transform_fold([f"a{axis}" for axis in range(last + 1)], as_=["name", "y"])
         .transform_calculate(axis="toNumber(slice(datum.name, 1))")
     )
-    behind = folded.transform_filter("!datum.passes").mark_line(color=FAINT[theme], strokeWidth=0.7, opacity=0.5)
-    before = folded.transform_filter("datum.passes").mark_line(strokeWidth=1.3, opacity=0.65, interpolate="monotone")
-    behind = behind.encode(x=x, y=y, detail="config:N")
-    before = before.encode(x=x, y=y, detail="config:N", color=colour, tooltip=_tooltip())
-    poles = alt.Chart(ticks).mark_line(color=MUTED[theme], strokeWidth=1).encode(x=x, y=y, detail="axis:Q")
-    # Lines run behind the figures: a halo of the ground keeps them readable.
+    faint = folded.transform_filter("!datum.passes").mark_line(color=FAINT[theme], strokeWidth=0.7, opacity=0.5)
+    bright = folded.transform_filter("datum.passes").mark_line(strokeWidth=1.3, opacity=0.65, interpolate="monotone")
+    faint = faint.encode(x=x, y=y, detail="config:N")
+    bright = bright.encode(x=x, y=y, detail="config:N", color=colour, tooltip=_tooltip())
+    axis_lines = alt.Chart(ticks).mark_line(color=MUTED[theme], strokeWidth=1).encode(x=x, y=y, detail="axis:Q")
+    # A halo in the background colour keeps the numbers readable over the lines.
     halo: dict[str, Any] = {"stroke": BACKGROUND[theme], "strokeWidth": 4, "strokeJoin": "round"}
-    # The last axis has room on its right, where no line runs.
+    # The numbers of the last axis are on its right, where there are no lines.
     left = alt.Chart(ticks).transform_filter(f"datum.axis < {last}").encode(x=x, y=y, text="text:N")
     right = alt.Chart(ticks).transform_filter(f"datum.axis == {last}").encode(x=x, y=y, text="text:N")
-    figures = [
-        words
+    numbers = [
+        text
         for paint in (halo, {"color": INK[theme]})
-        for words in (left.mark_text(align="right", dx=-7, **paint), right.mark_text(align="left", dx=7, **paint))
+        for text in (left.mark_text(align="right", dx=-7, **paint), right.mark_text(align="left", dx=7, **paint))
     ]
     strips = pa.Table.from_pylist(
         [{"axis": a, "left": a - _STRIP, "right": a + _STRIP, "y": -0.06, "top": 1.06} for a in range(last + 1)]
     )
     strip = alt.Chart(strips).mark_rect(fill="transparent", cursor="crosshair", aria=False)
     strip = strip.encode(x=alt.X("left:Q", scale=x_scale), x2="right:Q", y=y, y2="top:Q").add_params(*brushes)
-    return alt.layer(behind, before, poles, *figures, strip)
+    return alt.layer(faint, bright, axis_lines, *numbers, strip)
 
 
 def _brush(axis: int) -> alt.Parameter:
-    """Return the brush of one axis: it listens to drags that begin on that axis's strip alone."""
+    """Return the brush of one axis, which reacts only to drags that start on the strip of that axis."""
     drags = "event.item && event.item.datum && isDefined(event.item.datum.left)"
     return alt.selection_interval(
         name=f"brush{axis}",
@@ -198,7 +201,7 @@ def _brush(axis: int) -> alt.Parameter:
     )
 
 
-def _places(name: str, values: set[Any]) -> dict[Any, float]:
+def _axis_positions(name: str, values: set[Any]) -> dict[Any, float]:
     spec = FIELDS[name]
     if spec.kind in ("int", "float") and spec.log:
         ordered = sorted(values)
@@ -208,11 +211,11 @@ def _places(name: str, values: set[Any]) -> dict[Any, float]:
     return {value: place / (len(ordered) - 1) for place, value in enumerate(ordered)}
 
 
-def _thinned(places: Mapping[Any, float], apart: float = 0.055) -> list[tuple[Any, float]]:
-    """Leave out ticks that would be written over each other."""
+def _thinned(places: Mapping[Any, float], distance: float = 0.055) -> list[tuple[Any, float]]:
+    """Leave out ticks whose labels would overlap."""
     kept: list[tuple[Any, float]] = []
     for value, place in places.items():
-        if not kept or place - kept[-1][1] >= apart:
+        if not kept or place - kept[-1][1] >= distance:
             kept.append((value, place))
     return kept
 
@@ -220,22 +223,22 @@ def _thinned(places: Mapping[Any, float], apart: float = 0.055) -> list[tuple[An
 def _tooltip() -> list[alt.Tooltip]:
     return [
         alt.Tooltip("label:N", title="config"),
-        alt.Tooltip("figure:N", title="metric"),
+        alt.Tooltip("text:N", title="metric"),
         alt.Tooltip("n:Q", title="seeds"),
-        alt.Tooltip("lost:Q", title="of them without a class"),
+        alt.Tooltip("n_unpredicted:Q", title="of them never predict a class"),
     ]
 
 
 def _shades(metric: str, theme: str) -> alt.Scale:
-    """Return the house's sequence without the end that is lost on this ground."""
+    """Return the sequential colour scheme without the end that is invisible on this theme."""
     extent = [0.0, 0.9] if theme == "light" else [0.2, 1.0]
-    return alt.Scale(scheme=alt.SchemeParams(name=SEQUENCE, extent=extent), reverse=not is_percentage(metric))
+    return alt.Scale(scheme=alt.SchemeParams(name=SEQUENTIAL_SCHEME, extent=extent), reverse=not is_percentage(metric))
 
 
 def _fixed(curves: pa.Table, quantity: str) -> alt.Scale:
-    # Filtering must not move the axis.
-    place: dict[str, Any] = {"range": [alt.ExprRef("height"), alt.ExprRef(_BELOW)], "nice": False}
+    # A filter must not move the axis.
+    placing: dict[str, Any] = {"range": [alt.ExprRef("height"), alt.ExprRef(_CURVES_TOP)], "nice": False}
     if is_percentage(quantity):
-        return alt.Scale(domain=list(SHARE_RANGE), **place)
+        return alt.Scale(domain=list(ACCURACY_RANGE), **placing)
     ends = pa.compute.min_max(curves["mean"]).as_py()
-    return alt.Scale(domain=[ends["min"] or 0.0, ends["max"] or 1.0], **place)
+    return alt.Scale(domain=[ends["min"] or 0.0, ends["max"] or 1.0], **placing)

@@ -1,4 +1,4 @@
-"""The house style of all charts: palettes that colour-blind readers can tell apart, and how numbers are written."""
+"""The common style of all charts: colours and opacities, names of metrics and axes, formats of numbers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import altair as alt
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.config import format_number
 
-# Okabe and Ito, https://jfly.uni-koeln.de/color/ (the black and the yellow left out: lost on dark and on light ground).
+# Okabe and Ito, for colour-blind readers, https://jfly.uni-koeln.de/color/ (without black and yellow, which vanish on
+# the dark and on the light theme).
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F6DB3", "#8C6D46")
-# The first two, in the shades that stand out on each ground: the one line of a chart, and A against B.
+# The first two in the shades that stand out on each theme: for a single line, and for A against B.
 ACCENT = {"light": CATEGORIES[0], "dark": CATEGORIES[4]}
 WARNING = {"light": CATEGORIES[1], "dark": CATEGORIES[5]}
-SEQUENCE: Final = "viridis"
-# Viridis where it can be read as a line, on light and on dark ground: for values that have an order.
-_ORDERED = {
+SEQUENTIAL_SCHEME: Final = "viridis"
+# For values that have an order: the part of viridis that is visible as a line on each theme.
+_ORDERED_COLOURS = {
     "light": ("#440154", "#46327E", "#365C8D", "#277F8E", "#1FA187", "#4AC16D", "#8FBC2A", "#C9B21B"),
     "dark": ("#7A4E9E", "#5A6FB0", "#3E8FB0", "#2AA6A0", "#35B779", "#6DCD59", "#B4DE2C", "#FDE725"),
 }
@@ -24,9 +25,15 @@ INK = {"light": "#31333F", "dark": "#FAFAFA"}
 MUTED = {"light": "#6B6E7B", "dark": "#A3A8B4"}
 # The page behind a chart, as Streamlit paints it.
 BACKGROUND = {"light": "#FFFFFF", "dark": "#171614"}
+# A band has the colour of its line (CATEGORIES; ACCENT and WARNING for A and B) at this opacity.
+BAND_OPACITY = 0.18
+BAND_OPACITY_CROWDED = 0.06  # more than three groups: many opaque bands over each other hide the lines
+BAND_OPACITY_COMPARISON = 0.15
 FAINT = {"light": "#C9CBD3", "dark": "#4A4E5A"}
 
 AltairChart = alt.LayerChart | alt.FacetChart
+# SVG also for many marks: a screen reader finds axes and figures in it, but nothing on a canvas.
+SVG_RENDERER: dict[str, Any] = {"embedOptions": {"renderer": "svg"}}
 
 QUANTITIES = {
     "val_acc": "validation accuracy",
@@ -47,42 +54,42 @@ X_AXES = {
     "time_s": "seconds of training",
     "lr_sum": "sum of learning rates over steps",
 }
-# What a chart of curves may show: one quantity, or training and validation together.
+# The metrics of the curves: one quantity, or training and validation together.
 CURVE_METRICS = QUANTITIES | {"acc": "accuracy, training and validation", "loss": "loss, training and validation"}
 METRIC_PAIRS = {"acc": ("val_acc", "train_acc"), "loss": ("val_loss", "train_loss")}
 BAND_KINDS = {
     "interval": "95% interval of the mean",
     "sd": "standard deviation",
-    "range": "least to greatest seed",
+    "range": "minimum to maximum over seeds",
     "none": "no band",
 }
-# Colour by what the chosen cells differ in, rather than by one hyperparameter.
+# Colour by the hyperparameters in which the selected cells differ, instead of by one hyperparameter.
 BY_CELL = "cell"
-# A lecture hall reads from the last row.
+# Scale of fonts and lines in presentation mode, readable from the last row.
 PRESENTATION_SCALE = 1.45
 
 
 def colours(count: int, ordered: bool, theme: str) -> list[str]:
-    """Return a colour for each of some values: an even walk through viridis for ordered ones, else told apart."""
+    """Return ``count`` colours: evenly spaced in viridis for ordered values or many, else from ``CATEGORIES``."""
     if not ordered and count <= len(CATEGORIES):
         return list(CATEGORIES[:count])
-    ramp = _ORDERED[theme]
-    places = [round(i * (len(ramp) - 1) / max(1, count - 1)) for i in range(count)]
-    return [ramp[place] for place in places]
+    scale = _ORDERED_COLOURS[theme]
+    indices = [round(i * (len(scale) - 1) / max(1, count - 1)) for i in range(count)]
+    return [scale[index] for index in indices]
 
 
 def is_percentage(quantity: str) -> bool:
-    """Whether a quantity is read as a percentage."""
+    """Return whether a quantity is displayed as a percentage."""
     return quantity == "acc" or quantity.endswith("_acc") or quantity.startswith("recall_")
 
 
 def is_time(quantity: str) -> bool:
-    """Whether a quantity is a duration in seconds."""
+    """Return whether a quantity is a duration in seconds."""
     return quantity.endswith("time_s")
 
 
 def format_metric(quantity: str, value: float | None, spread: float | None = None) -> str:
-    """Write a metric, with its half-width if given: 71.3%, 71.3 ± 0.4%, 0.846, 12 s."""
+    """Format a metric, with the half-width of its interval if given: 71.3%, 71.3 ± 0.4%, 0.846, 12 s."""
     if value is None:
         return "–"
     if is_time(quantity):
@@ -93,14 +100,14 @@ def format_metric(quantity: str, value: float | None, spread: float | None = Non
 
 
 def difference_scale(quantity: str) -> tuple[float, str]:
-    """Return factor and unit in which differences of a metric are read: shares in points, times in seconds."""
+    """Return factor and unit in which differences of a metric are displayed: percentage points, seconds or none."""
     if is_percentage(quantity):
         return 100.0, " points"
     return 1.0, " s" if is_time(quantity) else ""
 
 
 def number_axis(quantity: str, **options: Any) -> alt.Axis:
-    """Return an axis that writes shares as percentages and small or large numbers as 1e-3."""
+    """Return an axis with percentages where the quantity is one, and with small and large numbers as 1e-3."""
     if is_percentage(quantity):
         return alt.Axis(format=".0%", **options)
     if quantity in ("learning_rate", "samples", "step", "lr_sum"):
@@ -109,13 +116,13 @@ def number_axis(quantity: str, **options: Any) -> alt.Axis:
 
 
 def axis_value_text(value: Any) -> str:
-    """Write an axis value of a grid."""
+    """Format an axis value of a grid."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return format_number(value) if isinstance(value, (int, float)) else str(value)
 
 
-# 1e-3 rather than 0.001, 1e5 rather than 100,000; what lies between as it is.
+# A Vega expression: 1e-3 instead of 0.001, 1e5 instead of 100,000; other numbers unchanged.
 POWER_LABEL = (
     "datum.value == 0 ? '0' : (abs(datum.value) < 0.01 || abs(datum.value) >= 10000) "
     "? replace(replace(format(datum.value, '.2~e'), 'e+', 'e'), '−', '-') : format(datum.value, '~g')"
@@ -126,7 +133,7 @@ PREDICTED_SIGN = "≈"
 
 
 def prediction_text(metric: str, prediction: Prediction) -> str:
-    """Return a prediction with its band: ``predicted ≈70.1%, 80% band 68.0–72.1%``."""
+    """Format a prediction with its band: ``predicted ≈70.1%, 80% band 68.0–72.1%``."""
     low, high = (format_metric(metric, end) for end in (prediction.low, prediction.high))
     for unit in ("%", " s"):
         if low.endswith(unit) and high.endswith(unit):

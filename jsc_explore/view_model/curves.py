@@ -81,7 +81,7 @@ def panels(
     imported_readings, more = readings(
         others,
         options.x,
-        options.shown,
+        options.metric,
         x_range=state["zoom"],
         log=(options.log_x, options.log_y),
         smoothing=options.smoothing,
@@ -95,8 +95,8 @@ def panels(
     fixed = replace(
         options,
         y_range=reach(value_range(tables, options), imported_readings, options),
-        expected=expected,
-        share=1.0 if len(titled) == 1 else 0.5,
+        show_predictions=expected,
+        width_fraction=1.0 if len(titled) == 1 else 0.5,
     )
     figures = [
         (title, with_imported(curve_figure(table, part.groups, part.dashes, fixed), imported_readings, fixed))
@@ -152,8 +152,8 @@ def _plot_options(
     # Fixed where curves grow: the axis stands still under the reader.
     end = (0.0, max(float(epochs), least)) if state["curve_x"] == "epoch" and not log_x else None
     return PlotOptions(
-        x=state["curve_x"], shown=state["curve"], band=state["band"], log_x=log_x, log_y=state["log_y"],
-        each=state["seed_lines"],
+        x=state["curve_x"], metric=state["curve"], band=state["band"], log_x=log_x, log_y=state["log_y"],
+        seed_lines=state["seed_lines"],
         smoothing=state["smoothing"], x_range=state["zoom"] or end, theme=theme,
         size=PRESENTATION_SCALE if state["presentation"] else 1.0, ordered=drawn.ordered,
         titles=drawn.titles,

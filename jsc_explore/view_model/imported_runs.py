@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jsc_explore.analysis.statistics import smooth
-from jsc_explore.charts.curves import SHARE_RANGE, PlotOptions
+from jsc_explore.charts.curves import ACCURACY_RANGE, PlotOptions
 from jsc_explore.charts.style import METRIC_PAIRS, is_percentage
 from jsc_explore.config import format_value
 from jsc_explore.importers.imported_run import ImportedRun
@@ -105,8 +105,8 @@ def reach(y_range: tuple[float, float] | None, table: pa.Table, options: PlotOpt
     if not table.num_rows:
         return y_range
     low, high = pc.min_max(table["value"]).as_py().values()
-    if is_percentage(options.shown) and not options.log_y:
-        return (0.0, 1.0) if high > SHARE_RANGE[1] else y_range
+    if is_percentage(options.metric) and not options.log_y:
+        return (0.0, 1.0) if high > ACCURACY_RANGE[1] else y_range
     return (min(low, y_range[0]), max(high, y_range[1])) if y_range else None
 
 

@@ -357,7 +357,7 @@ def test_how_curves_are_drawn_stays_when_its_door_is_closed(page, server):
     page.keyboard.press("Escape")
     expect(page.get_by_role("combobox", name="Band")).to_be_hidden()
     choose(page, "Curve of", "Validation loss")
-    expect(page.get_by_label(re.compile("^Validation loss along epoch"))).to_be_visible()
+    expect(page.get_by_label(re.compile("^Validation loss against epoch"))).to_be_visible()
     choose(page, "Metric", "Test loss")
     expect(page.get_by_text(re.compile("^Test loss of jsc-tiny"))).to_be_visible()
     expect(page.get_by_text("band: standard deviation")).to_be_visible()
@@ -452,7 +452,7 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
     choose(page, "Curve of", "Accuracy, training and validation")
     expect(panel.locator(".role-legend").get_by_text("training", exact=True)).to_be_visible()
     choose(page, "Curve of", "Validation loss")
-    expect(page.get_by_label(re.compile("^Validation loss along epoch"))).to_be_visible()
+    expect(page.get_by_label(re.compile("^Validation loss against epoch"))).to_be_visible()
 
     page.get_by_role("button", name="Chart options", exact=True).click()
     choose(page, "Colour by", "Learning rate")

@@ -170,7 +170,7 @@ def test_compare_says_by_how_much_and_in_what_two_configs_differ(app, store):
     a, b = (run_figures(store, RunConfig(batch_size=64, final_relu=relu), "val_acc") for relu in (True, False))
     found = compare(a, b, higher_is_better=True)
     said = texts(page.markdown)
-    assert f"{100 * abs(found.mean):.1f} ± {100 * found.half:.1f} points" in said
+    assert f"{100 * abs(found.mean):.1f} ± {100 * found.half_width:.1f} points" in said
     assert "**Final ReLU** yes → no" in said
     assert "paired by seed" in said
     assert "is never predicted in" in texts(page.warning)
@@ -355,12 +355,13 @@ def test_the_front_is_that_of_all_configs_also_of_those_that_are_not_drawn():
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_charts_of_a_comparison_are_valid_and_name_what_is_lost(theme):
     seeds = pa.Table.from_pylist(
-        [{"side": "A", "seed": 0, "metric": 0.6, "lost": "top never predicted"},
-         {"side": "B", "seed": 0, "metric": 0.7, "lost": None}, {"side": "B", "seed": 1, "metric": None, "lost": None}]
+        [{"side": "A", "seed": 0, "metric": 0.6, "unpredicted": "top never predicted"},
+         {"side": "B", "seed": 0, "metric": 0.7, "unpredicted": None},
+         {"side": "B", "seed": 1, "metric": None, "unpredicted": None}]
     )  # fmt: skip
     spec = compare_charts.seed_chart(seeds, "val_acc", theme).to_dict()
     drawn = next(iter(spec["datasets"].values()))
-    assert [(row["side"], row["life"]) for row in drawn] == [
+    assert [(row["side"], row["classes"]) for row in drawn] == [
         ("A", "top never predicted"), ("B", "every class is predicted"),
     ]  # fmt: skip
     for difference in (True, False):
@@ -421,6 +422,6 @@ def test_a_config_compared_with_itself_is_drawn_twice():
     points = pa.table({"run_id": ["r"], "config_id": ["x"], "dead": [False], "epoch": [1.0], "val_acc": [0.5]})
     bands, each = compare_charts.learning_curve_tables(means, points, {"A": "x", "B": "x"}, ["r"], "val_acc")
     assert bands["side"].to_pylist() == each["side"].to_pylist() == ["A", "B"]
-    assert each["lost"].to_pylist() == [True, True]
+    assert each["unpredicted"].to_pylist() == [True, True]
     for title in (None, "gluon"):
         compare_charts.learning_curve_chart(bands, each, "val_acc", title=title).to_dict()

@@ -20,7 +20,7 @@ def test_the_difference_is_that_of_the_paired_t_test(n):
     expected = stats.ttest_rel(list(b.values()), list(a.values()))
     interval = expected.confidence_interval(0.95)
     assert found.mean == pytest.approx((interval.low + interval.high) / 2)
-    assert found.half == pytest.approx((interval.high - interval.low) / 2)
+    assert found.half_width == pytest.approx((interval.high - interval.low) / 2)
     assert (found.verdict in ("better", "worse")) == (expected.pvalue < 0.05)
     assert (found.n, found.paired) == (n, True)
 
@@ -39,7 +39,7 @@ def test_without_a_common_seed_the_means_are_compared_as_welch_does():
     found = compare(a, b, higher_is_better=True)
     interval = stats.ttest_ind(list(b.values()), list(a.values()), equal_var=False).confidence_interval(0.95)
     assert not found.paired
-    assert found.half == pytest.approx((interval.high - interval.low) / 2)
+    assert found.half_width == pytest.approx((interval.high - interval.low) / 2)
     assert found.mean == pytest.approx((interval.high + interval.low) / 2)
 
 
@@ -85,7 +85,7 @@ def test_a_difference_is_told_in_one_sentence():
         (compare(a, {0: 0.620, 1: 0.632, 2: 0.611}, higher_is_better=True), "B is better than A by 2.1 ± 0.2 points"),
         (compare(a, {0: 0.580, 1: 0.588, 2: 0.569}, higher_is_better=True), "A is better than B by 2.1 ± 0.2 points"),
         (compare(a, a, higher_is_better=True), "A and B score the same in all 3 seeds"),
-        (compare(a, {0: 0.61}, higher_is_better=True), "B − A is +1.0 points in 1 seed: one is not enough to tell"),
+        (compare(a, {0: 0.61}, higher_is_better=True), "B − A is +1.0 points in 1 seed: one seed gives no interval"),
         (compare(a, {}, higher_is_better=True), "nothing to compare yet: A or B has no finished run"),
     ]
     for difference, words in said:
@@ -97,10 +97,10 @@ def test_what_cannot_be_told_apart_says_what_would_tell():
     found = compare(a, {0: 0.610, 1: 0.605, 2: 0.600}, higher_is_better=True)
     text = verdict_text(found, " points", 100)
     assert text.startswith("not distinguishable with 3 seeds (B − A: +0.5 ± 2.2 points): about ")
-    assert found.more == seeds_needed(found.mean, np.std([0.01, -0.005, 0.01], ddof=1)) - 3
-    assert f"about {found.more} more would tell" in text
-    hopeless = Difference(3, 0.0001, 0.02, "open", None, paired=True)
-    assert "even 200 seeds would hardly tell" in verdict_text(hopeless, " points", 100)
+    assert found.more_seeds == seeds_needed(found.mean, np.std([0.01, -0.005, 0.01], ddof=1)) - 3
+    assert f"about {found.more_seeds} more seeds would detect" in text
+    hopeless = Difference(3, 0.0001, 0.02, "inconclusive", None, paired=True)
+    assert "even 200 seeds would hardly detect" in verdict_text(hopeless, " points", 100)
 
 
 def test_the_front_holds_what_nothing_beats():

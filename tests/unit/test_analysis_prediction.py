@@ -109,9 +109,9 @@ def test_logarithmic_fields_are_placed_by_their_logarithm_and_names_in_columns()
     matrix = encoding.matrix(rows)
     assert matrix.shape == (6, 4)
     assert matrix[:, 3] == pytest.approx([0.0, 0.0, 0.5, 0.5, 1.0, 1.0])
-    assert encoding.unseen(RunConfig(batch_size=1024).to_dict()) is None
-    assert encoding.unseen(RunConfig(model="jsc-toy").to_dict()) == "model"
-    assert encoding.unseen(RunConfig(learning_rate=1e-2).to_dict()) == "learning_rate"
+    assert encoding.unknown_field(RunConfig(batch_size=1024).to_dict()) is None
+    assert encoding.unknown_field(RunConfig(model="jsc-toy").to_dict()) == "model"
+    assert encoding.unknown_field(RunConfig(learning_rate=1e-2).to_dict()) == "learning_rate"
 
 
 def test_what_the_score_hangs_on_stands_first_and_what_has_no_effect_last():
@@ -126,10 +126,10 @@ def test_what_the_score_hangs_on_stands_first_and_what_has_no_effect_last():
     patience = next(one for one in ranking.fields if one.field == "patience")
     assert abs(patience.mean) < 0.02
     first = ranking.fields[0]
-    assert first.mean - first.half > 0
+    assert first.mean - first.half_width > 0
     assert ranking.beats_mean
-    assert ranking.error < ranking.plain
-    assert ranking.noise == pytest.approx(math.sqrt(np.mean([one["sd"] ** 2 / 5 for one in rows])))
+    assert ranking.error < ranking.baseline_error
+    assert ranking.seed_noise == pytest.approx(math.sqrt(np.mean([one["sd"] ** 2 / 5 for one in rows])))
 
 
 def test_a_ranking_of_noise_is_not_called_one():

@@ -71,9 +71,9 @@ _SEEDS = pa.schema(
 LINES = {"a": CurveStyle("Batch size 16", "16 (n=4)"), "b": CurveStyle("Batch size 32", chosen=False)}
 
 
-def tables(look=PlotOptions(), means=None, seeds=None):  # noqa: B008
+def tables(options=PlotOptions(), means=None, seeds=None):  # noqa: B008
     means = means_table({"a": 4, "b": 1, "c": 2}) if means is None else means
-    return curve_tables(means, seeds_table("a") if seeds is None else seeds, LINES, look)
+    return curve_tables(means, seeds_table("a") if seeds is None else seeds, LINES, options)
 
 
 @pytest.mark.parametrize(
@@ -120,17 +120,17 @@ def test_marks_of_several_lines_that_end_together_make_room_for_each_other():
 def test_a_logarithmic_axis_leaves_out_what_is_not_above_zero_and_counts_it():
     drawn = tables(PlotOptions(log_x=True))
     assert drawn[MEANS]["x"].to_pylist() == drawn[CONTEXT]["x"].to_pylist() == [1.0, 2.0]
-    look = PlotOptions(shown="val_loss", log_y=True)
+    options = PlotOptions(metric="val_loss", log_y=True)
     seeds = seeds_table("a", (0.0, -1.0, 2.0), quantity="val_loss")
-    assert count_nonpositive(seeds, look) == 2
-    assert tables(look, means_table({"a": 2}, "val_loss"), seeds)[SEEDS]["value"].to_pylist() == [2.0]
+    assert count_nonpositive(seeds, options) == 2
+    assert tables(options, means_table({"a": 2}, "val_loss"), seeds)[SEEDS]["value"].to_pylist() == [2.0]
     assert count_nonpositive(seeds, PlotOptions()) == 0
 
 
 def test_training_and_validation_together_are_told_apart_by_their_dash():
     assert quantities_of("acc") == ("val_acc", "train_acc")
     means = pa.concat_tables([means_table({"a": 2}), means_table({"a": 2}, "train_acc")])
-    drawn = tables(PlotOptions(shown="acc"), means)
+    drawn = tables(PlotOptions(metric="acc"), means)
     assert drawn[MEANS]["dash"].to_pylist() == ["validation"] * 3 + ["training"] * 3
 
 
@@ -157,12 +157,12 @@ def test_a_smoothing_of_everything_is_refused():
 
 
 def test_panels_share_one_range_that_holds_all_of_them():
-    look = PlotOptions(shown="val_loss")
-    low, high = value_range([tables(look), tables(look, means_table({"a": 1}, mean=5.0))], look)
+    options = PlotOptions(metric="val_loss")
+    low, high = value_range([tables(options), tables(options, means_table({"a": 1}, mean=5.0))], options)
     assert low < 0.2
     assert high > 5.0
-    assert value_range([tables()], PlotOptions(shown="val_acc")) is None
-    assert value_range([tables(look, means_table({}), seeds_table("a", ()))], look) is None
+    assert value_range([tables()], PlotOptions(metric="val_acc")) is None
+    assert value_range([tables(options, means_table({}), seeds_table("a", ()))], options) is None
 
 
 def test_what_was_expected_lies_under_the_curve_at_its_end():
@@ -176,12 +176,12 @@ def test_what_was_expected_lies_under_the_curve_at_its_end():
     for ends, x in (({}, 2.0), ({"c1": 10.0}, 10.0)):
         (row,) = prediction_table(means, lines, guess, "val_acc", ends).to_pylist()
         assert (row["x"], row["low"], row["high"], row["group"]) == (x, 0.5, 0.7, "16 (n=1)")
-        assert row["words"] == "16: predicted ≈60.0%, 80% band 50.0–70.0%"
+        assert row["text"] == "16: predicted ≈60.0%, 80% band 50.0–70.0%"
     (row,) = prediction_table(means.slice(0, 0), lines, guess, "val_acc", {"c1": 10.0}).to_pylist()
     assert row["x"] == 10.0, "before the first point the band stands already"
     drawn = tables(PlotOptions()) | {PREDICTIONS: prediction_table(means, lines, guess, "val_acc", {})}
     for expected in (True, False):
-        spec = curve_figure(drawn, ["16 (n=1)"], [], PlotOptions(expected=expected)).spec
+        spec = curve_figure(drawn, ["16 (n=1)"], [], PlotOptions(show_predictions=expected)).spec
         names = [layer["data"]["name"] for layer in spec["layer"]]
         assert (PREDICTIONS in names) is expected
         # Under the curves: before them.
@@ -190,9 +190,9 @@ def test_what_was_expected_lies_under_the_curve_at_its_end():
 
 def test_colours_titles_and_ranges_of_one_spec_never_enter_another():
     first = curve_figure(
-        tables(PlotOptions()), ["16"], [], PlotOptions(shown="val_loss", y_range=(0.5, 2.0), titles=("Batch size", ""))
+        tables(PlotOptions()), ["16"], [], PlotOptions(metric="val_loss", y_range=(0.5, 2.0), titles=("Batch size", ""))
     )
-    second = curve_figure(tables(PlotOptions()), ["a", "b"], [], PlotOptions(shown="val_loss", y_range=(1.0, 3.0)))
+    second = curve_figure(tables(PlotOptions()), ["a", "b"], [], PlotOptions(metric="val_loss", y_range=(1.0, 3.0)))
     colours = [figure.spec["layer"][2]["encoding"]["color"] for figure in (first, second)]
     assert [colour["scale"]["domain"] for colour in colours] == [["16"], ["a", "b"]]
     assert [colour["legend"]["title"] for colour in colours] == ["Batch size", None]
@@ -201,18 +201,21 @@ def test_colours_titles_and_ranges_of_one_spec_never_enter_another():
 
 
 def test_a_recall_is_drawn_from_zero_to_one():
-    spec = curve_figure(tables(PlotOptions(shown="recall_t")), ["16 (n=4)"], [], PlotOptions(shown="recall_t")).spec
+    spec = curve_figure(tables(PlotOptions(metric="recall_t")), ["16 (n=4)"], [], PlotOptions(metric="recall_t")).spec
     assert spec["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 1.0]
 
 
-@pytest.mark.parametrize("look", [
+@pytest.mark.parametrize("options", [
     PlotOptions(), PlotOptions(log_x=True, theme="dark", size=1.4),
-    PlotOptions(shown="loss", log_y=True, smoothing=0.5),
-    PlotOptions(x="lr_sum", shown="learning_rate", x_range=(0.5, 2.0), y_range=(0.0, 1.0), band="none"),
+    PlotOptions(metric="loss", log_y=True, smoothing=0.5),
+    PlotOptions(x="lr_sum", metric="learning_rate", x_range=(0.5, 2.0), y_range=(0.0, 1.0), band="none"),
 ])  # fmt: skip
-def test_curves_are_a_valid_chart_also_without_any_row(look):
-    for drawn, groups in ((tables(look), ["16 (n=4)"]), (tables(look, means_table({}), seeds_table("a", ())), [])):
-        spec = curve_figure(drawn, groups, ["adam", "sgd"], look).standalone_spec()
+def test_curves_are_a_valid_chart_also_without_any_row(options):
+    for drawn, groups in (
+        (tables(options), ["16 (n=4)"]),
+        (tables(options, means_table({}), seeds_table("a", ())), []),
+    ):
+        spec = curve_figure(drawn, groups, ["adam", "sgd"], options).standalone_spec()
         assert alt.Chart.from_dict(spec) is not None
         assert {p["name"] for p in spec["params"]} == {"groups", "zoom"}
 

@@ -98,8 +98,8 @@ def test_the_correlations_are_drawn_with_every_name():
 def test_the_example_jets_are_jets_within_the_cone_and_are_drawn(label):
     for jet in example_jets()[label].values():
         rows = constituent_table(jet).to_pylist()
-        assert [row["fate"] for row in rows].count(KEPT) == jet.kept >= 3
-        assert {row["fate"] for row in rows} <= {KEPT, REMOVED}
+        assert [row["grooming"] for row in rows].count(KEPT) == jet.kept >= 3
+        assert {row["grooming"] for row in rows} <= {KEPT, REMOVED}
         assert max(row["dy"] ** 2 + row["dphi"] ** 2 for row in rows) ** 0.5 < RADIUS + 0.02
         assert jet.mass_mmdt_gev <= jet.mass_gev
         assert jet.pt_gev > 800

@@ -29,8 +29,8 @@ def run(name="theirs", values=(0.5, 0.6), epoch=True, tag="val_acc"):
     return ImportedRun(name, "csv", f"{name}.csv", name, {"batch_size": 64}, {}, points_from_series(series, 64)[0])
 
 
-def empty_figure(look):
-    return curve_figure(curve_tables(MEANS.empty_table(), SEEDS.empty_table(), {}, look), [], [], look)
+def empty_figure(options):
+    return curve_figure(curve_tables(MEANS.empty_table(), SEEDS.empty_table(), {}, options), [], [], options)
 
 
 def test_the_first_few_are_drawn_unless_some_are_named():
@@ -87,15 +87,15 @@ def test_axes_reach_as_far_as_imported_runs():
     assert reach(None, high, PlotOptions()) == (0.0, 1.0)
     assert reach(None, readings([run()], "epoch", "val_acc")[0], PlotOptions()) is None
     loss, _ = readings([run(values=(3.0, 0.1), tag="val_loss")], "epoch", "val_loss")
-    assert reach((0.5, 2.0), loss, PlotOptions(shown="val_loss")) == (0.1, 3.0)
+    assert reach((0.5, 2.0), loss, PlotOptions(metric="val_loss")) == (0.1, 3.0)
     assert last_epoch([run(), run(values=[0.1] * 7)]) == 7
     assert last_epoch([]) == 0
 
 
 def test_they_are_drawn_even_where_nothing_else_is():
-    look = PlotOptions(x_range=(0.0, 10.0))
+    options = PlotOptions(x_range=(0.0, 10.0))
     table, _ = readings([run(), run("others", values=(0.5, 0.61))], "epoch", "val_acc")
-    figure = with_imported(empty_figure(look), table, look)
+    figure = with_imported(empty_figure(options), table, options)
     drawn = render_image(figure, "svg").decode()
     assert "imported: theirs" in drawn
     assert "imported: others" in drawn
@@ -103,7 +103,10 @@ def test_they_are_drawn_even_where_nothing_else_is():
     # Names of lines that end side by side stand one over the other.
     assert figure.tables[ENDS]["level"].to_pylist() == [0, 1]
     assert figure.alt_text.endswith("imported: theirs, others")
-    assert with_imported(empty_figure(look), table.slice(0, 0), look).tables.keys() == empty_figure(look).tables.keys()
+    assert (
+        with_imported(empty_figure(options), table.slice(0, 0), options).tables.keys()
+        == empty_figure(options).tables.keys()
+    )
 
 
 def test_their_table_names_figures_and_hyperparameters():

@@ -138,7 +138,7 @@ def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, metric: str) -> No
     figures = "; ".join(f"{side} {_figure(runs[side], metric)}" for side in charts.SIDES)
     how = "; paired by seed" if difference.paired else "; no seed in common, so not paired" if difference.n else ""
     st.markdown(f"{_differing(*chosen)}  \n{METRICS[metric].capitalize()}: {figures}{how}; ± are 95% intervals.")
-    if difference.verdict == "open" and difference.more:
+    if difference.verdict == "inconclusive" and difference.more_seeds:
         st.caption(
             "Enough more seeds of each for a power of 80% at the 5% level, were difference and spread those seen."
         )
@@ -232,7 +232,7 @@ def _growth(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str) -> N
     version = services.store().version
     left, right = st.columns([1, 2], gap="large")
     rows = [
-        {"side": side, "seed": row["seed"], "metric": row["metric"], "lost": _lost_words(row)}
+        {"side": side, "seed": row["seed"], "metric": row["metric"], "unpredicted": _unpredicted_text(row)}
         for side in charts.SIDES
         for row in runs[side]
     ]
@@ -242,7 +242,7 @@ def _growth(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str) -> N
             "seeds", lambda theme: charts.seed_chart(seeds, metric, theme),
             f"{METRICS[metric]} of every seed under A and under B", "paired",
         )  # fmt: skip
-    bands, each = _growth_tables(version, dict(ids), _lost_runs(runs), quantity)
+    bands, each = _growth_tables(version, dict(ids), _unpredicted_runs(runs), quantity)
     with right, st.container(key="third-growth"):
         chart_registry.draw(
             "curves", lambda theme: charts.learning_curve_chart(bands, each, quantity, theme),
@@ -256,7 +256,7 @@ def _growth(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str) -> N
 
 def _recalls(ids: Mapping[str, str], runs: Runs) -> None:
     st.markdown("##### Recall per class", help="Share of the validation jets of a class that are recognised")
-    version, lost = services.store().version, _lost_runs(runs)
+    version, lost = services.store().version, _unpredicted_runs(runs)
     for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
         quantity = f"recall_{name}"
         bands, each = _growth_tables(version, dict(ids), lost, quantity)
@@ -268,11 +268,11 @@ def _recalls(ids: Mapping[str, str], runs: Runs) -> None:
             chart_registry.draw(f"recall_{name}", make, words, f"recall-{name}")
 
 
-def _lost_runs(runs: Runs) -> tuple[str, ...]:
+def _unpredicted_runs(runs: Runs) -> tuple[str, ...]:
     return tuple(row["run_id"] for side in runs.values() for row in side if unpredicted_classes(row))
 
 
-def _lost_words(run: Mapping[str, Any]) -> str | None:
+def _unpredicted_text(run: Mapping[str, Any]) -> str | None:
     names = [CLASS_NAMES[name] for name in unpredicted_classes(run)]
     return f"{', '.join(names)} never predicted" if names else None
 
@@ -288,4 +288,6 @@ def _growth_tables(
     )
 
 
-_SEEDS = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("metric", pa.float64()), ("lost", pa.string())])
+_SEEDS = pa.schema(
+    [("side", pa.string()), ("seed", pa.int64()), ("metric", pa.float64()), ("unpredicted", pa.string())]
+)

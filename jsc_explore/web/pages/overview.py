@@ -177,8 +177,8 @@ def _importance(ranking: Ranking, metric: str) -> None:
     factor, unit = difference_scale(metric)
     make = partial(charts.importance_chart, ranking, metric)
     chart_registry.draw("importance", make, "Importance of the hyperparameters with 95% intervals", "importance")
-    error, plain = ((factor * value) for value in (ranking.error or 0.0, ranking.plain or 0.0))
-    noise = "" if ranking.noise is None else f"; the seeds alone leave {factor * ranking.noise:.2g}{unit}"
+    error, plain = ((factor * value) for value in (ranking.error or 0.0, ranking.baseline_error or 0.0))
+    noise = "" if ranking.seed_noise is None else f"; the seeds alone leave {factor * ranking.seed_noise:.2g}{unit}"
     known = (
         f"A random forest predicts an unseen configuration to {error:.2g}{unit} (the mean alone: {plain:.2g}{unit}"
         f"{noise})."
