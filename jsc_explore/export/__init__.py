@@ -1,4 +1,4 @@
-"""Exports: a view as one HTML page that needs no server, charts as files."""
+"""Export: a view as one HTML page that needs no server, charts and tables as files."""
 
 from jsc_explore.export.static_page import export_page, parse_view, write_page
 

@@ -1,4 +1,4 @@
-"""Figures and tables as files: SVG, PNG and PDF without a network, CSV and Parquet, all in one ZIP."""
+"""Figures as SVG, PNG and PDF, tables as CSV and Parquet, all in one ZIP; no network needed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from jsc_explore.charts.figure import Figure
 
 ImageFormat = Literal["svg", "png", "pdf"]
 IMAGE_FORMATS: tuple[ImageFormat, ...] = ("svg", "png", "pdf")
-# Twice the pixels of a screen: sharp on a slide.
+# Twice the pixels of a screen, for slides.
 PNG_SCALE = 2.0
 
 
 def render_image(figure: Figure, kind: ImageFormat) -> bytes:
-    """Return a figure as an SVG, PNG or PDF file, drawn offline."""
+    """Return a figure as an SVG, PNG or PDF file."""
     import vl_convert
 
-    # Data and drawing are complete; an address in a spec would be a mistake, and nothing is fetched for it.
+    # The spec holds its data. A URL in it would be a mistake, and is not fetched.
     options: dict[str, Any] = {"allowed_base_urls": []}
     spec = figure.standalone_spec()
     if kind == "svg":
@@ -46,7 +46,7 @@ def table_bytes(table: pa.Table, kind: Literal["csv", "parquet"]) -> bytes:
 def zip_archive(
     figures: Mapping[str, Figure], tables: Mapping[str, pa.Table], texts: Mapping[str, str], folder: str
 ) -> bytes:
-    """Return a ZIP of one folder: every figure in each format, every table as CSV and Parquet, texts by file name."""
+    """Return a ZIP of one folder: each figure in each format, each table as CSV and Parquet, texts by file name."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in texts.items():

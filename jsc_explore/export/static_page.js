@@ -1,9 +1,9 @@
-// Draws the charts of a handout in the colours of the reader's screen, and anew when those or an axis change.
+// Draws the charts of an exported page in the light or dark theme; redraws when the theme or an axis switch changes.
 (() => {
   "use strict";
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const charts = [...document.querySelectorAll("script[data-chart]")].map((source) => ({
-    place: document.getElementById(source.dataset.chart),
+    element: document.getElementById(source.dataset.chart),
     content: JSON.parse(source.textContent),
     view: null,
   }));
@@ -11,28 +11,28 @@
 
   const theme = () => {
     const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-    const words = { labelColor: colour("ink"), titleColor: colour("ink"), titleFontWeight: "normal" };
+    const text = { labelColor: colour("ink"), titleColor: colour("ink"), titleFontWeight: "normal" };
     return {
       background: "transparent",
       font: "system-ui, sans-serif",
       view: { stroke: "transparent" },
-      axis: { ...words, gridColor: colour("faint"), gridOpacity: 0.5, domainColor: colour("faint"), tickColor: colour("faint") },
-      legend: words,
+      axis: { ...text, gridColor: colour("faint"), gridOpacity: 0.5, domainColor: colour("faint"), tickColor: colour("faint") },
+      legend: text,
     };
   };
 
-  // What is not above zero has no place on a logarithmic axis; a band that reaches below ends a little under its mean.
-  const logarithmic = (layer, channel) => {
+  // A logarithmic axis cannot show values that are not positive: they are left out; a band ends a decade below the mean.
+  const makeLogarithmic = (layer, channel) => {
     const encoding = layer.encoding[channel];
     if (!encoding || encoding.type !== "quantitative") return;
     const low = encoding.field === "low";
-    const steps = low ? [{ calculate: "datum.low > 0 ? datum.low : datum.mean / 10", as: "low" }] : [];
-    layer.transform = [...steps, ...(layer.transform ?? []), { filter: `datum['${encoding.field}'] > 0` }];
+    const transforms = low ? [{ calculate: "datum.low > 0 ? datum.low : datum.mean / 10", as: "low" }] : [];
+    layer.transform = [...transforms, ...(layer.transform ?? []), { filter: `datum['${encoding.field}'] > 0` }];
     if (encoding.scale) encoding.scale = { type: "log", nice: false };
-    if (encoding.axis && channel === "x") encoding.axis = { ...encoding.axis, values: powers, labelExpr: document.body.dataset.power };
+    if (encoding.axis && channel === "x") encoding.axis = { ...encoding.axis, values: powers, labelExpr: document.body.dataset.powerLabel };
   };
 
-  const narrowed = (layer, width) => {
+  const fitLegend = (layer, width) => {
     for (const encoding of Object.values(layer.encoding)) {
       if (encoding?.legend) {
         Object.assign(encoding.legend, { columns: Math.max(1, Math.floor(width / 140)), titleOrient: "top", labelLimit: width - 60 });
@@ -42,21 +42,21 @@
 
   const draw = async (chart) => {
     const spec = structuredClone(chart.content[dark.matches ? "dark" : "light"]);
-    const width = chart.place.clientWidth;
+    const width = chart.element.clientWidth;
     for (const layer of spec.layer) {
-      if (chart.place.id.startsWith("curves")) {
-        if (document.getElementById("log-x").checked) logarithmic(layer, "x");
-        if (document.getElementById("log-y").checked) logarithmic(layer, "y");
+      if (chart.element.id.startsWith("curves")) {
+        if (document.getElementById("log-x").checked) makeLogarithmic(layer, "x");
+        if (document.getElementById("log-y").checked) makeLogarithmic(layer, "y");
       }
-      if (width < 600) narrowed(layer, width);
+      if (width < 600) fitLegend(layer, width);
     }
     const options = { renderer: "svg", config: theme(), actions: false };
-    // The menu of pictures takes a margin of its own, which a phone has not got.
+    // The menu for saving images needs a margin, for which a phone has no room.
     if (width >= 600) options.actions = { export: true, source: false, compiled: false, editor: false };
-    const drawn = { ...spec, width: "container", autosize: { type: "fit-x", contains: "padding" }, datasets: chart.content.datasets };
-    const earlier = chart.view;
-    chart.view = await vegaEmbed(chart.place, drawn, options);
-    earlier?.finalize();
+    const complete = { ...spec, width: "container", autosize: { type: "fit-x", contains: "padding" }, datasets: chart.content.datasets };
+    const previous = chart.view;
+    chart.view = await vegaEmbed(chart.element, complete, options);
+    previous?.finalize();
   };
 
   const drawAll = () => charts.forEach(draw);

@@ -1,4 +1,4 @@
-"""Make a handout: what a view shows, its drawing program and its figures, put into the template as one text."""
+"""Export a view of the Explore page as one HTML file that needs neither server nor network."""
 
 from __future__ import annotations
 
@@ -35,35 +35,36 @@ from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice, slice_of
 
 THEMES = ("light", "dark")
+_PAGE_COLOURS = {"background": BACKGROUND, "ink": INK, "muted": MUTED, "faint": FAINT}
 _HERE = Path(__file__).parent
-# Seven digits are more than any chart shows, and halve the file.
+# More than any chart shows; half the file size of all digits.
 _DIGITS = 7
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One chart: its title, its figure on light and on dark ground (the tables are the same)."""
+class PageChart:
+    """A chart with its title; its figures for the light and the dark theme share their tables."""
 
     title: str
     figures: tuple[Figure, Figure]
 
 
 def parse_view(text: str, saved: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the words of a view given as an address, as its part after the question mark, or as a saved view's name.
+    """Return the URL parameters of a view: ``text`` is a URL, its query string, or the name of a ``saved`` view.
 
-    Raises JscError for a word that a page would not understand either.
+    Raises JscError for a parameter or a value that the Explore page would refuse.
     """
     if text in (saved or {}):
         text = (saved or {})[text]
     parts = urlsplit(text)
     if parts.path.strip("/") not in ("", "explore") and parts.scheme:
-        raise FieldError("view", text, "is no address of the Explore page", "open the view there and copy its address")
-    words_text = parts.query if parts.query or parts.scheme else parts.path
-    if words_text and "=" not in words_text:
-        remedy = "give an address such as '?model=jsc-toy&x=batch_size'"
+        raise FieldError("view", text, "is not a URL of the Explore page", "open the view there and copy its URL")
+    query_text = parts.query if parts.query or parts.scheme else parts.path
+    if query_text and "=" not in query_text:
+        remedy = "give a URL such as '?model=jsc-toy&x=batch_size'"
         remedy += f", or one of the saved views {', '.join(saved)}" if saved else ""
-        raise FieldError("view", text, "is neither an address nor a saved view", remedy)
-    query = dict(parse_qsl(words_text, keep_blank_values=True))
+        raise FieldError("view", text, "is neither a URL nor a saved view", remedy)
+    query = dict(parse_qsl(query_text, keep_blank_values=True))
     _, faults = url_params.EXPLORE.read(query)
     if faults:
         raise JscError(f"view: {faults[0]}")
@@ -71,52 +72,53 @@ def parse_view(text: str, saved: Mapping[str, str] | None = None) -> dict[str, s
 
 
 def export_page(store: Store, query: Mapping[str, str], title: str = "", imported: Sequence[ImportedRun] = ()) -> str:
-    """Return the page of a view as HTML text; ``title`` stands over the line that says what is seen.
+    """Return the HTML page of the view with these URL parameters; ``title`` is its heading.
 
-    ``imported`` runs are drawn over the curves where the view shows them, and listed.
+    ``imported`` runs are drawn over the curves and listed, if the view shows them.
     """
     import jinja2
 
     repository, (state, _) = Repository(store), url_params.EXPLORE.read(query)
     slice = slice_of(state)
     cells = grid.cells_of(repository, slice, [], state[url_params.CELLS])
-    guesses = _predictions(repository, slice, cells)
-    grids = _grids(state, slice, cells, guesses)
-    drawn = {theme: curves.panels(repository, state, slice, cells, {}, theme, imported) for theme in THEMES}
+    predictions = _predictions(repository, slice, cells)
+    grids = _grids(state, slice, cells, predictions)
+    panels = {theme: curves.panels(repository, state, slice, cells, {}, theme, imported) for theme in THEMES}
     shown, _ = drawn_of(imported, state["imported"])
     lines = [
-        Drawn(name, (light, dark))
-        for (name, light), (_, dark) in zip(drawn["light"].figures, drawn["dark"].figures, strict=True)
+        PageChart(name, (light, dark))
+        for (name, light), (_, dark) in zip(panels["light"].figures, panels["dark"].figures, strict=True)
     ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     return environment.get_template("static_page.html").render(
         title=title,
-        sentence=grid.title(slice, cells),
+        summary=grid.title(slice, cells),
         style=(_HERE / "static_page.css").read_text(encoding="utf-8"),
-        colours={theme: {"ground": BACKGROUND[theme], "ink": INK[theme], "muted": MUTED[theme], "faint": FAINT[theme]}
-                 for theme in THEMES},
-        grids=[_shown(f"grid-{i}", one) for i, one in enumerate(grids)],
+        colours={
+            theme: {name: colours[theme] for name, colours in _PAGE_COLOURS.items()} for theme in THEMES
+        },
+        grids=[_template_chart(f"grid-{i}", one) for i, one in enumerate(grids)],
         legend_text=grid.legend_text(slice, cells)
         if grids
-        else f"{len(cells):,} cells are too many to draw; the table has them",
-        curves=[_shown(f"curves-{i}", one) for i, one in enumerate(lines)],
-        legend=" ".join([curves.legend(state, bool(shown)), *(f"{note}." for note in drawn["light"].notes)]),
-        heads=[*(FIELDS[name].label for name in slice.axes), *_FIGURES],
-        rows=[_row(slice, cell, guesses.get(cell.config_id)) for cell in cells],
-        imported=_listed(shown),
+        else f"{len(cells):,} cells are too many to draw; see the table",
+        curves=[_template_chart(f"curves-{i}", one) for i, one in enumerate(lines)],
+        legend=" ".join([curves.legend(state, bool(shown)), *(f"{note}." for note in panels["light"].notes)]),
+        columns=[*(FIELDS[name].label for name in slice.axes), *_STATISTICS],
+        rows=[_table_row(slice, cell, predictions.get(cell.config_id)) for cell in cells],
+        imported=_imported_table(shown),
         metric=METRICS[slice.metric],
         commands="\n".join(files.commands(store, slice)),
-        power=POWER_LABEL,
+        power_label=POWER_LABEL,
         provenance=_provenance(store, slice, query),
-        library=_library(),
-        program=(_HERE / "static_page.js").read_text(encoding="utf-8"),
+        vega=_vega(),
+        script=(_HERE / "static_page.js").read_text(encoding="utf-8"),
     )  # fmt: skip
 
 
 def write_page(text: str, path: Path, *, force: bool = False) -> None:
-    """Write a page to a file, whole or not at all; an existing file is replaced only by ``force``. JscError if not."""
+    """Write a page to a file atomically. Raises FieldError if it exists (unless ``force``) or cannot be written."""
     try:
         if path.exists() and not force:
             raise FileExistsError
@@ -134,34 +136,36 @@ def _predictions(repository: Repository, slice: Slice, cells: Sequence[Cell]) ->
     if not missing or len(cells) > grid.MAX_CELLS:
         return {}
     found = repository.forecast([cell.config for cell in missing], slice.metric).predictions
-    return {cell.config_id: guess for cell, guess in zip(missing, found, strict=True) if guess is not None}
+    return {cell.config_id: one for cell, one in zip(missing, found, strict=True) if one is not None}
 
 
 def _grids(
-    state: Mapping[str, Any], slice: Slice, cells: Sequence[Cell], guesses: Mapping[str, Prediction]
-) -> list[Drawn]:
+    state: Mapping[str, Any], slice: Slice, cells: Sequence[Cell], predictions: Mapping[str, Prediction]
+) -> list[PageChart]:
     if len(cells) > grid.MAX_CELLS:
         return []
-    light, dark = (grid.parts(slice, cells, state[url_params.CELLS], lambda _: guesses, theme, 1.0) for theme in THEMES)
-    return [Drawn(one.title, (one.figure, other.figure)) for one, other in zip(light, dark, strict=True)]
+    light, dark = (
+        grid.parts(slice, cells, state[url_params.CELLS], lambda _: predictions, theme, 1.0) for theme in THEMES
+    )
+    return [PageChart(one.title, (one.figure, other.figure)) for one, other in zip(light, dark, strict=True)]
 
 
-def _shown(key: str, drawn: Drawn) -> dict[str, Any]:
-    """Return what the template needs of a chart; its picture is for paper, and for readers without a program."""
-    light, _ = drawn.figures
-    specs = [_still(figure) for figure in drawn.figures]
-    tables = {name: _rows(table) for name, table in light.tables.items()}
+def _template_chart(key: str, chart: PageChart) -> dict[str, Any]:
+    """Return the template's variables of a chart; the SVG image is for print and for browsers without JavaScript."""
+    light, _ = chart.figures
+    specs = [_without_interaction(figure) for figure in chart.figures]
+    tables = {name: _json_rows(table) for name, table in light.tables.items()}
     image = base64.b64encode(render_image(light, "svg")).decode("ascii")
     content = {"light": specs[0], "dark": specs[1], "datasets": tables}
     return {
-        "key": key, "title": drawn.title, "words": light.alt_text, "json": _json(content), "image": image,
-        # Narrower than this, letters would overlap: a phone scrolls the chart. Its height is kept free: nothing jumps.
-        "least": round(0.72 * light.width) if key.startswith("grid") else 0, "height": round(light.spec["height"]),
+        "key": key, "title": chart.title, "alt_text": light.alt_text, "json": _script_json(content), "image": image,
+        # Below this width texts would overlap: a phone scrolls the chart. The height is reserved against layout shifts.
+        "min_width": round(0.72 * light.width) if key.startswith("grid") else 0, "height": round(light.spec["height"]),
     }  # fmt: skip
 
 
-def _still(figure: Figure) -> dict[str, Any]:
-    """Return a spec without what only the app answers: clicks that train, boxes that choose, a zoom that reads anew."""
+def _without_interaction(figure: Figure) -> dict[str, Any]:
+    """Return a spec without the selections that need the app: clicks that train, box selection, zoom."""
     spec = dict(figure.spec)
     spec["params"] = [one for one in spec.get("params", []) if one.get("bind") == "legend"]
     spec["layer"] = [
@@ -171,45 +175,47 @@ def _still(figure: Figure) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if key != "usermeta"}
 
 
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    def brief(value: Any) -> Any:
+def _json_rows(table: pa.Table) -> list[dict[str, Any]]:
+    def rounded(value: Any) -> Any:
         if isinstance(value, float):
             return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
         return value
 
-    return [{name: brief(value) for name, value in row.items()} for row in table.to_pylist()]
+    return [{name: rounded(value) for name, value in row.items()} for row in table.to_pylist()]
 
 
-def _json(value: Any) -> str:
-    # Within a script element nothing but the element's own end may look like a tag.
+def _script_json(value: Any) -> str:
+    # Inside a script element nothing may look like a tag.
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 @cache
-def _library() -> str:
+def _vega() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script, as vl-convert ships them."""
     import vl_convert
 
     zip_archive = str(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # its stub forgets the default
     if "</script" in zip_archive or "<!--" in zip_archive:
-        raise JscError("handout: this version of vl-convert-python ships a script that cannot stand in a page; "
+        raise JscError("export: this version of vl-convert-python ships a script that cannot be embedded in a page; "
                        "install the one in requirements.txt")  # fmt: skip
     return zip_archive
 
 
-_FIGURES = ("mean", "±", "seeds", "least", "greatest", "note")
+_STATISTICS = ("mean", "±", "seeds", "minimum", "maximum", "note")
 
 
-def _row(slice: Slice, cell: Cell, guess: Prediction | None) -> list[str]:
+def _table_row(slice: Slice, cell: Cell, prediction: Prediction | None) -> list[str]:
     place = [format_value(name, value) for name, value in zip(slice.axes, cell.place, strict=True)]
-    if guess is not None:
-        low, middle, high = (format_metric(slice.metric, value) for value in (guess.low, guess.mean, guess.high))
-        return [*place, f"≈{middle}", "", "0", "", "", f"predicted, with 80% between {low} and {high}; not measured"]
+    if prediction is not None:
+        low, middle, high = (
+            format_metric(slice.metric, value) for value in (prediction.low, prediction.mean, prediction.high)
+        )
+        return [*place, f"≈{middle}", "", "0", "", "", f"predicted, 80% band {low} to {high}; not measured"]
     if not cell.n:
         return [*place, "", "", "0", "", "", cell.state]
     spread = None if is_time(slice.metric) or cell.n_configs > 1 else half_width(cell.sd, cell.n)
-    # 71.3 ± 0.4% in two columns.
+    # "71.3 ± 0.4%" becomes two columns.
     half = "" if spread is None else format_metric(slice.metric, cell.mean, spread).split("± ")[1]
     notes = [f"{cell.n} of {cell.wanted} seeds"] if cell.state == "partly" else []
     notes += [f"{cell.n_configs} configs"] if cell.n_configs > 1 else []
@@ -219,27 +225,27 @@ def _row(slice: Slice, cell: Cell, guess: Prediction | None) -> list[str]:
     return [*place, middle, half, str(cell.n), low, high, ", ".join(notes)]
 
 
-def _listed(runs: Sequence[ImportedRun]) -> dict[str, list[Any]]:
-    """Return heads and rows of the table of imported runs."""
+def _imported_table(runs: Sequence[ImportedRun]) -> dict[str, list[Any]]:
+    """Return columns and rows of the table of imported runs."""
     rows = listed(runs).to_pylist()
-    heads = list(rows[0]) if rows else []
+    columns = list(rows[0]) if rows else []
 
     def text(name: str, value: Any) -> str:
         if isinstance(value, float):
             return format_metric(name, value)
         return "" if value is None else str(value)
 
-    return {"heads": heads, "rows": [[text(name, row[name]) for name in heads] for row in rows]}
+    return {"columns": columns, "rows": [[text(name, row[name]) for name in columns] for row in rows]}
 
 
 def _provenance(store: Store, slice: Slice, query: Mapping[str, str]) -> list[tuple[str, str]]:
     columns = ("versions", "device", "backend", "created_at")
     runs = store.runs(slice.filters, columns).to_pylist() if not slice.text else []
     found = [
-        ("Made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by JSC Explore {__version__}"),
+        ("Exported", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by JSC Explore {__version__}"),
         ("Jets", f"{slice.base.dataset}, digest {slice.digest[:16]}…"),
         ("Recipe", f"version {RECIPE_VERSION}"),
-        ("The same view, live", "?" + urlencode(query, safe=":~,./") if query else "the Explore page as it opens"),
+        ("This view in the app", "?" + urlencode(query, safe=":~,./") if query else "the Explore page by default"),
     ]
     if runs:
         versions = {one for row in runs for one in json.loads(row["versions"]).items()}

@@ -1,4 +1,4 @@
-"""The handout: what it takes, what it refuses to overwrite, that it stands alone in Chromium without a network."""
+"""The exported page: which views it accepts, that it overwrites nothing, that it works in Chromium offline."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def faceted(store):
 # ---- the view it is asked for
 
 
-def test_a_view_is_an_address_its_words_or_a_saved_name():
+def test_a_view_is_a_url_its_query_or_a_saved_name():
     words = {"x": "max_epochs", "filter": "val_acc > 0.7"}
     assert parse_view("http://host:8501/explore?x=max_epochs&filter=val_acc+%3E+0.7") == words
     assert parse_view("?x=max_epochs&filter=val_acc%20%3E%200.7") == words
@@ -54,8 +54,8 @@ def test_a_view_is_an_address_its_words_or_a_saved_name():
         ("?tomatoes=3", "'tomatoes': is unknown"),
         ("?filter=val_acc >", "not the end at character 10"),
         ("?x=batch_size&y=batch_size", "two axes hold the same field"),
-        ("http://host/compare?a=1", "is no address of the Explore page"),
-        ("no such view", "is neither an address nor a saved view"),
+        ("http://host/compare?a=1", "is not a URL of the Explore page"),
+        ("no such view", "is neither a URL nor a saved view"),
     ],
 )
 def test_a_view_that_no_page_would_understand_is_refused(text, said):
@@ -82,7 +82,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
         write_page("text", tmp_path / "no such folder" / "view.html")
 
 
-def test_the_command_writes_the_page_and_refuses_bad_words(tmp_path, capsys):
+def test_the_command_writes_the_page_and_refuses_bad_parameters(tmp_path, capsys):
     path = tmp_path / "view.html"
     options = ["export", "html", str(path), "--store", str(tmp_path / "store")]
     with pytest.raises(SystemExit) as ended:
@@ -163,7 +163,7 @@ def test_it_draws_without_a_network_in_the_colours_of_the_screen(browser, plain,
     theme = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert theme == {"light": "rgb(255, 255, 255)", "dark": "rgb(23, 22, 20)"}[scheme]
     SHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SHOTS / f"handout_{scheme}.png", full_page=True)
+    page.screenshot(path=SHOTS / f"export_{scheme}.png", full_page=True)
     quiet(page)
 
 
@@ -174,11 +174,11 @@ def test_its_curves_answer_to_the_reader(browser, faceted, tmp_path):
     assert drawn(page, "curves-1")
     ticks = page.locator("#curves-0 svg .role-axis-label").first
     before = ticks.text_content()
-    page.get_by_label("logarithmic along").check()
+    page.get_by_label("Log x axis").check()
     page.wait_for_function("before => document.querySelector('#curves-0 svg .role-axis-label').textContent != before",
                            arg=before)  # fmt: skip
     assert "1e-3" in ticks.text_content()
-    page.get_by_label("logarithmic upwards").check()
+    page.get_by_label("Log y axis").check()
     page.wait_for_timeout(300)
     # A name in the legend clicked: the other lines go.
     lines = "() => document.querySelectorAll('#curves-0 svg .mark-line path[opacity=\"0\"]').length"
@@ -195,18 +195,18 @@ def test_it_fits_a_phone_and_paper(browser, faceted, tmp_path):
     assert drawn(page, "grid-0")
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
     SHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SHOTS / "handout_phone.png", full_page=True)
+    page.screenshot(path=SHOTS / "export_phone.png", full_page=True)
     page.emulate_media(media="print")
-    assert page.locator(".live").first.is_hidden()
-    assert page.locator("img.still").first.evaluate("image => image.naturalWidth") > 300
+    assert page.locator(".interactive").first.is_hidden()
+    assert page.locator("img.static-image").first.evaluate("image => image.naturalWidth") > 300
     quiet(page)
 
 
 @pytest.mark.browser
-def test_without_a_program_the_pictures_stand(browser, plain, tmp_path):
+def test_without_javascript_the_images_are_shown(browser, plain, tmp_path):
     page = opened(browser, plain, tmp_path, java_script_enabled=False)
-    assert page.locator("img.still").count() == 2
-    assert page.locator("img.still").first.is_visible()
+    assert page.locator("img.static-image").count() == 2
+    assert page.locator("img.static-image").first.is_visible()
     assert page.locator(".switches").is_hidden()
 
 

@@ -58,7 +58,7 @@ def test_every_pair_of_axis_values_is_a_cell_with_its_state():
 
 def test_a_failure_of_a_seed_that_is_stored_since_is_no_failure():
     run = RunConfig(batch_size=16, learning_rate=1e-3)
-    assert grid_of([row(run)], [job(run, "failed")])[0].failed == []
+    assert grid_of([row(run)], [job(run, "failed")])[0].failed == ()
 
 
 def test_axes_hold_ladder_stored_and_asked_for_values_in_order():

@@ -56,7 +56,7 @@ def test_readings_lie_along_the_chosen_axis():
     assert table["value"].to_pylist() == [0.5, 0.6]
     assert notes == []
     assert readings([run()], "samples", "val_acc")[0]["x"].to_pylist() == [640, 1280]
-    assert readings([run()], "epoch", "val_acc", span=(1.5, 2))[0]["x"].to_pylist() == [2]
+    assert readings([run()], "epoch", "val_acc", x_range=(1.5, 2))[0]["x"].to_pylist() == [2]
     both, _ = readings([run()], "epoch", "acc")
     assert set(both["label"].to_pylist()) == {"imported: theirs, validation"}
 
@@ -75,7 +75,7 @@ def test_thinned_readings_are_said_and_a_zoom_brings_them_back():
     assert table.num_rows <= MAX_READINGS + 1
     assert table["x"].to_pylist()[-1] == 3 * MAX_READINGS
     assert "one reading in 3 is drawn" in notes[0]
-    assert readings([long], "epoch", "val_acc", span=(0, 100))[0].num_rows == 100
+    assert readings([long], "epoch", "val_acc", x_range=(0, 100))[0].num_rows == 100
 
 
 def test_a_logarithmic_axis_has_no_place_for_zero():
