@@ -2,9 +2,11 @@
 
 import streamlit as st
 
+from jsc_explore.paths import PACKAGE
 from jsc_explore.web.pages import compare, data, explore, overview
 
-st.set_page_config(page_title="JSC Explore", layout="wide")
+# Without an icon of the page's own, the browser would fetch that of st.Page from a foreign host.
+st.set_page_config(page_title="JSC Explore", page_icon=str(PACKAGE / "web" / "icon.svg"), layout="wide")
 pages = [
     st.Page(explore.page, title="Explore", url_path="explore", icon=":material/grid_on:", default=True),
     st.Page(compare.page, title="Compare", url_path="compare", icon=":material/compare_arrows:"),

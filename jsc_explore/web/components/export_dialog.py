@@ -25,6 +25,7 @@ from jsc_explore.web.components import curves as curves_panel
 from jsc_explore.web.components import grid, saved_views
 from jsc_explore.web.state import chart_registry, dialogs, services
 from jsc_explore.web.state.cached_repository import CachedRepository
+from jsc_explore.web.state.downloads import download_button
 from jsc_explore.web.state.url import EXPLORE, UrlState
 
 FOLDER = "jsc-explore-view"
@@ -86,26 +87,25 @@ def _offer(
         part.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
     both = st.container(horizontal=True)
     if whole:
-        both.download_button(
-            "One page, interactive and offline",
-            partial(_page, services.store(), services.imported(), EXPLORE.query),
-            "view.html",
-            mime="text/html",
-            icon=":material/description:",
-            on_click="ignore",
-            key="html page",
-            help="Charts, table and commands in one file that opens in any browser, on paper too",
+        with both:
+            download_button(
+                "One page, interactive and offline",
+                partial(_page, services.store(), services.imported(), EXPLORE.query),
+                "view.html",
+                icon=":material/description:",
+                key="html page",
+                help="Charts, table and commands in one file that opens in any browser, on paper too",
+            )
+    with both:
+        download_button(
+            "Everything in one ZIP",
+            # Made outside the page's run: it takes everything it needs as arguments.
+            partial(zip_archive, figures, tables, texts, FOLDER),
+            f"{FOLDER}.zip",
+            icon=":material/folder_zip:",
+            type="primary",
+            key="zip",
         )
-    both.download_button(
-        "Everything in one ZIP",
-        # Made outside the page's run: it takes everything it needs as arguments.
-        partial(zip_archive, figures, tables, texts, FOLDER),
-        f"{FOLDER}.zip",
-        icon=":material/folder_zip:",
-        type="primary",
-        on_click="ignore",
-        key="zip",
-    )
 
 
 def _page(store: Store, imported: ImportedRuns, query: Mapping[str, str]) -> bytes:
@@ -161,6 +161,4 @@ def _numbered(name: str, place: int, count: int) -> str:
 
 
 def _button(label: str, name: str, make: Callable[[], bytes]) -> None:
-    st.download_button(
-        label, make, name, on_click="ignore", key=f"take-{name.replace('.', '-')}", help=f"Download {name}"
-    )
+    download_button(label, make, name, key=f"take-{name.replace('.', '-')}", help=f"Download {name}")

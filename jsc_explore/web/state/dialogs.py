@@ -7,6 +7,22 @@ from collections.abc import Callable, Mapping
 import streamlit as st
 
 _OPEN = "_open dialog"
+# A button that is disabled while its file is made loses the focus, and Escape, which the dialog listens for, with it.
+_KEEP_FOCUS = """<script>
+if (!window.keepsDialogFocus) {
+  window.keepsDialogFocus = true;
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[role=dialog] button");
+    let looks = 0;
+    const timer = button && setInterval(() => {
+      if (++looks > 100 || !button.isConnected) return clearInterval(timer);
+      if (document.activeElement !== document.body || button.disabled) return;
+      button.focus();
+      clearInterval(timer);
+    }, 50);
+  });
+}
+</script>"""
 
 
 def open_dialog(name: str) -> None:
@@ -35,6 +51,7 @@ def draw(dialogs: Mapping[str, Callable[[], None]]) -> None:
     """Draw the open dialog of a page, if any, given as functions by name."""
     name = str(st.session_state.get(_OPEN, ""))
     if name in dialogs:
+        st.html(_KEEP_FOCUS, unsafe_allow_javascript=True)
         dialogs[name]()
     else:
         # That of another page, left through the navigation.
