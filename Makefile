@@ -32,7 +32,7 @@ $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# The package itself is installed last, editable and without its ranges: the pins have spoken already.
+# The package itself is installed last, editable, without its version ranges: requirements.txt has pinned everything.
 $(VENV)/.app: $(VENV)/.python requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .

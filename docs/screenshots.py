@@ -42,7 +42,7 @@ def training(page: Page, url: str) -> None:
     page.goto(f"{url}/?model=jsc-s&cells=512:1e-4~1024:1e-4")
     _wait(page, GRID, CURVES)
     page.get_by_role("button", name=re.compile("^Train 5 runs")).click()
-    page.get_by_text(re.compile(r"epoch [4-9] of 10")).first.wait_for(timeout=TIMEOUT_MS)
+    page.get_by_text(re.compile(r"epoch [2-6] of 10")).first.wait_for(timeout=TIMEOUT_MS)
 
 
 def compare(page: Page, url: str) -> None:
@@ -64,17 +64,18 @@ def overview(page: Page, url: str) -> None:
 def data(page: Page, url: str) -> None:
     """Show a W jet and the features."""
     page.goto(f"{url}/data?jet=w")
-    _wait(page, CHARTS)
+    _wait(page, *(f".st-key-{name} :is(svg, canvas).marks" for name in ("jet_panel", "overview_panel")))
     page.wait_for_timeout(SETTLE_MS)
 
 
 # File name -> what to do before the picture, and its height in pixels.
 PICTURES = {
     "explore.png": (explore, 860),
-    "training.png": (training, 860),
     "compare.png": (compare, 950),
     "overview.png": (overview, 1250),
     "data.png": (data, 1000),
+    # Last, because it adds runs to the store.
+    "training.png": (training, 860),
 }
 
 
