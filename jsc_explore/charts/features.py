@@ -50,6 +50,58 @@ def overview_table(histograms: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(drawn)
 
 
+def histogram_table(histogram: pa.Table, *, log_y: bool) -> pa.Table:
+    """Return the table of ``histogram_chart``: one row a class and bin, with edges, ``n``, ``share`` and ``height``.
+
+    A last row of zero width ends the line of each class. The height is the share, but null for an empty bin on a
+    logarithmic axis: there the line is interrupted.
+    """
+    end = max(histogram["high"].to_pylist())
+    rows = []
+    for row in histogram.to_pylist():
+        height = None if log_y and not row["n"] else row["share"]
+        drawn = {"class": CLASS_NAMES[row["label"]], "low": row["low"], "high": row["high"], "n": row["n"]}
+        rows.append({**drawn, "share": row["share"], "height": height})
+        if row["high"] == end:  # a step ends where the next one starts
+            rows.append({**drawn, "low": end, "n": 0, "share": 0.0, "height": height})
+    return pa.Table.from_pylist(rows, schema=_HISTOGRAM)
+
+
+_HISTOGRAM = pa.schema(
+    [
+        ("class", pa.string()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("n", pa.int64()),
+        ("share", pa.float64()),
+        ("height", pa.float64()),
+    ]
+)
+
+
+def _grid_position(feature: str) -> tuple[int, int]:
+    row_index, column = divmod(FEATURES.index(feature), COLUMNS)
+    return column, row_index
+
+
+def _cell(feature: str, chosen: bool) -> dict[str, object]:
+    column, row_index = _grid_position(feature)
+    return {
+        "feature": feature,
+        # All but two names end in this; without it they fit a narrow screen.
+        "name": feature.removesuffix("_mmdt"),
+        "text": f"{feature}: {NOTES[feature].words}",
+        "chosen": chosen,
+        "x": column - 0.03,
+        "x2": column + _FILL_X + 0.03,
+        "y": -row_index - 1.03,
+        "y2": -row_index - 0.08,
+    }
+
+
+# ---- drawing
+
+
 def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> AltairChart:
     """Draw the table of ``overview_table``; a click selects a ``feature``, ``chosen`` is outlined."""
     grid_rows = -(-len(FEATURES) // COLUMNS)
@@ -81,23 +133,6 @@ def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> Altair
     # The frames last: the topmost mark takes the click.
     chart = alt.layer(curves, names, frame.add_params(click))
     return chart.properties(height=CELL_HEIGHT * grid_rows, usermeta=SVG_RENDERER)
-
-
-def histogram_table(histogram: pa.Table, *, log_y: bool) -> pa.Table:
-    """Return the table of ``histogram_chart``: one row a class and bin, with edges, ``n``, ``share`` and ``height``.
-
-    A last row of zero width ends the line of each class. The height is the share, but null for an empty bin on a
-    logarithmic axis: there the line is interrupted.
-    """
-    end = max(histogram["high"].to_pylist())
-    rows = []
-    for row in histogram.to_pylist():
-        height = None if log_y and not row["n"] else row["share"]
-        drawn = {"class": CLASS_NAMES[row["label"]], "low": row["low"], "high": row["high"], "n": row["n"]}
-        rows.append({**drawn, "share": row["share"], "height": height})
-        if row["high"] == end:  # a step ends where the next one starts
-            rows.append({**drawn, "low": end, "n": 0, "share": 0.0, "height": height})
-    return pa.Table.from_pylist(rows, schema=_HISTOGRAM)
 
 
 def histogram_chart(
@@ -181,18 +216,6 @@ def correlation_chart(table: pa.Table, theme: str = "light") -> AltairChart:
     return alt.layer(cells).properties(height=CORRELATION_HEIGHT, usermeta=SVG_RENDERER)
 
 
-_HISTOGRAM = pa.schema(
-    [
-        ("class", pa.string()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("n", pa.int64()),
-        ("share", pa.float64()),
-        ("height", pa.float64()),
-    ]
-)
-
-
 def _colour() -> alt.Color:
     names: Sequence[str] = list(CLASS_NAMES.values())
     return alt.Color(
@@ -200,23 +223,3 @@ def _colour() -> alt.Color:
         scale=alt.Scale(domain=names, range=list(CLASS_COLOURS.values())),
         legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1),
     )
-
-
-def _grid_position(feature: str) -> tuple[int, int]:
-    row_index, column = divmod(FEATURES.index(feature), COLUMNS)
-    return column, row_index
-
-
-def _cell(feature: str, chosen: bool) -> dict[str, object]:
-    column, row_index = _grid_position(feature)
-    return {
-        "feature": feature,
-        # All but two names end in this; without it they fit a narrow screen.
-        "name": feature.removesuffix("_mmdt"),
-        "text": f"{feature}: {NOTES[feature].words}",
-        "chosen": chosen,
-        "x": column - 0.03,
-        "x2": column + _FILL_X + 0.03,
-        "y": -row_index - 1.03,
-        "y2": -row_index - 0.08,
-    }

@@ -88,6 +88,73 @@ def metric_domain(cells: Sequence[Cell], metric: str) -> tuple[float, float]:
     return (min(means), max(means)) if means else (0.0, 1.0)
 
 
+def _first_line(cell: Cell, metric: str) -> str:
+    if cell.state == "running":
+        return f"{100 * cell.share_done:.0f}%  ▶"
+    if cell.mean is not None:
+        return format_metric(metric, cell.mean)
+    symbols = {"queued": "…", "failed": "✕", "missing": "+", "done": "diverged", "partly": "diverged", "hidden": "–"}
+    return symbols.get(cell.state, "")
+
+
+def _second_line(cell: Cell) -> str:
+    if cell.state == "running":
+        return f"training {len(cell.active)}"
+    if cell.state == "queued":
+        return "queued"
+    if cell.state == "failed":
+        return "failed"
+    if cell.state == "missing":
+        return ""
+    if cell.state == "hidden":
+        return "filtered"
+    notes = [f"n={cell.n}" + (f" of {cell.wanted}" if cell.state == "partly" else "")]
+    if cell.n_configs > 1:
+        notes = [f"×{cell.n_configs}"]
+    if cell.n_silent:
+        notes.append(f"†{cell.n_silent}")
+    if cell.n_diverged:
+        notes.append(f"‡{cell.n_diverged}")
+    return " ".join(notes)
+
+
+def _tooltip(cell: Cell, metric: str) -> str:
+    name = " × ".join(axis_value_text(value) for value in cell.place)
+    if cell.state == "missing":
+        # The tooltip stays open while a click on the cell starts its training: it may hold nothing that changes.
+        return name
+    if cell.state == "failed":
+        return f"{name}: failed, click to see why"
+    # Over several configs the spread is not that of seeds, so that an interval would mislead.
+    spread = None if is_time(metric) or cell.n_configs > 1 else half_width(cell.sd, cell.n)
+    interval = "" if spread is None else ", 95% interval"
+    runs = f"{cell.n} runs of {cell.n_configs} configs" if cell.n_configs > 1 else f"{cell.n} seeds"
+    parts = [f"{format_metric(metric, cell.mean, spread)} (mean of {runs}{interval})"] if cell.n else []
+    if cell.n_configs > 1:
+        parts.append(f"from {format_metric(metric, cell.low)} to {format_metric(metric, cell.high)}")
+    if cell.n_hidden:
+        parts.append(f"{cell.n_hidden} excluded by the filter expression")
+    if cell.state == "partly":
+        parts.append(f"{cell.wanted - cell.n} of {cell.wanted} seeds missing")
+    if cell.n_silent:
+        parts.append(f"{cell.n_silent} never predict a class")
+    if cell.n_diverged:
+        parts.append(f"{cell.n_diverged} diverged")
+    if cell.active:
+        parts.append(f"{len(cell.active)} in progress, {100 * cell.share_done:.0f}%")
+    return f"{name}: {'; '.join(parts)}"
+
+
+_CELLS = pa.schema(
+    [(name, pa.string()) for name in ("x", "y", "config_id", "state", "first", "second", "tooltip")]
+    + [("metric", pa.float64())]
+    + [(name, pa.bool_()) for name in ("bright", "filled", "chosen")]
+)
+
+
+# ---- drawing
+
+
 def grid_figure(
     table: pa.Table,
     titles: tuple[str, str],
@@ -164,67 +231,3 @@ def _longest(table: pa.Table, column: str) -> int:
     """Return the length of the longest text of a column, at least that of a typical one."""
     longest = pc.max(pc.utf8_length(table[column])).as_py() or 0
     return max(longest, len(_TYPICAL_TEXT[column]))
-
-
-_CELLS = pa.schema(
-    [(name, pa.string()) for name in ("x", "y", "config_id", "state", "first", "second", "tooltip")]
-    + [("metric", pa.float64())]
-    + [(name, pa.bool_()) for name in ("bright", "filled", "chosen")]
-)
-
-
-def _first_line(cell: Cell, metric: str) -> str:
-    if cell.state == "running":
-        return f"{100 * cell.share_done:.0f}%  ▶"
-    if cell.mean is not None:
-        return format_metric(metric, cell.mean)
-    symbols = {"queued": "…", "failed": "✕", "missing": "+", "done": "diverged", "partly": "diverged", "hidden": "–"}
-    return symbols.get(cell.state, "")
-
-
-def _second_line(cell: Cell) -> str:
-    if cell.state == "running":
-        return f"training {len(cell.active)}"
-    if cell.state == "queued":
-        return "queued"
-    if cell.state == "failed":
-        return "failed"
-    if cell.state == "missing":
-        return ""
-    if cell.state == "hidden":
-        return "filtered"
-    notes = [f"n={cell.n}" + (f" of {cell.wanted}" if cell.state == "partly" else "")]
-    if cell.n_configs > 1:
-        notes = [f"×{cell.n_configs}"]
-    if cell.n_silent:
-        notes.append(f"†{cell.n_silent}")
-    if cell.n_diverged:
-        notes.append(f"‡{cell.n_diverged}")
-    return " ".join(notes)
-
-
-def _tooltip(cell: Cell, metric: str) -> str:
-    name = " × ".join(axis_value_text(value) for value in cell.place)
-    if cell.state == "missing":
-        # The tooltip stays open while a click on the cell starts its training: it may hold nothing that changes.
-        return name
-    if cell.state == "failed":
-        return f"{name}: failed, click to see why"
-    # Over several configs the spread is not that of seeds, so that an interval would mislead.
-    spread = None if is_time(metric) or cell.n_configs > 1 else half_width(cell.sd, cell.n)
-    interval = "" if spread is None else ", 95% interval"
-    runs = f"{cell.n} runs of {cell.n_configs} configs" if cell.n_configs > 1 else f"{cell.n} seeds"
-    parts = [f"{format_metric(metric, cell.mean, spread)} (mean of {runs}{interval})"] if cell.n else []
-    if cell.n_configs > 1:
-        parts.append(f"from {format_metric(metric, cell.low)} to {format_metric(metric, cell.high)}")
-    if cell.n_hidden:
-        parts.append(f"{cell.n_hidden} excluded by the filter expression")
-    if cell.state == "partly":
-        parts.append(f"{cell.wanted - cell.n} of {cell.wanted} seeds missing")
-    if cell.n_silent:
-        parts.append(f"{cell.n_silent} never predict a class")
-    if cell.n_diverged:
-        parts.append(f"{cell.n_diverged} diverged")
-    if cell.active:
-        parts.append(f"{len(cell.active)} in progress, {100 * cell.share_done:.0f}%")
-    return f"{name}: {'; '.join(parts)}"

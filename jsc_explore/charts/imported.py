@@ -24,6 +24,22 @@ _ENDS = pa.schema(
 )
 
 
+def _ends(table: pa.Table, x_max: float) -> pa.Table:
+    """Return the last reading of each line, the ``side`` of its name and how many names are below it (``level``)."""
+    last = list({(row["name"], row["quantity"]): row for row in table.to_pylist()}.values())
+    y_max = max((abs(row["smooth"]) for row in last), default=0.0)
+    for i, row in enumerate(last):
+        close = [
+            other for other in last[:i]
+            if abs(other["x"] - row["x"]) <= 0.3 * x_max and abs(other["smooth"] - row["smooth"]) <= 0.06 * y_max
+        ]  # fmt: skip
+        row |= {"side": "right" if row["x"] > 0.5 * x_max else "left", "level": len(close)}
+    return pa.Table.from_pylist(last, schema=_ENDS)
+
+
+# ---- drawing
+
+
 def with_imported(figure: Figure, table: pa.Table, options: PlotOptions) -> Figure:
     """Return a figure of curves with imported runs drawn over it.
 
@@ -94,16 +110,3 @@ def _points(x: dict[str, Any], y: dict[str, Any], colour: str, options: PlotOpti
                  "opacity": 1 if visible else 0},
         "encoding": {"x": x, "y": y, "tooltip": tooltip},
     }  # fmt: skip
-
-
-def _ends(table: pa.Table, x_max: float) -> pa.Table:
-    """Return the last reading of each line, the ``side`` of its name and how many names are below it (``level``)."""
-    last = list({(row["name"], row["quantity"]): row for row in table.to_pylist()}.values())
-    y_max = max((abs(row["smooth"]) for row in last), default=0.0)
-    for i, row in enumerate(last):
-        close = [
-            other for other in last[:i]
-            if abs(other["x"] - row["x"]) <= 0.3 * x_max and abs(other["smooth"] - row["smooth"]) <= 0.06 * y_max
-        ]  # fmt: skip
-        row |= {"side": "right" if row["x"] > 0.5 * x_max else "left", "level": len(close)}
-    return pa.Table.from_pylist(last, schema=_ENDS)

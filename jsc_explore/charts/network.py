@@ -35,13 +35,6 @@ def layer_table(network: Network) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def network_figure(network: Network, theme: str = "light", size: float = 1.0) -> Figure:
-    """Draw the layers of a network from left to right."""
-    table = layer_table(network)
-    alt_text = f"Network {network.spec} with {network.parameters:,} parameters: {', '.join(table['text'].to_pylist())}"
-    return Figure(_spec(table.num_rows, theme, size), {TABLE: table}, alt_text)
-
-
 def _row(position: int, kind: str, text: str, shape: tuple[int, ...], parameters: int) -> dict[str, Any]:
     half = 0.18 + 0.82 * math.log2(1 + math.prod(shape)) / 12
     return {
@@ -64,6 +57,16 @@ def _layer_text(layer: Layer) -> str:
         return f"dropout {layer.rate:g}"
     short = {"batchnorm": "norm", "conv1d": f"conv k{layer.size}", "residual": f"residual k{layer.size}"}
     return short.get(layer.kind, layer.kind)
+
+
+# ---- drawing
+
+
+def network_figure(network: Network, theme: str = "light", size: float = 1.0) -> Figure:
+    """Draw the layers of a network from left to right."""
+    table = layer_table(network)
+    alt_text = f"Network {network.spec} with {network.parameters:,} parameters: {', '.join(table['text'].to_pylist())}"
+    return Figure(_spec(table.num_rows, theme, size), {TABLE: table}, alt_text)
 
 
 @lru_cache(maxsize=64)

@@ -43,40 +43,6 @@ def point_table(rows: Sequence[Mapping[str, Any]], metric: str, names: Sequence[
     return pa.Table.from_pylist([_point(row, metric, names) for row in thin_evenly(rows, MAX_POINTS)])
 
 
-def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, theme: str = "light") -> AltairChart:
-    """Draw a metric against a hyperparameter: one point a config, a bar for the middle half, a line of medians.
-
-    ``spread`` is from ``store.query.aggregates.spread_table``.
-    """
-    spec = FIELDS[field]
-    numeric = spec.kind in ("int", "float") and spec.log
-    values = spread["value"].to_pylist()
-    spread = spread.set_column(0, "value", _axis_values(field, values, numeric))
-    points = points.append_column("value", _axis_values(field, points[field].to_pylist(), numeric))
-    if numeric:
-        scale = alt.Scale(type="log", nice=False, padding=18)
-        labels = number_axis("learning_rate", grid=False, values=values[:: max(1, len(values) // 8)])
-        x = alt.X("value:Q", title=spec.label, scale=scale, axis=labels)
-    else:
-        order = [format_value(field, value) for value in values]
-        x = alt.X("value:N", title=spec.label, sort=order, axis=alt.Axis(labelAngle=0, labelLimit=110, grid=False))
-    y = _metric_axis(metric, "median")
-    middle = alt.Chart(spread).mark_rule(strokeWidth=16, opacity=0.3, color=ACCENT[theme], strokeCap="round")
-    line = alt.Chart(spread).mark_line(strokeWidth=2.5, color=ACCENT[theme], point={"size": 60, "filled": True})
-    tooltip = [
-        alt.Tooltip(f"value:{'Q' if numeric else 'N'}", title=spec.label),
-        *(alt.Tooltip(f"{name}:Q", title=text, format=".1%" if is_percentage(metric) else ".4~g")
-          for name, text in (("high", "best"), ("q3", "upper quartile"), ("median", "median"), ("q1", "lower quartile"),
-                              ("low", "worst"))),
-        alt.Tooltip("n:Q", title="configs"),
-    ]  # fmt: skip
-    return alt.layer(
-        middle.encode(x=x, y=alt.Y("q1:Q"), y2="q3:Q"),
-        _config_points(points, x, metric, theme),
-        line.encode(x=x, y=y, tooltip=tooltip),
-    ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
-
-
 def front_table(rows: Sequence[Mapping[str, Any]], cost: str, metric: str, names: Sequence[str]) -> pa.Table:
     """Return the configs on the Pareto front of a cost (a key of ``COSTS``) and the metric, as ``point_table`` does.
 
@@ -87,71 +53,6 @@ def front_table(rows: Sequence[Mapping[str, Any]], cost: str, metric: str, names
     )
     best = [row for row, keep in zip(rows, on_front, strict=True) if keep]
     return point_table(sorted(best, key=lambda row: row[cost]), metric, names)
-
-
-def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, theme: str = "light") -> AltairChart:
-    """Draw the metric against a cost on a logarithmic axis; ``best`` is from ``front_table``."""
-    axis = alt.Axis(grid=False, labelExpr=POWER_LABEL, tickCount=5)
-    x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=18), axis=axis)
-    y = _metric_axis(metric, "mean")
-    steps = alt.Chart(best).mark_line(interpolate="step-after", strokeWidth=2, color=INK[theme], opacity=0.8)
-    rings = alt.Chart(best).mark_point(filled=False, size=130, strokeWidth=2, color=INK[theme])
-    return alt.layer(
-        steps.encode(x=x, y=y),
-        _config_points(points, x, metric, theme),
-        rings.encode(x=x, y=y, tooltip=_tooltip()),
-    ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
-
-
-def importance_chart(ranking: Ranking, metric: str, theme: str = "light") -> AltairChart:
-    """Draw how much the error on held-out configs grows when a hyperparameter is shuffled, with 95% intervals."""
-    factor, unit = difference_scale(metric)
-    rows = [
-        {
-            "field": FIELDS[one.field].label,
-            "mean": factor * one.mean,
-            "low": factor * (one.mean - one.half_width),
-            "high": factor * (one.mean + one.half_width),
-            "text": f"{factor * one.mean:.2g} ± {factor * one.half_width:.1g}{unit}",
-        }
-        for one in ranking.fields
-    ]
-    table = pa.Table.from_pylist(rows)
-    y = alt.Y(
-        "field:N",
-        sort=[FIELDS[one.field].label for one in ranking.fields],
-        title=None,
-        axis=alt.Axis(ticks=False, domain=False),
-    )
-    title = f"increase of the error when shuffled{f' ({unit.strip()})' if unit else ''}"
-    x = alt.X("mean:Q", title=title, axis=alt.Axis(tickCount=5))
-    bars = alt.Chart(table).mark_bar(color=ACCENT[theme], opacity=0.75, cornerRadiusEnd=3, height={"band": 0.5})
-    spans = alt.Chart(table).mark_rule(strokeWidth=2, color=INK[theme])
-    tooltip = [alt.Tooltip("field:N", title="hyperparameter"), alt.Tooltip("text:N", title="increase of the error")]
-    return alt.layer(
-        bars.encode(x=x, y=y, tooltip=tooltip), spans.encode(x=alt.X("low:Q"), x2="high:Q", y=y, tooltip=tooltip)
-    ).properties(height=max(120, 44 * len(rows) + 50), usermeta=SVG_RENDERER)
-
-
-def calibration_chart(found: Calibration, theme: str = "light") -> AltairChart:
-    """Draw the share of held-out configs inside their band against the level of the band; the diagonal is perfect."""
-    levels = pa.Table.from_pylist([{"level": level, "share": share} for level, share in found.levels])
-    at = pa.Table.from_pylist(
-        [{"level": BAND_LEVEL, "share": found.share, "low": found.low, "high": found.high,
-          "text": f"{found.inside} of {found.held_out} inside"}]
-    )  # fmt: skip
-    share = alt.Scale(domain=[0, 1])
-    x = alt.X("level:Q", title="level of the band", scale=share, axis=alt.Axis(format=".0%", tickCount=5, grid=False))
-    y = alt.Y("share:Q", title="held-out configs inside", scale=share, axis=alt.Axis(format=".0%", tickCount=5))
-    tooltip = [alt.Tooltip("text:N", title="80% band"), alt.Tooltip("low:Q", format=".0%", title="95% from"),
-               alt.Tooltip("high:Q", format=".0%", title="to")]  # fmt: skip
-    ends = pa.Table.from_pylist([{"level": 0.0, "share": 0.0}, {"level": 1.0, "share": 1.0}])
-    return alt.layer(
-        alt.Chart(ends).mark_line(color=MUTED[theme], strokeDash=[4, 4], strokeWidth=1).encode(x=x, y=y),
-        alt.Chart(levels).mark_line(color=ACCENT[theme], strokeWidth=2.5).encode(x=x, y=y),
-        alt.Chart(at).mark_rule(color=ACCENT[theme], strokeWidth=2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
-        alt.Chart(at).mark_point(filled=True, size=110, color=ACCENT[theme]).encode(x=x, y=y, tooltip=tooltip),
-    ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
 
 def config_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -171,6 +72,122 @@ def _point(row: Mapping[str, Any], metric: str, names: Sequence[str]) -> dict[st
         "parameters": row["parameters"],
         **{name: row[name] for name in names},
     }
+
+
+def _axis_values(field: str, values: Sequence[Any], numeric: bool) -> pa.Array:
+    return pa.array(values, pa.float64()) if numeric else pa.array([format_value(field, value) for value in values])
+
+
+def _importance_table(ranking: Ranking, metric: str) -> pa.Table:
+    factor, unit = difference_scale(metric)
+    rows = [
+        {
+            "field": FIELDS[one.field].label,
+            "mean": factor * one.mean,
+            "low": factor * (one.mean - one.half_width),
+            "high": factor * (one.mean + one.half_width),
+            "text": f"{factor * one.mean:.2g} ± {factor * one.half_width:.1g}{unit}",
+        }
+        for one in ranking.fields
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def _calibration_tables(found: Calibration) -> tuple[pa.Table, pa.Table]:
+    levels = pa.Table.from_pylist([{"level": level, "share": share} for level, share in found.levels])
+    at = pa.Table.from_pylist(
+        [{"level": BAND_LEVEL, "share": found.share, "low": found.low, "high": found.high,
+          "text": f"{found.inside} of {found.held_out} inside"}]
+    )  # fmt: skip
+    return levels, at
+
+
+# ---- drawing
+
+
+def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, theme: str = "light") -> AltairChart:
+    """Draw a metric against a hyperparameter: one point a config, a bar for the middle half, a line of medians.
+
+    ``spread`` is from ``store.query.aggregates.spread_table``.
+    """
+    spec = FIELDS[field]
+    numeric = spec.kind in ("int", "float") and spec.log
+    values = spread["value"].to_pylist()
+    spread = spread.set_column(0, "value", _axis_values(field, values, numeric))
+    points = points.append_column("value", _axis_values(field, points[field].to_pylist(), numeric))
+    if numeric:
+        scale = alt.Scale(type="log", nice=False, padding=18)
+        labels = number_axis("learning_rate", grid=False, values=values[:: max(1, len(values) // 8)])
+        x = alt.X("value:Q", title=spec.label, scale=scale, axis=labels)
+    else:
+        order = [format_value(field, value) for value in values]
+        x = alt.X("value:N", title=spec.label, sort=order, axis=alt.Axis(labelAngle=0, labelLimit=110, grid=False))
+    y = _metric_axis(metric, "median")
+    quartiles = alt.Chart(spread).mark_rule(strokeWidth=16, opacity=0.3, color=ACCENT[theme], strokeCap="round")
+    line = alt.Chart(spread).mark_line(strokeWidth=2.5, color=ACCENT[theme], point={"size": 60, "filled": True})
+    tooltip = [
+        alt.Tooltip(f"value:{'Q' if numeric else 'N'}", title=spec.label),
+        *(alt.Tooltip(f"{name}:Q", title=text, format=".1%" if is_percentage(metric) else ".4~g")
+          for name, text in (("high", "best"), ("q3", "upper quartile"), ("median", "median"), ("q1", "lower quartile"),
+                              ("low", "worst"))),
+        alt.Tooltip("n:Q", title="configs"),
+    ]  # fmt: skip
+    return alt.layer(
+        quartiles.encode(x=x, y=alt.Y("q1:Q"), y2="q3:Q"),
+        _config_points(points, x, metric, theme),
+        line.encode(x=x, y=y, tooltip=tooltip),
+    ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
+
+
+def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, theme: str = "light") -> AltairChart:
+    """Draw the metric against a cost on a logarithmic axis; ``best`` is from ``front_table``."""
+    axis = alt.Axis(grid=False, labelExpr=POWER_LABEL, tickCount=5)
+    x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=18), axis=axis)
+    y = _metric_axis(metric, "mean")
+    steps = alt.Chart(best).mark_line(interpolate="step-after", strokeWidth=2, color=INK[theme], opacity=0.8)
+    rings = alt.Chart(best).mark_point(filled=False, size=130, strokeWidth=2, color=INK[theme])
+    return alt.layer(
+        steps.encode(x=x, y=y),
+        _config_points(points, x, metric, theme),
+        rings.encode(x=x, y=y, tooltip=_tooltip()),
+    ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
+
+
+def importance_chart(ranking: Ranking, metric: str, theme: str = "light") -> AltairChart:
+    """Draw how much the error on held-out configs grows when a hyperparameter is shuffled, with 95% intervals."""
+    _, unit = difference_scale(metric)
+    table = _importance_table(ranking, metric)
+    y = alt.Y(
+        "field:N",
+        sort=[FIELDS[one.field].label for one in ranking.fields],
+        title=None,
+        axis=alt.Axis(ticks=False, domain=False),
+    )
+    title = f"increase of the error when shuffled{f' ({unit.strip()})' if unit else ''}"
+    x = alt.X("mean:Q", title=title, axis=alt.Axis(tickCount=5))
+    bars = alt.Chart(table).mark_bar(color=ACCENT[theme], opacity=0.75, cornerRadiusEnd=3, height={"band": 0.5})
+    spans = alt.Chart(table).mark_rule(strokeWidth=2, color=INK[theme])
+    tooltip = [alt.Tooltip("field:N", title="hyperparameter"), alt.Tooltip("text:N", title="increase of the error")]
+    return alt.layer(
+        bars.encode(x=x, y=y, tooltip=tooltip), spans.encode(x=alt.X("low:Q"), x2="high:Q", y=y, tooltip=tooltip)
+    ).properties(height=max(120, 44 * table.num_rows + 50), usermeta=SVG_RENDERER)
+
+
+def calibration_chart(found: Calibration, theme: str = "light") -> AltairChart:
+    """Draw the share of held-out configs inside their band against the level of the band; the diagonal is perfect."""
+    levels, at = _calibration_tables(found)
+    share = alt.Scale(domain=[0, 1])
+    x = alt.X("level:Q", title="level of the band", scale=share, axis=alt.Axis(format=".0%", tickCount=5, grid=False))
+    y = alt.Y("share:Q", title="held-out configs inside", scale=share, axis=alt.Axis(format=".0%", tickCount=5))
+    tooltip = [alt.Tooltip("text:N", title="80% band"), alt.Tooltip("low:Q", format=".0%", title="95% from"),
+               alt.Tooltip("high:Q", format=".0%", title="to")]  # fmt: skip
+    ends = pa.Table.from_pylist([{"level": 0.0, "share": 0.0}, {"level": 1.0, "share": 1.0}])
+    return alt.layer(
+        alt.Chart(ends).mark_line(color=MUTED[theme], strokeDash=[4, 4], strokeWidth=1).encode(x=x, y=y),
+        alt.Chart(levels).mark_line(color=ACCENT[theme], strokeWidth=2.5).encode(x=x, y=y),
+        alt.Chart(at).mark_rule(color=ACCENT[theme], strokeWidth=2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        alt.Chart(at).mark_point(filled=True, size=110, color=ACCENT[theme]).encode(x=x, y=y, tooltip=tooltip),
+    ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
 
 def _config_points(points: pa.Table, x: alt.X, metric: str, theme: str) -> Any:
@@ -193,10 +210,6 @@ def _metric_axis(metric: str, column: str) -> alt.Y:
 
 def _title(metric: str) -> str:
     return METRICS[metric].split(",")[0]
-
-
-def _axis_values(field: str, values: Sequence[Any], numeric: bool) -> pa.Array:
-    return pa.array(values, pa.float64()) if numeric else pa.array([format_value(field, value) for value in values])
 
 
 def _tooltip() -> list[alt.Tooltip]:

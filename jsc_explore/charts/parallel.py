@@ -95,6 +95,28 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[pa.
     return pa.Table.from_pylist(lines), pa.Table.from_pylist(ticks)
 
 
+def _axis_positions(name: str, values: set[Any]) -> dict[Any, float]:
+    spec = FIELDS[name]
+    if spec.kind in ("int", "float") and spec.log:
+        ordered = sorted(values)
+        low, high = math.log(ordered[0]), math.log(ordered[-1])
+        return {value: (math.log(value) - low) / (high - low) for value in ordered}
+    ordered = sorted(values) if spec.kind in ("int", "float", "bool") else sorted(values, key=str)
+    return {value: place / (len(ordered) - 1) for place, value in enumerate(ordered)}
+
+
+def _thinned(places: Mapping[Any, float], distance: float = 0.055) -> list[tuple[Any, float]]:
+    """Leave out ticks whose labels would overlap."""
+    kept: list[tuple[Any, float]] = []
+    for value, place in places.items():
+        if not kept or place - kept[-1][1] >= distance:
+            kept.append((value, place))
+    return kept
+
+
+# ---- drawing
+
+
 def parallel_chart(
     lines: pa.Table,
     ticks: pa.Table,
@@ -199,25 +221,6 @@ def _brush(axis: int) -> alt.Parameter:
         zoom=False,
         mark=alt.BrushConfig(fill="#888", fillOpacity=0.25, stroke="#888"),
     )
-
-
-def _axis_positions(name: str, values: set[Any]) -> dict[Any, float]:
-    spec = FIELDS[name]
-    if spec.kind in ("int", "float") and spec.log:
-        ordered = sorted(values)
-        low, high = math.log(ordered[0]), math.log(ordered[-1])
-        return {value: (math.log(value) - low) / (high - low) for value in ordered}
-    ordered = sorted(values) if spec.kind in ("int", "float", "bool") else sorted(values, key=str)
-    return {value: place / (len(ordered) - 1) for place, value in enumerate(ordered)}
-
-
-def _thinned(places: Mapping[Any, float], distance: float = 0.055) -> list[tuple[Any, float]]:
-    """Leave out ticks whose labels would overlap."""
-    kept: list[tuple[Any, float]] = []
-    for value, place in places.items():
-        if not kept or place - kept[-1][1] >= distance:
-            kept.append((value, place))
-    return kept
 
 
 def _tooltip() -> list[alt.Tooltip]:

@@ -42,6 +42,19 @@ def rejection_range(curves: pa.Table, marks: pa.Table) -> tuple[float, float]:
     return 1.0, max([10.0, *highest])
 
 
+_COMMON = [("side", pa.string()), ("class", pa.string()), ("efficiency", pa.float64()), ("mean", pa.float64()),
+           ("low", pa.float64()), ("high", pa.float64()), ("n", pa.int64())]  # fmt: skip
+
+
+_CURVES = pa.schema(_COMMON)
+
+
+_MARKS = pa.schema([*_COMMON, ("text", pa.string()), ("upper", pa.bool_())])
+
+
+# ---- drawing
+
+
 def roc_chart(
     curves: pa.Table, marks: pa.Table, name: str, span: tuple[float, float], theme: str = "light"
 ) -> AltairChart:
@@ -84,9 +97,3 @@ def roc_chart(
     ]
     title = alt.TitleParams(CLASS_NAMES[name], anchor="start", fontSize=13)
     return alt.layer(*layers).properties(height=HEIGHT, title=title, usermeta=SVG_RENDERER)
-
-
-_COMMON = [("side", pa.string()), ("class", pa.string()), ("efficiency", pa.float64()), ("mean", pa.float64()),
-           ("low", pa.float64()), ("high", pa.float64()), ("n", pa.int64())]  # fmt: skip
-_CURVES = pa.schema(_COMMON)
-_MARKS = pa.schema([*_COMMON, ("text", pa.string()), ("upper", pa.bool_())])

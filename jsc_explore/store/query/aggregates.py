@@ -17,7 +17,7 @@ from jsc_explore.store.store import Store
 CONFIG_FIELDS = tuple(name for name in FIELDS if name != "seed")
 _N = len(CLASSES)
 
-# As analysis.classes.lost_classes has it, for whole tables: the diagonal of the 25 counts holds a zero.
+# The rule of analysis.classes.unpredicted_classes in SQL: a zero on the diagonal of the 25 counts.
 _UNPREDICTED = "len(silent_classes) > 0 OR " + " OR ".join(
     f"confusion[{1 + place * (_N + 1)}] = 0" for place in range(_N)
 )
