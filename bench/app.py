@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +25,8 @@ from jsc_explore import data, paths
 from jsc_explore.config import DEFAULTS, FIELDS, RECIPE_VERSION, RunConfig
 from jsc_explore.jobs.queue import Queue
 from jsc_explore.results import POINT_FIELDS
+from tests.servers import chromium_path, running_app
 
-ROOT = Path(__file__).parent.parent
 CURVES = ".st-key-curves_panel svg.marks"
 GRID = ".st-key-grid svg.marks"
 POINTS_PER_S = 10
@@ -57,7 +52,7 @@ def run(quick: bool) -> Report:
     figures: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=["--no-sandbox", "--disable-gpu"])
         many = 10_000 if quick else 100_000
         for label, runs in (("shipped", 0), ("1k", 1000), (f"{many // 1000}k", many)):
             home = Path(name) / label
@@ -258,31 +253,15 @@ def _snapshot(path: Path, runs: int) -> Path:
 @contextmanager
 def _server(home: Path, snapshot: Path) -> Iterator[tuple[str, psutil.Process]]:
     """Run the page without an engine, which would compete for the processor."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     queue = Queue(home)
     queue.set_heartbeat(os.getpid())
     stop = threading.Event()
     heartbeats = threading.Thread(target=lambda: _until(stop, lambda: queue.set_heartbeat(os.getpid())))
     heartbeats.start()
-    environment = {**os.environ, "JSC_EXPLORE_STORE": str(home), "JSC_EXPLORE_SNAPSHOT": str(snapshot)}
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    process = subprocess.Popen(
-        [*command, "--server.headless", "true"],
-        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
     try:
-        address = f"http://localhost:{port}"
-        for _ in range(600):
-            with suppress(OSError):
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=2)
-                break
-            time.sleep(0.1)
-        yield address, psutil.Process(process.pid)
+        with running_app(home, streamlit=True, JSC_EXPLORE_SNAPSHOT=str(snapshot)) as app:
+            yield app.url, psutil.Process(app.process.pid)
     finally:
-        process.terminate()
-        process.wait(timeout=30)
         stop.set()
         heartbeats.join()
         queue.close()
@@ -291,10 +270,3 @@ def _server(home: Path, snapshot: Path) -> Iterator[tuple[str, psutil.Process]]:
 def _until(stop: threading.Event, act: Callable[[], None]) -> None:
     while not stop.wait(1.0):
         act()
-
-
-def _chromium() -> str:
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        raise SystemExit("bench app: no Chromium found; install it, e.g. apt-get install chromium")
-    return path

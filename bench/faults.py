@@ -32,6 +32,7 @@ from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
+from tests.servers import workers_of
 
 SAMPLE, JETS = "simulated-few", 20_000
 # One kill in four is of the engine, and with it of every worker.
@@ -40,12 +41,6 @@ ENGINE_SHARE = 0.25
 LAG_S, JITTER_S = 3.0, 1.0
 _TIMEOUT_S = 1800.0
 _MEASURED = ("train_time_s", "wall_time_s", "peak_memory_mb", "replicas")
-
-
-def workers_of(engine: psutil.Process) -> list[psutil.Process]:
-    """Return the worker processes of an engine on this machine, children of its fork server."""
-    servers = [child for child in engine.children() if "multiprocessing.forkserver" in " ".join(child.cmdline())]
-    return [worker for server in servers for worker in server.children()]
 
 
 def run(quick: bool) -> Report:

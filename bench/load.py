@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from bench.frame import Bound, Report
-from bench.page_session import PageSession, clicked
 from jsc_explore import data
 from jsc_explore.config import DEFAULT_SEEDS, RunConfig
 from jsc_explore.jobs.queue import Queue
+from tests.page_session import PageSession, clicked
+from tests.servers import running_app
 
 EVERY_S = 5.0
 # A cell of the default grid that the shipped snapshot lacks.
@@ -34,8 +28,8 @@ def run(quick: bool) -> Report:
     sessions, seconds, requesters = (20, 20.0, 8) if quick else (100, 120.0, 40)
     with tempfile.TemporaryDirectory() as name:
         home = Path(name) / "store"
-        with _served(home) as address:
-            slices, opened, errors = asyncio.run(_run_sessions(address, sessions, seconds, requesters))
+        with running_app(home) as app:
+            slices, opened, errors = asyncio.run(_run_sessions(app.url, sessions, seconds, requesters))
             trainings, done = _count_trainings(home)
     figures = {
         "errors": float(len(errors)),
@@ -111,24 +105,3 @@ def _count_trainings(home: Path) -> tuple[int, int]:
     states = queue.states(ids)
     queue.close()
     return max(begun), sum(state == "done" for state in states.values())
-
-
-@contextmanager
-def _served(home: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jsc_explore", "app", "--headless", "--port", str(port), "--store", str(home)]
-    with (home.parent / "app.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=dict(os.environ))
-    try:
-        address = f"http://localhost:{port}"
-        for _ in range(600):
-            with suppress(OSError):
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=2).close()
-                break
-            time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=60)

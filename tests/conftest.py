@@ -1,13 +1,13 @@
 """Shared fixtures: a small split that trains in moments, a cache directory of the test session's own."""
 
 import os
-import shutil
 
 # Tiny steps gain nothing from a second thread and wait for it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from servers import chromium_path
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +41,8 @@ def browser():
     """A headless Chromium, the machine's own."""
     from playwright.sync_api import sync_playwright
 
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert path, "no Chromium found: install it, e.g. apt-get install chromium"
     with sync_playwright() as playwright:
         quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=path, args=quiet)
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=quiet)
         yield browser
         browser.close()

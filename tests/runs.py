@@ -1,16 +1,16 @@
-"""Runs made up for the tests: records for a store, jobs for a queue, observers of a training."""
+"""Runs made up for the tests: records for a store, jobs for a queue, trainings without an engine, callbacks."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
+import torch
 
 from jsc_explore.config import RunConfig
+from jsc_explore.data import load, split
 from jsc_explore.jobs.queue import BULK, Job
 from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
 from jsc_explore.training.trainer import train_stack
 
-ROOT = Path(__file__).parents[1]
 CONFIG = "c" * 32
 DIGEST = "d" * 64
 
@@ -71,3 +71,36 @@ def fit(runs, split, **options):
 
 def curve(outcome, name):
     return np.array([np.nan if p[name] is None else p[name] for p in outcome.points], dtype=float)
+
+
+def result_of(outcome):
+    """Everything in an outcome that is not a time or a size of this machine."""
+    measured = {"train_time_s", "wall_time_s", "peak_memory_mb"}
+    values = {name: value for name, value in dataclasses.asdict(outcome).items() if name not in measured}
+    return values | {"points": [{**point, "time_s": None} for point in outcome.points]}
+
+
+class CollectingCallback:
+    """An observer that keeps the outcome."""
+
+    def point(self, key, point):
+        pass
+
+    def progress(self, keys, step, total_steps):
+        pass
+
+    def cancelled(self):
+        return set()
+
+    def finished(self, key, outcome):
+        self.outcome = outcome
+
+
+def train_undisturbed(run, cache):
+    keeper, threads = CollectingCallback(), torch.get_num_threads()
+    torch.set_num_threads(1)  # as on a worker
+    try:
+        train_stack({"a": run}, split(load(run.dataset, cache=cache), run.validation), keeper, device="cpu")
+    finally:
+        torch.set_num_threads(threads)
+    return keeper.outcome

@@ -1,49 +1,22 @@
 """Several app processes on one store: both show the same run as it grows, and one engine serves them all."""
 
-import os
+import contextlib
+import functools
 import re
-import signal
-import socket
-import subprocess
-import sys
-import urllib.request
-from pathlib import Path
 
 import psutil
 import pytest
-from engines import eventually
+from journeys import TIMEOUT_MS
 from playwright.sync_api import expect
+from servers import eventually, running_app
 
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
-ROOT = Path(__file__).parents[2]
-PATIENCE_MS = 180_000
+pytestmark = pytest.mark.timeout(900)
 LONG = RunConfig(model="16-256-256-5", batch_size=8192, max_epochs=1000)
-
-
-class App:
-    """The page's own server on a store, as a service manager behind a proxy would start it."""
-
-    def __init__(self, home, environment):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address = f"http://localhost:{port}"
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-        with (home / f"app-{port}.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "--server.headless", "true"], cwd=ROOT, env=environment, stdout=log, stderr=log
-            )
-
-    def answers(self):
-        try:
-            return urllib.request.urlopen(f"{self.address}/_stcore/health", timeout=2).status == 200
-        except OSError:
-            return False
 
 
 @pytest.fixture
@@ -55,17 +28,10 @@ def home(tmp_path, jets_cache):
 
 @pytest.fixture
 def apps(home):
-    environment = {
-        **os.environ, "JSC_EXPLORE_STORE": str(home / "store"), "JSC_EXPLORE_CACHE": str(home / "cache"),
-        "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
-    environment.pop("JSC_EXPLORE_SNAPSHOT", None)
-    apps = [App(home, environment) for _ in range(2)]
-    yield apps
-    for app in apps:
-        app.process.send_signal(signal.SIGTERM)
-    for app in apps:
-        app.process.wait(timeout=60)
+    with contextlib.ExitStack() as stack:
+        cache = str(home / "cache")
+        start = functools.partial(running_app, home / "store", streamlit=True, JSC_EXPLORE_CACHE=cache)
+        yield [stack.enter_context(start()) for _ in range(2)]
     # An engine whose app was killed ends by itself, once it has nothing to do.
     eventually(lambda: engines(home / "store") == [])
 
@@ -86,16 +52,14 @@ def epoch_shown(page):
 
 
 def test_two_apps_show_one_run_that_one_engine_trains(home, apps, browser):
-    for app in apps:
-        eventually(app.answers)
-    expect.set_options(timeout=PATIENCE_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
     queue, store = Queue(home / "store"), Store(home / "store")
     # A page at which nothing happens does not look for what others ask; one that is opened does.
     (run_id,) = submit(store, queue, [LONG]).run_ids
     pages = []
     for app in apps:
         page = browser.new_page()
-        page.goto(app.address, timeout=PATIENCE_MS)
+        page.goto(app.url, timeout=TIMEOUT_MS)
         expect(page.locator(".st-key-grid")).to_be_visible()
         pages.append(page)
     first = [eventually(lambda page=page: epoch_shown(page)) for page in pages]

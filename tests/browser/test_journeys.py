@@ -3,20 +3,28 @@
 Screenshots of every station go to ``screenshots/``, which git ignores; look at them after a change.
 """
 
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 import zipfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from journeys import (
+    TIMEOUT_MS,
+    assert_accessible,
+    cell_position,
+    choose,
+    click_cell,
+    drag,
+    grid_texts,
+    legend,
+    open_page,
+    settle,
+    shoot,
+    visible_errors,
+)
+from playwright.sync_api import expect
+from servers import ROOT, eventually
 
 from jsc_explore import data
 from jsc_explore.config import RunConfig
@@ -24,138 +32,11 @@ from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import identify
 from jsc_explore.store import Store
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
-ROOT = Path(__file__).parents[2]
-SHOTS = ROOT / "screenshots"
+pytestmark = pytest.mark.timeout(900)
 # A config that trains in seconds: large batches, few epochs.
 QUICK = {"batch_size": 16384, "learning_rate": 1e-2, "max_epochs": 2}
 # As many epochs as there may be, of small batches: 500 of large ones were done before a slow page was clicked.
 LONG = 1000
-# Machines are shared and slow at times; what must be quick is measured in bench, not here.
-PATIENCE_MS = 180_000
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The real thing: `jsc-explore app` on a store of its own beneath the published snapshot."""
-    home = tmp_path_factory.mktemp("home")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "JSC_EXPLORE_STORE": str(home / "store"), "JSC_EXPLORE_CACHE": str(home / "cache")}
-    environment.pop("JSC_EXPLORE_SNAPSHOT", None)
-    command = [
-        sys.executable,
-        "-m",
-        "jsc_explore",
-        "app",
-        "--headless",
-        "--port",
-        str(port),
-        "--store",
-        str(home / "store"),
-    ]
-    with (home / "app.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    address = f"http://localhost:{port}"
-    try:
-        _wait(lambda: _answers(f"{address}/_stcore/health"), 180)
-        yield address, home / "store"
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-        print((home / "app.log").read_text()[-2000:])
-
-
-@pytest.fixture
-def page(browser):
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(PATIENCE_MS)
-    expect.set_options(timeout=PATIENCE_MS)
-    yield context.new_page()
-    context.close()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return urllib.request.urlopen(url, timeout=2).status == 200
-    except OSError:
-        return False
-
-
-def _wait(condition, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-
-
-def open_page(page: Page, address: str, query: str = "") -> None:
-    page.goto(f"{address}/?{query}")
-    expect(page.locator(".st-key-grid svg.marks")).to_be_visible()
-    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
-
-
-def shoot(page: Page, name: str) -> None:
-    SHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SHOTS / f"{name}.png")
-
-
-def cell_position(page: Page, column: str, row: str) -> tuple[float, float]:
-    labels = page.locator(".st-key-grid svg.marks .role-axis-label text")
-    x = labels.get_by_text(column, exact=True).first.bounding_box()
-    y = labels.get_by_text(row, exact=True).last.bounding_box()
-    return x["x"] + x["width"] / 2, y["y"] + y["height"] / 2
-
-
-def click_cell(page: Page, column: str, row: str, **options) -> None:
-    page.mouse.click(*cell_position(page, column, row), **options)
-
-
-def grid_texts(page: Page) -> list[str]:
-    return page.locator(".st-key-grid svg.marks .mark-text text").all_text_contents()
-
-
-def visible_errors(page: Page) -> list[str]:
-    return page.locator("[data-testid=stException], [data-testid=stAlertContentError]").all_text_contents()
-
-
-def assert_accessible(page: Page) -> None:
-    """Run axe-core over the page as it stands; what is serious or critical fails."""
-    # Vega's own containers of a box that nobody has dragged: empty, unseen, and Vega gives them no name.
-    context = {"exclude": [["[class*=_brush]"]]}
-    found = Axe().run(page, context=context, options={"resultTypes": ["violations"]}).response["violations"]
-    serious = [
-        f"{one['id']}: {one['help']}: {[(node['target'], node['html'][:160]) for node in one['nodes'][:3]]}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
-
-
-def drag(page: Page, begin: tuple[float, float], end: tuple[float, float]) -> None:
-    page.mouse.move(*begin)
-    page.mouse.down()
-    page.mouse.move((begin[0] + end[0]) / 2, (begin[1] + end[1]) / 2, steps=4)
-    page.mouse.move(*end, steps=4)
-    page.mouse.up()
-
-
-def settle(page: Page) -> None:
-    """Wait for all that comes by itself: what is drawn anew closes a list that has just been opened."""
-    expect(page.locator(".st-key-grid").get_by_text("predicted").first).to_be_visible()
-    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
-
-
-def choose(page: Page, box: str, option: str) -> None:
-    """Choose in a list."""
-    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
-    page.get_by_role("combobox", name=box, exact=True).click()
-    page.get_by_role("option", name=option).first.click()
-
-
-def legend(page: Page):
-    return page.locator(".st-key-curves_panel svg.marks .role-legend").first
 
 
 def test_the_page_opens_on_the_published_grid(page, server):
@@ -163,7 +44,7 @@ def test_the_page_opens_on_the_published_grid(page, server):
     open_page(page, address)
     assert sum(bool(re.fullmatch(r"\d\d\.\d%", text)) for text in grid_texts(page)) == 36
     # Cells without a run show what is expected of them, marked as no measurement, as soon as that is found.
-    _wait(lambda: sum(bool(re.fullmatch(r"≈\d\d\.\d%", text)) for text in grid_texts(page)) == 6, 60)
+    eventually(lambda: sum(bool(re.fullmatch(r"≈\d\d\.\d%", text)) for text in grid_texts(page)) == 6, 60)
     expect(page.get_by_text("180 runs, 6 of 42 cells missing")).to_be_visible()
     expect(page.locator(".st-key-curves_panel svg.marks")).to_be_visible()
     assert visible_errors(page) == []
@@ -178,7 +59,7 @@ def test_a_missing_cell_is_clicked_trains_grows_and_is_there_after_a_reload_and_
     query = f"max_epochs={QUICK['max_epochs']}&cells=16384:1e-2"
     open_page(page, address, query)
     engine = Queue(store_directory)
-    _wait(lambda: (state := engine.engine()) is not None and state.message != "starting", 180)
+    eventually(lambda: (state := engine.engine()) is not None and state.message != "starting", 180)
     # A second screen looks on, which nobody touches.
     second = browser.new_context().new_page()
     open_page(second, address, query)
@@ -223,7 +104,7 @@ def test_a_long_training_shows_points_as_they_come_and_can_be_cancelled(page, se
     expect(panel).to_be_visible()
     expect(page.locator(".st-key-curves_panel svg.marks .mark-line path").first).to_be_visible()
     queue = Queue(store_directory)
-    _wait(lambda: sum(len(points) for points in queue.live()[1].values()) > 20, 300)
+    eventually(lambda: sum(len(points) for points in queue.live()[1].values()) > 20, 300)
     click_cell(page, "32", "1e-3")
     below = page.get_by_text(re.compile("Batch size 32, learning rate 1e-3: 5 seeds"))
     expect(below).to_be_visible()
@@ -234,7 +115,7 @@ def test_a_long_training_shows_points_as_they_come_and_can_be_cancelled(page, se
     expect(page.get_by_text("Batch size 16, learning rate 1e-3: 5 seeds, cancelled")).to_be_visible()
     assert abs(below.bounding_box()["y"] - place) < 3, "the rows below a cancelled one do not jump"
     page.get_by_role("button", name="Cancel").first.click()
-    _wait(lambda: not queue.jobs(("queued", "running")), 180)
+    eventually(lambda: not queue.jobs(("queued", "running")), 180)
     expect(page.get_by_role("button", name="Retry").first).to_be_visible()
     assert {job.state for job in queue.jobs() if job.config.max_epochs == LONG} == {"cancelled"}
     expect(page.locator(".st-key-grid").get_by_text("training 5")).to_have_count(0)
@@ -315,8 +196,8 @@ def test_it_is_readable_dark_narrow_and_projected(browser, server, scheme, width
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     page = context.new_page()
     page.goto(f"{address}/?cells=256:1e-3~256:1e-2")
-    expect(page.locator(".st-key-grid svg.marks")).to_be_visible(timeout=PATIENCE_MS)
-    expect(page.locator(".st-key-curves_panel svg.marks")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator(".st-key-grid svg.marks")).to_be_visible(timeout=TIMEOUT_MS)
+    expect(page.locator(".st-key-curves_panel svg.marks")).to_be_visible(timeout=TIMEOUT_MS)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.wait_for_timeout(500)
     assert_accessible(page)

@@ -4,13 +4,11 @@ import re
 import zipfile
 from pathlib import Path
 
+import journeys
 import pytest
-import test_journeys as journeys
 from playwright.sync_api import Page, expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
-# The same server, browser and patience as on the other pages' journeys.
-server, page = journeys.server, journeys.page
+pytestmark = pytest.mark.timeout(900)
 GROWTH, PARALLEL = ".st-key-third-growth svg.marks", ".st-key-parallel svg.marks"
 # The second layer of the drawing holds the curves, one mark each.
 CURVES = f"{PARALLEL} .layer_1_marks"
@@ -150,9 +148,9 @@ def test_both_are_readable_dark_narrow_and_projected(browser, server, name, char
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     page = context.new_page()
     page.goto(f"{address}/{name}")
-    expect(page.locator(chart)).to_be_visible(timeout=journeys.PATIENCE_MS)
+    expect(page.locator(chart)).to_be_visible(timeout=journeys.TIMEOUT_MS)
     expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible(
-        timeout=journeys.PATIENCE_MS
+        timeout=journeys.TIMEOUT_MS
     )
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert page.locator(chart).bounding_box()["width"] <= width
@@ -171,7 +169,7 @@ def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
     expect(page.get_by_text("A is being trained: 5 seeds")).to_be_visible()
     # An engine starts and trains in between.
     done = page.get_by_text(re.compile(r"A \d+\.\d ± \d+\.\d% \(n=5\); B .* paired by seed"))
-    expect(done).to_be_visible(timeout=3 * journeys.PATIENCE_MS)
+    expect(done).to_be_visible(timeout=3 * journeys.TIMEOUT_MS)
     expect(page.get_by_text("A is being trained")).to_have_count(0)
     # What was trained just now and what was published have their ROC curves, with the mark at one half.
     expect(page.get_by_text("No ROC curve is stored")).to_have_count(0)

@@ -4,13 +4,11 @@ import re
 import zipfile
 from pathlib import Path
 
+import journeys
 import pytest
-import test_journeys as journeys
 from playwright.sync_api import expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
-# The same server, browser and patience as on the other pages' journeys.
-server, page = journeys.server, journeys.page
+pytestmark = pytest.mark.timeout(900)
 BIG = ".st-key-histogram_panel svg.marks"
 
 
@@ -82,7 +80,7 @@ def test_the_data_are_readable_dark_narrow_and_projected(browser, server, scheme
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     page = context.new_page()
     page.goto(f"{address}/data")
-    expect(page.locator(".st-key-correlation_panel svg.marks")).to_be_visible(timeout=journeys.PATIENCE_MS)
+    expect(page.locator(".st-key-correlation_panel svg.marks")).to_be_visible(timeout=journeys.TIMEOUT_MS)
     cone = page.locator(".st-key-jet_panel svg.marks .mark-line path").first.bounding_box()
     assert cone["width"] == pytest.approx(cone["height"], rel=0.02)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -1,21 +1,15 @@
 """Journeys with imported runs and handouts: Chromium, the real server, event files by a real writer."""
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from journeys import shoot
+from playwright.sync_api import expect
+from servers import ROOT, running_app
 
-ROOT = Path(__file__).parents[2]
-SHOTS = ROOT / "screenshots"
-PATIENCE_MS = 180_000
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -31,67 +25,29 @@ def server(tmp_path_factory):
                 writer.add_scalar("val_acc_epoch", 0.4 + 0.02 * epoch + 0.1 * number, step)
                 writer.add_scalar("epoch", epoch, step)
         (home / "logs" / name / "hparams.yaml").write_text("batch_size: 64\nlearning_rate: 0.001\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "JSC_EXPLORE_STORE": str(home / "store"), "JSC_EXPLORE_CACHE": str(home / "cache")}
-    environment.pop("JSC_EXPLORE_SNAPSHOT", None)
-    run = [sys.executable, "-m", "jsc_explore"]
-    subprocess.run([*run, "import", "tensorboard", str(home / "logs")], env=environment, cwd=ROOT, check=True)
-    with (home / "app.log").open("wb") as log:
-        command = [*run, "app", "--headless", "--port", str(port)]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=ROOT)
-    address = f"http://localhost:{port}"
-    try:
-        deadline = time.monotonic() + 180
-        while not _answers(f"{address}/_stcore/health"):
-            assert time.monotonic() < deadline, "the page does not come"
-            time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-
-
-def _answers(url):
-    try:
-        return urllib.request.urlopen(url, timeout=2).status == 200
-    except OSError:
-        return False
-
-
-@pytest.fixture
-def page(server):
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert path, "no Chromium found: install it, e.g. apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        context = browser.new_context(viewport={"width": 1440, "height": 1000})
-        context.set_default_timeout(PATIENCE_MS)
-        expect.set_options(timeout=PATIENCE_MS)
-        page = context.new_page()
-        page.address = server
-        yield page
-        browser.close()
+    environment = {"JSC_EXPLORE_STORE": str(home / "store"), "JSC_EXPLORE_CACHE": str(home / "cache")}
+    command = [sys.executable, "-m", "jsc_explore", "import", "tensorboard", str(home / "logs")]
+    subprocess.run(command, env={**os.environ, **environment}, cwd=ROOT, check=True)
+    with running_app(home / "store", **environment) as app:
+        yield app.url
 
 
 def names(page):
     return page.locator(".st-key-curves_panel svg.marks").get_by_text("imported: ")
 
 
-def test_imported_runs_stand_beside_the_curves_and_in_no_figure(page, tmp_path):
-    page.goto(page.address)
+def test_imported_runs_stand_beside_the_curves_and_in_no_figure(page, server, tmp_path):
+    page.goto(server)
     expect(names(page)).to_have_count(2)
     expect(names(page).first).to_have_text("imported: ours")
     # They count nowhere, although the config of one stands in the grid.
     expect(page.get_by_text("180 runs, 6 of 42 cells missing").first).to_be_visible()
     expect(page.get_by_text("dashed, with a name: imported, in no mean")).to_be_visible()
-    SHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SHOTS / "imported.png")
+    shoot(page, "imported")
 
     page.get_by_role("button", name="Imported (2)").click()
     expect(page.get_by_text("they enter no mean")).to_be_visible()
-    page.screenshot(path=SHOTS / "imported_door.png")
+    shoot(page, "imported_door")
     page.get_by_role("button", name="Remove ours").click()
     expect(names(page)).to_have_count(1)
     expect(names(page)).to_have_text("imported: theirs")
@@ -110,11 +66,11 @@ def test_imported_runs_stand_beside_the_curves_and_in_no_figure(page, tmp_path):
     expect(page.get_by_role("heading", name="Imported runs")).to_be_visible()
 
 
-def test_an_address_may_name_none_or_one_that_is_not_here(page):
-    page.goto(f"{page.address}/?imported=none")
+def test_an_address_may_name_none_or_one_that_is_not_here(page, server):
+    page.goto(f"{server}/?imported=none")
     expect(page.get_by_role("button", name="Imported (2)")).to_be_visible()
     expect(page.locator(".st-key-curves_panel svg.marks").first).to_be_visible()
     expect(names(page)).to_have_count(0)
-    page.goto(f"{page.address}/?imported=theirs~gone")
+    page.goto(f"{server}/?imported=theirs~gone")
     expect(page.get_by_text("gone is not imported here")).to_be_visible()
     expect(names(page)).to_have_count(1)

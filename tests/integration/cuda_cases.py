@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bench import gpu
 from jsc_explore.config import RunConfig
 from jsc_explore.training import trainer as training
 from jsc_explore.training.backends.base import DeviceSplit, batch_order
@@ -277,23 +276,3 @@ def test_a_whole_training_with_long_and_short_runs(data, monkeypatch):
             [p["val_loss"] for p in one.points], [p["val_loss"] for p in other.points], rtol=1e-5
         )
         assert (one.test_acc, one.confusion, one.stop_reason) == (other.test_acc, other.confusion, other.stop_reason)
-
-
-@pytest.mark.skipif(not SIMULATED, reason="`python -m bench gpu` is the way to run it there")
-def test_the_bench_measures_what_it_says(monkeypatch):
-    def few(runs, data):
-        return CudaReplicas(list(runs), data, threads=4)
-
-    monkeypatch.setattr(gpu, "cuda_replicas", few)
-    monkeypatch.setattr(training, "replicas_for", few)
-    size = gpu.Size(40, (("jsc-tiny", BATCH),), (1, 2), (2, 1, 1), budget_s=0.01, n=1)
-    report = gpu.measure_gpu(size, DEVICE, None)
-    assert set(report.figures) == {
-        "tiny_b8_loss_difference", "tiny_b8_r1_epoch_ms", "tiny_b8_r1_speedup_vs_stack", "tiny_b8_r2_epoch_ms",
-        "tiny_b8_r2_speedup_vs_stack", "grid_2x1x1_s",
-    }  # fmt: skip
-    assert report.figures["tiny_b8_loss_difference"] < 1e-5
-    assert [(row["way"], row["replicas"]) for row in report.rows] == [
-        ("kernel", 1), ("stack", 1), ("kernel", 2), ("stack", 2),
-    ]  # fmt: skip
-    assert min(report.figures.values()) > 0 or report.figures["tiny_b8_loss_difference"] == 0

@@ -1,23 +1,17 @@
 """Who may train: rights are decided on the server, whatever a browser shows or sends; long work is confirmed."""
 
 import asyncio
-import contextlib
 import io
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from page_session import PRESSED, PageSession, clicked
+from servers import ROOT, running_app
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.testing.v1 import AppTest
 
-from bench.page_session import PRESSED, PageSession, clicked
 from jsc_explore import data, paths
 from jsc_explore.cli import requests
 from jsc_explore.cli.app import read_access
@@ -34,7 +28,6 @@ from jsc_explore.store import Store
 from jsc_explore.web.components import permissions
 from jsc_explore.web.state import services
 
-ROOT = Path(__file__).parents[2]
 SNAPSHOT = ROOT / "results.parquet"
 SECRET = "correct horse battery"
 LONG = RunConfig(max_epochs=1000, batch_size=16)
@@ -387,7 +380,7 @@ def test_what_takes_long_needs_a_second_click_with_the_number_in_it(app, monkeyp
     press(app, "Train ").click().run()
     assert services.queue().jobs() == []
     assert "5 runs would take **about" in texts(app.markdown)
-    press(app, "Leave it").click().run()
+    press(app, "Cancel").click().run()
     assert "would take" not in texts(app.markdown)
     press(app, "Train ").click().run()
     app.button(key="confirm").click().run()
@@ -435,60 +428,40 @@ def test_live_panels_slow_down_as_a_room_fills(monkeypatch):
 # ---- a real server and a client that sends what it likes
 
 
-@contextlib.contextmanager
-def served(home, *arguments, **environment):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jsc_explore", "app", "--headless", "--port", str(port), "--store", str(home)]
-    with (home.parent / "app.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, *arguments], stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True
-        )
-    address = f"http://localhost:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=2).close()
-                break
-            time.sleep(0.2)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-
-
-async def attack(address, config_id):
+async def attack(url, config_id):
     """Send all that might start a training: clicks, presses of disabled buttons, made-up states, caches cleared."""
-    async with PageSession(address, "cells=1024:1e-3&train_on_click=yes") as session:
+    async with PageSession(url, "cells=1024:1e-3&train_on_click=yes") as session:
         await session.open()
-        assert any(name.startswith("train-") for name in session.disabled)
+        disabled = any(name.startswith("train-") for name in session.disabled)
         await session.set("grid", clicked(config_id))
         await session.set("grid", clicked(config_id), alone=False)
-        for name in [name for name in session.widgets if name.startswith(("train-", "Train", "add", "fill"))]:
+        for name in [name for name in session.widgets if name.startswith(("train-", "add", "fill"))]:
             await session.set(name, PRESSED)
             await session.set(name, PRESSED, alone=False)
-        for made_up in ("_UNLOCKED", "unlocked", "_to be confirmed", "long yes", "_untold", "train_on_click"):
+        for made_up in ("_UNLOCKED", "unlocked", "notice", "confirm", "train_on_click"):
             await session.send(made_up, True)
             await session.send(f"$$ID-00000000000000000000000000000000-{made_up}", PRESSED)
         for sent in ({"clear_cache": True}, {"debug_shutdown_runtime": True}, {"load_git_info": True}):
             await session.raw(BackMsg(**sent))
         await session.open()
-        return session.errors
+        return disabled, session.errors
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("closed", ["read only", "password"])
-def test_nothing_that_a_client_sends_trains_without_the_right(tmp_path, closed):
+@pytest.mark.parametrize(
+    ("options", "environment", "is_open"),
+    [(["--read-only"], {}, False), ([], {auth.PASSWORD: SECRET}, False), ([], {}, True)],
+    ids=["read only", "password", "open"],
+)
+def test_what_a_client_sends_trains_on_an_open_page_and_on_no_other(tmp_path, options, environment, is_open):
+    """The same messages reach the queue where training is allowed: they would do harm elsewhere, too."""
     run = RunConfig(batch_size=1024)
-    config_id = run.config_id(data.digest(run.dataset))
-    home = tmp_path / "store"
-    arguments = ["--read-only"] if closed == "read only" else []
-    with served(home, *arguments, **({} if arguments else {auth.PASSWORD: SECRET})) as address:
-        errors = asyncio.run(attack(address, config_id))
-    queue = Queue(home)
-    assert queue.jobs() == []
-    assert queue.history(run.run_id(data.digest(run.dataset))) == []
+    digest = data.digest(run.dataset)
+    with running_app(tmp_path / "store", *options, **environment) as app:
+        disabled, errors = asyncio.run(attack(app.url, run.config_id(digest)))
+    assert disabled is not is_open
+    queue = Queue(tmp_path / "store")
+    assert bool(queue.history(run.run_id(digest))) is is_open
+    assert bool(queue.jobs()) is is_open
     queue.close()
     assert not any("Traceback" in text or "Error:" in text for text in errors), errors

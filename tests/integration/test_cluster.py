@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import eventually, result_of, train_undisturbed
+from runs import result_of, train_undisturbed
+from servers import ROOT, eventually
 
 from jsc_explore import data
 from jsc_explore.config import RunConfig
@@ -25,7 +26,6 @@ from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
-ROOT = Path(__file__).parents[2]
 SAMPLE, JETS = "simulated-few", 6000
 # Trainings stand still at this epoch for as long as the brake is on: what is to hit them in the middle does.
 BRAKED_AT = 20

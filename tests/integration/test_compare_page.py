@@ -2,13 +2,13 @@
 
 import json
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import streamlit as st
+from servers import ROOT
 from streamlit.testing.v1 import AppTest
 
 from jsc_explore import data
@@ -33,7 +33,6 @@ from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, seed_t
 from jsc_explore.view_model.url_params import COMPARE, read_config, write_config
 from jsc_explore.web.state import services
 
-ROOT = Path(__file__).parents[2]
 SNAPSHOT = ROOT / "results.parquet"
 SCOPE = {"dataset": ["simulated"], "validation": ["train"]}
 

@@ -1,17 +1,14 @@
 """The GPU's kernel where there is no GPU: in Numba's simulator, through Numba's compiler, and its way into training."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from bench import gpu
 from jsc_explore import network as layers
 from jsc_explore.config import RunConfig
 from jsc_explore.training import trainer as training
@@ -101,20 +98,3 @@ def test_what_the_kernel_cannot_have_is_said(monkeypatch, jets_split, caplog):
     monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: object())
     assert training.cuda_replicas([run], data) == "CudaSupportError of numba-cuda"
     assert "the kernel for GPUs: " in caplog.text
-
-
-@pytest.mark.skipif(ON_GPU, reason="is about machines without a GPU")
-def test_without_a_gpu_the_bench_says_so_and_ends_well(tmp_path):
-    ended = python("-m", "bench", "gpu", "--json", tmp_path / "gpu.json")
-    assert ended.returncode == 0, ended.stderr
-    assert "Skipped: no GPU" in ended.stdout
-    assert json.loads((tmp_path / "gpu.json").read_text())["figures"] == {}
-
-
-def test_the_most_that_a_gpu_could_do_follows_from_the_network(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(multi_processor_count=100))
-    # 16 inputs, 5 outputs, forward and both ways back, 5 loads for 4 warps of 32 multiply-adds.
-    assert gpu._limit_s(RunConfig(), 3200, 1e9) == pytest.approx(3200 * 80 * 3 * 1.25 / 32 / 100 / 1e9)
-    # The first layer of one without batch norm passes no gradient on.
-    first = gpu._limit_s(RunConfig(model="16/linear-5"), 3200, 1e9)
-    assert first == pytest.approx(3200 * 80 * 2 * 1.25 / 32 / 100 / 1e9)

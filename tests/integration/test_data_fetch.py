@@ -15,11 +15,10 @@ import h5py
 import numpy as np
 import pytest
 from data_server import ARFF, HDF5, METADATA, Publisher, Submission, as_arff, as_hdf5, publishing, some_jets
+from servers import ROOT
 
 from jsc_explore.data import CLASSES, FEATURES, digest, download, fetch, is_available, load, openml
 from jsc_explore.errors import DataError, FieldError
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

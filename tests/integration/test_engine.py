@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import safetensors.numpy
+from servers import eventually
 
 from jsc_explore import data
 from jsc_explore.config import RunConfig
@@ -23,14 +24,6 @@ from jsc_explore.results import Outcome
 from jsc_explore.store import Store
 
 DIGEST = data.digest("simulated")
-
-
-def eventually(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-    return value
 
 
 def point(step):
@@ -405,7 +398,7 @@ def test_a_record_that_cannot_be_written_at_all_does_not_hold_up_the_others(tmp_
     assert "cannot convert this to Arrow" in request_runs.queue.jobs(("failed",))[0].error
 
 
-@pytest.mark.parametrize("method", ["advance", "finish", "start", "beat", "cancelling", "has_waiting"])
+@pytest.mark.parametrize("method", ["record_progress", "finish", "start", "set_heartbeat", "cancelling", "has_waiting"])
 def test_a_queue_that_fails_for_a_moment_loses_no_run(tmp_path, request_runs, monkeypatch, method):
     """Whatever the engine was doing with the queue, it does it again a second later."""
     ids = request_runs(0, 1)

@@ -9,9 +9,9 @@ import time
 
 import psutil
 import pytest
-from engines import eventually, result_of, train_undisturbed
+from runs import result_of, train_undisturbed
+from servers import eventually, workers_of
 
-from bench import faults
 from jsc_explore.config import RunConfig
 from jsc_explore.files import safetensors_metadata
 from jsc_explore.jobs.queue import INTERACTIVE, Queue
@@ -72,7 +72,7 @@ class Served:
 
     def busy_worker(self):
         """Return the worker that trains now."""
-        workers = faults.workers_of(psutil.Process(self.engine.pid))
+        workers = workers_of(psutil.Process(self.engine.pid))
         before = {worker: sum(worker.cpu_times()[:2]) for worker in workers}
         time.sleep(0.5)
         return max(before, key=lambda worker: sum(worker.cpu_times()[:2]) - before[worker])
@@ -121,8 +121,8 @@ def test_a_worker_killed_while_it_starts_is_started_again(tmp_path, jets_cache):
     served = Served(tmp_path, jets_cache)
     served.start()
     engine = psutil.Process(served.engine.pid)
-    eventually(lambda: faults.workers_of(engine), 60)
-    for worker in faults.workers_of(engine):
+    eventually(lambda: workers_of(engine), 60)
+    for worker in workers_of(engine):
         worker.kill()
     (run_id,) = served.submit(RunConfig(**SMALL, seed=3))
     assert served.record(run_id).outcome.status == "done"

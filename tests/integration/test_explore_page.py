@@ -4,12 +4,12 @@ import os
 import subprocess
 import sys
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import record_of
+from servers import ROOT
 from streamlit.testing.v1 import AppTest
 
 from jsc_explore.config import FIELDS, RunConfig
@@ -23,8 +23,6 @@ from jsc_explore.view_model.tables import command
 from jsc_explore.web.components import cell_details, job_list, saved_views
 from jsc_explore.web.state import services
 from jsc_explore.web.state.cached_repository import CachedRepository
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

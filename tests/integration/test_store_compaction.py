@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from runs import record_of
+from servers import ROOT
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
@@ -19,7 +19,6 @@ from jsc_explore.store.compaction import compact, parts_to_compact
 from jsc_explore.store.recovery import orphans
 from jsc_explore.store.verify import verify
 
-ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -188,13 +187,13 @@ where = sys.argv[2]
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 if where == "written":
-    compaction._switch = die
+    compaction._replace_parts = die
 elif where == "switched":
-    real = compaction._switch
-    compaction._switch = lambda *a: (real(*a), die())
+    real = compaction._replace_parts
+    compaction._replace_parts = lambda *a: (real(*a), die())
 elif where == "half":
     os.fsync = die
-compaction.compact(Path(sys.argv[1]), choose=lambda parts: parts)
+compaction.compact(Path(sys.argv[1]), select=lambda parts: parts)
 """
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from runs import DIGEST, record_of
+from servers import ROOT
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
@@ -23,8 +24,6 @@ from jsc_explore.store.query.curves import curve_points
 from jsc_explore.store.recovery import drop_retired, orphans, recover
 from jsc_explore.store.schema import to_table
 from jsc_explore.store.verify import verify
-
-ROOT = Path(__file__).parents[2]
 
 
 def run(seed):

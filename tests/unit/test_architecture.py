@@ -4,11 +4,10 @@ import ast
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
+from servers import ROOT
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "jsc_explore"
 SOURCES = [*sorted(PACKAGE.rglob("*.py")), ROOT / "app.py"]
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}

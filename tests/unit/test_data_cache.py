@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from servers import ROOT
 
 from jsc_explore.data import CLASSES, FEATURES, SOURCES, Jets, cache, cache_dir, digest, fetch, is_available, load
 from jsc_explore.data.sources import SHIPPED, SourceData
 from jsc_explore.errors import DataError
 
-ROOT = Path(__file__).parents[2]
 SIMULATED = "0c890dae9e5ccf0133024b593a1f9b76950a3dc524f98c71cf2ccf5f3530bd09"
 
 

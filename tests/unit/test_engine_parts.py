@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
-from engines import eventually
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers import eventually
 
 from jsc_explore import data
 from jsc_explore.data import cache

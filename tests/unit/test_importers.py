@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import ROOT
 
 from jsc_explore.cli import main
 from jsc_explore.errors import FieldError, JscError
@@ -22,7 +23,6 @@ from jsc_explore.store import Store
 from jsc_explore.store.imported_runs import ImportedRuns
 from jsc_explore.view_model.tables import points_table
 
-ROOT = Path(__file__).parents[2]
 TAGS = {"train_acc_step": 0.5, "train_loss_step": 1.25}
 
 

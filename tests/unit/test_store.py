@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runs import DIGEST, ROOT, record_of
+from runs import DIGEST, record_of
+from servers import ROOT
 
 from jsc_explore import __version__
 from jsc_explore.config import FIELDS, RunConfig

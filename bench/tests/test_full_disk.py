@@ -6,8 +6,8 @@ from bench import faults
 
 
 @pytest.mark.timeout(900)
-def test_runs_on_a_full_disk_wait_are_told_of_and_go_on_when_there_is_room():
+def test_runs_on_a_full_disk_wait_are_reported_and_go_on_when_there_is_room():
     figures, why_not = faults.full_disk(fills=2)
     if why_not:
         pytest.skip(why_not)
-    assert figures == {"disk_full_lost": 0, "disk_full_unsaid": 0, "disk_full_fills": 2}
+    assert figures == {"disk_full_lost": 0, "disk_full_unreported": 0, "disk_full_fills": 2}
