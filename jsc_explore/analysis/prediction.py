@@ -79,12 +79,12 @@ def predict(
     normal band would be too wide in places and too narrow in others.
     """
     encoding = Encoding(cells)
-    requested = [run.to_dict() for run in missing]
-    predictable = [index for index, row in enumerate(requested) if encoding.unknown_field(row) is None]
+    configs = [run.to_dict() for run in missing]
+    predictable = [index for index, row in enumerate(configs) if encoding.unknown_field(row) is None]
     # Without a cell to predict, the calibration is measured around the default config.
-    centres = [requested[index] for index in predictable] or [RunConfig().to_dict()]
+    centres = [configs[index] for index in predictable] or [RunConfig().to_dict()]
     known = [cells[index] for index in _nearest(encoding, cells, centres)]
-    predictions: list[Prediction | None] = [None] * len(requested)
+    predictions: list[Prediction | None] = [None] * len(configs)
     if len(known) < MIN_CELLS:
         return PredictionSet(predictions, reason=f"{len(known)} measured cells; a prediction needs {MIN_CELLS}")
     x = encoding.matrix(known)
@@ -95,7 +95,7 @@ def predict(
         held = _cross_validate(x, known, surrogate)
     if predictable:
         mean, sd = surrogate.predict(
-            encoding.matrix([requested[index] for index in predictable]), np.full(len(predictable), float(seeds))
+            encoding.matrix([configs[index] for index in predictable]), np.full(len(predictable), float(seeds))
         )
         factor = _conformal_factor(held.deviation, BAND_LEVEL) * sd
         ends = (scale.inverse(mean), scale.inverse(mean - factor), scale.inverse(mean + factor))
@@ -130,20 +130,20 @@ class _Standardizer:
 class _Surrogate:
     """Two Gaussian processes over the same axes: the mean of the metric, and the logarithm of the variance over seeds.
 
-    Fitting starts from the parameters of ``warm_start``, a surrogate of nearly the same cells: it takes a third of the
+    Fitting starts from the parameters of ``start``, a surrogate of nearly the same cells: it takes a third of the
     steps.
     """
 
     def __init__(
-        self, x: Numbers, rows: Sequence[Mapping[str, Any]], scale: _Standardizer, warm_start: _Surrogate | None = None
+        self, x: Numbers, rows: Sequence[Mapping[str, Any]], scale: _Standardizer, start: _Surrogate | None = None
     ) -> None:
         self.scale = scale
         means = np.array([row["mean"] for row in rows], float)
         self.count = np.array([row["n"] for row in rows], float)
         variances = np.array([np.nan if row["sd"] is None else row["sd"] ** 2 for row in rows], float)
-        self._fit_noise(x, scale.transform_variance(means, variances), warm_start._log_noise if warm_start else None)
-        self._mean: Any = _fit_gaussian_process(
-            x, scale.transform(means), self._noise_at(x) / self.count, warm_start._mean if warm_start else None
+        self._fit_noise(x, scale.transform_variance(means, variances), start._log_noise if start else None)
+        self._mean: Any = _fit_process(
+            x, scale.transform(means), self._noise_at(x) / self.count, start._mean if start else None
         )
 
     def predict(self, x: Numbers, seeds: Numbers) -> tuple[Numbers, Numbers]:
@@ -151,7 +151,7 @@ class _Surrogate:
         mean, sd = self._mean.predict(x, return_std=True)
         return mean, np.sqrt(sd**2 + self._noise_at(x) / seeds)
 
-    def _fit_noise(self, x: Numbers, variances: Numbers, warm_start: Any) -> None:
+    def _fit_noise(self, x: Numbers, variances: Numbers, start: Any) -> None:
         freedom = self.count - 1
         usable = (freedom >= 1) & (np.nan_to_num(variances) > 0)
         self._log_noise, self._noise = None, 1e-4
@@ -163,9 +163,7 @@ class _Surrogate:
         self._noise = float(np.exp(np.average(logs, weights=half)))
         if usable.sum() >= MIN_CELLS:
             self._noise_centre = float(np.average(logs, weights=half))
-            self._log_noise = _fit_gaussian_process(
-                x[usable], logs - self._noise_centre, special.polygamma(1, half), warm_start
-            )
+            self._log_noise = _fit_process(x[usable], logs - self._noise_centre, special.polygamma(1, half), start)
 
     def _noise_at(self, x: Numbers) -> Numbers:
         if self._log_noise is None:
@@ -173,14 +171,14 @@ class _Surrogate:
         return np.asarray(np.exp(self._log_noise.predict(x) + self._noise_centre))
 
 
-def _fit_gaussian_process(x: Numbers, y: Numbers, noise: Numbers, warm_start: Any) -> Any:
+def _fit_process(x: Numbers, y: Numbers, noise: Numbers, start: Any) -> Any:
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
     # The white kernel takes the differences between cells that their neighbours do not explain.
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(np.full(x.shape[1], 0.5), (0.1, 10.0), nu=2.5)
     kernel += WhiteKernel(1e-2, (1e-5, 1.0))
-    start = kernel.theta if warm_start is None else warm_start.kernel_.theta
+    theta = kernel.theta if start is None else start.kernel_.theta
     alpha = np.maximum(noise, 1e-8)
     process = GaussianProcessRegressor(kernel, alpha=alpha, optimizer=None).fit(x, y)
 
@@ -190,8 +188,8 @@ def _fit_gaussian_process(x: Numbers, y: Numbers, noise: Numbers, warm_start: An
 
     # scikit-learn's own optimizer warns of a length scale at its bound, which here means an axis without effect, and
     # Python cannot silence warnings in one thread alone. After a warm start more steps change nothing.
-    steps = {} if warm_start is None else {"maxiter": WARM_STEPS}
-    found = optimize.minimize(loss, start, method="L-BFGS-B", jac=True, bounds=kernel.bounds, options=steps)
+    steps = {} if start is None else {"maxiter": WARM_STEPS}
+    found = optimize.minimize(loss, theta, method="L-BFGS-B", jac=True, bounds=kernel.bounds, options=steps)
     return GaussianProcessRegressor(kernel.clone_with_theta(found.x), alpha=alpha, optimizer=None).fit(x, y)
 
 

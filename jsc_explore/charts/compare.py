@@ -21,7 +21,7 @@ from jsc_explore.charts.style import (
     SVG_RENDERER,
     WARNING,
     X_AXES,
-    AltairChart,
+    Chart,
     difference_scale,
     format_metric,
     is_percentage,
@@ -115,7 +115,7 @@ _CLASSES = pa.schema([("side", pa.string()), ("class", pa.string()), ("mean", pa
 # ---- drawing
 
 
-def seed_chart(seeds: pa.Table, metric: str, theme: str = "light") -> AltairChart:
+def seed_chart(seeds: pa.Table, metric: str, theme: str = "light") -> Chart:
     """Draw the metric of each seed under A and under B, joined by a line.
 
     ``seeds`` holds ``side``, ``seed``, ``metric`` and ``unpredicted``. A seed is drawn as a triangle where
@@ -160,7 +160,7 @@ def learning_curve_chart(
     *,
     title: str | None = None,
     height: int = 320,
-) -> AltairChart:
+) -> Chart:
     """Draw a quantity of A and B over the epochs, from the tables of ``learning_curve_tables``.
 
     The mean has its 95% interval as a band; seeds are faint, dashed where they never predict some class. With a
@@ -199,7 +199,7 @@ def learning_curve_chart(
 
 def confusion_chart(
     shares: npt.NDArray[np.float64], title: str, theme: str = "light", *, difference: bool = False
-) -> AltairChart:
+) -> Chart:
     """Draw ``(5, 5)`` shares: row, the true class; column, the predicted one. A difference is in percentage points."""
     table = _confusion_table(shares, difference)
     order = [CLASS_NAMES[name] for name in CLASSES]
@@ -234,7 +234,7 @@ def confusion_chart(
     return chart.properties(title=alt.TitleParams(title, anchor="start", fontSize=13))
 
 
-def auc_chart(rows: Sequence[Mapping[str, Any]], theme: str = "light") -> AltairChart:
+def auc_chart(rows: Sequence[Mapping[str, Any]], theme: str = "light") -> Chart:
     """Draw the area under the ROC curve of each class for A and B: mean over seeds with its 95% interval.
 
     ``rows`` are those of ``analysis.classes.per_class`` with a ``side``.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jsc_explore.charts.style import CATEGORIES, INK, SEQUENTIAL_SCHEME, AltairChart
+from jsc_explore.charts.style import CATEGORIES, INK, SEQUENTIAL_SCHEME, Chart
 
 BINS = 48
 _CLASS_LABELS: Final = {"all": "all classes", "g": "gluons", "q": "light quarks", "w": "W", "z": "Z", "t": "top"}
@@ -33,16 +33,10 @@ def distribution_rows(sample: str, kind: str, counts: Array, edges: Array, total
 
     A last row of zero width repeats the density of the last bin, so that a step line reaches its end.
     """
-    density = counts / (max(1, total) * np.diff(edges))
+    density, label = counts / (max(1, total) * np.diff(edges)), _CLASS_LABELS[kind]
     bins = zip(edges, [*edges[1:], edges[-1]], [*density, density[-1]], strict=True)
     return [
-        {
-            "sample": sample,
-            "class": _CLASS_LABELS[kind],
-            "left": float(left),
-            "right": float(right),
-            "density": float(value),
-        }
+        {"sample": sample, "class": label, "left": float(left), "right": float(right), "density": float(value)}
         for left, right, value in bins
     ]
 
@@ -71,7 +65,7 @@ def distribution_chart(rows: Sequence[Mapping[str, Any]], feature: str, samples:
     return chart
 
 
-def distance_chart(rows: Sequence[Mapping[str, Any]], column: str, label: str) -> AltairChart:
+def distance_chart(rows: Sequence[Mapping[str, Any]], column: str, label: str) -> Chart:
     """Draw a distance (``column`` of the rows) of every feature and class as a heat map with numbers."""
     table = [{"feature": row["feature"], "class": _CLASS_LABELS[row["class"]], "value": row[column]} for row in rows]
     features = list(dict.fromkeys(row["feature"] for row in table))

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pyarrow as pa
 
-from jsc_explore.charts.style import CATEGORIES, FAINT, INK, MUTED, POWER_LABEL, SVG_RENDERER, AltairChart
+from jsc_explore.charts.style import CATEGORIES, FAINT, INK, MUTED, POWER_LABEL, SVG_RENDERER, Chart
 from jsc_explore.data.glossary import CLASS_NAMES, NOTES
 from jsc_explore.data.jets import CLASSES, FEATURES
 
@@ -102,7 +102,7 @@ def _cell(feature: str, chosen: bool) -> dict[str, object]:
 # ---- drawing
 
 
-def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> AltairChart:
+def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> Chart:
     """Draw the table of ``overview_table``; a click selects a ``feature``, ``chosen`` is outlined."""
     grid_rows = -(-len(FEATURES) // COLUMNS)
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.05, COLUMNS - 0.05], nice=False))
@@ -137,7 +137,7 @@ def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> Altair
 
 def histogram_chart(
     table: pa.Table, feature: str, *, log_x: bool = False, log_y: bool = False, theme: str = "light"
-) -> AltairChart:
+) -> Chart:
     """Draw the table of ``histogram_table``: one step line a class; a click in the legend highlights one."""
     note = NOTES[feature]
     low, high = (min(table["low"].to_pylist()), max(table["high"].to_pylist()))
@@ -156,10 +156,7 @@ def histogram_chart(
     legend = alt.selection_point(name="legend", fields=["class"], bind="legend")
     base = alt.Chart(table)
     lines = base.mark_line(interpolate="step-after", strokeWidth=2).encode(
-        x=x,
-        y=y,
-        color=_colour(),
-        opacity=alt.when(legend).then(alt.value(1)).otherwise(alt.value(0.12)),
+        x=x, y=y, color=_colour(), opacity=alt.when(legend).then(alt.value(1)).otherwise(alt.value(0.12))
     )
     near = alt.selection_point(
         name="near", fields=["low"], nearest=True, on="pointermove", clear="pointerout", empty=False
@@ -183,7 +180,7 @@ def histogram_chart(
     return chart.properties(height=HISTOGRAM_HEIGHT, usermeta=SVG_RENDERER)
 
 
-def correlation_chart(table: pa.Table, theme: str = "light") -> AltairChart:
+def correlation_chart(table: pa.Table, theme: str = "light") -> Chart:
     """Draw ``JetFile.correlations`` as a heat map: blue is positive, orange negative; the value is in the tooltip."""
     # Zero has nearly the colour of the background.
     middle = {"light": "#F7F7F7", "dark": "#262A33"}[theme]

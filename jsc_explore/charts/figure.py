@@ -13,7 +13,7 @@ import altair as alt
 import pyarrow as pa
 from altair.utils.schemapi import debug_mode
 
-from jsc_explore.charts.style import AltairChart
+from jsc_explore.charts.style import Chart
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ def chart_from(name: str) -> alt.Chart:
     return alt.Chart(alt.NamedData(name=name))
 
 
-def build_spec(chart: AltairChart, validate: bool = True) -> dict[str, Any]:
+def build_spec(chart: Chart, validate: bool = True) -> dict[str, Any]:
     """Return the spec of a chart over named tables, without Altair's theme: the page applies its own."""
     with alt.theme.enable("none"):
         spec: dict[str, Any] = chart.to_dict(validate=validate)
     return spec
 
 
-def make_figure(make: Callable[[str], AltairChart], theme: str, alt_text: str) -> Figure:
+def make_figure(make: Callable[[str], Chart], theme: str, alt_text: str) -> Figure:
     """Return the figure of the chart that ``make`` draws for a theme, ``light`` or ``dark``.
 
     The tables of the chart get names. The spec is not validated against Vega-Lite's schema, which takes most of the

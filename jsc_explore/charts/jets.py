@@ -8,7 +8,7 @@ import altair as alt
 import pyarrow as pa
 
 from jsc_explore.charts.features import CLASS_COLOURS
-from jsc_explore.charts.style import INK, MUTED, SVG_RENDERER, AltairChart
+from jsc_explore.charts.style import INK, MUTED, SVG_RENDERER, Chart
 from jsc_explore.data.examples import ExampleJet
 from jsc_explore.data.glossary import CLASS_NAMES
 
@@ -29,7 +29,7 @@ def constituent_table(jet: ExampleJet) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def jet_chart(table: pa.Table, label: str, theme: str = "light") -> AltairChart:
+def jet_chart(table: pa.Table, label: str, theme: str = "light") -> Chart:
     """Draw the table of ``constituent_table`` in the plane of rapidity and azimuth; area is pT, crosses are removed."""
     scale = alt.Scale(domain=[-_REACH, _REACH], nice=False)
     axis = alt.Axis(values=[-0.4, -0.2, 0, 0.2, 0.4], format="~g", grid=False)
@@ -72,7 +72,7 @@ def jet_chart(table: pa.Table, label: str, theme: str = "light") -> AltairChart:
     return alt.layer(cone, marks).properties(width=SIZE, height=SIZE, autosize=round_cone, usermeta=SVG_RENDERER)
 
 
-def mass_chart(histogram: pa.Table, label: str, jet: ExampleJet, theme: str = "light") -> AltairChart:
+def mass_chart(histogram: pa.Table, label: str, jet: ExampleJet, theme: str = "light") -> Chart:
     """Draw the groomed mass of a class, from ``JetFile.histograms``, with both masses of the example marked."""
     rows = [row for row in histogram.to_pylist() if row["label"] == label]
     table = pa.Table.from_pylist(rows)

@@ -19,7 +19,7 @@ from jsc_explore.charts.style import (
     POWER_LABEL,
     SVG_RENDERER,
     WARNING,
-    AltairChart,
+    Chart,
     difference_scale,
     format_metric,
     is_percentage,
@@ -105,7 +105,7 @@ def _calibration_tables(found: Calibration) -> tuple[pa.Table, pa.Table]:
 # ---- drawing
 
 
-def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, theme: str = "light") -> AltairChart:
+def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, theme: str = "light") -> Chart:
     """Draw a metric against a hyperparameter: one point a config, a bar for the middle half, a line of medians.
 
     ``spread`` is from ``store.query.aggregates.spread_table``.
@@ -139,7 +139,7 @@ def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, th
     ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
 
-def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, theme: str = "light") -> AltairChart:
+def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, theme: str = "light") -> Chart:
     """Draw the metric against a cost on a logarithmic axis; ``best`` is from ``front_table``."""
     axis = alt.Axis(grid=False, labelExpr=POWER_LABEL, tickCount=5)
     x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=18), axis=axis)
@@ -147,13 +147,11 @@ def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, the
     steps = alt.Chart(best).mark_line(interpolate="step-after", strokeWidth=2, color=INK[theme], opacity=0.8)
     rings = alt.Chart(best).mark_point(filled=False, size=130, strokeWidth=2, color=INK[theme])
     return alt.layer(
-        steps.encode(x=x, y=y),
-        _config_points(points, x, metric, theme),
-        rings.encode(x=x, y=y, tooltip=_tooltip()),
+        steps.encode(x=x, y=y), _config_points(points, x, metric, theme), rings.encode(x=x, y=y, tooltip=_tooltip())
     ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
 
-def importance_chart(ranking: Ranking, metric: str, theme: str = "light") -> AltairChart:
+def importance_chart(ranking: Ranking, metric: str, theme: str = "light") -> Chart:
     """Draw how much the error on held-out configs grows when a hyperparameter is shuffled, with 95% intervals."""
     _, unit = difference_scale(metric)
     table = _importance_table(ranking, metric)
@@ -173,7 +171,7 @@ def importance_chart(ranking: Ranking, metric: str, theme: str = "light") -> Alt
     ).properties(height=max(120, 44 * table.num_rows + 50), usermeta=SVG_RENDERER)
 
 
-def calibration_chart(found: Calibration, theme: str = "light") -> AltairChart:
+def calibration_chart(found: Calibration, theme: str = "light") -> Chart:
     """Draw the share of held-out configs inside their band against the level of the band; the diagonal is perfect."""
     levels, at = _calibration_tables(found)
     share = alt.Scale(domain=[0, 1])

@@ -19,7 +19,7 @@ from jsc_explore.charts.style import (
     QUANTITIES,
     SEQUENTIAL_SCHEME,
     SVG_RENDERER,
-    AltairChart,
+    Chart,
     format_metric,
     is_percentage,
     number_axis,
@@ -125,7 +125,7 @@ def parallel_chart(
     metric: str,
     quantity: str,
     theme: str = "light",
-) -> AltairChart:
+) -> Chart:
     """Draw parallel coordinates above the curves of their configs (those of ``curve_rows``).
 
     A drag along an axis keeps the configs that pass through it, on several axes at once; a double click removes the
@@ -155,8 +155,8 @@ def parallel_chart(
             tooltip=_tooltip(),
         )
     )  # fmt: skip
-    both: AltairChart = alt.layer(top, below)
-    chart: AltairChart = both.resolve_scale(x="independent", y="independent", color="shared")
+    both: Chart = alt.layer(top, below)
+    chart: Chart = both.resolve_scale(x="independent", y="independent", color="shared")
     return chart.properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
 
@@ -168,7 +168,7 @@ def _coordinates(
     passes: str,
     colour: alt.Color,
     theme: str,
-) -> AltairChart:
+) -> Chart:
     last = len(titles) - 1
     x_scale = alt.Scale(domain=[-0.35, last + 0.35], nice=False)
     # One word a line, so that the titles fit a phone, too.

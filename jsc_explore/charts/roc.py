@@ -9,7 +9,7 @@ import altair as alt
 import pyarrow as pa
 
 from jsc_explore.charts.compare import side_colour
-from jsc_explore.charts.style import BAND_OPACITY_COMPARISON, INK, MUTED, POWER_LABEL, SVG_RENDERER, AltairChart
+from jsc_explore.charts.style import BAND_OPACITY_COMPARISON, INK, MUTED, POWER_LABEL, SVG_RENDERER, Chart
 from jsc_explore.data.glossary import CLASS_NAMES
 
 # The signal efficiency at which rejections are marked and quoted.
@@ -44,20 +44,14 @@ def rejection_range(curves: pa.Table, marks: pa.Table) -> tuple[float, float]:
 
 _COMMON = [("side", pa.string()), ("class", pa.string()), ("efficiency", pa.float64()), ("mean", pa.float64()),
            ("low", pa.float64()), ("high", pa.float64()), ("n", pa.int64())]  # fmt: skip
-
-
 _CURVES = pa.schema(_COMMON)
-
-
 _MARKS = pa.schema([*_COMMON, ("text", pa.string()), ("upper", pa.bool_())])
 
 
 # ---- drawing
 
 
-def roc_chart(
-    curves: pa.Table, marks: pa.Table, name: str, span: tuple[float, float], theme: str = "light"
-) -> AltairChart:
+def roc_chart(curves: pa.Table, marks: pa.Table, name: str, span: tuple[float, float], theme: str = "light") -> Chart:
     """Draw the curves of one class: mean over seeds with its 95% interval, the rejection at 50% marked."""
     own, at_half = (table.filter(pa.compute.equal(table["class"], name)) for table in (curves, marks))
     x = alt.X(

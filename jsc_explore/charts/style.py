@@ -31,7 +31,7 @@ BAND_OPACITY_CROWDED = 0.06  # more than three groups: many opaque bands over ea
 BAND_OPACITY_COMPARISON = 0.15
 FAINT = {"light": "#C9CBD3", "dark": "#4A4E5A"}
 
-AltairChart = alt.LayerChart | alt.FacetChart
+Chart = alt.LayerChart | alt.FacetChart
 # SVG also for many marks: a screen reader finds axes and figures in it, but nothing on a canvas.
 SVG_RENDERER: dict[str, Any] = {"embedOptions": {"renderer": "svg"}}
 

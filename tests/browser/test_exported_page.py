@@ -53,7 +53,7 @@ def quiet(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_draws_without_a_network_in_the_colours_of_the_screen(browser, plain, tmp_path, scheme):
+def test_it_draws_offline_in_the_theme_of_the_screen(browser, plain, tmp_path, scheme):
     page = opened(browser, plain, tmp_path, color_scheme=scheme)
     assert drawn(page, "grid-0") > 42
     assert drawn(page, "curves-0") > 40
@@ -64,7 +64,7 @@ def test_it_draws_without_a_network_in_the_colours_of_the_screen(browser, plain,
     quiet(page)
 
 
-def test_its_curves_answer_to_the_reader(browser, faceted, tmp_path):
+def test_its_curves_react_to_switches_and_legend(browser, faceted, tmp_path):
     page = opened(browser, faceted, tmp_path)
     assert drawn(page, "curves-0")
     assert drawn(page, "curves-1")
@@ -76,9 +76,9 @@ def test_its_curves_answer_to_the_reader(browser, faceted, tmp_path):
     assert "1e-3" in ticks.text_content()
     page.get_by_label("Log y axis").check()
     page.wait_for_timeout(300)
-    # A name in the legend clicked: the other lines go.
+    # A click on a name in the legend hides the other lines.
     lines = "() => document.querySelectorAll('#curves-0 svg .mark-line path[opacity=\"0\"]').length"
-    # Those by which the grey ones are hovered, which nobody sees at any time.
+    # The invisible lines that carry the tooltips of the grey ones.
     unseen = page.evaluate(lines)
     page.locator("#curves-0 svg .role-legend-label text").last.click()
     page.wait_for_function(f"({lines})() > {unseen}")

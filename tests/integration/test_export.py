@@ -33,7 +33,7 @@ def faceted(store):
     return export_page(store, parse_view(VIEW), "Does the final ReLU <hurt>?")
 
 
-# ---- the view it is asked for
+# ---- the view
 
 
 def test_a_view_is_a_url_its_query_or_a_saved_name():
@@ -64,7 +64,7 @@ def test_a_view_that_no_page_would_understand_is_refused(text, said):
 # ---- the file
 
 
-def test_a_file_that_is_there_is_replaced_only_when_asked(tmp_path):
+def test_an_existing_file_is_replaced_only_with_force(tmp_path):
     path = tmp_path / "a view.html"
     write_page("first", path)
     with pytest.raises(FieldError, match="exists already; choose another name or add --force"):
@@ -75,7 +75,7 @@ def test_a_file_that_is_there_is_replaced_only_when_asked(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["a view.html"]
 
 
-def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_file_that_cannot_be_written_is_reported_in_one_line(tmp_path):
     with pytest.raises(FieldError, match="cannot be written"):
         write_page("text", tmp_path / "no such folder" / "view.html")
 
@@ -94,10 +94,10 @@ def test_the_command_writes_the_page_and_refuses_bad_parameters(tmp_path, capsys
     assert "Validation accuracy of jsc-toy" in path.read_text()
 
 
-# ---- what stands in it
+# ---- its content
 
 
-def test_it_says_what_is_seen_and_where_it_comes_from(plain, store):
+def test_it_has_a_summary_and_its_provenance(plain, store):
     assert "180 runs, 6 of 42 cells missing" in plain
     assert re.search(r"simulated, digest [0-9a-f]{16}", plain)
     assert "jsc-explore train" in plain
@@ -106,15 +106,15 @@ def test_it_says_what_is_seen_and_where_it_comes_from(plain, store):
     assert len(plain.encode()) < 3e6
 
 
-def test_what_others_wrote_cannot_become_markup(faceted):
+def test_user_text_cannot_become_markup(faceted):
     assert "Does the final ReLU &lt;hurt&gt;?" in faceted
-    # Inside the data nothing opens or closes a tag.
+    # The data contain no tag.
     for content in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', faceted):
         assert "<" not in content
         assert json.loads(content)["datasets"]
 
 
-def test_it_allows_itself_no_network(plain):
+def test_its_policy_allows_no_network(plain):
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', plain)[1]
     assert "default-src 'none'" in policy
     assert "connect-src" not in policy

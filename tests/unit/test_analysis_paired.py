@@ -1,4 +1,4 @@
-"""Two configs compared by seed: against scipy's paired test, against simulated power, in words."""
+"""Two configs compared by seed: against scipy's paired test, against simulated power, and the verdict's sentence."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_the_difference_is_that_of_the_paired_t_test(n):
     assert (found.n, found.paired) == (n, True)
 
 
-def test_only_common_seeds_are_paired_and_what_the_seed_does_to_both_cancels():
+def test_only_common_seeds_are_paired_and_the_effect_of_the_seed_cancels():
     a = {0: 0.5, 1: 0.7, 2: 0.6, 8: 0.1}
     b = {0: 0.51, 1: 0.71, 2: 0.61, 9: 0.9}
     found = compare(a, b, higher_is_better=True)
@@ -70,16 +70,16 @@ def test_the_power_is_what_experiments_find():
     assert found >= 0.8 - 0.01
 
 
-def test_some_differences_no_number_of_seeds_will_tell():
+def test_some_differences_are_too_small_for_any_number_of_seeds():
     assert seeds_needed(0.01, 1.0) is None
     assert seeds_needed(0.0, 1.0) is None
     assert seeds_needed(0.5, 0.0) == 2
-    # Far out, where scipy's noncentral t has no digits left.
+    # In the tail, where scipy's noncentral t loses all digits.
     assert seeds_needed(3.0, 1.0) <= 4
     assert seeds_needed(0.2, 1.0) <= MAX_SEEDS
 
 
-def test_a_difference_is_told_in_one_sentence():
+def test_a_verdict_is_one_sentence():
     a = {0: 0.600, 1: 0.610, 2: 0.590}
     said = [
         (compare(a, {0: 0.620, 1: 0.632, 2: 0.611}, higher_is_better=True), "B is better than A by 2.1 ± 0.2 points"),
@@ -92,7 +92,7 @@ def test_a_difference_is_told_in_one_sentence():
         assert verdict_text(difference, " points", 100) == words
 
 
-def test_what_cannot_be_told_apart_says_what_would_tell():
+def test_an_inconclusive_verdict_says_how_many_seeds_would_decide():
     a = {0: 0.600, 1: 0.610, 2: 0.590}
     found = compare(a, {0: 0.610, 1: 0.605, 2: 0.600}, higher_is_better=True)
     text = verdict_text(found, " points", 100)
@@ -103,7 +103,7 @@ def test_what_cannot_be_told_apart_says_what_would_tell():
     assert "even 200 seeds would hardly detect" in verdict_text(hopeless, " points", 100)
 
 
-def test_the_front_holds_what_nothing_beats():
+def test_the_pareto_front_holds_the_points_that_no_other_beats():
     cost = [1, 2, 3, 4, 2, 1]
     metric = [0.5, 0.6, 0.55, 0.7, 0.6, 0.4]
     assert pareto_front(cost, metric).tolist() == [True, True, False, True, True, False]
@@ -114,7 +114,7 @@ def test_the_front_holds_what_nothing_beats():
     assert pareto_front([], []).tolist() == []
 
 
-def test_the_front_is_that_of_the_definition():
+def test_the_pareto_front_follows_its_definition():
     rng = np.random.default_rng(3)
     cost, metric = rng.integers(0, 8, 60), rng.integers(0, 8, 60)
     beaten = [

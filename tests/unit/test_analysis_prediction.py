@@ -1,4 +1,4 @@
-"""Prediction, its calibration, importance and the summaries of classes, on cells whose truth is known."""
+"""Predictions, calibration, importance and per-class results, on cells whose truth is known."""
 
 import math
 
@@ -45,7 +45,7 @@ def test_a_missing_cell_is_predicted_near_the_truth_and_the_band_holds_it():
     assert prediction.high - prediction.low < 0.1
 
 
-def test_the_share_of_held_out_cells_inside_is_the_one_measured_and_near_what_it_says():
+def test_the_measured_share_inside_the_band_is_near_its_level():
     found = predict(cells(), [], "val_acc").calibration
     assert found.held_out == 72
     assert found.share == found.inside / 72
@@ -64,20 +64,20 @@ def test_bands_are_wide_where_seeds_scatter():
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
-def test_bands_are_wider_away_from_what_was_trained():
+def test_bands_are_wider_away_from_trained_cells():
     asked = [RunConfig(batch_size=64, learning_rate=rate, final_relu=False) for rate in (2e-3, 10.0)]
     inside, outside = predict(cells((False,)), asked, "val_acc").predictions
     assert outside.high - outside.low > 2 * (inside.high - inside.low)
 
 
-def test_shares_stay_shares_and_losses_stay_positive():
+def test_predicted_accuracies_stay_in_0_to_1_and_losses_positive():
     for metric in ("val_acc", "val_loss", "train_time_s"):
         far = predict(cells(), [RunConfig(batch_size=60000, learning_rate=1e-8)], metric).predictions[0]
         assert 0 <= far.low <= far.mean <= far.high
         assert far.high <= 1 or not metric.endswith("_acc")
 
 
-def test_nothing_is_said_of_names_never_seen_nor_from_too_few_cells():
+def test_unknown_names_and_too_few_cells_give_no_prediction():
     asked = [RunConfig(model="jsc-s"), RunConfig(optimizer="sgd"), RunConfig(batch_size=64)]
     found = predict(cells(), asked, "val_acc")
     assert found.predictions[:2] == [None, None]
@@ -88,7 +88,7 @@ def test_nothing_is_said_of_names_never_seen_nor_from_too_few_cells():
     assert str(MIN_CELLS) in few.reason
 
 
-def test_of_many_cells_the_nearest_are_asked():
+def test_of_many_cells_the_nearest_are_used():
     far = [cell(batch_size=b, learning_rate=r, max_epochs=e, final_relu=False) for b in range(16, 512, 40)
            for r in RATES for e in (1, 2, 5)]  # fmt: skip
     assert len(far) > MAX_CELLS
@@ -103,7 +103,7 @@ def test_one_seed_a_cell_is_enough_to_predict():
     assert found.predictions[0].mean == pytest.approx(truth(RunConfig(batch_size=96).to_dict()), abs=0.05)
 
 
-def test_logarithmic_fields_are_placed_by_their_logarithm_and_names_in_columns():
+def test_logarithmic_fields_are_encoded_by_their_logarithm_and_names_one_hot():
     rows = [RunConfig(batch_size=b, model=m).to_dict() for b in (16, 64, 256) for m in ("jsc-tiny", "jsc-s")]
     encoding = Encoding(rows)
     matrix = encoding.matrix(rows)
@@ -114,7 +114,7 @@ def test_logarithmic_fields_are_placed_by_their_logarithm_and_names_in_columns()
     assert encoding.unknown_field(RunConfig(learning_rate=1e-2).to_dict()) == "learning_rate"
 
 
-def test_what_the_score_hangs_on_stands_first_and_what_has_no_effect_last():
+def test_important_hyperparameters_rank_first_and_those_without_effect_last():
     rows = [
         {**one, "patience": patience, "config_id": f"{one['config_id']}{patience}"}
         for one in cells() for patience in (0, 3)
@@ -132,7 +132,7 @@ def test_what_the_score_hangs_on_stands_first_and_what_has_no_effect_last():
     assert ranking.seed_noise == pytest.approx(math.sqrt(np.mean([one["sd"] ** 2 / 5 for one in rows])))
 
 
-def test_a_ranking_of_noise_is_not_called_one():
+def test_a_forest_on_noise_does_not_beat_the_mean():
     rng = np.random.default_rng(1)
     rows = [{**one, "mean": float(rng.normal(0.6, 0.05))} for one in cells()]
     assert not importance(rows).beats_mean
@@ -140,7 +140,7 @@ def test_a_ranking_of_noise_is_not_called_one():
     assert "5 configurations" in importance(rows[:5]).reason
 
 
-def test_shares_of_confusion_add_up_to_one_in_each_row():
+def test_the_rows_of_the_confusion_matrix_sum_to_one():
     first = np.arange(25).tolist()
     shares = confusion_shares([first, None, [2 * count for count in first]])
     assert shares.sum(axis=1) == pytest.approx(np.ones(5))
@@ -150,7 +150,7 @@ def test_shares_of_confusion_add_up_to_one_in_each_row():
         confusion_shares([[1, 2]])
 
 
-def test_a_class_is_lost_when_it_is_flagged_or_never_recognised():
+def test_a_class_is_unpredicted_when_silent_or_never_recognised():
     counts = np.full((5, 5), 3)
     counts[3, 3] = 0
     run = {"confusion": counts.flatten().tolist(), "silent_classes": ["t"]}
@@ -159,7 +159,7 @@ def test_a_class_is_lost_when_it_is_flagged_or_never_recognised():
     assert count_unpredicted([run, run, {"confusion": None, "silent_classes": ["z"]}]) == {"z": 3, "t": 2}
 
 
-def test_a_rejection_is_averaged_as_a_factor_and_an_auc_as_it_is():
+def test_rejections_have_a_geometric_mean_and_auc_an_arithmetic_one():
     runs = [
         {"auc": [0.9, 0.8, None, 0.7, 0.6], "rejection": [10.0, 5.0, 5.0, None, 5.0]},
         {"auc": [0.8, 0.8, None, 0.7, 0.6], "rejection": [1000.0, 5.0, 5.0, None, 5.0]},

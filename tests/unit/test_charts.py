@@ -1,4 +1,4 @@
-"""The grid: its cells, the table that is drawn, and that what is drawn is valid."""
+"""The grid: its cells, its table, and that its chart is valid Vega-Lite."""
 
 import altair as alt
 import numpy as np
@@ -56,12 +56,12 @@ def test_every_pair_of_axis_values_is_a_cell_with_its_state():
     assert grid_of()[0].next_seeds(2) == [0, 1]
 
 
-def test_a_failure_of_a_seed_that_is_stored_since_is_no_failure():
+def test_a_failed_job_whose_seed_is_stored_does_not_count():
     run = RunConfig(batch_size=16, learning_rate=1e-3)
     assert grid_of([row(run)], [job(run, "failed")])[0].failed == ()
 
 
-def test_axes_hold_ladder_stored_and_asked_for_values_in_order():
+def test_axes_hold_default_stored_and_extra_values_in_order():
     assert axis_values("batch_size", [100], [7]) == [7, 16, 32, 64, 100, 128, 256, 512, 1024]
     assert axis_values("model", ["16-9-5"])[-1] == "16-9-5"
     assert axis_values("final_relu", [False]) == [True, False]
@@ -79,7 +79,7 @@ def test_one_seed_has_no_interval():
     assert half_width(0.0, 1) is None
 
 
-def test_scores_are_written_as_people_read_them():
+def test_metrics_are_formatted_with_their_unit():
     assert format_metric("val_acc", 0.7134) == "71.3%"
     assert format_metric("val_acc", 0.7134, 0.004) == "71.3 ± 0.4%"
     assert format_metric("test_loss", 0.8463) == "0.846"
@@ -88,7 +88,7 @@ def test_scores_are_written_as_people_read_them():
     assert [axis_value_text(v) for v in (1e-3, 256, True, "adam")] == ["1e-3", "256", "yes", "adam"]
 
 
-def test_a_cell_tells_figures_dead_and_diverged_seeds_and_what_is_missing():
+def test_a_cell_shows_its_metric_silent_and_diverged_seeds_and_whether_it_is_missing():
     cells = grid_of([row(RunConfig(batch_size=16), n_silent=2, n_diverged=1, sd=0.05)])
     rows = {(r["x"], r["y"]): r for r in grid_table(cells, "val_acc", {cells[0].config_id}).to_pylist()}
     done, missing = rows["16", "1e-3"], rows["256", "1e-3"]
@@ -100,14 +100,14 @@ def test_a_cell_tells_figures_dead_and_diverged_seeds_and_what_is_missing():
     assert missing["metric"] is not None, "Vega leaves out marks without a number"
 
 
-def test_colours_span_a_fixed_range_for_shares_and_the_data_for_the_rest():
+def test_colours_span_a_fixed_range_for_accuracies_and_the_data_for_other_metrics():
     cells = grid_of([row(RunConfig(batch_size=16), mean=3.0), row(RunConfig(batch_size=256), mean=9.0)])
     assert metric_domain(cells, "val_acc") == (0.2, 0.8)
     assert metric_domain(cells, "train_time_s") == (3.0, 9.0)
     assert metric_domain(grid_of(), "test_loss") == (0.0, 1.0)
 
 
-def test_text_is_dark_on_the_bright_cells_whatever_is_good():
+def test_text_is_dark_on_bright_cells_for_every_metric():
     cells = grid_of([row(RunConfig(batch_size=16), mean=0.5), row(RunConfig(batch_size=256), mean=1.5)])
     bright = {r["x"]: r["bright"] for r in grid_table(cells, "val_loss").to_pylist() if r["filled"]}
     assert bright == {"16": True, "256": False}
@@ -128,7 +128,7 @@ def test_the_grid_is_a_valid_chart_with_its_selection(theme, metric):
     assert figure.arrow_spec()["datasets"]["cells"] is table
 
 
-def test_a_cell_shows_what_is_partly_there_what_is_filtered_and_what_is_predicted():
+def test_a_cell_shows_missing_seeds_filtered_runs_and_predictions():
     at = lambda b, r: RunConfig(batch_size=b, learning_rate=r)  # noqa: E731
     cells = grid_of(
         [row(at(16, 1e-3), n=2, seeds=[0, 1]), row(at(256, 1e-3), n=0, n_configs=0, n_hidden=3, mean=None),
@@ -146,7 +146,7 @@ def test_a_cell_shows_what_is_partly_there_what_is_filtered_and_what_is_predicte
     assert "predicted ≈65.0%, 80% band 60.0–70.0%, not measured" in rows["256", "1e-2"]["tooltip"]
 
 
-def test_a_third_axis_gives_every_cell_its_facet():
+def test_a_third_axis_gives_each_cell_its_facet():
     axes = {"batch_size": [16], "learning_rate": [1e-3], "final_relu": [True, False]}
     cells = build_cells(RunConfig(), axes, DIGEST, [], [])
     assert [(cell.facet, cell.config.final_relu) for cell in cells] == [(True, True), (False, False)]

@@ -1,4 +1,4 @@
-"""Curves, networks and files: the tables that are drawn, that what is drawn is valid, and that it opens elsewhere."""
+"""Curves, networks and files: their tables, that the charts are valid Vega-Lite, and that files can be read back."""
 
 import io
 import zipfile
@@ -101,14 +101,14 @@ def test_one_seed_has_no_interval():
     assert [(row["low"], row["mean"], row["high"]) for row in rows] == [(0.5, 0.5, 0.5)] * 3
 
 
-def test_a_seed_with_a_dead_class_is_marked_where_its_curve_ends():
+def test_a_seed_with_a_silent_class_is_marked_at_the_end_of_its_curve():
     (mark,) = tables()[MARKS].to_pylist()
     assert (mark["x"], mark["value"], mark["mark"]) == (1.0, 0.6, "†wt")
     assert mark["name"] == "Batch size 16, seed 3: never predicts w, t"
     assert tables(seeds=seeds_table("a", silent=""))[MARKS].num_rows == 0
 
 
-def test_marks_of_several_lines_that_end_together_make_room_for_each_other():
+def test_marks_of_lines_that_end_together_do_not_overlap():
     both = {"a": LINES["a"], "b": CurveStyle("Batch size 32", "32 (n=1)")}
     seeds = pa.concat_tables([seeds_table("a", (0.2, 0.6)), seeds_table("b", (0.2, 0.6), silent="z")])
     seeds = seeds.set_column(0, "run_id", pa.array(["r", "r", "s", "s"]))
@@ -117,7 +117,7 @@ def test_marks_of_several_lines_that_end_together_make_room_for_each_other():
     assert (low["value"], high["value"]) == (0.6, pytest.approx(0.6 + 0.05 * (0.6 - 0.2)))
 
 
-def test_a_logarithmic_axis_leaves_out_what_is_not_above_zero_and_counts_it():
+def test_a_logarithmic_axis_leaves_out_nonpositive_points_and_counts_them():
     drawn = tables(PlotOptions(log_x=True))
     assert drawn[MEANS]["x"].to_pylist() == drawn[CONTEXT]["x"].to_pylist() == [1.0, 2.0]
     options = PlotOptions(metric="val_loss", log_y=True)
@@ -127,14 +127,14 @@ def test_a_logarithmic_axis_leaves_out_what_is_not_above_zero_and_counts_it():
     assert count_nonpositive(seeds, PlotOptions()) == 0
 
 
-def test_training_and_validation_together_are_told_apart_by_their_dash():
+def test_training_and_validation_in_one_chart_differ_by_their_dash():
     assert quantities_of("acc") == ("val_acc", "train_acc")
     means = pa.concat_tables([means_table({"a": 2}), means_table({"a": 2}, "train_acc")])
     drawn = tables(PlotOptions(metric="acc"), means)
     assert drawn[MEANS]["dash"].to_pylist() == ["validation"] * 3 + ["training"] * 3
 
 
-def test_smoothing_keeps_the_raw_mean_and_never_reaches_into_another_curve():
+def test_smoothing_keeps_the_raw_mean_and_smooths_each_curve_alone():
     means = pa.concat_tables([means_table({"a": 2}, mean=0.2), means_table({"b": 2}, mean=0.8)])
     both = {"a": LINES["a"], "b": CurveStyle("Batch size 32", "32 (n=2)")}
     drawn = curve_tables(means, seeds_table("a"), both, PlotOptions(smoothing=0.9))[MEANS]
@@ -143,20 +143,20 @@ def test_smoothing_keeps_the_raw_mean_and_never_reaches_into_another_curve():
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0, 0.99))
-def test_a_smoothed_curve_stays_within_what_it_smooths(values, weight):
+def test_a_smoothed_curve_stays_within_the_range_of_its_values(values, weight):
     smoothed = smooth(values, weight)
     assert len(smoothed) == len(values)
     assert smoothed[0] == pytest.approx(values[0])
     assert min(values) - 1e-3 <= min(smoothed) <= max(smoothed) <= max(values) + 1e-3
 
 
-def test_a_smoothing_of_everything_is_refused():
+def test_a_smoothing_weight_of_one_is_refused():
     assert smooth([1.0, 3.0], 0.0) == [1.0, 3.0]
     with pytest.raises(ValueError, match="must lie in"):
         smooth([1.0], 1.0)
 
 
-def test_panels_share_one_range_that_holds_all_of_them():
+def test_panels_share_one_range_that_covers_all_of_them():
     options = PlotOptions(metric="val_loss")
     low, high = value_range([tables(options), tables(options, means_table({"a": 1}, mean=5.0))], options)
     assert low < 0.2
@@ -165,7 +165,7 @@ def test_panels_share_one_range_that_holds_all_of_them():
     assert value_range([tables(options, means_table({}), seeds_table("a", ()))], options) is None
 
 
-def test_what_was_expected_lies_under_the_curve_at_its_end():
+def test_a_prediction_is_drawn_under_the_end_of_its_curve():
     guess = {"c1": Prediction(0.6, 0.5, 0.7), "elsewhere": Prediction(0.1, 0.0, 0.2)}
     means = pa.table({"config_id": ["c1", "c1", "c2"], "x": [1.0, 2.0, 2.0]})
     lines = {
@@ -184,11 +184,11 @@ def test_what_was_expected_lies_under_the_curve_at_its_end():
         spec = curve_figure(drawn, ["16 (n=1)"], [], PlotOptions(show_predictions=expected)).spec
         names = [layer["data"]["name"] for layer in spec["layer"]]
         assert (PREDICTIONS in names) is expected
-        # Under the curves: before them.
+        # Layers before others are drawn under them.
         assert not expected or names.index(PREDICTIONS) < names.index(SEEDS)
 
 
-def test_colours_titles_and_ranges_of_one_spec_never_enter_another():
+def test_cached_specs_do_not_share_colours_titles_or_ranges():
     first = curve_figure(
         tables(PlotOptions()), ["16"], [], PlotOptions(metric="val_loss", y_range=(0.5, 2.0), titles=("Batch size", ""))
     )
@@ -210,7 +210,7 @@ def test_a_recall_is_drawn_from_zero_to_one():
     PlotOptions(metric="loss", log_y=True, smoothing=0.5),
     PlotOptions(x="lr_sum", metric="learning_rate", x_range=(0.5, 2.0), y_range=(0.0, 1.0), band="none"),
 ])  # fmt: skip
-def test_curves_are_a_valid_chart_also_without_any_row(options):
+def test_curves_are_a_valid_chart_even_without_rows(options):
     for drawn, groups in (
         (tables(options), ["16 (n=4)"]),
         (tables(options, means_table({}), seeds_table("a", ())), []),
@@ -220,7 +220,7 @@ def test_curves_are_a_valid_chart_also_without_any_row(options):
         assert {p["name"] for p in spec["params"]} == {"groups", "zoom"}
 
 
-def test_colours_are_told_apart_and_ordered_ones_walk_through_one_scale():
+def test_colours_differ_and_ordered_ones_follow_one_scale():
     assert len(set(colours(8, False, "light"))) == 8
     assert len(set(colours(5, True, "dark"))) == 5
     assert len(colours(20, False, "light")) == 20

@@ -1,4 +1,4 @@
-"""The Data page's charts: the tables that are drawn, and that what is drawn is valid."""
+"""The charts of the Data page: their tables, and that they are valid Vega-Lite."""
 
 import json
 
@@ -56,7 +56,7 @@ def test_the_overview_is_drawn_with_every_name(theme):
     assert all(f">{name}<" in svg for name in CLASS_NAMES.values())
 
 
-def test_an_empty_bin_has_no_place_on_a_logarithmic_axis():
+def test_an_empty_bin_is_not_drawn_on_a_logarithmic_axis():
     linear = charts.histogram_table(histogram(), log_y=False)["height"].to_pylist()
     log = charts.histogram_table(histogram(), log_y=True)["height"].to_pylist()
     assert linear[:4] == [0, 0.75, 0.25, 0.25]
@@ -76,12 +76,12 @@ def test_a_histogram_is_drawn_on_either_axis(log_x, log_y):
     table = charts.histogram_table(histogram(), log_y=log_y)
     svg = drawn(charts.histogram_chart(table, "mass_mmdt", log_x=log_x, log_y=log_y))
     assert "mass_mmdt (GeV)" in svg
-    # What is hovered over is a share also where nothing is drawn.
+    # The tooltip shows the share also where no line is drawn.
     assert "gluon: 0%" in svg
     assert "NaN" not in svg
 
 
-def test_a_class_that_is_not_there_is_not_hovered_over():
+def test_an_absent_class_has_no_tooltip():
     table = charts.histogram_table(histogram(), log_y=False)
     svg = drawn(charts.histogram_chart(table.filter(pa.compute.not_equal(table["class"], "top")), "zlogz"))
     assert "gluon: 75%" in svg

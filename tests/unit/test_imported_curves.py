@@ -1,4 +1,4 @@
-"""Imported runs over the curves: which, where, how many readings, and how far the axes must reach for them."""
+"""Imported runs over the curves: which are drawn, where, how many readings, and the ranges of the axes."""
 
 import pyarrow as pa
 import pytest
@@ -45,12 +45,12 @@ def test_the_first_few_are_drawn_unless_some_are_named():
 
 
 @pytest.mark.parametrize("names", [[], ["a"], ["a b", "lightning_logs/version_0, again (2)"]])
-def test_an_address_holds_their_names(names):
+def test_the_url_holds_their_names(names):
     param = EXPLORE.params["imported"]
     assert param.read(param.write(names)) == names
 
 
-def test_readings_lie_along_the_chosen_axis():
+def test_readings_follow_the_chosen_x_axis():
     table, notes = readings([run()], "epoch", "val_acc")
     assert table["x"].to_pylist() == [1, 2]
     assert table["value"].to_pylist() == [0.5, 0.6]
@@ -61,7 +61,7 @@ def test_readings_lie_along_the_chosen_axis():
     assert set(both["label"].to_pylist()) == {"imported: theirs, validation"}
 
 
-def test_what_a_source_does_not_tell_is_said():
+def test_missing_quantities_of_a_source_are_reported():
     table, notes = readings([run(epoch=False)], "epoch", "val_acc")
     assert table.num_rows == 0
     assert "theirs (imported) holds nothing of this" in notes[0]
@@ -69,7 +69,7 @@ def test_what_a_source_does_not_tell_is_said():
     assert readings([run()], "epoch", "recall_t")[1] == notes
 
 
-def test_thinned_readings_are_said_and_a_zoom_brings_them_back():
+def test_thinned_readings_are_reported_and_a_zoom_shows_all():
     long = run(values=[0.1] * (3 * MAX_READINGS))
     table, notes = readings([long], "epoch", "val_acc")
     assert table.num_rows <= MAX_READINGS + 1
@@ -78,11 +78,11 @@ def test_thinned_readings_are_said_and_a_zoom_brings_them_back():
     assert readings([long], "epoch", "val_acc", x_range=(0, 100))[0].num_rows == 100
 
 
-def test_a_logarithmic_axis_has_no_place_for_zero():
+def test_a_logarithmic_axis_leaves_out_zero():
     assert readings([run(values=(0.0, 0.5))], "epoch", "val_acc", log=(False, True))[0]["value"].to_pylist() == [0.5]
 
 
-def test_axes_reach_as_far_as_imported_runs():
+def test_axes_cover_imported_runs():
     high, _ = readings([run(values=(0.5, 0.9))], "epoch", "val_acc")
     assert reach(None, high, PlotOptions()) == (0.0, 1.0)
     assert reach(None, readings([run()], "epoch", "val_acc")[0], PlotOptions()) is None
@@ -92,7 +92,7 @@ def test_axes_reach_as_far_as_imported_runs():
     assert last_epoch([]) == 0
 
 
-def test_they_are_drawn_even_where_nothing_else_is():
+def test_they_are_drawn_even_without_other_curves():
     options = PlotOptions(x_range=(0.0, 10.0))
     table, _ = readings([run(), run("others", values=(0.5, 0.61))], "epoch", "val_acc")
     figure = with_imported(empty_figure(options), table, options)
@@ -100,7 +100,7 @@ def test_they_are_drawn_even_where_nothing_else_is():
     assert "imported: theirs" in drawn
     assert "imported: others" in drawn
     assert figure.tables[LINES].num_rows == 4
-    # Names of lines that end side by side stand one over the other.
+    # Names of lines that end close together are stacked.
     assert figure.tables[ENDS]["level"].to_pylist() == [0, 1]
     assert figure.alt_text.endswith("imported: theirs, others")
     assert (

@@ -11,7 +11,7 @@ import streamlit as st
 from jsc_explore import data
 from jsc_explore.charts import features as charts
 from jsc_explore.charts.jets import constituent_table, jet_chart, mass_chart
-from jsc_explore.charts.style import AltairChart
+from jsc_explore.charts.style import Chart
 from jsc_explore.data.examples import ExampleJet, example_jets, example_recipe
 from jsc_explore.data.glossary import CLASS_DESCRIPTIONS, CLASS_NAMES, NOTES, PAPERS, SYMBOLS
 from jsc_explore.errors import JscError
@@ -183,7 +183,7 @@ def _large(path: str, digest: str) -> None:
         return
     words = f"Distribution of {feature} by class"
 
-    def make(theme: str) -> AltairChart:
+    def make(theme: str) -> Chart:
         return charts.histogram_chart(table, feature, log_x=log_x, log_y=log_y, theme=theme)
 
     chart_registry.keep(

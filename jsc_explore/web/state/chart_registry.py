@@ -8,11 +8,11 @@ import pyarrow as pa
 import streamlit as st
 
 from jsc_explore.charts.figure import Figure, font_config, make_figure
-from jsc_explore.charts.style import AltairChart
+from jsc_explore.charts.style import Chart
 from jsc_explore.web.state import presentation
 
 _SHOWN, _VIEW = "_shown charts", "_shown view"
-Make = Callable[[str], AltairChart]
+Make = Callable[[str], Chart]
 
 
 def begin(page_state: str) -> None:
