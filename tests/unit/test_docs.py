@@ -95,7 +95,10 @@ def test_every_command_and_option_is_documented():
     assert missing == []
 
 
-@pytest.mark.parametrize("page", ["Explore", "Compare", "Overview", "Data"])
+PAGES = [name.title() for name, value in vars(url_params).items() if isinstance(value, url_params.PageParams)]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_url_parameter_is_documented(page):
     rows = re.findall(r"^\| ([\w, ]+) \| (`.+?`) \|", TEXTS[ROOT / "docs" / "app.md"], re.M)
     documented = {name for pages, names in rows if page in pages for name in re.findall(r"`(\w+)`", names)}
