@@ -1,13 +1,16 @@
-# Everything from a fresh clone with Python 3.11+ and make: `make app`, `make test`, `make bench`, `make screenshots`.
+# Everything from a fresh clone with Python 3.11+ and make: `make app`, `make quick`, `make test`, `make bench`, `make screenshots`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8501
 
-.PHONY: app test bench screenshots lint clean
+.PHONY: app quick test bench screenshots lint clean
 
 app: $(VENV)/.app
 	$(BIN)/jsc-explore app --port $(PORT) $(APP_OPTIONS)
+
+quick: $(VENV)/.test lint
+	$(BIN)/python -m pytest tests/unit
 
 test: $(VENV)/.test lint
 	$(BIN)/coverage erase
