@@ -27,7 +27,7 @@ from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.data import cache as canonical
 from jsc_explore.data.sources import SourceData
-from jsc_explore.jobs.engine import supervisor as supervise
+from jsc_explore.jobs.engine import supervisor
 from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import submit
@@ -125,7 +125,7 @@ class Served:
         self.queue, self.store = Queue(directory), Store(directory)
         self._family: dict[int, psutil.Process] = {}
         # A supervisor waits longer each time an engine dies early; here engines die by design.
-        supervise.DIED_YOUNG_S, supervise.CHECK_EVERY_S = 0.0, 0.2
+        supervisor.EARLY_EXIT_S, supervisor.CHECK_INTERVAL_S = 0.0, 0.2
 
     def train(self, runs: Sequence[RunConfig], kills: int = 0, rng: random.Random | None = None) -> Counter[str]:
         """Submit the runs and wait for all of them while killing processes; return the number of kills by target."""

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from bench.frame import Bound, Report
 from jsc_explore import paths
-from jsc_explore.cli.requests import grid_of
+from jsc_explore.cli.train import read_grid
 from jsc_explore.config import FIELDS, RunConfig, parse_value
 from jsc_explore.errors import JscError
 from jsc_explore.grids import expand_grid
@@ -131,7 +131,7 @@ def layer_language(text: str) -> None:
 
 def toml_grid(content: bytes) -> None:
     """Parse and expand a grid file."""
-    expand_grid(grid_of(content, "grid"))
+    expand_grid(read_grid(content, "grid"))
 
 
 def url_query(query: dict[str, str]) -> None:

@@ -1,42 +1,50 @@
-"""The command line's ``data`` branch: fetch, simulate and check jets."""
+"""Commands ``data``: fetch, simulate and validate jets."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jsc_explore import data
 from jsc_explore.cli import validate
+from jsc_explore.cli.options import add_command
 from jsc_explore.data.simulation.detector import PRESETS
 from jsc_explore.errors import FieldError
 
 
-def add_commands(actions: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the actions of ``jsc-explore data`` to a subparser group, with the maker of commands that cli.py uses."""
-    source = command(actions, "fetch", fetch)
+def add_commands(commands: Any) -> None:
+    """Add ``data`` with its actions."""
+    group = add_command(commands, "data", None, "Fetch, simulate and validate jets.")
+    actions = group.add_subparsers(required=True, metavar="ACTION")
+    source = add_command(actions, "fetch", fetch)
     source.add_argument("source", metavar="SOURCE", help=", ".join(data.names()))
     source.add_argument("--force", action="store_true", help="download again")
 
-    jets = command(actions, "simulate", simulate)
-    jets.add_argument("--jets", metavar="N", default="250000", help="jets, equally many of each class (default 250000)")
+    jets = add_command(actions, "simulate", simulate)
+    jets.add_argument("--jets", metavar="N", default="250000", help="jets, equally many per class (default 250000)")
     jets.add_argument("--preset", default="cernbox", help=f"{' or '.join(sorted(PRESETS))} (default cernbox)")
-    jets.add_argument("--seed", metavar="S", default="2018", help="another seed, other jets (default 2018)")
+    jets.add_argument("--seed", metavar="S", default="2018", help="seed of the simulation (default 2018)")
     jets.add_argument(
-        "--workers", metavar="W", default=str(os.cpu_count() or 1), help="processes (default: one a core)"
+        "--workers", metavar="W", default=str(os.cpu_count() or 1), help="processes (default: one per core)"
     )
-    jets.add_argument("--out", type=Path, metavar="DIR", help="where blocks are kept (default: in the cache)")
-    jets.add_argument("--share", default="1/1", metavar="K/N", help="make every N-th block, from the K-th on")
-    jets.add_argument("--name", metavar="NAME", help="join the jets into a source of your own, simulated-NAME")
-    jets.add_argument("--assemble", type=Path, metavar="DIR", help="join the blocks into one sample, as it is shipped")
-    validate.add_command(actions, command)
+    jets.add_argument("--out", type=Path, metavar="DIR", help="directory of the blocks (default: in the cache)")
+    jets.add_argument("--share", default="1/1", metavar="K/N", help="simulate every N-th block, starting with the K-th")
+    jets.add_argument("--name", metavar="NAME", help="combine the blocks into a data set of your own, simulated-NAME")
+    jets.add_argument(
+        "--assemble",
+        type=Path,
+        metavar="DIR",
+        help="combine the blocks into a sample like the shipped one",
+    )
+    validate.add_commands(actions)
 
-    few = command(actions, "example-jets", example_jets)
+    few = add_command(actions, "example-jets", example_jets)
     few.add_argument("--preset", default="cernbox", help=f"{' or '.join(sorted(PRESETS))} (default cernbox)")
-    few.add_argument("--seed", metavar="S", default="2018", help="another seed, other jets (default 2018)")
+    few.add_argument("--seed", metavar="S", default="2018", help="seed of the simulation (default 2018)")
     few.add_argument("--out", type=Path, metavar="FILE", default=Path("example-jets.json"), help="default %(default)s")
 
 
@@ -47,7 +55,7 @@ def fetch(options: argparse.Namespace) -> int:
 
 
 def simulate(options: argparse.Namespace) -> int:
-    """Simulate jets from first principles, block by block; the same command goes on where it was stopped."""
+    """Simulate jets block by block; repeat an interrupted command to continue it."""
     from jsc_explore.data.simulation import simulate as run
 
     jets, seed, workers = (_whole(options, name) for name in ("jets", "seed", "workers"))
@@ -68,21 +76,18 @@ def _sample(options: argparse.Namespace, jets: int, seed: int, workers: int, fol
     from jsc_explore.data.simulation.sample import make_sample
 
     if options.share != "1/1":
-        remedy = "simulate the shares without --name, copy them together, then name the whole"
-        raise FieldError("share", options.share, "cannot stand beside --name", remedy)
+        remedy = "simulate the shares without --name, copy them into one directory, then run once with --name"
+        raise FieldError("share", options.share, "cannot be combined with --name", remedy)
     if options.assemble is not None:
-        raise FieldError("assemble", str(options.assemble), "cannot stand beside --name", "keep one of the two")
+        raise FieldError("assemble", str(options.assemble), "cannot be combined with --name", "keep one of the two")
 
-    def log(line: str) -> None:
-        print(line, file=sys.stderr)
-
-    path = make_sample(options.name, jets, options.preset, seed, workers, folder, log=log)
+    path = make_sample(options.name, jets, options.preset, seed, workers, folder, log=partial(print, file=sys.stderr))
     print(f"simulated-{options.name}: {data.size(f'simulated-{options.name}'):,} jets in {path}")
     return 0
 
 
 def example_jets(options: argparse.Namespace) -> int:
-    """Simulate the example jets that the Data page draws, with every constituent."""
+    """Simulate the example jets of the Data page, with all constituents."""
     from jsc_explore.data.simulation.examples import write_examples
 
     print(write_examples(options.out, options.preset, _whole(options, "seed")))

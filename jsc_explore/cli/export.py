@@ -1,26 +1,26 @@
-"""``jsc-explore export``: a view as one HTML page for readers who have neither the app nor a network."""
+"""Command ``export``: a view as one HTML page that needs neither the app nor a network."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jsc_explore import paths
+from jsc_explore.cli.options import add_command
 from jsc_explore.store import Store
 from jsc_explore.store.imported_runs import ImportedRuns
 from jsc_explore.store.saved_views import SavedViews
 
 
-def add_command(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add ``jsc-explore export html`` to a subparser group; ``command`` makes a subparser as main.py does."""
-    formats = command(commands, "export", None, "Export a view.").add_subparsers(required=True, metavar="FORMAT")
-    page = command(formats, "html", write)
+def add_commands(commands: Any) -> None:
+    """Add ``export html``."""
+    formats = add_command(commands, "export", None, "Export a view.").add_subparsers(required=True, metavar="FORMAT")
+    page = add_command(formats, "html", write)
     page.add_argument("file", type=Path, metavar="VIEW.html", help="the page to write")
-    page.add_argument("--view", default="", metavar="ADDRESS", help="an address of the Explore page, its part after "
-                      "the question mark, or the name of a saved view (default: what the page opens with)")  # fmt: skip
-    page.add_argument("--title", default="", help="a line over the one that says what is seen")
+    page.add_argument("--view", default="", metavar="URL", help="a URL of the Explore page, its part after the "
+                      "question mark, or the name of a saved view (default: the page's initial view)")  # fmt: skip
+    page.add_argument("--title", default="", help="a title above the description of the view")
     page.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 

@@ -1,4 +1,4 @@
-"""The command line's ``import``: runs that others trained, shown beside our own and never counted with them."""
+"""Command ``import``: runs of other programs, shown beside the store's runs and never counted with them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jsc_explore.charts.style import format_metric
+from jsc_explore.cli.options import add_command
 from jsc_explore.config import format_value
 from jsc_explore.errors import FieldError
 from jsc_explore.importers.imported_run import ImportedRun
@@ -18,20 +19,22 @@ from jsc_explore.store.imported_runs import ImportedRuns
 _KINDS = ("tensorboard", "csv")
 
 
-def add_command(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add ``jsc-explore import`` to a subparser group, with the maker of commands that cli.py uses."""
-    parser = command(commands, "import", bring)
-    parser.add_argument("kind", nargs="?", metavar="tensorboard|csv", help="what to read; nothing: list what is there")
+def add_commands(commands: Any) -> None:
+    """Add ``import``."""
+    parser = add_command(commands, "import", import_runs)
+    parser.add_argument("kind", nargs="?", metavar="tensorboard|csv", help="what to read (default: list imported runs)")
     parser.add_argument("source", nargs="?", type=Path, metavar="DIR|FILE", help="a directory of event files, or a CSV")
     parser.add_argument("--remove", metavar="NAME", action="append", help="remove an imported run; may be repeated")
 
 
-def bring(options: argparse.Namespace) -> int:
-    """Bring in runs of another program (event files, CSV); list and remove them."""
+def import_runs(options: argparse.Namespace) -> int:
+    """Import runs of another program (event files, CSV); list and remove them."""
     imported = ImportedRuns(options.store)
     if options.remove:
         if options.kind:
-            raise FieldError("remove", ", ".join(options.remove), "cannot stand beside a source", "run two commands")
+            raise FieldError(
+                "remove", ", ".join(options.remove), "cannot be combined with a source", "run two commands"
+            )
         for name in options.remove:
             imported.remove(name)
             print(f"{name} removed")
@@ -45,28 +48,28 @@ def bring(options: argparse.Namespace) -> int:
     if options.kind == "csv":
         from jsc_explore.importers.csv_table import read_table
 
-        return _keep(imported, read_table(options.source))
+        return _add(imported, read_table(options.source))
     from jsc_explore.importers.tensorboard import find_runs, read_run
 
     found = find_runs(options.source)
-    return _keep(imported, (partial(read_run, name, files) for name, files in found.items()))
+    return _add(imported, (partial(read_run, name, files) for name, files in found.items()))
 
 
-def _keep(imported: ImportedRuns, sources: Iterable[ImportedRun | Callable[[], ImportedRun]]) -> int:
-    """Keep what can be read; return 1 if a run could not be."""
+def _add(imported: ImportedRuns, sources: Iterable[ImportedRun | Callable[[], ImportedRun]]) -> int:
+    """Add the runs that can be read; return 1 if any cannot."""
     faults = 0
     before = {run.sha256 for run in imported.all()}
     for source in sources:
         try:
-            kept = imported.add(source if isinstance(source, ImportedRun) else source())
+            run = imported.add(source if isinstance(source, ImportedRun) else source())
         except FieldError as error:
             print(f"jsc-explore: {error}", file=sys.stderr)
             faults += 1
             continue
-        state = "was imported already" if kept.sha256 in before else "imported"
-        print(f"{kept.name}: {state}, {_figures(kept)}")
-        for note in kept.notes:
-            print(f"jsc-explore: {kept.name}: {note}", file=sys.stderr)
+        state = "was imported already" if run.sha256 in before else "imported"
+        print(f"{run.name}: {state}, {_summary(run)}")
+        for note in run.notes:
+            print(f"jsc-explore: {run.name}: {note}", file=sys.stderr)
     return 1 if faults else 0
 
 
@@ -76,13 +79,13 @@ def _list(imported: ImportedRuns) -> int:
         print(f"jsc-explore: {problem}", file=sys.stderr)
     for run in runs:
         known = [f"{name}={format_value(name, value)}" for name, value in run.fields.items()]
-        print(f"{run.name}  {_figures(run)}  {' '.join(known)}".rstrip())
+        print(f"{run.name}  {_summary(run)}  {' '.join(known)}".rstrip())
     if not runs:
-        print("nothing is imported; `jsc-explore import tensorboard DIR` reads event files", file=sys.stderr)
+        print("no run is imported; `jsc-explore import tensorboard DIR` reads event files", file=sys.stderr)
     return 0
 
 
-def _figures(run: ImportedRun) -> str:
+def _summary(run: ImportedRun) -> str:
     last = next((point["val_acc"] for point in reversed(run.points) if point["val_acc"] is not None), None)
     val, test = format_metric("val_acc", last), format_metric("test_acc", run.test_acc)
     return f"{len(run.points):,} points, val {val}, test {test}"

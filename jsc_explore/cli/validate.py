@@ -1,4 +1,4 @@
-"""The command line's ``data validate``: what a sample of jets is worth, as a table, pictures and a plain verdict."""
+"""Command ``data validate``: compare a sample of jets with real ones, as a table, plots and a verdict."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jsc_explore import data
+from jsc_explore.cli.options import add_command
 from jsc_explore.data.external import ExternalJets, read_jets
 from jsc_explore.data.jets import CLASSES, FEATURES, Jets
 from jsc_explore.data.sources import find_source, is_user_sample
@@ -26,9 +27,9 @@ KINDS = ("real", "simulated")
 CHANCE = 2.2
 
 
-def add_command(actions: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add ``check`` to the actions of ``jsc-explore data``, with the maker of commands that cli.py uses."""
-    parser = command(actions, "validate", validate)
+def add_commands(actions: Any) -> None:
+    """Add ``data validate``."""
+    parser = add_command(actions, "validate", validate)
     parser.add_argument("source", metavar="SOURCE", help=", ".join(data.names()))
     parser.add_argument(
         "--against", metavar="FILE", help="a Parquet file of jets in original units or on levels, or another source"

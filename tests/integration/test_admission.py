@@ -13,7 +13,7 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.testing.v1 import AppTest
 
 from jsc_explore import data, paths
-from jsc_explore.cli import requests
+from jsc_explore.cli import train
 from jsc_explore.cli.app import read_access
 from jsc_explore.cli.main import main
 from jsc_explore.config import RunConfig
@@ -266,10 +266,10 @@ def test_a_command_without_a_terminal_is_refused_with_the_number(tmp_path, capsy
 @pytest.mark.parametrize(("typed", "agrees"), [("y\n", True), ("YES\n", True), ("\n", False), ("no", False)])
 def test_at_a_terminal_the_command_asks(typed, agrees, capsys):
     error = UnconfirmedError(14, 7200.0, "about 2.0 h")
-    assert requests.agreed(error, True, lambda: typed) is agrees
+    assert train.confirm(error, True, lambda: typed) is agrees
     assert "14 runs would take about 2.0 h" in capsys.readouterr().err
     with pytest.raises(JscError, match="--yes"):
-        requests.agreed(error, False)
+        train.confirm(error, False)
 
 
 def test_the_history_of_a_run_is_printed(tmp_path, capsys):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jsc_explore import data
-from jsc_explore.cli import main
+from jsc_explore.cli import main, train
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs.queue import Queue
 from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
@@ -353,7 +353,7 @@ def test_an_engine_that_cannot_live_is_started_a_few_times_then_its_log_is_named
     code, _, err = call("train")
     assert code == 1
     assert is_one_line(err, "was not trained", "engine.log")
-    assert len(started) == main.MAX_STARTS
+    assert len(started) == train.MAX_STARTS
 
 
 def test_a_wait_is_not_left_without_an_engine(call, scripted_engine, home, monkeypatch):
@@ -409,5 +409,5 @@ def test_ctrl_c_says_that_what_was_asked_for_stays_queued(home):
         process.communicate()
         queue.close()
     assert (process.returncode, out, states) == (130, "", ["queued"])
-    assert "interrupted; what was asked for stays queued" in err
+    assert "interrupted; requested runs stay queued" in err
     assert "Traceback" not in err

@@ -35,7 +35,7 @@ SHORT = {"dataset": SAMPLE, "batch_size": 1024, "max_epochs": 2}
 ENGINE = """
 from jsc_explore.cli.main import main
 from jsc_explore.jobs.cluster import worker_registry
-worker_registry.SILENT_AFTER_S = 10.0
+worker_registry.HEARTBEAT_TIMEOUT_S = 10.0
 main()
 """
 WORKER = f"""
@@ -173,12 +173,12 @@ def test_a_cluster_that_shares_nothing_loses_nothing(room):
     eventually(lambda: room.stand(ids))
 
     room.processes["worker-a"].kill()
-    # On a busy machine a worker may seem silent that was only slow: more attempts are no fault.
+    # On a busy machine a slow worker may miss its heartbeat: more attempts are no fault.
     eventually(lambda: max(job.attempt for job in room.queue.jobs() if job.run_id in ids) > 1)
     room.start_worker("worker-late")
     eventually(lambda: room.stand(ids))
     room.processes["worker-b"].send_signal(signal.SIGSTOP)
-    eventually(lambda: "worker worker-b: silent for over 10 s" in room.message())
+    eventually(lambda: "worker worker-b: no heartbeat for over 10 s" in room.message())
     eventually(lambda: min(job.attempt for job in room.queue.jobs() if job.run_id in ids) > 1)
     room.processes["worker-b"].send_signal(signal.SIGCONT)
     eventually(lambda: room.message() == "")
@@ -300,7 +300,7 @@ def test_three_hosts_and_a_cut_wire(room, hosts):
         room.start_worker(name)
         eventually(lambda ids=ids: room.stand(ids))
     hosts.run(0, "ip link set v1 down")
-    eventually(lambda: "worker worker-a: silent" in room.message())
+    eventually(lambda: "worker worker-a: no heartbeat" in room.message())
     eventually(lambda: any(job.attempt > 1 for job in room.queue.jobs(("queued", "running", "done"))))
     hosts.run(0, "ip link set v1 up")
     room.brake(on=False)
@@ -315,8 +315,8 @@ def test_three_hosts_and_a_cut_wire(room, hosts):
 def test_other_versions_and_recipes_are_other_projects():
     own = CodeVersion("1.0", 3, "a" * 64)
     assert own.difference(own) == ""
-    assert own.difference(CodeVersion("0.9", 2, "b" * 64)) == "has jsc-explore 0.9, the engine 1.0"
-    assert own.difference(CodeVersion("1.0", 2, "b" * 64)) == "trains by recipe 2, the engine by 3"
+    assert own.difference(CodeVersion("0.9", 2, "b" * 64)) == "has jsc-explore 0.9, the engine has 1.0"
+    assert own.difference(CodeVersion("1.0", 2, "b" * 64)) == "trains by recipe version 2, the engine by 3"
     assert "bbbbbbbb" in own.difference(CodeVersion("1.0", 3, "b" * 64))
     assert CodeVersion.own() == CodeVersion.own()
 

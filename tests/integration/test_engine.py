@@ -17,7 +17,7 @@ from servers import eventually
 from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
-from jsc_explore.jobs.engine.crash_tracker import MAX_LOST, SUSPECT_AFTER
+from jsc_explore.jobs.engine.crash_tracker import MAX_CRASHES, SUSPECT_AFTER
 from jsc_explore.jobs.engine.engine import Engine
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Queue
 from jsc_explore.results import Outcome
@@ -40,7 +40,7 @@ class Stack:
     def progress(self, step, run_ids=None, points=True):
         keys = list(self.runs) if run_ids is None else run_ids
         sent = [(key, point(step)) for key in keys] if points else []
-        self.emit({"stack": self.name, "points": sent, "step": step, "totals": dict.fromkeys(keys, 100)})
+        self.emit({"stack": self.name, "points": sent, "step": step, "total_steps": dict.fromkeys(keys, 100)})
 
     def finish(self, run_id, status="done"):
         values = {"status": status, "stop_reason": "max_epochs", "points": [point(100)], "epochs_run": 1, "steps": 100}
@@ -63,23 +63,23 @@ class Task:
 class ScriptedCluster:
     """A cluster without workers: each stack follows ``script(stack)``, a generator that yields between its deeds."""
 
-    def __init__(self, script, bulk_slots=1, keep_free=1):
-        self.script, self.bulk_slots, self.keep_free = script, bulk_slots, keep_free
-        self.stacks, self.tasks, self.closed, self.state = [], [], False, ""
+    def __init__(self, script, bulk_slots=1, reserve_worker=1):
+        self.script, self.bulk_slots, self.reserve_worker = script, bulk_slots, reserve_worker
+        self.stacks, self.tasks, self.closed, self.problem = [], [], False, ""
         self.scheduler = self.workers = None
 
     def start(self, on_event):
         self.emit = on_event
 
-    def warm(self, dataset, validation, digest, device):
+    def warm_up(self, dataset, validation, digest, device):
         assert digest == DIGEST
 
-    def look(self):
-        return self.state
+    def update(self):
+        return self.problem
 
-    def free(self, bulk):
+    def free_slots(self, bulk):
         under_way = [task for task in self.tasks if not task.ended]
-        free = self.bulk_slots + self.keep_free - len(under_way)
+        free = self.bulk_slots + self.reserve_worker - len(under_way)
         return min(free, self.bulk_slots - sum(task.stack.bulk for task in under_way)) if bulk else free
 
     def submit(self, name, runs, digest, checkpoints, device, *, bulk):
@@ -90,7 +90,7 @@ class ScriptedCluster:
     def cancel(self, task, run_ids):
         task.stack.cancelled += run_ids
 
-    def done(self, task):
+    def is_done(self, task):
         return task.done()
 
     def result(self, task):
@@ -489,7 +489,7 @@ def test_a_lost_workers_runs_go_on_from_their_latest_checkpoints(tmp_path, reque
             stack.emit({"stack": stack.name, "checkpoints": dict.fromkeys(stack.runs, checkpoint(epoch))})
             stack.progress(50 * epoch)
             yield
-        stack.lost = "worker a has gone"
+        stack.lost = "worker a is gone"
 
     ids = request_runs(0, 1)
     cluster = serve_until_idle(tmp_path, is_lost)
@@ -520,14 +520,14 @@ def test_a_run_that_kills_every_worker_it_meets_is_given_up(tmp_path, request_ru
     def kills(stack):
         stack.progress(7)
         yield
-        stack.lost = "worker a has gone"
+        stack.lost = "worker a is gone"
 
     ids = request_runs(0)
     cluster = serve_until_idle(tmp_path, kills)
-    assert len(cluster.stacks) == MAX_LOST
+    assert len(cluster.stacks) == MAX_CRASHES
     (job,) = request_runs.queue.jobs(("failed",))
     assert job.run_id == ids[0]
-    assert f"{MAX_LOST} times its worker was lost at the same place, last: worker a has gone" in job.error
+    assert f"its worker was lost {MAX_CRASHES} times without progress, last: worker a is gone" in job.error
 
 
 def test_of_runs_lost_together_the_one_to_blame_is_found_and_the_others_are_trained(tmp_path, request_runs):
@@ -537,7 +537,7 @@ def test_of_runs_lost_together_the_one_to_blame_is_found_and_the_others_are_trai
         stack.progress(7)
         yield
         if 1 in seeds:
-            stack.lost = "worker a has gone"
+            stack.lost = "worker a is gone"
         else:
             for run_id in stack.runs:
                 stack.finish(run_id)
@@ -548,7 +548,7 @@ def test_of_runs_lost_together_the_one_to_blame_is_found_and_the_others_are_trai
     states = request_runs.queue.states(ids)
     assert [states[run_id] for run_id in ids] == ["done", "failed", "done"]
     assert sizes.count(3) == SUSPECT_AFTER
-    assert sizes.count(1) == 2 + MAX_LOST - SUSPECT_AFTER
+    assert sizes.count(1) == 2 + MAX_CRASHES - SUSPECT_AFTER
 
 
 def test_a_run_that_gets_further_each_time_is_never_given_up(tmp_path, request_runs):
@@ -556,10 +556,10 @@ def test_a_run_that_gets_further_each_time_is_never_given_up(tmp_path, request_r
         reached.append(10 * len(reached))
         stack.progress(reached[-1])
         yield
-        if len(reached) > 3 * MAX_LOST:
+        if len(reached) > 3 * MAX_CRASHES:
             stack.finish(next(iter(stack.runs)))
         else:
-            stack.lost = "worker a has gone"
+            stack.lost = "worker a is gone"
 
     reached = []
     ids = request_runs(0)
@@ -569,9 +569,9 @@ def test_a_run_that_gets_further_each_time_is_never_given_up(tmp_path, request_r
 
 def test_what_is_wrong_with_the_cluster_is_said(tmp_path, request_runs):
     with serving(tmp_path, trains) as engine:
-        engine.cluster.state = "waiting for the scheduler at tcp://a:1"
-        eventually(lambda: (said := request_runs.queue.engine()) and said.message == engine.cluster.state)
-        engine.cluster.state = ""
+        engine.cluster.problem = "waiting for the scheduler at tcp://a:1"
+        eventually(lambda: (said := request_runs.queue.engine()) and said.message == engine.cluster.problem)
+        engine.cluster.problem = ""
         eventually(lambda: request_runs.queue.engine().message == "")
 
 
@@ -625,7 +625,7 @@ def test_an_engine_waits_for_the_one_before_it_to_close(tmp_path, request_runs, 
 def test_bulk_work_leaves_a_worker_to_those_who_wait_at_a_screen(tmp_path, request_runs):
     request_runs(*range(3), priority=BULK, batch_size=16)
     request_runs(*range(3), priority=BULK, batch_size=32)
-    with serving(tmp_path, runs_until_cancelled, bulk_slots=1, keep_free=1) as engine:
+    with serving(tmp_path, runs_until_cancelled, bulk_slots=1, reserve_worker=1) as engine:
         eventually(lambda: request_runs.queue.live()[1])
         urgent = request_runs(9)
         eventually(lambda: request_runs.queue.states(urgent) == {urgent[0]: "running"})

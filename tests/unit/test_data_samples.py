@@ -151,4 +151,4 @@ def test_the_command_makes_a_source_that_help_and_check_know(
     assert call("fetch", "simulated-tiny")[0] == 0
     for stray in (("--share", "1/2"), ("--assemble", "x")):
         code, _, err = call("simulate", "--name", "tiny", *stray)
-        assert (code, "cannot stand beside --name" in err, err.count("\n")) == (2, True, 1)
+        assert (code, "cannot be combined with --name" in err, err.count("\n")) == (2, True, 1)

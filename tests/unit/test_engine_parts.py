@@ -1,4 +1,4 @@
-"""What the engine stands on: checkpoints on the disk, jets in parcels, room kept for a full disk."""
+"""Parts of the engine: checkpoint files, data transfer to workers, the disk reserve, the log."""
 
 import json
 
@@ -50,13 +50,13 @@ def test_whatever_the_bytes_hold_there_is_one_kind_of_error(content):
 
 
 def test_the_latest_checkpoint_of_a_run_is_on_the_disk_until_the_run_has_ended(tmp_path):
-    kept = Checkpoints(tmp_path / "checkpoints")
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
     for epoch in (1, 2, 3):
-        kept.keep("a", state(epoch))
-        kept.keep("b", state(10 * epoch))
-    assert (kept.epoch("a"), kept.epoch("b"), kept.epoch("c")) == (3, 30, 0)
-    kept.drop("b")
-    kept.close()
+        checkpoints.save("a", state(epoch))
+        checkpoints.save("b", state(10 * epoch))
+    assert (checkpoints.epoch("a"), checkpoints.epoch("b"), checkpoints.epoch("c")) == (3, 30, 0)
+    checkpoints.drop("b")
+    checkpoints.close()
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["a.safetensors"]
     later = Checkpoints(tmp_path / "checkpoints")
     later.recover({"a"})
@@ -66,97 +66,97 @@ def test_the_latest_checkpoint_of_a_run_is_on_the_disk_until_the_run_has_ended(t
     later.close()
 
 
-def test_a_checkpoint_that_cannot_be_written_is_said_kept_in_memory_and_written_later(tmp_path):
+def test_a_checkpoint_that_cannot_be_written_is_reported_kept_in_memory_and_written_later(tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
-    kept = Checkpoints(tmp_path / "checkpoints")
-    kept.keep("a", state(4))
-    assert "checkpoints cannot be written" in eventually(lambda: kept.problem)
-    assert kept.read("a") == state(4)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save("a", state(4))
+    assert "checkpoints cannot be written" in eventually(lambda: checkpoints.problem)
+    assert checkpoints.read("a") == state(4)
     (tmp_path / "checkpoints").unlink()
-    eventually(lambda: not kept.problem)
+    eventually(lambda: not checkpoints.problem)
     assert (tmp_path / "checkpoints" / "a.safetensors").read_bytes() == state(4)
-    kept.close()
+    checkpoints.close()
 
 
-# ---- parcels
+# ---- data transfer
 
 
 @pytest.fixture
 def sent(tmp_path, monkeypatch):
-    """A parcel of a sample on the engine's machine; from here on this is a worker's machine, whose cache is empty."""
+    """Files of a data set on the engine's machine; afterwards the environment is a worker's with an empty cache."""
     monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "engine"))
     (tmp_path / "engine").mkdir()
     jets = data.load("simulated")
     release = SourceData(np.ascontiguousarray(jets.features[:500]), jets.labels[:500], "", "MIT", "")
     cache.write(tmp_path / "engine", SAMPLE, release)
-    digest, content = data.digest(SAMPLE), dataset_transfer.wrap(SAMPLE)
+    digest, content = data.digest(SAMPLE), dataset_transfer.read_files(SAMPLE)
     monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "worker"))
-    monkeypatch.setattr(dataset_transfer, "_passing", {})
+    monkeypatch.setattr(dataset_transfer, "_temporary", {})
     return digest, *content
 
 
-def test_jets_that_are_not_there_come_in_a_parcel_and_stay(sent, tmp_path):
+def test_missing_jets_are_received_once_and_stay(sent, tmp_path):
     digest, manifest, content = sent
-    with pytest.raises(dataset_transfer.AbsentError, match="no jets of digest"):
-        dataset_transfer.jets_of(SAMPLE, digest)
+    with pytest.raises(dataset_transfer.MissingDataError, match="no jets with digest"):
+        dataset_transfer.load_jets(SAMPLE, digest)
     dataset_transfer.receive(SAMPLE, digest, manifest, content)
-    jets = dataset_transfer.jets_of(SAMPLE, digest)
+    jets = dataset_transfer.load_jets(SAMPLE, digest)
     assert (len(jets), jets.digest) == (500, digest)
     assert not data.is_available(SAMPLE), "the machine's own sources stay as they were"
 
 
-def test_a_parcel_with_other_jets_than_promised_is_refused(sent):
+def test_received_files_with_another_digest_or_path_are_refused(sent):
     digest, manifest, content = sent
-    with pytest.raises(DataError, match="a parcel of"):
+    with pytest.raises(DataError, match="received simulated-few with digest"):
         dataset_transfer.receive(SAMPLE, "0" * 64, manifest, content)
-    with pytest.raises(DataError, match="a parcel of"):
+    with pytest.raises(DataError, match="received simulated-few with digest"):
         dataset_transfer.receive(
             SAMPLE, digest, manifest.replace(json.loads(manifest)["file"], "../escaped.parquet"), content
         )
-    with pytest.raises(dataset_transfer.AbsentError):
+    with pytest.raises(dataset_transfer.MissingDataError):
         dataset_transfer.receive(SAMPLE, digest, manifest, content[:-100] + bytes(100))
 
 
-def test_a_machine_that_cannot_write_its_cache_keeps_the_parcel_as_long_as_it_lives(sent, tmp_path):
+def test_without_a_writable_cache_received_files_go_to_a_temporary_folder(sent, tmp_path):
     digest, manifest, content = sent
     (tmp_path / "worker").write_text("in the way")
     dataset_transfer.receive(SAMPLE, digest, manifest, content)
-    assert dataset_transfer.jets_of(SAMPLE, digest).digest == digest
+    assert dataset_transfer.load_jets(SAMPLE, digest).digest == digest
 
 
 def test_the_shipped_jets_are_on_every_machine(sent):
-    assert len(dataset_transfer.jets_of("simulated", data.digest("simulated"))) == data.size("simulated")
+    assert len(dataset_transfer.load_jets("simulated", data.digest("simulated"))) == data.size("simulated")
 
 
-# ---- room
+# ---- disk reserve and log
 
 
-def test_room_is_kept_given_up_and_taken_again(tmp_path, monkeypatch):
+def test_the_disk_reserve_is_acquired_released_and_acquired_again(tmp_path, monkeypatch):
     monkeypatch.setattr(disk_reserve, "RESERVE_BYTES", 4096)
-    room = DiskReserve(tmp_path / "reserve")
-    assert room.hold()
-    assert room.path.stat().st_size == 4096
-    room.give_up_if_full()
-    assert room.path.exists(), "the disk is not full"
-    room.give_up()
-    assert not room.path.exists()
-    assert room.hold()
-    assert DiskReserve(tmp_path / "reserve").hold(), "one that a dead engine left"
+    reserve = DiskReserve(tmp_path / "reserve")
+    assert reserve.acquire()
+    assert reserve.path.stat().st_size == 4096
+    reserve.release_if_full()
+    assert reserve.path.exists(), "the disk is not full"
+    reserve.release()
+    assert not reserve.path.exists()
+    assert reserve.acquire()
+    assert DiskReserve(tmp_path / "reserve").acquire(), "the file of a crashed engine is reused"
 
 
-def test_there_is_no_room_on_a_disk_that_has_less(tmp_path, monkeypatch):
+def test_no_reserve_is_acquired_on_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(disk_reserve, "RESERVE_BYTES", 1 << 60)
-    room = DiskReserve(tmp_path / "reserve")
-    assert not room.hold()
-    assert not room.path.exists()
+    reserve = DiskReserve(tmp_path / "reserve")
+    assert not reserve.acquire()
+    assert not reserve.path.exists()
 
 
-def test_a_long_log_is_put_aside_when_an_engine_starts(tmp_path, monkeypatch):
+def test_a_long_log_is_renamed_when_an_engine_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor.sys, "executable", "true")
     (tmp_path / "engine.log").write_text("short")
     supervisor.start_engine(tmp_path, tmp_path / "none.parquet").wait(timeout=60)
     assert not (tmp_path / "engine.log.1").exists()
-    (tmp_path / "engine.log").write_bytes(b"x" * (supervisor.LOG_BYTES + 1))
+    (tmp_path / "engine.log").write_bytes(b"x" * (supervisor.MAX_LOG_BYTES + 1))
     supervisor.start_engine(tmp_path, tmp_path / "none.parquet").wait(timeout=60)
-    assert (tmp_path / "engine.log.1").stat().st_size > supervisor.LOG_BYTES
+    assert (tmp_path / "engine.log.1").stat().st_size > supervisor.MAX_LOG_BYTES
     assert (tmp_path / "engine.log").read_text() == ""

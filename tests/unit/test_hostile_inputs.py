@@ -9,7 +9,7 @@ import pytest
 from servers import ROOT
 
 from jsc_explore import data, network
-from jsc_explore.cli.requests import MAX_GRID_FILE, grid_of
+from jsc_explore.cli.train import MAX_GRID_BYTES, read_grid
 from jsc_explore.config import RunConfig
 from jsc_explore.data import cache
 from jsc_explore.errors import FieldError, JscError, StoreError
@@ -136,7 +136,7 @@ def test_a_step_of_a_wide_network_and_a_large_batch_has_a_bound_too():
 
 def test_a_grid_file_has_a_bound():
     with pytest.raises(JscError, match="larger than"):
-        grid_of(b"#" * (MAX_GRID_FILE + 1), "grid")
+        read_grid(b"#" * (MAX_GRID_BYTES + 1), "grid")
 
 
 # ---- what the server is set to, and what is never done

@@ -415,7 +415,7 @@ def test_the_command_imports_lists_and_removes(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main.main(["list", "--json", *map(str, store)])
     listed = capsys.readouterr()
-    assert "imported besides: 2" in listed.err
+    assert "imported runs: 2" in listed.err
     assert "version_" not in listed.out
     assert command(capsys, "--remove", "version_1", *store)[:2] == (0, "version_1 removed\n")
     assert len(command(capsys, *store)[1].splitlines()) == 1
@@ -427,7 +427,7 @@ def test_the_command_imports_lists_and_removes(tmp_path, capsys):
         (["excel", "x"], "must be one of tensorboard, csv"),
         (["csv"], "source = '': is missing"),
         (["csv", "nowhere.csv"], "is no file"),
-        (["csv", "x.csv", "--remove", "A"], "cannot stand beside"),
+        (["csv", "x.csv", "--remove", "A"], "cannot be combined with"),
         (["--remove", "A"], "is no imported run"),
     ],
 )

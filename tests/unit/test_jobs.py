@@ -210,6 +210,7 @@ def test_the_engine_is_alive_while_it_speaks(queue):
 _ASK_MANY = """
 import sys
 from jsc_explore.config import RunConfig
+from jsc_explore.jobs.queue import Queue
 sys.stdin.read()  # wait for the others
 new = Queue({directory!r}).request({{f"run-{{i}}": ("c", RunConfig(seed=i)) for i in range(40)}})
 print(*new, sep="\\n")

@@ -256,7 +256,7 @@ def test_the_command_repairs_and_queues_the_lost_runs_again(call, store):
     assert code == 1
     assert "1 lost runs queued again" in out
     other = RunConfig(seed=0).run_id(DIGEST)
-    assert f"run {other} is lost and cannot be trained anew: it was trained on other jets (dddddddddddd)" in out
+    assert f"run {other} is lost and cannot be trained again: it was trained on other jets (dddddddddddd)" in out
     queue = Queue(store.directory)
     assert [job.run_id for job in queue.jobs(("queued",))] == [record.run_id]
     queue.close()
@@ -274,8 +274,8 @@ def test_the_command_takes_in_what_dead_writers_left(call, store):
 
 
 def test_the_command_compacts(call, store):
-    assert call("compact", "--keep", "0") == (0, "3 parts put together into 1, 3 runs\n", "")
-    assert call("compact") == (0, "0 parts put together into 0, 0 runs\n", "")
+    assert call("compact", "--keep", "0") == (0, "3 parts compacted into 1, 3 runs\n", "")
+    assert call("compact") == (0, "0 parts compacted into 0, 0 runs\n", "")
     assert call("compact", "--keep", "-1")[0] == 2
     with sqlite3.connect(store.directory / "catalog.sqlite") as db:
         assert db.execute("SELECT count(*) FROM retired").fetchone() == (0,)

@@ -1,4 +1,4 @@
-"""Which project a process runs: a worker that would train by another recipe is not given work."""
+"""Code version: a worker whose training code differs from the engine's gets no work."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from jsc_explore import __version__
 from jsc_explore.config import RECIPE_VERSION
 from jsc_explore.paths import PACKAGE
 
-# The sources that decide how a run is trained; a worker imports neither pages, store nor charts. A pattern that matches
-# nothing is an error: after a move the digest would silently cover less.
+# The sources that determine how a run is trained; a worker imports neither pages, store nor charts. A pattern without
+# a match is an error: after a move of files the digest would silently cover less.
 _SOURCES = (
     "config.py", "network.py", "results.py", "data/**/*.py", "data/shipped/*.json", "training/**/*.py",
     "jobs/cluster/worker.py", "jobs/cluster/dataset_transfer.py",
@@ -29,27 +29,27 @@ def source_files() -> list[Path]:
 
 @dataclass(frozen=True)
 class CodeVersion:
-    """Version, recipe and digest of the code (and of the shipped jets) that decide how a run is trained."""
+    """Package version, recipe version, and digest of the training code and the shipped jets."""
 
     version: str
-    recipe: int
+    recipe_version: int
     digest: str
 
     @classmethod
     @lru_cache(maxsize=1)
     def own(cls) -> CodeVersion:
-        """Return that of this process."""
+        """Return the code version of this process."""
         sha = hashlib.sha256()
         for path in source_files():
             sha.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
         return cls(__version__, RECIPE_VERSION, sha.hexdigest())
 
     def difference(self, other: CodeVersion) -> str:
-        """Say in a few words how another differs from this one; empty if it does not."""
+        """Describe how a worker's version ``other`` differs from this one of the engine; empty if it does not."""
         if other.version != self.version:
-            return f"has jsc-explore {other.version}, the engine {self.version}"
-        if other.recipe != self.recipe:
-            return f"trains by recipe {other.recipe}, the engine by {self.recipe}"
+            return f"has jsc-explore {other.version}, the engine has {self.version}"
+        if other.recipe_version != self.recipe_version:
+            return f"trains by recipe version {other.recipe_version}, the engine by {self.recipe_version}"
         if other.digest != self.digest:
             mine, theirs = self.digest[:8], other.digest[:8]
             return f"has other files of jsc-explore {self.version} ({theirs}) than the engine ({mine})"

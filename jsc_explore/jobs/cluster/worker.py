@@ -1,7 +1,8 @@
-"""What runs on a Dask worker, on whatever machine: one stack, and what the engine asks of it meanwhile.
+"""The code that runs on a Dask worker: train one stack, and answer the engine's requests meanwhile.
 
-A worker shares no file with the engine. Points and pulses go as events over the scheduler's connection, and are small,
-for a scheduler keeps the last thousand. Checkpoints and outcomes are announced so, and fetched by the engine.
+A worker shares no files with the engine. Points and progress are sent as Dask events, which must be small, since a
+scheduler keeps the last thousand of them. Checkpoints and outcomes wait in an outbox: an event announces them, and the
+engine fetches them.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from typing import Any
 
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs.cluster.code_version import CodeVersion
-from jsc_explore.jobs.cluster.dataset_transfer import AbsentError, split_of
+from jsc_explore.jobs.cluster.dataset_transfer import MissingDataError, load_split
 from jsc_explore.results import Outcome, Point
 
 TOPIC = "jsc-explore"
-# How often a stack tells how far it is.
-PULSE_S = 0.2
+# Seconds between two progress events of a stack.
+PROGRESS_INTERVAL_S = 0.2
 
 
-class _Box:
-    """What passes between a stack and the engine while it trains: cancelled runs in, outcomes and checkpoints out."""
+class _Exchange:
+    """Data exchanged with the engine while a stack trains: cancelled runs in, outcomes and checkpoints out."""
 
     def __init__(self) -> None:
         self.cancelled: set[str] = set()
@@ -36,148 +37,148 @@ class _Box:
         self.checkpoints: dict[str, bytes] = {}
 
 
-_boxes: dict[str, _Box] = {}
+_exchanges: dict[str, _Exchange] = {}
 _lock = threading.Lock()
 
 
-def greet() -> dict[str, Any]:
-    """Say which project this worker runs, and where."""
+def describe() -> dict[str, Any]:
+    """Return the code version and the host name of this worker."""
     return {**asdict(CodeVersion.own()), "host": socket.gethostname()}
 
 
 def cancel(stack: str, run_ids: Sequence[str]) -> None:
-    """Let these runs of a stack end, also if it has not begun."""
+    """Cancel these runs of a stack, which may not have started yet."""
     with _lock:
-        _boxes.setdefault(stack, _Box()).cancelled |= set(run_ids)
+        _exchanges.setdefault(stack, _Exchange()).cancelled |= set(run_ids)
 
 
 def fetch(stack: str) -> dict[str, Any]:
-    """Hand over the outcomes and checkpoints that came since the last time."""
+    """Empty a stack's outbox and return its outcomes and checkpoints, each by run id."""
     with _lock:
-        box = _boxes.get(stack)
-        if box is None:
+        exchange = _exchanges.get(stack)
+        if exchange is None:
             return {"outcomes": {}, "checkpoints": {}}
-        taken = {"outcomes": box.outcomes, "checkpoints": box.checkpoints}
-        box.outcomes, box.checkpoints = {}, {}
-        return taken
+        content = {"outcomes": exchange.outcomes, "checkpoints": exchange.checkpoints}
+        exchange.outcomes, exchange.checkpoints = {}, {}
+        return content
 
 
 def train(
     stack: str, runs: dict[str, dict[str, Any]], digest: str, checkpoints: dict[str, bytes], device: str
 ) -> dict[str, Any]:
-    """Train a stack on the jets of this digest; go on where ``checkpoints`` stand.
+    """Train a stack on the jets with this digest, from ``checkpoints`` by run id where there are any.
 
-    Return ``{"outcomes": {run_id: ...}}``, with ``"error"``, a traceback, beside what was finished before; or
-    ``{"needs": True}`` where the jets are not at hand: nothing was begun.
+    Return ``{"outcomes": {run_id: ...}}``, after an exception with its traceback as ``"error"`` beside the outcomes so
+    far; or ``{"needs_data": True}`` if this machine lacks the jets and nothing was trained.
     """
     from distributed import get_worker
 
     configs = {run_id: RunConfig.from_dict(values) for run_id, values in runs.items()}
     first = next(iter(configs.values()))
     with _lock:
-        box = _boxes.setdefault(stack, _Box())
-    reporter = _Reporter(get_worker(), stack, set(configs), box)
+        exchange = _exchanges.setdefault(stack, _Exchange())
+    reporter = _Reporter(get_worker(), stack, set(configs), exchange)
     try:
-        _quiet()
-        data = _data(first.dataset, first.validation, digest, device)
+        _configure_process()
+        data = _load_data(first.dataset, first.validation, digest, device)
         from jsc_explore.training.trainer import train_stack
 
-        train_stack(configs, data, reporter, device=device, checkpoints=_Saved(checkpoints, reporter))
-    except AbsentError:
-        return {"needs": True}
+        train_stack(configs, data, reporter, device=device, checkpoints=_Checkpoints(checkpoints, reporter))
+    except MissingDataError:
+        return {"needs_data": True}
     except Exception:
         return {"outcomes": reporter.outcomes, "error": traceback.format_exc()}
     finally:
         with _lock:
-            _boxes.pop(stack, None)
+            _exchanges.pop(stack, None)
     return {"outcomes": reporter.outcomes}
 
 
-def warm(niceness: int, dataset: str, validation: str, digest: str, device: str) -> None:
-    """Import everything, load the data and train a little, so that the first request finds it all ready."""
+def warm_up(niceness: int, dataset: str, validation: str, digest: str, device: str) -> None:
+    """Import everything, load the data and train briefly, so that the first request starts at once."""
     os.nice(niceness)
-    _quiet()
+    _configure_process()
     from jsc_explore.training.callbacks import CollectingCallback
     from jsc_explore.training.trainer import train_stack
 
     try:
-        few = _data(dataset, validation, digest, device).head(2000)
-    except AbsentError:  # They come with the first stack that wants them.
+        few = _load_data(dataset, validation, digest, device).head(2000)
+    except MissingDataError:  # The first stack that needs them has them sent.
         return
     train_stack({"warm": RunConfig(max_epochs=1)}, few, CollectingCallback(), device=device)
 
 
-class _Saved(dict[str, bytes]):
-    """The checkpoints of a stack: those it begins with, and new ones, which are announced."""
+class _Checkpoints(dict[str, bytes]):
+    """The checkpoints that a stack starts from; new ones go to the reporter."""
 
-    def __init__(self, begin: dict[str, bytes], reporter: _Reporter) -> None:
-        super().__init__(begin)
+    def __init__(self, initial: dict[str, bytes], reporter: _Reporter) -> None:
+        super().__init__(initial)
         self._reporter = reporter
 
     def __setitem__(self, key: str, data: bytes) -> None:
-        self._reporter.saved(key, data)
+        self._reporter.add_checkpoint(key, data)
 
 
 class _Reporter:
-    """Sends points and pulses as events, puts what is large into the box and says that it is there."""
+    """Sends points and progress as events; puts outcomes and checkpoints into the outbox and announces them."""
 
-    def __init__(self, worker: Any, stack: str, keys: set[str], box: _Box) -> None:
-        self._worker, self._stack, self._keys, self._box = worker, stack, keys, box
+    def __init__(self, worker: Any, stack: str, keys: set[str], exchange: _Exchange) -> None:
+        self._worker, self._stack, self._keys, self._exchange = worker, stack, keys, exchange
         self._task = worker.get_current_task()
-        self._told = 0.0
+        self._sent_at = 0.0
         self._points: list[tuple[str, Point]] = []
-        self._mail = False
+        self._has_outbox = False
         self.outcomes: dict[str, dict[str, Any]] = {}
 
     def point(self, key: str, point: Point) -> None:
-        """Keep a point until the next pulse: the points of a stack come together."""
+        """Keep a point until the next progress event, so that all points of a stack are sent together."""
         self._points.append((key, point))
 
     def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
-        """Send what has come since, several times a second."""
+        """Send new points and steps: at once if there are points or an outbox, else every ``PROGRESS_INTERVAL_S``."""
         self._keys = set(keys)
         now = time.monotonic()
-        if self._points or self._mail or now - self._told > PULSE_S:
-            self._told = now
-            totals = dict(zip(keys, total_steps, strict=True))
-            event = {"points": self._points, "step": step, "totals": totals, "mail": self._mail}
+        if self._points or self._has_outbox or now - self._sent_at > PROGRESS_INTERVAL_S:
+            self._sent_at = now
+            total = dict(zip(keys, total_steps, strict=True))
+            event = {"points": self._points, "step": step, "total_steps": total, "has_outbox": self._has_outbox}
             self._worker.log_event(TOPIC, {"stack": self._stack, **event})
-            self._points, self._mail = [], False
+            self._points, self._has_outbox = [], False
 
     def finished(self, key: str, outcome: Outcome) -> None:
-        """Announce the outcome at once; the task returns it again, in case it is lost with a connection."""
+        """Announce the outcome at once; the task returns it again, in case the connection is lost."""
         self.outcomes[key] = asdict(outcome)
         with _lock:
-            self._box.outcomes[key] = self.outcomes[key]
-            self._box.checkpoints.pop(key, None)
-        self._worker.log_event(TOPIC, {"stack": self._stack, "mail": True})
+            self._exchange.outcomes[key] = self.outcomes[key]
+            self._exchange.checkpoints.pop(key, None)
+        self._worker.log_event(TOPIC, {"stack": self._stack, "has_outbox": True})
 
-    def saved(self, key: str, data: bytes) -> None:
-        """Put a checkpoint into the box; the coming pulse announces those of the whole stack."""
+    def add_checkpoint(self, key: str, data: bytes) -> None:
+        """Put a checkpoint into the outbox; the next progress event announces those of the whole stack."""
         with _lock:
-            self._box.checkpoints[key] = data
-        self._mail = True
+            self._exchange.checkpoints[key] = data
+        self._has_outbox = True
 
     def cancelled(self) -> set[str]:
-        """Return the runs that shall end: all of them when the engine that wanted them has gone or given them up."""
+        """Return the cancelled runs: all runs once the engine is gone or has released this Dask task."""
         task = self._worker.state.tasks.get(self._task)
         if task is None or task.state != "executing":
             return self._keys
-        return self._box.cancelled
+        return self._exchange.cancelled
 
 
 @lru_cache(maxsize=4)
-def _data(dataset: str, validation: str, digest: str, device: str) -> Any:
+def _load_data(dataset: str, validation: str, digest: str, device: str) -> Any:
     from jsc_explore.training.backends.base import DeviceSplit
     from jsc_explore.training.trainer import device_of
 
-    return DeviceSplit.of(split_of(dataset, validation, digest), device_of(device))
+    return DeviceSplit.of(load_split(dataset, validation, digest), device_of(device))
 
 
 @lru_cache(maxsize=1)
-def _quiet() -> None:
+def _configure_process() -> None:
     import torch
 
-    # Tiny steps gain nothing from a second thread and wait for it; parallel work is one process a core.
+    # Small steps gain nothing from a second thread and wait for it; the parallelism is one process per core.
     torch.set_num_threads(1)
     logging.getLogger("lightning").setLevel(logging.ERROR)

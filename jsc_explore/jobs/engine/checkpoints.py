@@ -1,4 +1,4 @@
-"""The latest checkpoint of every run under way, a file each in the store's directory; the engine alone writes them."""
+"""Checkpoint files: the latest checkpoint of each active run, in the store's directory; only the engine writes them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import threading
 from collections.abc import Collection
 from pathlib import Path
 
-from jsc_explore.files import atomic_write, safetensors_metadata
+from jsc_explore.files import atomic_write, error_reason, safetensors_metadata
 
 log = logging.getLogger("jsc_explore.engine")
-# A full disk is asked again this often.
+# Seconds between two attempts to write to a full disk.
 _RETRY_S = 1.0
 
 
 class Checkpoints:
-    """Keeps what the workers send, in a thread of its own: a disk's sync must not hold up the engine.
+    """Writes checkpoints in a thread of its own, since a disk's sync must not delay the engine.
 
-    A file is written to another name, synced and renamed: whole or as it was. What cannot be written stays in memory,
-    where a run that is trained again in this engine finds it; ``problem`` says so in one line, empty if all is well.
+    Files are written atomically. A checkpoint that cannot be written stays readable in memory; ``problem`` then says
+    why in one line, else it is empty.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -32,18 +32,18 @@ class Checkpoints:
         self._thread.start()
 
     def recover(self, wanted: Collection[str]) -> None:
-        """Take up those that an engine before left for these runs; remove all others, torn ones too."""
+        """Load the checkpoints that an earlier engine left for these runs; delete all other files."""
         for path in self.directory.glob("*"):
             if path.suffix == ".safetensors" and path.stem in wanted:
                 try:
                     self._epochs[path.stem] = int(safetensors_metadata(path.read_bytes())["epoch"])
                     continue
                 except (OSError, ValueError, KeyError, TypeError) as error:
-                    log.warning("checkpoint of %s cannot be read (%s); it begins anew", path.stem[:12], error)
+                    log.warning("checkpoint of %s cannot be read (%s); training restarts", path.stem[:12], error)
             path.unlink(missing_ok=True)
 
     def epoch(self, run_id: str) -> int:
-        """Return the epochs that a run need not be trained again; 0 without a checkpoint."""
+        """Return the finished epochs of a run's checkpoint; 0 without a checkpoint."""
         return self._epochs.get(run_id, 0)
 
     def read(self, run_id: str) -> bytes | None:
@@ -56,25 +56,25 @@ class Checkpoints:
         try:
             return self._path(run_id).read_bytes()
         except OSError as error:
-            log.warning("checkpoint of %s cannot be read (%s); it begins anew", run_id[:12], error)
+            log.warning("checkpoint of %s cannot be read (%s); training restarts", run_id[:12], error)
             return None
 
-    def keep(self, run_id: str, data: bytes) -> None:
-        """Keep a checkpoint instead of the one before; it is on the disk a moment later."""
+    def save(self, run_id: str, data: bytes) -> None:
+        """Replace a run's checkpoint; it is written to disk in the background."""
         epoch = int(safetensors_metadata(data)["epoch"])
         with self._lock:
             self._epochs[run_id], self._waiting[run_id] = epoch, data
             self._lock.notify()
 
     def drop(self, run_id: str) -> None:
-        """Forget a run that has ended."""
+        """Delete the checkpoint of a run that has ended."""
         with self._lock:
             self._waiting.pop(run_id, None)
             if self._epochs.pop(run_id, None) is not None:
                 self._path(run_id).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Write what waits, if the disk lets us, and end."""
+        """Write the waiting checkpoints, unless the disk is full, and stop the thread."""
         with self._lock:
             self._closed = True
             self._lock.notify()
@@ -91,7 +91,7 @@ class Checkpoints:
                 if not self._waiting:
                     return
                 run_id, data = next(iter(self._waiting.items()))
-                # Under the lock: a run that ends meanwhile must not get its file back.
+                # Under the lock, so that ``drop`` cannot come in between and leave the file of an ended run.
                 self.problem = self._write(run_id, data)
                 if not self.problem:
                     del self._waiting[run_id]
@@ -107,6 +107,5 @@ class Checkpoints:
             with atomic_write(path, locked=True) as file:
                 file.write(data)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            return f"store {path.parent.parent}: checkpoints cannot be written ({reason}); make room"
+            return f"store {path.parent.parent}: checkpoints cannot be written ({error_reason(error)}); make room"
         return ""

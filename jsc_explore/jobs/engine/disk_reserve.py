@@ -1,4 +1,4 @@
-"""Room on the store's disk that is kept for the day it is full: what is wrong must then still be written down."""
+"""Disk reserve: space on the store's disk that the engine frees when the disk is full, to report that in the queue."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger("jsc_explore.engine")
-# SQLite's write-ahead log grows to four megabytes, then it begins again in its own place: with this much the engine can
-# go on saying that the disk is full for as long as it is.
+# SQLite's write-ahead log grows to four megabytes and is then overwritten: with this much space the engine can go on
+# reporting that the disk is full.
 RESERVE_BYTES = 5 << 20
 
 
 class DiskReserve:
-    """A file that takes up room nobody may use until it is given up."""
+    """A file that occupies disk space until it is released."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._held = False
+        self._is_held = False
 
-    def hold(self) -> bool:
-        """Have the room, or take it again where there is twice as much; False if the disk is full."""
-        if self._held:
+    def acquire(self) -> bool:
+        """Occupy the space if twice as much is free; return whether it is occupied, False for a full disk."""
+        if self._is_held:
             return True
         try:
-            if not self._is_whole():
-                if self._free() < 2 * RESERVE_BYTES:
+            if not self._is_complete():
+                if self._free_bytes() < 2 * RESERVE_BYTES:
                     return False
-                # Noise: a file system that compresses would keep no room for zeros.
+                # Random bytes, since a compressing file system would reserve no space for zeros.
                 self.path.write_bytes(os.urandom(RESERVE_BYTES))
-            self._held = True
+            self._is_held = True
         except OSError as error:
             log.warning("%s: %s", self.path.name, error)
-            self.give_up()
-        return self._held
+            self.release()
+        return self._is_held
 
-    def give_up_if_full(self) -> None:
-        """Free the room if there is hardly any other."""
-        if self._free() < RESERVE_BYTES:
-            self.give_up()
+    def release_if_full(self) -> None:
+        """Free the space if the disk has less than that left."""
+        if self._free_bytes() < RESERVE_BYTES:
+            self.release()
 
-    def give_up(self) -> None:
-        """Free the room."""
-        self._held = False
+    def release(self) -> None:
+        """Free the space."""
+        self._is_held = False
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
-    def _is_whole(self) -> bool:
+    def _is_complete(self) -> bool:
         return self.path.exists() and self.path.stat().st_size == RESERVE_BYTES
 
-    def _free(self) -> int:
+    def _free_bytes(self) -> int:
         disk = os.statvfs(self.path.parent)
         return disk.f_bavail * disk.f_frsize

@@ -1,4 +1,4 @@
-"""What is trained and not stored yet: it waits in memory until the disk takes it."""
+"""Pending results: finished runs that wait in memory until they are stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jsc_explore.store import Store
 
 
 class PendingResults:
-    """Runs that have ended, in the order in which they came."""
+    """Records of finished runs, in the order of their arrival."""
 
     def __init__(self) -> None:
         self._records: dict[str, RunRecord] = {}
@@ -27,10 +27,10 @@ class PendingResults:
     def __iter__(self) -> Iterator[str]:
         return iter(self._records)
 
-    def take(self, job: Job, outcome: dict[str, Any]) -> None:
-        """Take in what a worker made of a job.
+    def add(self, job: Job, outcome: dict[str, Any]) -> None:
+        """Add a worker's outcome of a job.
 
-        Raises JscError if its jets are no longer here, TypeError if the worker is of another version.
+        Raises JscError if the job's jets are no longer on this machine, TypeError if the outcome has other fields.
         """
         run: RunConfig = job.config
         self._records[job.run_id] = RunRecord(
@@ -45,23 +45,23 @@ class PendingResults:
         )
 
     def store(self, store: Store) -> Iterator[tuple[str, str, str | None]]:
-        """Store all of them and yield for each its id, how it ended, and what was wrong with it, if it was that.
+        """Store all records; yield (run_id, state, error) for each, with a traceback if it cannot be stored.
 
-        A run leaves the memory only when the next one is asked for: what is interrupted is stored again, which changes
-        nothing. Raises StoreError while the disk does not take them; they stay.
+        A record is removed when the iterator advances past it: after an interruption it is stored again, which changes
+        nothing. Raises StoreError if the disk is full; the records stay.
         """
-        # Together: a part, its way to the disk and a new version of the store for each would take longer than training.
-        todo = [list(self._records.values())] if self._records else []
-        while todo:
-            records = todo.pop()
+        # All in one part: a part, its sync and a new store version for each would take longer than the training.
+        batches = [list(self._records.values())] if self._records else []
+        while batches:
+            records = batches.pop()
             error = None
             try:
                 store.add_all(records)
             except StoreError:
                 raise
-            except Exception:  # Not the disk but a record: it would never be written, and the others wait behind it.
+            except Exception:  # A record is invalid and can never be stored: store the others without it.
                 if len(records) > 1:
-                    todo += [[record] for record in records]
+                    batches += [[record] for record in records]
                     continue
                 error = traceback.format_exc()
             for record in records:

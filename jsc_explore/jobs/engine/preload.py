@@ -1,4 +1,4 @@
-"""What an engine begins before anything else, for it takes seconds: its workers' imports, compiling the kernel."""
+"""Preload: start what takes seconds before the engine needs it: the workers' imports and the kernel's compilation."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from jsc_explore.jobs.cluster.dataset_transfer import PRELOAD
 from jsc_explore.jobs.queue import Queue
 
 
-def begin_importing(wanted: RunConfig | None = None) -> None:
-    """Start the process that workers are forked from: it imports torch, and loads the jets that ``wanted`` trains on.
+def start_fork_server(run: RunConfig | None = None) -> None:
+    """Start the process that workers are forked from; it imports torch and loads the jets of ``run``.
 
-    Done once for all, that saves each worker three seconds of a core and 200 MB. A second call changes nothing.
+    This saves each worker three seconds of a core and 200 MB. A second call has no effect.
     """
-    if wanted is not None:
-        os.environ[PRELOAD] = json.dumps([wanted.dataset, wanted.validation])
-    multiprocessing.set_forkserver_preload(["jsc_explore.jobs.engine.forked"])
+    if run is not None:
+        os.environ[PRELOAD] = json.dumps([run.dataset, run.validation])
+    multiprocessing.set_forkserver_preload(["jsc_explore.jobs.engine.forkserver_preload"])
     forkserver.ensure_running()
 
 
-def first_wanted(store: Path) -> RunConfig:
-    """Return the run that waits first at this store, else what is asked for most."""
+def next_run(store: Path) -> RunConfig:
+    """Return the next waiting run of this store's queue, or the default run."""
     if (store / "queue.sqlite").exists():
-        with suppress(StoreError):  # the engine itself will tell
+        with suppress(StoreError):  # The engine itself reports the error.
             queue = Queue(store)
             try:
                 if waiting := queue.waiting(limit=1):
@@ -42,12 +42,12 @@ def first_wanted(store: Path) -> RunConfig:
     return RunConfig()
 
 
-def begin_compiling() -> None:
-    """Compile the kernel, where it never was: five seconds of a core, while Dask starts and the workers import torch.
+def start_compiling() -> None:
+    """Compile the kernel, if it is not cached, in a process without torch while Dask starts and workers import.
 
-    It takes a process without torch; the workers wait for its lock, and find all on the disk.
+    This takes five seconds of a core. The workers wait for its lock and load the kernel from the disk.
     """
-    # It ends soon: nothing is gained by looking for garbage, a tenth of the time.
+    # Without garbage collection, which takes a tenth of the time of this short process.
     code = "import gc; gc.disable(); from jsc_explore.training.backends.cpu.kernel import kernel; kernel()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     threading.Thread(target=process.wait, name="kernel", daemon=True).start()

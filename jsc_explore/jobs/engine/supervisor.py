@@ -1,4 +1,4 @@
-"""Start the engine as a process of its own, and see to it that one serves the store."""
+"""Supervisor: start the engine as a process and restart it when it dies."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ from jsc_explore.errors import StoreError
 from jsc_explore.jobs.auth import PASSWORD
 from jsc_explore.jobs.queue import Queue
 
-CHECK_EVERY_S, SLOWEST_CHECK_S = 2.0, 60.0
-# An engine that ends sooner than this was not stopped by anyone: something is wrong with it.
-DIED_YOUNG_S = 20.0
-# What engines said before the last so many bytes is in ``engine.log.1``, and before that nowhere.
-LOG_BYTES = 1_000_000
+# Seconds between two checks; the delay before a restart doubles from the first value up to the second.
+CHECK_INTERVAL_S, MAX_RESTART_DELAY_S = 2.0, 60.0
+# An engine that ends sooner than this has crashed at its start, and the restart is delayed.
+EARLY_EXIT_S = 20.0
+# A longer log is renamed to ``engine.log.1``.
+MAX_LOG_BYTES = 1_000_000
 
 
 def start_engine(
     directory: Path, snapshot: Path, *, until_idle: bool = False, workers: int | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start an engine for the store; it ends by itself if another serves it, or when this process is gone.
+    """Start an engine for the store; it ends if another engine serves the store, or when this process ends.
 
-    What it says goes to ``engine.log`` in the store; a long one is put aside first, as ``engine.log.1``.
+    Its output goes to ``engine.log`` in the store.
     """
     command = [sys.executable, "-m", "jsc_explore", "engine", "--store", str(directory), "--parent", str(os.getpid())]
     command += ["--until-idle"] if until_idle else []
     command += ["--workers", str(workers)] if workers else []
     directory.mkdir(parents=True, exist_ok=True)
-    # One thread each, set before NumPy and torch are imported: the workers are the parallelism.
-    # What opens the page is no business of the engine's.
+    # One thread each, set before NumPy and torch are imported: parallelism comes from the workers. The engine does not
+    # need the page's password.
     inherited = {name: text for name, text in os.environ.items() if name != PASSWORD}
     environment = {**inherited, "OMP_NUM_THREADS": "1", "JSC_EXPLORE_SNAPSHOT": str(snapshot)}
     path = directory / "engine.log"
-    if path.exists() and path.stat().st_size > LOG_BYTES:
+    if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
         path.replace(directory / "engine.log.1")
     with path.open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
 
 def is_served(queue: Queue, own: subprocess.Popen[bytes] | None = None) -> bool:
-    """Say whether an engine serves the store; ``own`` is one started here, whose last word counts no more once dead."""
+    """Return whether an engine serves the store; the last heartbeat of ``own``, a process started here, is ignored."""
     if own is not None and own.poll() is None:
         return True
     state = queue.engine()
@@ -52,7 +53,7 @@ def is_served(queue: Queue, own: subprocess.Popen[bytes] | None = None) -> bool:
 
 
 def end_engine(process: subprocess.Popen[bytes]) -> None:
-    """End an engine in order: what it trains goes back to the queue, its workers end with it."""
+    """Terminate an engine and its workers; its active runs go back to the queue."""
     process.terminate()
     try:
         process.wait(timeout=20)
@@ -62,9 +63,9 @@ def end_engine(process: subprocess.Popen[bytes]) -> None:
 
 
 class Supervisor:
-    """Keeps an engine on the store while the app runs: starts one, and another if it dies.
+    """Keeps an engine running while the app runs: starts one, and another one if it dies.
 
-    Several apps on one store may each have one; the engine's lock lets a single engine through.
+    Several apps on one store may each have a supervisor; the engine's lock admits only one engine.
     """
 
     def __init__(self, directory: Path, snapshot: Path) -> None:
@@ -74,11 +75,11 @@ class Supervisor:
         self._thread = threading.Thread(target=self._watch, name="engine-supervisor", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch; the engine starts at once."""
+        """Start the engine and the thread that checks it."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the engine this supervisor started, in order."""
+        """Terminate the engine that this supervisor started."""
         self._stop.set()
         self._thread.join(timeout=5)
         if self._process is not None and self._process.poll() is None:
@@ -86,16 +87,17 @@ class Supervisor:
 
     def _watch(self) -> None:
         queue = Queue(self.directory)
-        began, pause = float("-inf"), CHECK_EVERY_S
+        started, delay = float("-inf"), CHECK_INTERVAL_S
         while True:
             now = time.monotonic()
-            if now - began >= pause and not self._is_served(queue):
-                # One that dies at once, again and again, must not take the machine from everyone else.
-                pause = min(2 * pause, SLOWEST_CHECK_S) if now - began < DIED_YOUNG_S + pause else CHECK_EVERY_S
-                began = now
-                with suppress(OSError):  # A full disk: the next round tries again.
+            if now - started >= delay and not self._is_served(queue):
+                # An engine that crashes at every start must not occupy the machine.
+                is_early = now - started < EARLY_EXIT_S + delay
+                delay = min(2 * delay, MAX_RESTART_DELAY_S) if is_early else CHECK_INTERVAL_S
+                started = now
+                with suppress(OSError):  # A full disk: try again at the next check.
                     self._process = start_engine(self.directory, self.snapshot)
-            if self._stop.wait(CHECK_EVERY_S):
+            if self._stop.wait(CHECK_INTERVAL_S):
                 break
         queue.close()
 
