@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from jsc_explore.validation.report import Report
 
 KINDS = ("real", "simulated")
-# Kolmogorov's statistic of all 96 comparisons stays below this in 99% of samples that differ by chance alone.
-CHANCE = 2.2
+# For samples of one distribution, the largest Kolmogorov statistic of all 96 comparisons is below this in 99% of cases.
+MAX_CHANCE_STATISTIC = 2.2
 
 
 def add_commands(actions: Any) -> None:
@@ -35,37 +35,39 @@ def add_commands(actions: Any) -> None:
         "--against", metavar="FILE", help="a Parquet file of jets in original units or on levels, or another source"
     )
     parser.add_argument(
-        "--kind", choices=KINDS, help="what the jets of FILE are (default real); the bound on the AUC depends on it"
+        "--kind",
+        choices=KINDS,
+        help="whether the jets of FILE are real (default) or simulated, which sets the bound on the AUC",
     )
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write pictures (SVG), features.csv and report.json")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write plots (SVG), features.csv and report.json")
 
 
 def validate(options: argparse.Namespace) -> int:
-    """Check a sample against the real statistics, and against other jets; exit 1 if it does not pass."""
+    """Compare a sample with published statistics, and with other jets; exit 1 if it fails."""
     find_source(options.source)
     other, against, kind = _reference(options)
     if options.out is not None:
-        _writable(options.out)
+        _check_writable(options.out)
     jets = data.load(options.source)
 
     from jsc_explore.validation.report import check_sample
 
-    report = check_sample(jets, _preset(options.source), other, against=against, kind=kind, log=_tell)
+    report = check_sample(jets, _preset(options.source), other, against=against, kind=kind, log=_log)
     if options.out is not None:
         _write(options.out, report, jets, other)
     print(json.dumps(report.to_dict()) if options.json else "\n".join(_lines(report)))
     return 1 if report.passed is False else 0
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     print(f"{line} …", file=sys.stderr)
 
 
 def _reference(options: argparse.Namespace) -> tuple[ExternalJets | None, str | None, str | None]:
     if options.against is None:
         if options.kind is not None:
-            raise FieldError("kind", options.kind, "says what the jets of --against are", "add --against FILE")
+            raise FieldError("kind", options.kind, "describes the jets of --against", "add --against FILE")
         return None, None, None
     if options.against in data.SOURCES or is_user_sample(options.against):
         jets = data.load(options.against)
@@ -76,7 +78,7 @@ def _reference(options: argparse.Namespace) -> tuple[ExternalJets | None, str | 
 
 
 def _preset(name: str) -> str | None:
-    """What a source stands in for: a simulated sample's recipe says; a public release is itself."""
+    """Return the public release that a source is, or that its simulation imitates; None if unknown."""
     if name in ("openml", "cernbox"):
         return name
     recipe = data.recipe(name)
@@ -97,7 +99,7 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _table(report: Report) -> Iterator[str]:
-    """One row a feature: means and spreads of all classes, the distances of each."""
+    """Yield a row per feature: mean and standard deviation of all jets, and the distances by class."""
     from jsc_explore.data.reference import reference
 
     compared = {(row["feature"], row["class"]): row for row in report.features}
@@ -118,7 +120,7 @@ def _table(report: Report) -> Iterator[str]:
     columns = [[variation[name, kind] for name in FEATURES] for kind in CLASSES]
     means = [float(np.mean(column)) for column in ([row["ks"] for row in report.quantiles], *columns)]
     yield f"{'mean':58}" + "".join(f"{value:7.3f}" for value in means)
-    yield from (f"{name}: {words}" for name, words in reference().sources.items())
+    yield from (f"{name}: {text}" for name, text in reference().sources.items())
     yield ""
 
 
@@ -139,11 +141,11 @@ def _discriminator(report: Report) -> Iterator[str]:
     yield f"discriminator (gradient boosting, five folds, {found.jets:,} jets of the smaller set): AUC given the class"
     pairs = zip(CLASSES, found.auc, found.error, strict=True)
     yield "  " + "   ".join(f"{name} {auc:.3f} ± {error:.3f}" for name, auc, error in pairs)
-    yield f"  mean {found.mean:.3f} ± {found.mean_error:.3f}  (error: DeLong, of the jets at hand)"
+    yield f"  mean {found.mean:.3f} ± {found.mean_error:.3f}  (standard error after DeLong)"
     ranked = sorted(found.importance.items(), key=lambda item: -item[1])[:3]
     if found.mean > 0.5 + 2 * found.mean_error:
-        yield "  told apart most by: " + ", ".join(
-            f"{name} (permuted, AUC falls by {fall:.3f})" for name, fall in ranked
+        yield "  most important features: " + ", ".join(
+            f"{name} (AUC falls by {fall:.3f} when permuted)" for name, fall in ranked
         )
     yield ""
 
@@ -163,43 +165,43 @@ def _verdict(report: Report) -> Iterator[str]:
         error = f" ± {one.error:.3f}" if one.error is not None else ""
         figure = f"{one.words}: {one.found:.3f}{error} ({one.sense} {one.bound})"
         if one.passed is None:
-            yield f"----  {figure}: not judged with fewer than {one.min_jets:,} jets"
+            yield f"----  {figure}: no verdict with fewer than {one.min_jets:,} jets"
         else:
             yield f"{'PASS' if one.passed else 'FAIL'}  {figure}"
     if report.passed is None:
-        yield f"{report.source} is not judged: no bound applies; compare it with other jets, --against FILE"
+        yield f"{report.source} has no verdict: no bound applies; compare it with other jets, --against FILE"
     elif report.passed:
         yield f"{report.source} passes"
     else:
-        yield f"{report.source} does not pass; furthest off: {_worst(report)}"
+        yield f"{report.source} does not pass; largest difference: {_worst(report)}"
 
 
 def _worst(report: Report) -> str:
-    """Name what differs most beyond chance; where no feature by itself does, what the discriminator went by."""
+    """Return the feature that differs most, or, if none does significantly, the discriminator's most important one."""
     if not report.features:
         level = max(report.levels, key=lambda row: row["total_variation"])
         quantile = max(report.quantiles, key=lambda row: row["ks"])
         if report.preset == "openml":
             return f"{quantile['feature']} (KS {quantile['ks']:.3f})"
         return f"{level['feature']} of class {level['class']} (total variation {level['total_variation']:.3f})"
-    row = max(report.features, key=_beyond_chance)
+    row = max(report.features, key=_kolmogorov_statistic)
     found = report.discriminator
-    if _beyond_chance(row) < CHANCE and found is not None:
-        return f"{max(found.importance, key=lambda name: found.importance[name])} in its relation to the others"
+    if _kolmogorov_statistic(row) < MAX_CHANCE_STATISTIC and found is not None:
+        return f"{max(found.importance, key=lambda name: found.importance[name])} in its relation to other features"
     which = "all classes" if row["class"] == "all" else f"class {row['class']}"
     return f"{row['feature']} of {which} (KS {row['ks']:.3f})"
 
 
-def _beyond_chance(row: dict[str, Any]) -> float:
-    """Kolmogorov's statistic: below 1.6 in 99% of comparisons of equal distributions, whatever the counts."""
-    jets, others = row["jets"], row["reference_jets"]
-    return float(row["ks"] * np.sqrt(jets * others / (jets + others)))
+def _kolmogorov_statistic(row: dict[str, Any]) -> float:
+    """Return the distance in units of its chance value: below 1.6 in 99% of comparisons of equal distributions."""
+    n, m = row["jets"], row["reference_jets"]
+    return float(row["ks"] * np.sqrt(n * m / (n + m)))
 
 
 # ---- files
 
 
-def _writable(folder: Path) -> None:
+def _check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".probe"
@@ -213,7 +215,7 @@ def _write(folder: Path, report: Report, jets: Jets, other: ExternalJets | None)
     from jsc_explore.charts.distributions import distance_chart
     from jsc_explore.validation.plots import feature_charts
 
-    _tell(f"drawing into {folder}")
+    _log(f"drawing into {folder}")
     (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
     rows = report.features or report.quantiles
     with (folder / "features.csv").open("w", newline="", encoding="utf-8") as file:

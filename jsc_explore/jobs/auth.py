@@ -1,4 +1,4 @@
-"""Authorisation: who may train at a page: nobody (read only), who knows the password, who may log in, or everybody.
+"""Authorisation to train at a page: for nobody (read only), by password, by login, or for everybody.
 
 The command line sets the rule when it starts the page and passes it on in environment variables. The page's server
 checks it here for every request; nothing that a browser shows or sends is trusted.

@@ -66,8 +66,8 @@ def submit(
     FieldError (the missing runs exceed a limit).
     """
     # A read-only process submits nothing, whatever rights the requester claims.
-    here = Access.from_environment()
-    if refusal := requester.refusal or (here.refusal() if here.read_only else ""):
+    access = Access.from_environment()
+    if refusal := requester.refusal or (access.refusal() if access.read_only else ""):
         raise NotAllowedError(refusal)
     wanted = identify(runs)
     store.refresh()

@@ -91,7 +91,7 @@ def test_a_shifted_mass_fails_and_is_named(
     assert run("simulated", "--against", file, "--kind", "simulated") == 1
     out = capsys.readouterr().out
     assert "FAIL  discriminator AUC against simulated jets" in out
-    assert re.search(r"simulated does not pass; furthest off: mass_mmdt of class w \(KS 0\.\d{3}\)", out)
+    assert re.search(r"simulated does not pass; largest difference: mass_mmdt of class w \(KS 0\.\d{3}\)", out)
 
 
 def test_a_feature_that_lost_its_relations_fails_and_is_named(
@@ -110,7 +110,7 @@ def test_a_feature_that_lost_its_relations_fails_and_is_named(
     file = write(tmp_path / "shuffled.parquet", features, theirs.labels)
     monkeypatch.setattr(data, "load", lambda name: mine)
     assert run("simulated", "--against", file, "--kind", "simulated") == 1
-    assert "furthest off: mass_mmdt in its relation to the others" in capsys.readouterr().out
+    assert "largest difference: mass_mmdt in its relation to other features" in capsys.readouterr().out
 
 
 def test_the_shipped_jets_pass_with_no_file_at_all(capsys: pytest.CaptureFixture[str]) -> None:

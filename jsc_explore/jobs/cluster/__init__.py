@@ -1,1 +1,1 @@
-"""The cluster: Dask workers on this machine or others, and what is sent to them."""
+"""The cluster: Dask workers on this machine or on others, and the code that runs on them."""

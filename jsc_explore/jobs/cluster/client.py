@@ -106,7 +106,7 @@ class Cluster:
         self._warm_up_with = (dataset, validation, digest, device)
 
     def update(self) -> str:
-        """Update workers and lost tasks from the scheduler; return a problem in one line, empty if there is none."""
+        """Update workers and lost tasks from the scheduler; return a problem in one line, or an empty text."""
         if not self._is_connected():
             self._disconnect()
             if self._new_client is None:
