@@ -1,6 +1,7 @@
 """Shared fixtures: a small split that trains in moments, a cache directory of the test session's own."""
 
 import os
+import re
 
 # Tiny steps gain nothing from a second thread and wait for it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,6 +35,19 @@ def jets_cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jets-cache")
     data.fetch("simulated", cache=folder, progress=False)
     return folder
+
+
+@pytest.fixture
+def texts_drawn():
+    """A function that checks a chart against Vega-Lite's schema, draws it, and returns the texts in the picture."""
+    import altair as alt
+    import vl_convert
+
+    def draw(spec):
+        alt.Chart.from_dict(spec)
+        return re.findall(r"<text[^>]*>([^<]*)<", vl_convert.vegalite_to_svg(spec))
+
+    return draw
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """Views without a browser: what each door of the page accepts and refuses, and how light it is."""
 
 import os
-import subprocess
-import sys
 from contextlib import closing
 
 import pytest
@@ -293,26 +291,6 @@ def test_curves_are_read_once_but_not_kept_while_one_of_their_runs_is_gone(tmp_p
         both = CachedRepository().curves(*question)
         assert set(both.seeds["seed"].to_pylist()) == {0, 1}
         assert CachedRepository().curves(*question) is both
-
-
-@pytest.mark.parametrize(
-    "module", ["app", "jsc_explore.web.pages.explore", "jsc_explore.web.state.services", "jsc_explore.cli"]
-)
-def test_importing_the_page_leaves_torch_alone(module):
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module}; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
-
-
-def test_the_whole_page_leaves_torch_alone(tmp_path):
-    code = (
-        "import sys; from streamlit.testing.v1 import AppTest;"
-        "from jsc_explore.jobs.engine.supervisor import Supervisor;"
-        "Supervisor.start = Supervisor.stop = lambda self: None;"
-        f"run = AppTest.from_file({str(ROOT / 'app.py')!r}, default_timeout=30).run();"
-        "assert not run.exception; assert 'torch' not in sys.modules and 'distributed' not in sys.modules"
-    )
-    environment = {"JSC_EXPLORE_STORE": str(tmp_path), "PATH": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, env=environment)
 
 
 def test_a_sample_of_ones_own_is_offered_and_a_missing_one_is_named_with_its_command(app, monkeypatch, tmp_path):

@@ -2,8 +2,6 @@
 
 import itertools
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 
@@ -206,28 +204,6 @@ def test_the_engine_is_alive_while_it_speaks(queue):
 
 
 # ---- many at once, full disks, damaged files
-
-_ASK_MANY = """
-import sys
-from jsc_explore.config import RunConfig
-from jsc_explore.jobs.queue import Queue
-sys.stdin.read()  # wait for the others
-new = Queue({directory!r}).request({{f"run-{{i}}": ("c", RunConfig(seed=i)) for i in range(40)}})
-print(*new, sep="\\n")
-"""
-
-
-def test_eight_processes_that_ask_for_the_same_runs_at_once_make_one_request_each(tmp_path):
-    command = [sys.executable, "-c", _ASK_MANY.format(directory=str(tmp_path))]
-    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(8)]
-    for process in processes:
-        process.stdin.close()
-    new = []
-    for process in processes:
-        new += process.stdout.read().decode().split()
-        process.stdout.close()
-        assert process.wait() == 0
-    assert sorted(new) == sorted(f"run-{i}" for i in range(40))
 
 
 def test_eight_threads_with_queues_of_their_own_open_write_and_lose_nothing(tmp_path):

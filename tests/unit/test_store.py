@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import re
-import subprocess
-import sys
 import threading
 from datetime import datetime
 
@@ -271,8 +269,3 @@ def test_rows_hold_every_field_and_every_quantity():
     assert {f"curve_{name}" for name in POINT_FIELDS} <= names
     record = record_of()
     assert from_row(to_table(record).to_pylist()[0]) == record
-
-
-def test_the_store_imports_neither_torch_nor_streamlit():
-    code = "import sys, jsc_explore.store; assert not {'torch', 'streamlit', 'sklearn', 'pandas'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

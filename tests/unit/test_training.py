@@ -8,7 +8,6 @@ import torch
 from runs import Notebook, curve, fit
 from safetensors.torch import load
 from sklearn.metrics import roc_auc_score, roc_curve
-from torch import nn
 from torch.nn import functional
 
 from jsc_explore import network as layers
@@ -16,7 +15,7 @@ from jsc_explore.config import RunConfig
 from jsc_explore.data import CLASSES
 from jsc_explore.results import POINT_FIELDS, SIGNAL_EFFICIENCIES
 from jsc_explore.training import trainer as training
-from jsc_explore.training.backends.base import DeviceSplit, batch_order, unflatten
+from jsc_explore.training.backends.base import DeviceSplit, batch_order
 from jsc_explore.training.backends.cpu.backend import KernelReplicas
 from jsc_explore.training.backends.vmap.stack import Stack
 from jsc_explore.training.chunks import Chunk, Plan, epoch_chunks, stream_seed
@@ -176,94 +175,6 @@ def test_training_equals_a_plain_pytorch_loop(run, jets_split):
     np.testing.assert_allclose([p["val_loss"] for p in ends], [loss for loss, _ in expected], **CURVE_TOLERANCE)
     # Of 1,000 validation jets at most two may fall on the other side of a boundary by rounding.
     np.testing.assert_allclose([p["val_acc"] for p in ends], [acc for _, acc in expected], atol=2.1e-3)
-
-
-class OneStep:
-    """torch's own step from wherever an engine stands: same weights, same optimizer state, same batch."""
-
-    def __init__(self, run, engine, split):
-        self.run, self.engine = run, engine
-        self.module = build(run.network, run.seed)
-        self.constants = biases_before_batch_norm(self.module)
-        self.x, self.y = torch.from_numpy(split.train_x), torch.from_numpy(split.train_y).long()
-        self.held = torch.from_numpy(split.val_x)
-
-    def step(self, step):
-        """Take the step, the optimizer's number ``step`` from 0; return the loss before it."""
-        module, engine = self.module, self.engine
-        module.load_state_dict(engine.state_dict(engine.flat[0], engine.running[0]))
-        rows = batch_order(self.run.seed, 0, len(self.y))[step * self.run.batch_size : (step + 1) * self.run.batch_size]
-        module.train()
-        loss = functional.cross_entropy(module(self.x[rows]), self.y[rows])
-        module.zero_grad()
-        loss.backward()
-        first = unflatten(engine.optimizer.m[0], engine.shapes)
-        second = unflatten(engine.optimizer.v[0], engine.shapes)
-        optimizer = self.optimizer()
-        for name, parameter in module.named_parameters():
-            if name in self.constants:
-                parameter.grad.zero_()
-            if self.run.optimizer == "sgd":
-                optimizer.state[parameter]["momentum_buffer"] = first[name].clone()
-            else:
-                optimizer.state[parameter].update(
-                    step=torch.tensor(float(step)), exp_avg=first[name].clone(), exp_avg_sq=second[name].clone()
-                )
-        optimizer.step()
-        return loss.item()
-
-    def held_outputs(self, state):
-        """Return outputs for jets held out, and the batch-norm statistics."""
-        self.module.load_state_dict(state)
-        statistics = torch.cat([torch.zeros(1), *(b.float().flatten() for b in self.module.buffers())]).clone()
-        self.module.eval()
-        with torch.no_grad():
-            return self.module(self.held).numpy(), statistics.numpy()
-
-    def optimizer(self):
-        """Return torch's optimizer at this run's settings."""
-        run, parameters = self.run, self.module.parameters()
-        if run.optimizer == "sgd":
-            return torch.optim.SGD(
-                parameters, lr=run.learning_rate, momentum=run.momentum, nesterov=True, weight_decay=run.weight_decay
-            )
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[run.optimizer]
-        return kind(parameters, lr=run.learning_rate, weight_decay=run.weight_decay)
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-@pytest.mark.parametrize("model", [*layers.NAMED, "16-7/gelu-9b/tanh-6/silu-3/leaky-2-5", "16b/linear-21-5"])
-def test_two_hundred_steps_are_each_torchs_own(jets_split, model, optimizer):
-    """Step by step, because trajectories part where a jet comes within rounding of a ReLU's corner, in torch too."""
-    run = RunConfig(
-        model=model.replace("d0.5", ""), optimizer=optimizer, batch_size=20, scheduler="constant", weight_decay=1e-3,
-        learning_rate=1e-2 if optimizer == "sgd" else 1e-3, final_relu=model != "jsc-s",
-    )  # fmt: skip
-    if model == "jsc-trt":
-        run = run.with_(model="16b-32b-48b-16b-5b")
-    engine = training.replicas_for([run], DeviceSplit.of(jets_split, torch.device("cpu")))
-    assert engine.backend_name(0) == ("stack-eager (layer conv1d)" if model == "jsc-conv" else "kernel")
-    engine.begin_epoch(0)
-    judge, apart = OneStep(run, engine, jets_split), []
-    for step in range(200):
-        loss = judge.step(step)
-        taken = engine.advance(Chunk(0, step, step + 1, False, False))
-        assert taken.losses[0, 0] == pytest.approx(loss, abs=1e-5)
-        theirs = torch.cat([parameter.detach().flatten() for parameter in judge.module.parameters()])
-        # Where a gradient is nothing but rounding, Adam makes a step of it: behind the last batch norm of jsc-s the
-        # weights of a hidden unit that is the same for every jet. torch's own arithmetic, vmapped, differs there too.
-        root = engine.optimizer.v[0].sqrt()
-        real = (root > 1e-5) | (run.optimizer == "sgd")
-        apart.append(float((engine.flat[0] - theirs).abs()[real].max()))
-    # Now and then a jet of the batch lies within rounding of a ReLU's corner.
-    assert np.quantile(apart, 0.97) < 2e-5
-    assert max(apart) < 1e-3
-    assert real.float().mean() > 0.5
-    theirs, statistics = judge.held_outputs(judge.module.state_dict())
-    ours, running = judge.held_outputs(engine.state_dict(engine.flat[0], engine.running[0]))
-    np.testing.assert_allclose(running, statistics, rtol=1e-4, atol=1e-5)
-    if model != "jsc-s":
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_the_engines_agree_on_dropout(jets_split):
@@ -485,7 +396,21 @@ def test_confusion_counts_true_class_first():
     assert counts[0].sum() == 3
 
 
-def test_masked_dropout_is_torchs_in_expectation():
-    dropout = MaskedDropout((16,), 0.5)
-    assert torch.equal(dropout.eval()(torch.ones(2, 16)), torch.ones(2, 16))
-    assert isinstance(dropout, nn.Module)
+def test_dropout_masks_have_the_values_and_the_frequencies_of_torchs(jets_split):
+    rate, rows = 0.25, 4000
+    stack = Stack([RunConfig(model=f"16-32d{rate}-5")], DeviceSplit.of(jets_split, torch.device("cpu")))
+    stack.begin_epoch(0)
+    (mask,) = stack.draw_masks(0, rows)
+    theirs = functional.dropout(torch.ones(rows, 32), rate)
+    torch.testing.assert_close(mask.unique(), theirs.unique())
+    # Each of the 32 units is kept as often as it should be: within four standard errors.
+    error = (rate * (1 - rate) / rows) ** 0.5
+    assert ((mask > 0).float().mean(0) - (1 - rate)).abs().max() < 4 * error
+    assert not torch.equal(*stack.draw_masks(0, 64) + stack.draw_masks(0, 64)), "each batch draws its own"
+
+
+def test_dropout_multiplies_by_its_mask_in_training_alone():
+    dropout, x = MaskedDropout((16,), 0.5), torch.randn(2, 16)
+    dropout.mask = 2.0 * (torch.arange(16) % 2)
+    assert torch.equal(dropout.train()(x), x * dropout.mask)
+    assert torch.equal(dropout.eval()(x), x)
