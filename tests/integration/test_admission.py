@@ -199,10 +199,10 @@ def test_limits_are_changed_one_by_one():
     assert (limits.session_runs, limits.confirm_s, limits.total_runs) == (10, None, LIMITS.total_runs)
 
 
-# ---- asking
+# ---- submission
 
 
-def test_whoever_has_no_right_is_refused_and_nothing_is_queued(place):
+def test_a_requester_without_rights_is_refused_and_queues_nothing(place):
     store, queue = place
     with pytest.raises(NotAllowedError, match="needs the launch password"):
         submit.submit(
@@ -211,7 +211,7 @@ def test_whoever_has_no_right_is_refused_and_nothing_is_queued(place):
     assert queue.jobs() == []
 
 
-def test_a_read_only_process_asks_for_nothing_whoever_claims_to_ask(place, monkeypatch):
+def test_a_read_only_process_submits_nothing(place, monkeypatch):
     store, queue = place
     monkeypatch.setenv(auth.READ_ONLY, "1")
     for requester in (submit.TRUSTED, Requester("s")):

@@ -90,7 +90,7 @@ def test_training_takes_every_field_with_its_default(call):
     assert "(default 1e-3)" in " ".join(out.split())
 
 
-def test_the_version_is_told(call):
+def test_the_version_is_printed(call):
     from jsc_explore import __version__
 
     assert call("--version") == (0, f"{__version__}\n", "")
@@ -341,7 +341,7 @@ def test_a_failed_training_is_one_line_and_exits_with_1(call, scripted_engine):
     assert [options["until_idle"] for options in started] == [True]
 
 
-def test_a_cancelled_training_is_said_so(call, scripted_engine):
+def test_a_cancelled_training_is_reported(call, scripted_engine):
     scripted_engine(lambda queue: queue.cancel([job.run_id for job in queue.jobs()]))
     code, _, err = call("train")
     assert code == 1
@@ -357,7 +357,7 @@ def test_an_engine_that_cannot_live_is_started_a_few_times_then_its_log_is_named
 
 
 def test_a_wait_is_not_left_without_an_engine(call, scripted_engine, home, monkeypatch):
-    """The store was served when the run was asked for; the engine closed before it saw the request."""
+    """An engine served the store at the request and ended before it read the queue."""
     queue = Queue(home)
     queue.set_heartbeat(os.getpid(), "")
     naps = []
@@ -387,7 +387,7 @@ def test_a_reader_that_goes_away_is_no_error(home):
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_ctrl_c_says_that_what_was_asked_for_stays_queued(home):
+def test_ctrl_c_reports_that_requested_runs_stay_queued(home):
     home.mkdir()
     queue = Queue(home)
     queue.set_heartbeat(os.getpid(), "")  # served, by an engine that is in no hurry

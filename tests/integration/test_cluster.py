@@ -27,7 +27,7 @@ from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
 SAMPLE, JETS = "simulated-few", 6000
-# Trainings stand still at this epoch for as long as the brake is on: what is to hit them in the middle does.
+# While the brake is on, trainings wait at this epoch, so that a failure hits them in the middle.
 BRAKED_AT = 20
 LONG = {"dataset": SAMPLE, "model": "16-64-64-5", "batch_size": 256, "max_epochs": 40, "final_relu": False}
 SHORT = {"dataset": SAMPLE, "batch_size": 1024, "max_epochs": 2}
@@ -48,7 +48,7 @@ def braked(self, epoch):
         time.sleep(0.02)
     begin(self, epoch)
 train.StackTraining.begin_epoch = braked
-# Told after every epoch: these are so short that several would be told of together, behind the brake.
+# Report after each epoch: such short epochs would be reported several at a time, after the brake.
 plan = train.Plan
 train.Plan = lambda epochs, steps, most, at_once: plan(epochs, steps, most, lambda: 1)
 from distributed.cli.dask_worker import main
@@ -56,12 +56,12 @@ main()
 """
 
 
-class Room:
-    """A scheduler's port, an engine with a store, and workers by name."""
+class Harness:
+    """A scheduler, an engine with a store, and workers by name, each in a process of its own."""
 
     def __init__(self, home, kernel):
         self.home, self.kernel, self.processes = home, kernel, {}
-        # On which host a process runs: the words before its command, by its name.
+        # The command prefix that selects a process's host, by the process's name.
         self.hosts = {}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -107,8 +107,8 @@ class Room:
     def brake(self, on):
         (self.home / "brake").touch() if on else (self.home / "brake").unlink()
 
-    def stand(self, run_ids):
-        """Say whether these runs stand at the brake, their checkpoints saved."""
+    def is_braked(self, run_ids):
+        """Return whether these runs wait at the brake and their checkpoints are saved."""
         steps = self.steps()
         saved = {path.stem for path in (self.home / "store" / "checkpoints").glob("*.safetensors")}
         return set(run_ids) <= saved and all(steps.get(run_id, 0) >= 19 * BRAKED_AT for run_id in run_ids)
@@ -147,91 +147,91 @@ def _write_sample(cache):
 
 
 @pytest.fixture
-def room(tmp_path, jets_cache, monkeypatch):
+def harness(tmp_path, jets_cache, monkeypatch):
     kernel = jets_cache / "kernel"
     kernel.mkdir(exist_ok=True)
-    room = Room(tmp_path, kernel)
-    monkeypatch.setenv("JSC_EXPLORE_CACHE", str(room.cache))
-    yield room
-    room.close()
+    harness = Harness(tmp_path, kernel)
+    monkeypatch.setenv("JSC_EXPLORE_CACHE", str(harness.cache))
+    yield harness
+    harness.close()
 
 
 @pytest.mark.timeout(1800)
-def test_a_cluster_that_shares_nothing_loses_nothing(room):
-    """One worker is killed, one stopped for longer than is waited for it, one comes late, the scheduler dies."""
+def test_a_cluster_without_shared_files_loses_no_run(harness):
+    """One worker is killed, one stopped until its heartbeat times out, one joins late, the scheduler is killed."""
     long, short = [RunConfig(**LONG, seed=seed) for seed in range(2)], [RunConfig(**SHORT, seed=7)]
-    room.brake(on=True)
-    room.start_engine()
-    eventually(lambda: room.message() == f"waiting for the scheduler at {room.address}")
-    ids, others = room.submit(long[0]), room.submit(*short)
-    room.start_scheduler()
-    eventually(lambda: room.message() == f"waiting for workers of the scheduler at {room.address}")
-    room.start_worker("worker-a")
-    eventually(lambda: room.stand(ids))
-    room.start_worker("worker-b")
-    ids += room.submit(long[1])
-    eventually(lambda: room.stand(ids))
+    harness.brake(on=True)
+    harness.start_engine()
+    eventually(lambda: harness.message() == f"waiting for the scheduler at {harness.address}")
+    ids, others = harness.submit(long[0]), harness.submit(*short)
+    harness.start_scheduler()
+    eventually(lambda: harness.message() == f"waiting for workers of the scheduler at {harness.address}")
+    harness.start_worker("worker-a")
+    eventually(lambda: harness.is_braked(ids))
+    harness.start_worker("worker-b")
+    ids += harness.submit(long[1])
+    eventually(lambda: harness.is_braked(ids))
 
-    room.processes["worker-a"].kill()
+    harness.processes["worker-a"].kill()
     # On a busy machine a slow worker may miss its heartbeat: more attempts are no fault.
-    eventually(lambda: max(job.attempt for job in room.queue.jobs() if job.run_id in ids) > 1)
-    room.start_worker("worker-late")
-    eventually(lambda: room.stand(ids))
-    room.processes["worker-b"].send_signal(signal.SIGSTOP)
-    eventually(lambda: "worker worker-b: no heartbeat for over 10 s" in room.message())
-    eventually(lambda: min(job.attempt for job in room.queue.jobs() if job.run_id in ids) > 1)
-    room.processes["worker-b"].send_signal(signal.SIGCONT)
-    eventually(lambda: room.message() == "")
-    room.brake(on=False)
-    eventually(lambda: room.ended(ids + others))
+    eventually(lambda: max(job.attempt for job in harness.queue.jobs() if job.run_id in ids) > 1)
+    harness.start_worker("worker-late")
+    eventually(lambda: harness.is_braked(ids))
+    harness.processes["worker-b"].send_signal(signal.SIGSTOP)
+    eventually(lambda: "worker worker-b: no heartbeat for over 10 s" in harness.message())
+    eventually(lambda: min(job.attempt for job in harness.queue.jobs() if job.run_id in ids) > 1)
+    harness.processes["worker-b"].send_signal(signal.SIGCONT)
+    eventually(lambda: harness.message() == "")
+    harness.brake(on=False)
+    eventually(lambda: harness.ended(ids + others))
 
-    room.brake(on=True)
+    harness.brake(on=True)
     long.append(RunConfig(**LONG, seed=9))
-    ids += room.submit(long[-1])
-    eventually(lambda: room.stand(ids[-1:]))
-    room.processes["scheduler"].kill()
-    room.processes["scheduler"].wait()
-    eventually(lambda: room.message() == f"waiting for the scheduler at {room.address}")
-    eventually(lambda: room.queue.states(ids[-1:]) == {ids[-1]: "queued"})
-    room.brake(on=False)
-    room.start_scheduler()
-    room.start_worker("worker-new")
-    eventually(lambda: room.ended(ids))
+    ids += harness.submit(long[-1])
+    eventually(lambda: harness.is_braked(ids[-1:]))
+    harness.processes["scheduler"].kill()
+    harness.processes["scheduler"].wait()
+    eventually(lambda: harness.message() == f"waiting for the scheduler at {harness.address}")
+    eventually(lambda: harness.queue.states(ids[-1:]) == {ids[-1]: "queued"})
+    harness.brake(on=False)
+    harness.start_scheduler()
+    harness.start_worker("worker-new")
+    eventually(lambda: harness.ended(ids))
 
-    assert room.store.refresh()
-    assert sum(part.rows for part in room.store.catalog.parts()) == 4, "each was stored once"
+    assert harness.store.refresh()
+    assert sum(part.rows for part in harness.store.catalog.parts()) == 4, "each was stored once"
     for run in (*long, *short):
-        record = room.store.record(run.run_id(data.digest(SAMPLE)), weights=True)
-        assert result_of(record.outcome) | {"replicas": 1} == result_of(train_undisturbed(run, room.cache))
-    log = (room.home / "engine" / "log").read_text().splitlines()
+        record = harness.store.record(run.run_id(data.digest(SAMPLE)), weights=True)
+        assert result_of(record.outcome) | {"replicas": 1} == result_of(train_undisturbed(run, harness.cache))
+    log = (harness.home / "engine" / "log").read_text().splitlines()
     sent = [line.split()[-1] for line in log if line.startswith(f"sent the jets of {SAMPLE} to worker")]
     assert len(sent) == len(set(sent)) >= 3, "once to each worker"
-    assert list((room.home / "store" / "checkpoints").iterdir()) == []
+    assert list((harness.home / "store" / "checkpoints").iterdir()) == []
 
 
 @pytest.mark.timeout(600)
-def test_a_worker_with_other_code_is_refused_in_one_line(room):
-    other = room.home / "other"
+def test_a_worker_with_other_code_is_refused_in_one_line(harness):
+    other = harness.home / "other"
     shutil.copytree(ROOT / "jsc_explore", other / "jsc_explore")
     with (other / "jsc_explore" / "training" / "plan.py").open("a") as file:
         file.write("# trained otherwise\n")
-    room.start_scheduler()
-    room.start_engine()
-    (run_id,) = room.submit(RunConfig(**SHORT))
-    room.start_worker("worker-other", PYTHONPATH=str(other))
-    message = eventually(lambda: "refused" in room.message() and room.message())
+    harness.start_scheduler()
+    harness.start_engine()
+    (run_id,) = harness.submit(RunConfig(**SHORT))
+    harness.start_worker("worker-other", PYTHONPATH=str(other))
+    message = eventually(lambda: "refused" in harness.message() and harness.message())
     assert message.startswith(f"worker worker-other on {socket.gethostname()} is refused: it has other files")
     assert message.count("\n") == 0
-    assert room.queue.states([run_id]) == {run_id: "queued"}
-    log = (room.home / "engine" / "log").read_text()
+    assert harness.queue.states([run_id]) == {run_id: "queued"}
+    log = (harness.home / "engine" / "log").read_text()
     assert "is refused" in log
     assert "Traceback" not in log
-    room.start_worker("worker-same")
-    eventually(lambda: room.ended([run_id]))
+    harness.start_worker("worker-same")
+    eventually(lambda: harness.ended([run_id]))
 
 
 class Hosts:
-    """Three hosts on one wire: network namespaces with an address each, the first with the bridge."""
+    """Three hosts on one network: network namespaces with an address each, the first with the bridge."""
 
     def __init__(self):
         self.holders = [subprocess.Popen(["unshare", "--user", "--map-root-user", "--net", "sleep", "1000"])]
@@ -286,33 +286,33 @@ def hosts():
 
 
 @pytest.mark.timeout(1800)
-def test_three_hosts_and_a_cut_wire(room, hosts):
-    room.address = "tcp://10.77.0.1:8786"
+def test_three_hosts_and_a_network_failure(harness, hosts):
+    harness.address = "tcp://10.77.0.1:8786"
     for host, names in enumerate((("scheduler", "engine"), ("worker-a",), ("worker-b",))):
-        room.hosts |= dict.fromkeys(names, hosts.on(host))
+        harness.hosts |= dict.fromkeys(names, hosts.on(host))
     runs = [RunConfig(**LONG, seed=seed) for seed in range(2)]
-    room.brake(on=True)
-    room.start_scheduler()
-    room.start_engine()
+    harness.brake(on=True)
+    harness.start_scheduler()
+    harness.start_engine()
     ids = []
     for run, name in zip(runs, ("worker-a", "worker-b"), strict=True):
-        ids += room.submit(run)
-        room.start_worker(name)
-        eventually(lambda ids=ids: room.stand(ids))
+        ids += harness.submit(run)
+        harness.start_worker(name)
+        eventually(lambda ids=ids: harness.is_braked(ids))
     hosts.run(0, "ip link set v1 down")
-    eventually(lambda: "worker worker-a: no heartbeat" in room.message())
-    eventually(lambda: any(job.attempt > 1 for job in room.queue.jobs(("queued", "running", "done"))))
+    eventually(lambda: "worker worker-a: no heartbeat" in harness.message())
+    eventually(lambda: any(job.attempt > 1 for job in harness.queue.jobs(("queued", "running", "done"))))
     hosts.run(0, "ip link set v1 up")
-    room.brake(on=False)
-    eventually(lambda: room.ended(ids))
-    assert room.store.refresh()
-    assert sum(part.rows for part in room.store.catalog.parts()) == 2
+    harness.brake(on=False)
+    eventually(lambda: harness.ended(ids))
+    assert harness.store.refresh()
+    assert sum(part.rows for part in harness.store.catalog.parts()) == 2
     for run in runs:
-        record = room.store.record(run.run_id(data.digest(SAMPLE)), weights=True)
-        assert result_of(record.outcome) | {"replicas": 1} == result_of(train_undisturbed(run, room.cache))
+        record = harness.store.record(run.run_id(data.digest(SAMPLE)), weights=True)
+        assert result_of(record.outcome) | {"replicas": 1} == result_of(train_undisturbed(run, harness.cache))
 
 
-def test_other_versions_and_recipes_are_other_projects():
+def test_another_version_recipe_or_file_is_a_difference():
     own = CodeVersion("1.0", 3, "a" * 64)
     assert own.difference(own) == ""
     assert own.difference(CodeVersion("0.9", 2, "b" * 64)) == "has jsc-explore 0.9, the engine has 1.0"
@@ -321,7 +321,7 @@ def test_other_versions_and_recipes_are_other_projects():
     assert CodeVersion.own() == CodeVersion.own()
 
 
-def test_an_address_that_is_none_is_refused_at_once():
+def test_an_invalid_scheduler_address_is_refused_at_once():
     for address in ("nonsense://", "localhost", "tcp://host"):
         with pytest.raises(FieldError, match="is no address of a Dask scheduler; try 'tcp://host:8786'"):
             Cluster(scheduler=address)

@@ -96,7 +96,7 @@ class ScriptedCluster:
     def result(self, task):
         stack = task.stack
         return {"outcomes": stack.outcomes} | {
-            name: said for name in ("error", "lost") if (said := getattr(stack, name))
+            name: found for name in ("error", "lost") if (found := getattr(stack, name))
         }
 
     def close(self):
@@ -187,7 +187,7 @@ def stored(directory):
 # ---- over the scripted cluster
 
 
-def test_what_is_asked_for_is_trained_stored_and_done(tmp_path, request_runs):
+def test_a_requested_run_is_trained_stored_and_done(tmp_path, request_runs):
     ids = request_runs(0, 1, 2)
     cluster = serve_until_idle(tmp_path, trains)
     assert set(request_runs.queue.states(ids).values()) == {"done"}
@@ -201,11 +201,11 @@ def test_a_run_is_stored_before_its_request_is_done(tmp_path, request_runs, monk
     (run_id,) = request_runs(0)
     finish, seen = Queue.finish, []
 
-    def finish_and_look(queue, finished, *rest):
+    def finish_and_check(queue, finished, *rest):
         seen.append(finished in stored(tmp_path))
         finish(queue, finished, *rest)
 
-    monkeypatch.setattr(Queue, "finish", finish_and_look)
+    monkeypatch.setattr(Queue, "finish", finish_and_check)
     serve_until_idle(tmp_path, trains)
     assert seen == [True]
     assert request_runs.queue.states([run_id]) == {run_id: "done"}
@@ -224,7 +224,7 @@ def test_points_and_progress_of_a_running_run_are_live(tmp_path, request_runs):
         assert points == {run_id: [point(10)]}
 
 
-def test_a_diverged_run_is_stored_and_said_to_have_diverged(tmp_path, request_runs):
+def test_a_diverged_run_is_stored_with_that_state(tmp_path, request_runs):
     def diverges(stack):
         yield
         for run_id in stack.runs:
@@ -301,8 +301,8 @@ def test_a_stack_whose_runs_are_all_cancelled_ends(tmp_path, request_runs):
         eventually(lambda: set(request_runs.queue.states(ids).values()) == {"cancelled"})
 
 
-def test_a_run_asked_for_again_while_it_is_being_cancelled_is_trained(tmp_path, request_runs):
-    def heeds_late(stack):
+def test_a_run_requested_again_during_its_cancellation_is_trained(tmp_path, request_runs):
+    def cancels_late(stack):
         if len(draw_pending_notice) == 0:
             while not stack.cancelled:
                 stack.progress(1)
@@ -314,7 +314,7 @@ def test_a_run_asked_for_again_while_it_is_being_cancelled_is_trained(tmp_path, 
 
     draw_pending_notice = []
     ids = request_runs(0)
-    with serving(tmp_path, heeds_late):
+    with serving(tmp_path, cancels_late):
         eventually(lambda: request_runs.queue.live()[1])
         request_runs.queue.cancel(ids)
         eventually(lambda: stored(tmp_path) == set(ids))
@@ -322,7 +322,7 @@ def test_a_run_asked_for_again_while_it_is_being_cancelled_is_trained(tmp_path, 
     assert request_runs.queue.states(ids) == {ids[0]: "done"}
 
 
-def test_a_run_cancelled_as_it_is_taken_is_not_trained(tmp_path, request_runs, monkeypatch):
+def test_a_run_cancelled_as_it_starts_is_not_trained(tmp_path, request_runs, monkeypatch):
     ids = request_runs(0, 1)
     start = Queue.start
 
@@ -351,15 +351,15 @@ def full_disk(engine):
         engine.store.add_all = add
 
 
-def test_a_full_disk_is_said_tried_again_and_loses_nothing(tmp_path, request_runs):
+def test_a_full_disk_is_reported_and_retried_and_loses_nothing(tmp_path, request_runs):
     ids = request_runs(0, 1)
     engine = Engine(tmp_path, None, ScriptedCluster(trains))
     thread = threading.Thread(target=engine.serve)
     with full_disk(engine) as refused:
         thread.start()
-        said = eventually(lambda: (s := request_runs.queue.engine()) and s.message != "starting" and s.message)
-        assert "no space left" in said
-        assert "2 finished runs wait in memory" in said
+        found = eventually(lambda: (s := request_runs.queue.engine()) and s.message != "starting" and s.message)
+        assert "no space left" in found
+        assert "2 finished runs wait in memory" in found
         assert set(request_runs.queue.states(ids).values()) == {"running"}
         eventually(lambda: len(refused) >= 2)
     eventually(lambda: set(request_runs.queue.states(ids).values()) == {"done"})
@@ -416,7 +416,7 @@ def test_a_queue_that_fails_for_a_moment_loses_no_run(tmp_path, request_runs, mo
     assert stored(tmp_path) == set(ids)
 
 
-def test_a_failure_that_cannot_be_entered_is_entered_later(tmp_path, request_runs, monkeypatch):
+def test_a_failure_that_cannot_be_recorded_is_recorded_later(tmp_path, request_runs, monkeypatch):
     ids = request_runs(0, 1)
     finish, failures = Queue.finish, iter(range(2))
 
@@ -430,7 +430,7 @@ def test_a_failure_that_cannot_be_entered_is_entered_later(tmp_path, request_run
     assert set(request_runs.queue.states(ids).values()) == {"failed"}
 
 
-def test_a_dead_engines_work_is_taken_up_and_what_it_had_stored_is_not_trained_again(tmp_path, request_runs):
+def test_an_engine_takes_over_from_a_crashed_one_and_trains_no_stored_run_again(tmp_path, request_runs):
     ids = request_runs(0, 1, 2)
     serve_until_idle(tmp_path, trains)
     queue = request_runs.queue
@@ -445,7 +445,7 @@ def test_a_dead_engines_work_is_taken_up_and_what_it_had_stored_is_not_trained_a
     }  # fmt: skip
 
 
-def test_a_run_that_is_stored_meanwhile_is_answered_without_training(tmp_path, request_runs):
+def test_a_run_stored_after_the_request_is_not_trained(tmp_path, request_runs):
     request_runs(0)
     serve_until_idle(tmp_path, trains)
     ids = request_runs(0)
@@ -453,7 +453,7 @@ def test_a_run_that_is_stored_meanwhile_is_answered_without_training(tmp_path, r
     assert request_runs.queue.states(ids) == {ids[0]: "done"}
 
 
-def test_a_dead_writers_halves_are_swept(tmp_path, request_runs):
+def test_partial_files_of_a_crashed_writer_are_deleted(tmp_path, request_runs):
     run_id, other = request_runs(0, 1)
     (tmp_path / "parts").mkdir()
     (tmp_path / "checkpoints").mkdir()
@@ -567,10 +567,10 @@ def test_a_run_that_gets_further_each_time_is_never_given_up(tmp_path, request_r
     assert request_runs.queue.states(ids) == {ids[0]: "done"}
 
 
-def test_what_is_wrong_with_the_cluster_is_said(tmp_path, request_runs):
+def test_the_heartbeat_reports_a_problem_of_the_cluster(tmp_path, request_runs):
     with serving(tmp_path, trains) as engine:
         engine.cluster.problem = "waiting for the scheduler at tcp://a:1"
-        eventually(lambda: (said := request_runs.queue.engine()) and said.message == engine.cluster.problem)
+        eventually(lambda: (found := request_runs.queue.engine()) and found.message == engine.cluster.problem)
         engine.cluster.problem = ""
         eventually(lambda: request_runs.queue.engine().message == "")
 
@@ -584,7 +584,7 @@ def test_an_engine_that_stops_gives_its_work_back(tmp_path, request_runs):
     assert stored(tmp_path) == set(ids)
 
 
-def test_an_engine_whose_parent_is_gone_finishes_what_is_asked_for_and_ends(tmp_path, request_runs):
+def test_an_engine_whose_parent_ended_finishes_its_queue_and_ends(tmp_path, request_runs):
     ids = request_runs(0)
     nobody = os.getppid() + 1
     Engine(tmp_path, None, ScriptedCluster(trains)).serve(parent=nobody)

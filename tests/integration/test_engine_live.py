@@ -19,7 +19,7 @@ from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
 
 SMALL = {"batch_size": 65536, "max_epochs": 2}
-# Networks wide enough that a training is still under way when it is looked at.
+# Networks wide enough that a training still runs when the test reads its state.
 LONG = {"model": "16-512-512-5", "batch_size": 8192, "max_epochs": 1000}
 MEDIUM = {"model": "16-128-128-5", "batch_size": 8192}
 PYTHON = [sys.executable, "-m", "jsc_explore"]
@@ -106,7 +106,7 @@ def test_the_command_trains_once_and_then_answers_from_the_store(served):
     assert trained["val_acc"] > 0.25
 
 
-def test_a_worker_killed_in_the_middle_costs_time_and_nothing_else(served):
+def test_a_worker_killed_in_the_middle_costs_only_time(served):
     run = RunConfig(**MEDIUM, max_epochs=20, seed=1)
     (run_id,) = served.submit(run)
     eventually(lambda: served.queue.live()[1].get(run_id))
@@ -144,7 +144,7 @@ def test_a_long_run_ends_when_it_is_cancelled_and_the_worker_is_free(served):
 
 
 def test_a_second_urgent_request_does_not_wait_while_a_worker_has_nothing_to_do(served):
-    """The worker kept free is busy with the first; the second takes the other one."""
+    """The reserved worker is busy with the first; the second takes the other one."""
     ids = served.submit(RunConfig(**LONG)) + served.submit(RunConfig(**{**LONG, "batch_size": 16384}))
     eventually(lambda: set(ids) <= set(served.queue.live()[1]))
     served.queue.cancel(ids)
@@ -195,7 +195,7 @@ def test_a_killed_engine_leaves_no_worker_and_the_next_one_gets_the_same_result(
     assert list((served.directory / "checkpoints").iterdir()) == []
 
 
-def test_an_engine_told_to_end_takes_its_workers_along_and_gives_its_work_back(served):
+def test_a_terminated_engine_ends_its_workers_and_requeues_its_runs(served):
     (run_id,) = served.submit(RunConfig(**LONG))
     eventually(lambda: served.queue.live()[1].get(run_id))
     assert served.stop(signal.SIGTERM) == []

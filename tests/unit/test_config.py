@@ -1,4 +1,4 @@
-"""RunConfig: round trips, identities that never move, errors that tell what to do."""
+"""RunConfig: round trips, stable run ids, errors with a remedy."""
 
 import json
 
@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsc_explore import config
-from jsc_explore import network as layers
+from jsc_explore import config, network
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value, parse_value
 from jsc_explore.errors import FieldError
 from jsc_explore.grids import expand_grid
@@ -139,7 +138,7 @@ def test_defaults_are_the_dataclass_defaults():
     assert RunConfig().to_dict() == DEFAULTS
 
 
-# ---- layers
+# ---- the layer language
 
 
 @pytest.mark.parametrize(
@@ -154,11 +153,11 @@ def test_defaults_are_the_dataclass_defaults():
     ],
 )
 def test_the_labs_networks_have_their_parameter_counts(name, count):
-    assert layers.parse(name).parameters == count
+    assert network.parse(name).parameters == count
 
 
 def test_options_spell_out_to_every_node():
-    assert layers.canonical("16-64-5 bn=all act=tanh dropout=0.1") == "16b/tanhd0.1-64b/tanhd0.1-5b"
+    assert network.canonical("16-64-5 bn=all act=tanh dropout=0.1") == "16b/tanhd0.1-64b/tanhd0.1-5b"
 
 
 @pytest.mark.parametrize(
@@ -186,15 +185,15 @@ def test_options_spell_out_to_every_node():
 )
 def test_a_spec_that_cannot_be_built_says_which_part_and_why(spec, why):
     with pytest.raises(FieldError) as caught:
-        layers.parse(spec)
+        network.parse(spec)
     assert why in str(caught.value)
 
 
 @given(st.text(alphabet="0123456789-bcdkrspg/ae.= xlu", max_size=60))
 def test_any_text_is_read_or_refused_and_canonical_text_is_stable(text):
     try:
-        network = layers.parse(text)
+        parsed = network.parse(text)
     except FieldError:
         return
-    assert layers.canonical(network.spec) == network.spec
-    assert layers.parse(network.spec).parameters == network.parameters
+    assert network.canonical(parsed.spec) == parsed.spec
+    assert network.parse(parsed.spec).parameters == parsed.parameters

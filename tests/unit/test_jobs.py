@@ -1,4 +1,4 @@
-"""The queue, packing and asking: a run is asked for once, no request is lost, urgent work goes first."""
+"""Queue, packing, submission, estimates: each run is queued once, no request is lost, urgent runs start first."""
 
 import itertools
 import sqlite3
@@ -47,7 +47,7 @@ def point(step):
 # ---- requests
 
 
-def test_a_run_is_requested_once_however_often_it_is_asked_for(queue):
+def test_a_run_is_queued_once_for_repeated_requests(queue):
     assert queue.request(wanted("a", "b")) == ["a", "b"]
     assert queue.request(wanted("b", "c")) == ["c"]
     assert [job.run_id for job in queue.jobs()] == ["a", "b", "c"]
@@ -63,7 +63,7 @@ def test_a_request_carries_its_configuration(queue):
 
 
 @pytest.mark.parametrize("ended", ["failed", "cancelled", "done", "diverged"])
-def test_a_run_that_ended_is_queued_again_when_asked_for_and_starts_afresh(queue, ended):
+def test_a_run_that_ended_is_queued_again_by_a_new_request_and_restarts(queue, ended):
     queue.request(wanted("a"))
     queue.start(["a"])
     queue.record_progress([("a", point(1))], {"a": (5, 10)})
@@ -96,7 +96,7 @@ def test_a_waiting_run_is_cancelled_at_once_and_a_running_one_when_the_engine_lo
     assert queue.start(["waits"]) == set(), "a run cancelled a moment ago is not started any more"
 
 
-def test_asking_again_withdraws_a_cancellation(queue):
+def test_a_new_request_withdraws_a_cancellation(queue):
     queue.request(wanted("a"))
     queue.start(["a"])
     queue.cancel(["a"])
@@ -193,11 +193,11 @@ def test_jobs_that_ended_long_ago_can_be_left_out(queue):
     assert [job.run_id for job in queue.jobs(("failed",), since=time.time() - 60)] == ["ended"]
 
 
-def test_the_engine_is_alive_while_it_speaks(queue):
+def test_the_engine_is_alive_while_its_heartbeat_is_recent(queue):
     assert queue.engine() is None
     queue.set_heartbeat(42, "the disk is full")
-    said = queue.engine()
-    assert (said.pid, said.message, said.is_alive) == (42, "the disk is full", True)
+    found = queue.engine()
+    assert (found.pid, found.message, found.is_alive) == (42, "the disk is full", True)
     assert not EngineState(42, 10.5, "").is_alive
     queue.clear_heartbeat()
     assert queue.engine() is None
@@ -234,7 +234,7 @@ def test_eight_threads_with_queues_of_their_own_open_write_and_lose_nothing(tmp_
     assert (len(jobs), len(points)) == (80, 80)
 
 
-def test_a_full_disk_is_said_in_one_line_and_changes_nothing(queue):
+def test_a_full_disk_is_reported_in_one_line_and_changes_nothing(queue):
     queue.request(wanted("a", "b"))
     queue.start(["a"])
     pages = queue._db.execute("PRAGMA page_count").fetchone()[0]
@@ -350,7 +350,7 @@ def test_the_kernels_work_goes_to_every_worker_and_runs_of_a_seed_stay_together(
     assert max(len(plan.jobs) for plan in pack(grid, 1)) <= MAX_KERNEL_REPLICAS
 
 
-# ---- asking and estimating
+# ---- submission and estimates
 
 
 SIZES = {"epochs_run": 2, "steps": 1250, "train_rows": 160_000, "val_rows": 160_000}
@@ -371,7 +371,7 @@ def store(tmp_path):
     store.close()
 
 
-def test_asking_answers_from_the_store_joins_what_is_under_way_and_queues_the_rest(store, queue):
+def test_submit_returns_stored_runs_joins_active_ones_and_queues_the_rest(store, queue):
     runs = [RunConfig(seed=seed) for seed in range(4)]
     ids = list(identify(runs))
     store_run(store, runs[1])
@@ -383,21 +383,21 @@ def test_asking_answers_from_the_store_joins_what_is_under_way_and_queues_the_re
     assert [job.run_id for job in queue.jobs()] == [ids[2], ids[0], ids[3]]
 
 
-def test_asking_sees_what_another_process_stored_since(store, queue, tmp_path):
+def test_submit_sees_runs_that_another_process_stored(store, queue, tmp_path):
     other = Store(tmp_path)
     store_run(other, RunConfig())
     other.close()
     assert submit(store, queue, [RunConfig()]).queued == []
 
 
-def test_asking_for_data_that_were_not_fetched_queues_nothing(store, queue, tmp_path, monkeypatch):
+def test_submit_without_the_data_set_queues_nothing(store, queue, tmp_path, monkeypatch):
     monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "empty"))
     with pytest.raises(DataError, match="jsc-explore data fetch openml"):
         submit(store, queue, [RunConfig(), RunConfig(dataset="openml")])
     assert queue.jobs() == []
 
 
-def test_the_estimate_learns_from_the_nearest_runs_of_the_same_engine(store):
+def test_the_estimate_uses_the_most_similar_runs_of_the_same_backend(store):
     run = RunConfig(batch_size=256, max_epochs=2)
     assert estimate_seconds(store, [run]) is None
     assert estimate_seconds(store, []) == 0.0
@@ -431,5 +431,5 @@ def test_the_kernels_runs_add_up_over_the_workers_and_a_stack_takes_as_long_as_i
     ("seconds", "text"),
     [(None, "time not known yet"), (0.2, "1 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")],
 )
-def test_durations_read_as_people_say_them(seconds, text):
+def test_durations_are_formatted_for_people(seconds, text):
     assert format_seconds(seconds) == text
