@@ -409,20 +409,20 @@ def test_the_name_in_the_queue_is_not_the_sessions_own(app):
 
 def test_live_panels_slow_down_as_a_room_fills(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(services, "_SEEN", {})
+    monkeypatch.setattr(services, "_LAST_POLL", {})
     monkeypatch.setattr(services.time, "monotonic", lambda: clock[0])
     assert services.poll_interval(0.15, "me") == 0.15
     for i in range(59):
         services.poll_interval(0.15, f"other {i}")
-    assert services.poll_interval(0.15, "me") == pytest.approx(0.15 * 60 / services.AT_FULL_PACE)
-    looks = services.LOOKING_AT_FULL_PACE
-    assert services.poll_interval(3, "me", looks) == pytest.approx(3 * 60 / looks), "a look costs less"
+    assert services.poll_interval(0.15, "me") == pytest.approx(0.15 * 60 / services.FULL_RATE_SESSIONS)
+    watchers = services.FULL_RATE_WATCHERS
+    assert services.poll_interval(3, "me", watchers) == pytest.approx(3 * 60 / watchers), "watching costs less"
     clock[0] += 31
     assert services.poll_interval(0.15, "me") == 0.15
     for i in range(300):
         services.poll_interval(0.15, f"short visit {i}")
         clock[0] += 1
-    assert len(services._SEEN) < 200
+    assert len(services._LAST_POLL) < 200
 
 
 # ---- a real server and a client that sends what it likes

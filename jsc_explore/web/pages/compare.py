@@ -41,7 +41,7 @@ def page() -> None:
     COMPARE.restore()
     try:
         store = services.store()
-        services.serve()
+        services.start_engine()
         snapshot = services.live().snapshot()
         permissions.draw_status()
         left, middle, right = st.columns([4, 4, 4], vertical_alignment="bottom")

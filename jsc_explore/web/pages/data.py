@@ -108,13 +108,13 @@ def _jet(path: str | None, digest: str) -> None:
             table = _histogram(path, digest, (_DEFAULT,), HISTOGRAM_BINS, False)
             words_of = f"Groomed masses of {CLASS_NAMES[label]} jets, and the two masses of the one drawn"
             make = partial(mass_chart, table, label, jet)
-            chart_registry.keep("masses", make, f"{words_of}, {place}", table)
+            chart_registry.register("masses", make, f"{words_of}, {place}", table)
             st.altair_chart(make(_theme()), key="mass_chart", alt=words_of)
     caption.caption(_caption(label, place, jet))
     words_of = f"Constituents of a {CLASS_NAMES[label]} jet around its axis"
     table = constituent_table(jet)
     draw = partial(jet_chart, table, label)
-    chart_registry.keep("jet", draw, f"{words_of}, {place}", table)
+    chart_registry.register("jet", draw, f"{words_of}, {place}", table)
     below.altair_chart(draw(_theme()), width="content", key="jet_chart", alt=words_of)
 
 
@@ -151,7 +151,7 @@ def _features(path: str, digest: str) -> None:
         words = "Distribution of each of the sixteen features by class"
         table = _overview(path, digest)
         make = partial(charts.overview_chart, table, feature)
-        chart_registry.keep("features", make, f"{words}, {feature} marked", table)
+        chart_registry.register("features", make, f"{words}, {feature} marked", table)
         st.altair_chart(
             make(_theme()), key=OVERVIEW_KEY, on_select=_clicked, selection_mode=charts.SELECTION, alt=words
         )
@@ -186,7 +186,7 @@ def _large(path: str, digest: str) -> None:
     def make(theme: str) -> Chart:
         return charts.histogram_chart(table, feature, log_x=log_x, log_y=log_y, theme=theme)
 
-    chart_registry.keep(
+    chart_registry.register(
         "feature", make, f"{words}, {'log' if log_x else 'linear'} x, {'log' if log_y else 'linear'} y", table
     )
     st.altair_chart(make(_theme()), key="histogram", alt=words)
@@ -230,7 +230,7 @@ def _correlations(path: str, digest: str) -> None:
     label = next((key for key, words in CLASS_NAMES.items() if words == chosen), None)
     table = _correlation(path, digest, label)
     words = f"Correlation of every two features, {chosen}"
-    chart_registry.keep("correlations", partial(charts.correlation_chart, table), words, table)
+    chart_registry.register("correlations", partial(charts.correlation_chart, table), words, table)
     st.altair_chart(charts.correlation_chart(table, _theme()), key="correlation", alt=words)
     r = {(row["x"], row["y"]): row["r"] for row in table.to_pylist()}
     same = r["d2_b1_mmdt", "d2_a1_b1_mmdt"]

@@ -24,27 +24,27 @@ from jsc_explore.web.components import (
 )
 from jsc_explore.web.state import compare_selection, dialogs, predictions, presentation, services
 from jsc_explore.web.state.live import LiveSnapshot
-from jsc_explore.web.state.render_queue import LIVE_DELAY_S, PAGE_DELAY_S, render_turn, tune
+from jsc_explore.web.state.render_queue import LIVE_DELAY_S, PAGE_DELAY_S, render_turn, tune_interpreter
 from jsc_explore.web.state.url import EXPLORE
 
-# While something trains the curves are drawn seven times a second, all else once. A page on which nothing happens looks
-# every few seconds whether somebody else has started a training.
+# While something trains the curves are drawn seven times a second, all else once. An idle page checks every few seconds
+# whether somebody else has started a training.
 CURVES_S, BODY_S, PREDICTIONS_S, WATCH_S = 0.15, 1.0, 0.4, 3.0
-_BY_ITSELF = "_drawn by itself"
+_AUTOMATIC = "_automatic rerun"
 
 
 def page() -> None:
     """Draw the page."""
-    with render_turn(PAGE_DELAY_S if st.session_state.pop(_BY_ITSELF, False) else 0.0):
+    with render_turn(PAGE_DELAY_S if st.session_state.pop(_AUTOMATIC, False) else 0.0):
         _page()
-        tune()
+        tune_interpreter()
 
 
 def _page() -> None:
     EXPLORE.restore()
     try:
         store = services.store()
-        services.serve()
+        services.start_engine()
         snapshot = services.live().snapshot()
     except JscError as error:
         st.error(str(error))
@@ -60,11 +60,11 @@ def _page() -> None:
     active = bool(snapshot.active)
     interval = partial(services.poll_interval, session=permissions.session())
     st.fragment(_body, run_every=interval(BODY_S) if active else None)(slice, active)
-    looking = partial(interval, at_full_pace=services.LOOKING_AT_FULL_PACE)
-    if predictions.awaited():
-        st.fragment(_await_predictions, run_every=looking(PREDICTIONS_S))()
+    watch_interval = partial(interval, full_rate_sessions=services.FULL_RATE_WATCHERS)
+    if predictions.are_pending():
+        st.fragment(_await_predictions, run_every=watch_interval(PREDICTIONS_S))()
     elif not active:
-        st.fragment(_watch, run_every=looking(WATCH_S))(snapshot.store_version)
+        st.fragment(_watch, run_every=watch_interval(WATCH_S))(snapshot.store_version)
     dialogs.draw(
         {
             "train": partial(train_dialog.dialog, slice),
@@ -76,16 +76,16 @@ def _page() -> None:
 
 
 def _body(slice: Slice, was_active: bool) -> None:
-    """Draw all but the sidebar: one fragment, so that a click on the grid draws the curves as well."""
+    """Draw all but the sidebar in one fragment, so that a click on the grid redraws the curves, too."""
     with render_turn(LIVE_DELAY_S if was_active else 0.0):
         snapshot = _snapshot()
         if snapshot is None:
             return
         if bool(snapshot.active) != was_active:
-            # The intervals at which the fragments are drawn are set by a run of the whole page.
-            _draw_page()
+            # Only a run of the whole page sets the intervals of the fragments.
+            _rerun_page()
         _show_errors(partial(_head, slice, snapshot))
-        # Grids side by side need the width of the page; the curves then stand below them.
+        # Grids side by side need the width of the page: then the curves are below them.
         left, right = st.columns(2, gap="medium") if not slice.facet else (st.container(), st.container())
         with left:
             _show_errors(partial(_grid, slice, snapshot))
@@ -112,31 +112,31 @@ def _snapshot() -> LiveSnapshot | None:
 
 
 def _show_errors(draw: Callable[[], None]) -> None:
-    """Draw a panel; an error is shown in the panel's own place, and the other panels stay."""
+    """Draw a panel; an error is shown in its place, and the other panels are still drawn."""
     try:
         draw()
     except JscError as error:
         st.error(str(error))
 
 
-def _draw_page() -> None:
-    """Draw the whole page again, which nobody has clicked for: not under an open dialog, which would close."""
+def _rerun_page() -> None:
+    """Run the whole page again without a click; not while a dialog is open, which would close."""
     if not dialogs.is_open():
-        st.session_state[_BY_ITSELF] = True
+        st.session_state[_AUTOMATIC] = True
         st.rerun()
 
 
 def _await_predictions() -> None:
-    """Draw the page again as soon as the predictions that it lacks are computed."""
+    """Run the page again as soon as its pending predictions are computed."""
     if predictions.are_ready():
-        _draw_page()
+        _rerun_page()
 
 
 def _watch(version: int) -> None:
-    """Draw the page again as soon as anything trains, or the store holds other runs than those that were drawn."""
+    """Run the page again as soon as something trains or the store has changed."""
     snapshot = _snapshot()
     if snapshot is not None and (snapshot.store_version != version or snapshot.active):
-        _draw_page()
+        _rerun_page()
 
 
 def _selected() -> tuple[Place, ...]:
@@ -145,12 +145,12 @@ def _selected() -> tuple[Place, ...]:
 
 @lru_cache(maxsize=128)
 def _cells(slice: Slice, snapshot: LiveSnapshot, selected: tuple[Place, ...]) -> tuple[Cell, ...]:
-    """Return the cells of a slice: built once for a snapshot, whatever number of panels and sessions draw them."""
+    """Return the cells of a slice, built once per snapshot for all panels and sessions."""
     return tuple(grid.cells_of(slice, [*snapshot.active, *snapshot.failed], selected))
 
 
 def _head(slice: Slice, snapshot: LiveSnapshot) -> None:
-    """Draw the title, the buttons that open dialogs, and what the last request led to."""
+    """Draw the title, the buttons that open dialogs, and the notice about the last request."""
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
         st.markdown(f"##### {grid.title(slice, _cells(slice, snapshot, _selected()))}", width="stretch")
         dialogs.button("train", "Train…", ":material/model_training:", "Train any configuration")
@@ -162,7 +162,7 @@ def _grid(slice: Slice, snapshot: LiveSnapshot) -> None:
     """Draw the grid, the jobs, and the selected cells."""
     cells = _cells(slice, snapshot, _selected())
     grid.draw(slice, cells)
-    # Before what appears and vanishes: at another position it would be another element, and lose the focus.
+    # Before the elements that come and go: at another position it would be a new element and lose the focus.
     grid.draw_cell_list(slice, cells)
     job_list.draw(snapshot, slice)
     selected = grid.selected_of(cells)

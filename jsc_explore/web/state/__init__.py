@@ -1,1 +1,1 @@
-"""State: URL parameters, services shared by all sessions, cached queries."""
+"""State of the app: URL parameters, services shared by all sessions, cached queries."""

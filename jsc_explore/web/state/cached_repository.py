@@ -1,4 +1,4 @@
-"""A repository that caches its answers for all sessions: those of one version of the store, and stored curves."""
+"""A repository that caches query results for all sessions: by store version, and curves of stored runs for good."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jsc_explore.view_model.repository import Repository, Rows
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.web.state import services
 
-# What a curve query asks for besides the runs: x, quantities, x_range, budget, each_seed.
+# Arguments of a curve query besides the runs: x, quantities, x_range, budget, each_seed.
 CurveArguments = tuple[str, tuple[str, ...], tuple[float, float] | None, int, bool]
 
 
 class CachedRepository(Repository):
-    """Queries of the server's store, answered from memory where the same was asked before. See Repository."""
+    """Cached queries of the server's store. See Repository for what they return."""
 
     def __init__(self) -> None:
         super().__init__(services.store())
@@ -29,7 +29,7 @@ class CachedRepository(Repository):
 
     def seeds(self, config_ids: tuple[str, ...]) -> dict[str, list[int]]:
         """See Repository."""
-        # As one text: Streamlit takes longer to hash hundreds of ids than the query takes.
+        # One string: Streamlit takes longer to hash hundreds of ids than the query takes.
         return _seeds(self.store.version, " ".join(config_ids))
 
     def configs(self, slice: Slice, limit: int) -> tuple[Rows, int]:
@@ -51,25 +51,25 @@ class CachedRepository(Repository):
         *,
         live: pa.Table | None = None,
     ) -> CurvePoints:
-        """See Repository. Live points are cached, too: all sessions see the same ones until the next come."""
+        """See Repository. Live points are cached, too: all sessions show the same ones until the next snapshot."""
         arguments = (x, quantities, x_range, budget, each_seed)
         if live is not None:
             return _live_curves(" ".join(runs), arguments, _digest(live), live)
         try:
             return _curves(" ".join(runs), arguments)
-        except _RunsGoneError as gone:
-            return gone.points
+        except _RunsMissingError as error:
+            return error.points
 
 
-class _RunsGoneError(Exception):
-    """Some runs left the store before they were read. Carries the other points, which are not to be cached."""
+class _RunsMissingError(Exception):
+    """Some runs are not in the store. Carries the points of the others, which must not be cached."""
 
     def __init__(self, points: CurvePoints) -> None:
         super().__init__(points)
         self.points = points
 
 
-# Resources are shared, not copied for each session: nobody changes an answer.
+# cache_resource shares one result between sessions, without a copy for each: no caller may change it.
 @st.cache_resource(show_spinner=False, max_entries=512, hash_funcs={Slice: repr})
 def _grid(version: int, slice: Slice) -> Rows:
     return Repository(services.store()).grid(slice)
@@ -95,7 +95,7 @@ def _curves(runs: str, arguments: CurveArguments) -> CurvePoints:
     repository, wanted = Repository(services.store()), runs.split()
     points = repository.curves(tuple(wanted), *arguments)
     if len(run_ids(repository.store, {"run_id": wanted})) < len(wanted):
-        raise _RunsGoneError(points)
+        raise _RunsMissingError(points)
     return points
 
 

@@ -1,4 +1,4 @@
-"""Charts as a page draws them: each is remembered by a name, so that the page can hand all of them out as files."""
+"""The charts that a page shows: drawn once per state, and registered by name for the export dialog."""
 
 from __future__ import annotations
 
@@ -11,43 +11,44 @@ from jsc_explore.charts.figure import Figure, font_config, make_figure
 from jsc_explore.charts.style import Chart
 from jsc_explore.web.state import presentation
 
-_SHOWN, _VIEW = "_shown charts", "_shown view"
+_CHARTS, _PAGE_STATE = "_registered charts", "_page state of charts"
+# Makes a chart for a theme, light or dark.
 Make = Callable[[str], Chart]
 
 
 def begin(page_state: str) -> None:
-    """Begin to draw; what was drawn for another ``page_state`` is forgotten."""
-    if st.session_state.get(_VIEW) != page_state:
-        st.session_state[_VIEW], st.session_state[_SHOWN] = page_state, {}
+    """Start a run of a page; charts that were registered for another ``page_state`` are removed."""
+    if st.session_state.get(_PAGE_STATE) != page_state:
+        st.session_state[_PAGE_STATE], st.session_state[_CHARTS] = page_state, {}
 
 
-def draw(name: str, make: Make, words: str, key: str) -> None:
-    """Draw the chart that ``make`` returns for the ground of the page, light or dark; ``words`` say what it shows.
+def draw(name: str, make: Make, alt_text: str, key: str) -> None:
+    """Register a chart and draw it in the theme of the page.
 
-    Within one view and with the same words it is made once: the page is drawn anew every second while something trains.
+    It is made once per page state and ``alt_text``: while something trains the page is drawn every second.
     """
-    figure = keep(name, make, words)
+    figure = register(name, make, alt_text)
     st.vega_lite_chart(
         figure.arrow_spec() | {"config": font_config(presentation.text_scale())}, key=key, alt=figure.alt_text
     )
 
 
-def keep(name: str, make: Make, words: str, table: pa.Table | None = None) -> Figure:
-    """Remember a chart that the page draws itself, or is about to, and the table that it shows."""
+def register(name: str, make: Make, alt_text: str, table: pa.Table | None = None) -> Figure:
+    """Register a chart that the caller draws, and the table that it shows if that is to be exported, too."""
     theme = st.context.theme.type or "light"
-    known = st.session_state.setdefault(_SHOWN, {})
-    if name not in known or known[name][1:3] != (words, theme):
-        known[name] = (make, words, theme, make_figure(make, theme, words), table)
-    figure: Figure = known[name][3]
+    charts = st.session_state.setdefault(_CHARTS, {})
+    if name not in charts or charts[name][1:3] != (alt_text, theme):
+        charts[name] = (make, alt_text, theme, make_figure(make, theme, alt_text), table)
+    figure: Figure = charts[name][3]
     return figure
 
 
 def tables() -> dict[str, pa.Table]:
-    """Return the tables that the drawn charts show, by file name, where they were handed over."""
-    return {name: known[4] for name, known in st.session_state.get(_SHOWN, {}).items() if known[4] is not None}
+    """Return the registered tables by name."""
+    return {name: chart[4] for name, chart in st.session_state.get(_CHARTS, {}).items() if chart[4] is not None}
 
 
 def figures() -> dict[str, Figure]:
-    """Return what the page has drawn, by file name, for white paper."""
-    found = st.session_state.get(_SHOWN, {})
-    return {name: make_figure(make, "light", words) for name, (make, words, *_) in found.items()}
+    """Return the registered charts by name, in the light theme, for print."""
+    charts = st.session_state.get(_CHARTS, {})
+    return {name: make_figure(make, "light", alt_text) for name, (make, alt_text, *_) in charts.items()}

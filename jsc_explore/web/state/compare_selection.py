@@ -1,4 +1,4 @@
-"""The two configs of the Compare page: which they are at first, and the widgets that change them."""
+"""The two configs of the Compare page: their initial values, and the widgets that change them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROPOSED = "proposed configs"
 
 
 def select_pair(store: Store, metric: str) -> tuple[RunConfig, RunConfig] | None:
-    """Draw the widgets of both configs; return A and B, or None while the store holds too few runs to compare."""
+    """Draw the widgets of both configs; return A and B, or None if the store holds too few runs to compare."""
     for side in SIDES:
         if COMPARE[side] is None:
             others = [config for config in _candidates(store, metric) if config not in (COMPARE["a"], COMPARE["b"])]
@@ -40,7 +40,7 @@ def select_pair(store: Store, metric: str) -> tuple[RunConfig, RunConfig] | None
 
 
 def propose(configs: Sequence[RunConfig]) -> None:
-    """Propose the cells selected on the Explore page: the first two are compared next, until others are chosen here."""
+    """Propose the configs selected on the Explore page; the Compare page opens with the first two."""
     if list(configs) != st.session_state.get(_PROPOSED, []):
         st.session_state[_PROPOSED] = list(configs)
         COMPARE.update(dict.fromkeys(SIDES))
@@ -69,7 +69,7 @@ def _draw_field(side: str, name: str, stored: set[Any], config: RunConfig) -> No
 
 
 def _candidates(store: Store, metric: str) -> list[RunConfig]:
-    """Return what another page proposes, the default config if it is stored, then the best ones, best first."""
+    """Return the proposed configs, then the default config if it is stored, then the two best ones."""
     dataset, validation = DEFAULTS["dataset"], DEFAULTS["validation"]
     filters = {"dataset": [dataset], "validation": [validation], "data_digest": [data.digest(dataset)]}
     rows = cell_table(store, metric, filters).to_pylist()

@@ -1,4 +1,4 @@
-"""Which dialog is open over the page: it stays open until it is dismissed, whatever draws the page meanwhile."""
+"""The open dialog of a page. It is session state, so that it stays open when the page is drawn again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_dialog(name: str) -> None:
 
 
 def close() -> None:
-    """Close the dialog; the callback of its dismissal, too."""
+    """Close the dialog; also the callback of its dismissal."""
     st.session_state.pop(_OPEN, None)
 
 
@@ -41,18 +41,18 @@ def is_open() -> bool:
 
 
 def button(name: str, label: str, icon: str, help_text: str | None = None, *, stretch: bool = False) -> None:
-    """Draw a button that opens a dialog, also from within a fragment."""
+    """Draw a button that opens a dialog; it works inside a fragment, too."""
     if st.button(label, icon=icon, help=help_text, key=f"{name} dialog", width="stretch" if stretch else "content"):
         open_dialog(name)
         st.rerun()
 
 
 def draw(dialogs: Mapping[str, Callable[[], None]]) -> None:
-    """Draw the open dialog of a page, if any, given as functions by name."""
+    """Draw the open dialog, if any; ``dialogs`` maps the names of the page's dialogs to functions that draw them."""
     name = str(st.session_state.get(_OPEN, ""))
     if name in dialogs:
         st.html(_KEEP_FOCUS, unsafe_allow_javascript=True)
         dialogs[name]()
     else:
-        # That of another page, left through the navigation.
+        # It belongs to another page, which was left through the navigation.
         close()

@@ -11,9 +11,9 @@ from jsc_explore.jobs.queue import ENDED, EngineState, Job, Queue
 from jsc_explore.results import Point
 from jsc_explore.store import Store
 
-# How long jobs that ended stay in a snapshot, in seconds: their rows do not vanish while somebody reads them.
-ENDED_KEPT_S = 60.0
-# Panels are drawn up to seven times a second; a session that asks sooner than this after another shares its answer.
+# For how long a snapshot still lists a job that ended: its row must not vanish while somebody reads it.
+ENDED_VISIBLE_S = 60.0
+# Panels are drawn up to seven times a second; sessions that ask within this time share one snapshot.
 MAX_AGE_S = 0.1
 
 
@@ -22,8 +22,8 @@ class LiveSnapshot:
     """Queue and store as of one moment. Immutable, and equal to itself alone: it can be the key of a cache.
 
     ``active`` jobs are queued or running, ``failed`` ones are all that failed, ``ended`` those that ended within
-    ``ENDED_KEPT_S``; ``points`` holds the live curve of each running job by run id; ``store_version`` is that of the
-    store after the queue was read: a run that ended in between is in both rather than in neither.
+    ``ENDED_VISIBLE_S``; ``points`` holds the live curve of each running job by run id. ``store_version`` is read after
+    the queue, so that a run that ends in between is in both rather than in neither.
     """
 
     active: tuple[Job, ...] = ()
@@ -35,7 +35,7 @@ class LiveSnapshot:
 
 
 class LivePoller:
-    """Reads queue and store on demand, at most every ``MAX_AGE_S`` for all sessions; of points only the new ones."""
+    """Reads queue and store on demand, at most once per ``MAX_AGE_S`` for all sessions; of points the new ones."""
 
     def __init__(self, queue: Queue, store: Store) -> None:
         self._queue, self._store = queue, store
@@ -44,7 +44,7 @@ class LivePoller:
         self._snapshot = LiveSnapshot()
 
     def snapshot(self, *, max_age_s: float = MAX_AGE_S) -> LiveSnapshot:
-        """Return the current snapshot, read anew if it is older than ``max_age_s``. StoreError if it cannot be read."""
+        """Return the current snapshot; read again if older than ``max_age_s``. StoreError if it cannot be read."""
         with self._lock:
             if time.monotonic() - self._read_at > max_age_s:
                 self._snapshot = self._read()
@@ -52,7 +52,7 @@ class LivePoller:
             return self._snapshot
 
     def invalidate(self) -> None:
-        """Have the next snapshot read anew: this server has just changed the queue."""
+        """Make the next call read a new snapshot, because this server has just changed the queue."""
         self._read_at = 0.0
 
     def _read(self) -> LiveSnapshot:
@@ -63,7 +63,7 @@ class LivePoller:
             for job in active
             if job.run_id in known or job.run_id in new
         }
-        ended = self._queue.jobs(ENDED, since=time.time() - ENDED_KEPT_S)
+        ended = self._queue.jobs(ENDED, since=time.time() - ENDED_VISIBLE_S)
         failed, engine = self._queue.jobs(("failed",)), self._queue.engine()
         self._store.refresh()
         return LiveSnapshot(tuple(active), tuple(failed), tuple(ended), points, self._store.version, engine)

@@ -1,4 +1,4 @@
-"""Predicted metrics of configs that are not trained, computed once for all sessions that show the same runs."""
+"""Predicted metrics of configs that are not trained yet, computed once for all sessions that show the same runs."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from jsc_explore.store import Store
 from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.web.state import services
-from jsc_explore.web.state.render_queue import waiting
+from jsc_explore.web.state.render_queue import yield_turn
 
-_SHOWN, _CALIBRATION, _AWAITED = "shown predictions", "calibration of predictions", "awaited predictions"
-_WAITS = "waits for predictions"
+_SHOWN, _CALIBRATION, _PENDING = "shown predictions", "calibration of predictions", "pending predictions"
+_BLOCKING = "wait for predictions"
 
 
 def forecast(runs: Sequence[RunConfig], metric: str) -> PredictionSet:
     """Return predictions of these runs, from the runs on the same data and validation as the first of them."""
     while True:
-        with suppress(CancelledError):  # The store has changed meanwhile.
+        with suppress(CancelledError):  # The store has changed meanwhile: ask again.
             return _request(services.store().version, _to_json(runs), metric).result()
 
 
 def predictions(slice: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]:
     """Return predicted metrics of missing cells by config id, without the cells that cannot be predicted.
 
-    Computing them takes seconds after every change of the store, and no click waits for that: meanwhile, and while
-    something trains, the earlier predictions stay beneath the measured metrics. ``are_ready`` is true when the page,
-    whose run started with ``begin``, is to be drawn again.
+    After every change of the store they take seconds to compute. Clicks do not wait for that: until then, and while
+    runs train, this returns the predictions shown before. ``are_ready`` tells when to draw the page again; each run
+    of the page starts with ``begin``.
     """
     # Cells that only the filter expression hides are measured; predicting them would cost a fit for every expression.
     missing = [cell for cell in cells if cell.state == "missing"]
@@ -44,12 +44,12 @@ def predictions(slice: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]
         return shown(slice.metric)
     runs = [cell.config for cell in missing]
     future = _request(services.store().version, _to_json(runs), slice.metric)
-    if not future.done() and not st.session_state.get(_WAITS):
-        st.session_state.setdefault(_AWAITED, []).append(future)
+    if not future.done() and not st.session_state.get(_BLOCKING):
+        st.session_state.setdefault(_PENDING, []).append(future)
         return shown(slice.metric)
     try:
-        if not future.done():  # otherwise there is no need to give up this page's turn
-            with waiting():
+        if not future.done():  # otherwise keep this page's turn
+            with yield_turn():
                 wait([future])
         found = future.result()
     except CancelledError:
@@ -63,25 +63,25 @@ def predictions(slice: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]
 
 
 def begin(wait: bool) -> None:
-    """Start a run of a page; with ``wait`` it waits for the predictions that it requests."""
-    st.session_state.pop(_AWAITED, None)
-    st.session_state[_WAITS] = wait
+    """Start a run of a page; with ``wait``, ``predictions`` blocks until they are computed."""
+    st.session_state.pop(_PENDING, None)
+    st.session_state[_BLOCKING] = wait
 
 
-def awaited() -> bool:
-    """Whether the page, as it was drawn last, lacks predictions that are being computed."""
-    return bool(st.session_state.get(_AWAITED))
+def are_pending() -> bool:
+    """Whether the page was drawn without predictions that are still being computed."""
+    return bool(st.session_state.get(_PENDING))
 
 
 def are_ready() -> bool:
-    """Whether the predictions that the page lacked are computed now."""
-    if any(not future.done() for future in st.session_state.get(_AWAITED, [])):
+    """Whether all pending predictions are computed; true once."""
+    if any(not future.done() for future in st.session_state.get(_PENDING, [])):
         return False
-    return bool(st.session_state.pop(_AWAITED, []))
+    return bool(st.session_state.pop(_PENDING, []))
 
 
 def shown(metric: str) -> Mapping[str, Prediction]:
-    """Return every prediction that this session has shown, by config id; it stays when the config is trained."""
+    """Return all predictions shown in this session, by config id, also those of configs trained since."""
     known: Mapping[str, Prediction] = st.session_state.get(_SHOWN, {}).get(metric, {})
     return known
 
@@ -102,18 +102,18 @@ def _to_json(runs: Sequence[RunConfig]) -> str:
 
 @lru_cache(maxsize=1)
 def _worker() -> ThreadPoolExecutor:
-    # One thread: two would not be done sooner, and clicks are answered meanwhile.
-    return ThreadPoolExecutor(1, thread_name_prefix="forecast")
+    # One thread: two would not finish sooner, and would slow down clicks.
+    return ThreadPoolExecutor(1, thread_name_prefix="predictions")
 
 
-# Requested predictions that may not have started, with the version of the store.
+# Requested predictions, some of them not started yet, each with its store version.
 _REQUESTED: list[tuple[int, Future[PredictionSet]]] = []
 _REQUEST_LOCK = threading.Lock()
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _request(version: int, configs: str, metric: str) -> Future[PredictionSet]:
-    # Five seeds that end within a second change the store five times; only the last version is still wanted.
+    # Five seeds that end within a second change the store five times; only the last version is needed.
     with _REQUEST_LOCK:
         for earlier, future in list(_REQUESTED):
             if future.done() or (earlier < version and future.cancel()):

@@ -1,4 +1,4 @@
-"""The style of every page, light, dark and in presentation mode, which a lecture hall reads from the last row."""
+"""The style of every page: light, dark, and presentation mode, readable from the last row of a lecture hall."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DARK = """
 [data-testid=stMultiSelect] span[title], [data-testid=stMultiSelect] span[title] ~ *,
 [data-testid=stBaseButton-primary], [data-testid=stBaseButton-primary] p {color: #101418;}
 """
-# Everything on a page is measured in the letters of its root; the sidebar needs more width for its texts.
+# All sizes on a page are relative to the root font size; the sidebar also needs more width for its texts.
 _LARGE = """
 html {font-size: 135%;} [data-testid=stSidebar] {font-size: 1rem;}
 [data-testid=stSidebar][data-collapsed=false] {min-width: 400px;}
@@ -23,7 +23,7 @@ html {font-size: 135%;} [data-testid=stSidebar] {font-size: 1rem;}
 
 
 def text_scale() -> float:
-    """Return the factor by which text in charts is larger than usual; the Explore page has the switch."""
+    """Return the factor that enlarges text in charts; a setting of the Explore page switches it on for all pages."""
     return PRESENTATION_SCALE if EXPLORE["presentation"] else 1.0
 
 

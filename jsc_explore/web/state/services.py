@@ -1,4 +1,4 @@
-"""What all sessions of one server share: the store, the queue and the engine's supervisor."""
+"""Objects that all sessions of one server share: store, queue, live poller, supervisor; and how often pages poll."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from jsc_explore.web.state.live import LivePoller
 T = TypeVar("T")
 
 
-class _Once(Generic[T]):
-    """Made at its first call and the same ever after.
+class _Singleton(Generic[T]):
+    """A function whose first result is returned by every later call.
 
-    Streamlit's cache would do, but any visitor's browser may tell a server to clear it: another engine would start.
+    Streamlit's cache is not used, since any visitor's browser can have the server clear it.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -41,20 +41,20 @@ class _Once(Generic[T]):
             return self._made[0]
 
     def clear(self) -> None:
-        """Forget it; the next call makes another one."""
+        """Drop the result; the next call makes another one."""
         with self._lock:
             self._made.clear()
 
 
-@_Once
+@_Singleton
 def store() -> Store:
     """Return the one store of this server."""
     return Store(paths.default_store(), paths.snapshot())
 
 
-@_Once
+@_Singleton
 def queue() -> Queue:
-    """Return the one queue of this server; an empty one of its own beside a store that can only be read here."""
+    """Return the one queue of this server; an empty temporary one if the store is read-only."""
     if store().read_only is None:
         return Queue(paths.default_store())
     directory = tempfile.TemporaryDirectory(prefix="jsc-explore-")
@@ -62,53 +62,56 @@ def queue() -> Queue:
     return Queue(Path(directory.name))
 
 
-@_Once
+@_Singleton
 def live() -> LivePoller:
-    """Return the one reader of queue and store for all panels of this server."""
+    """Return the one poller of queue and store for all panels of this server."""
     return LivePoller(queue(), store())
 
 
-@_Once
+@_Singleton
 def imported() -> ImportedRuns:
     """Return the imported runs of this server's store."""
     return ImportedRuns(paths.default_store())
 
 
-@_Once
+@_Singleton
 def supervisor() -> Supervisor:
     """Return the supervisor that keeps an engine on the store while this server runs."""
-    keeper = Supervisor(paths.default_store(), paths.snapshot())
-    keeper.start()
-    atexit.register(keeper.stop)
-    return keeper
+    made = Supervisor(paths.default_store(), paths.snapshot())
+    made.start()
+    atexit.register(made.stop)
+    return made
 
 
-def serve() -> None:
-    """See to it that an engine serves the store, where this page may train at all."""
+def start_engine() -> None:
+    """Start the supervisor of an engine, once, unless training is switched off or the store is read-only."""
     if not Access.from_environment().read_only and store().read_only is None:
         supervisor()
 
 
-# Sessions that were served within this time share the server; up to so many live pages it serves at their full pace,
-# and more of those that only look whether anything has happened.
-_PRESENT_S, AT_FULL_PACE, LOOKING_AT_FULL_PACE = 30.0, 2, 10
-_SEEN: dict[str, float] = {}
+# A session counts as active for this long after its last poll.
+_ACTIVE_S = 30.0
+# Up to this many active sessions poll at the full rate: those that draw live panels, and those that only check whether
+# anything has changed, which costs less.
+FULL_RATE_SESSIONS, FULL_RATE_WATCHERS = 2, 10
+_LAST_POLL: dict[str, float] = {}
 
 
-def poll_interval(every_s: float, session: str, at_full_pace: int = AT_FULL_PACE) -> float:
-    """Return how often a live panel of this session is to be drawn, in seconds: the more look on, the more slowly.
+def poll_interval(every_s: float, session: str, full_rate_sessions: int = FULL_RATE_SESSIONS) -> float:
+    """Return the seconds between two polls of this session: ``every_s``, and longer the more sessions are active.
 
-    Drawn five times a second each, a hundred pages would ask for more than two cores can draw, and clicks would wait.
+    A hundred pages drawn five times a second each are more than two cores can draw; clicks would have to wait.
     """
     now = time.monotonic()
-    _SEEN[session] = now
-    for gone in [name for name, seen in list(_SEEN.items()) if now - seen >= _PRESENT_S or not _is_connected(name)]:
-        _SEEN.pop(gone, None)
-    return every_s * max(1.0, len(_SEEN) / at_full_pace)
+    _LAST_POLL[session] = now
+    for name, polled in list(_LAST_POLL.items()):
+        if now - polled >= _ACTIVE_S or not _is_connected(name):
+            _LAST_POLL.pop(name, None)
+    return every_s * max(1.0, len(_LAST_POLL) / full_rate_sessions)
 
 
 def _is_connected(session: str) -> bool:
-    # Who has loaded the page anew has left a session behind.
+    # Each reload of a page leaves a disconnected session behind.
     return not runtime.exists() or runtime.get_instance().is_active_session(session)
 
 

@@ -12,10 +12,10 @@ from jsc_explore.view_model.url_params import PageParams
 
 
 class UrlState(MutableMapping[str, Any]):
-    """The state of one page in this session, by parameter name: what its widgets show and its URL says.
+    """The state of one page in this session by parameter name, shared by its widgets and its URL.
 
-    ``restore`` first, ``write`` last in a run of the page. Values live under a session key of the page's own, not under
-    those of widgets: Streamlit forgets a widget that is not drawn, and widgets of two pages may have the same name.
+    A run of the page calls ``restore`` first and ``write`` last. Values have a session key of their own, apart from
+    those of widgets: Streamlit drops the state of a widget that is not drawn, and two pages may use one widget name.
     """
 
     def __init__(self, page: str, params: PageParams) -> None:
@@ -28,7 +28,7 @@ class UrlState(MutableMapping[str, Any]):
         self._values[name] = value
 
     def __delitem__(self, name: str) -> None:
-        raise TypeError("a parameter of a page has always a value")
+        raise TypeError("a parameter of a page always has a value")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -49,9 +49,9 @@ class UrlState(MutableMapping[str, Any]):
         return self.params.write(self._values)
 
     def restore(self) -> None:
-        """Take over the URL of the browser where it is a new one; show what is not valid in it.
+        """Load the state from the browser's URL if that has changed; show a warning for each invalid parameter.
 
-        A page that is opened again without parameters shows what it showed before.
+        A page that is opened again without parameters keeps its state.
         """
         query = _query()
         if self.page not in st.session_state or (query and query != st.session_state[f"{self.page} query"]):
@@ -60,14 +60,14 @@ class UrlState(MutableMapping[str, Any]):
             st.warning(f"In the URL: {line}", icon=":material/link_off:")
 
     def load(self, query: Mapping[str, str]) -> None:
-        """Set the state to what a query says; every parameter that it does not name takes its default."""
+        """Set the state from a query; parameters that it does not name take their defaults."""
         values, faults = self.params.read(query)
         st.session_state[self.page] = values
         st.session_state[f"{self.page} query"] = dict(query)
         st.session_state[f"{self.page} faults"] = faults
 
     def write(self) -> None:
-        """Write the state into the URL of the browser."""
+        """Write the state to the browser's URL."""
         query = self.query
         st.session_state[f"{self.page} query"] = query
         if query != _query():
@@ -90,14 +90,14 @@ class UrlState(MutableMapping[str, Any]):
             if on_change is not None:
                 on_change()
 
-        # Only where it differs: a slider that is being dragged while the panel is drawn again would jump back.
+        # Set it only if it differs: otherwise a slider that is dragged while its panel is redrawn would jump back.
         if key not in st.session_state or st.session_state[key] != self[name]:
             st.session_state[key] = self[name]
         draw(*args, key=key, on_change=changed, **options)
         return self[name]
 
     def change(self, name: str, value: Any) -> None:
-        """Set a parameter as the visitor wants it; faults of the URL that it was opened with are read by then."""
+        """Set a parameter on behalf of the visitor; this also clears the warnings about the URL."""
         self[name] = value
         st.session_state[f"{self.page} faults"] = []
 
