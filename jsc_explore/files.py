@@ -22,11 +22,11 @@ _SAFETENSORS_LENGTH = struct.Struct("<Q")
 def atomic_write(
     path: Path, *, durable: bool = True, overwrite: bool = True, locked: bool = False
 ) -> Iterator[BinaryIO]:
-    """Yield a file that takes the place of ``path`` when the block ends; if it raises, ``path`` is as it was.
+    """Yield a temporary file that replaces ``path`` when the block ends; if the block raises, ``path`` is unchanged.
 
-    ``durable`` forces the content and the directory to the disk first. Without ``overwrite`` an existing file raises
-    FileExistsError, also one that appears meanwhile. ``locked`` says that the caller alone writes this path: the
-    temporary name is then fixed, so that the next writer overwrites what a killed one left. Raises OSError.
+    ``durable`` syncs file and directory to the disk. Without ``overwrite`` an existing file raises FileExistsError,
+    even one created during the block. ``locked`` means that the caller holds a lock for it: the temporary name is
+    then fixed, and the next writer overwrites the file that a killed one left. Raises OSError.
     """
     token = "" if locked else f".{secrets.token_hex(4)}"
     partial = path.with_name(f".{path.name}{token}.tmp")
@@ -39,7 +39,7 @@ def atomic_write(
         if overwrite:
             partial.replace(path)
         else:
-            # Unlike a rename, a link never takes the place of a file that came in between.
+            # Unlike a rename, a link never replaces a file that was created meanwhile.
             os.link(partial, path)
         if durable:
             sync_directory(path.parent)
@@ -49,7 +49,7 @@ def atomic_write(
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory survive a power cut. OSError if that fails."""
+    """Sync a directory, so that its file names survive a power cut. Raises OSError."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -63,16 +63,16 @@ def error_reason(error: BaseException) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file, in hex. OSError if it cannot be read."""
+    """Return the sha256 of a file, in hex. Raises OSError if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def file_lock(path: Path, *, exclusive: bool, timeout: float = 0.0) -> Iterator[bool]:
-    """Hold a lock file, exclusively or shared; yield whether it was acquired within ``timeout`` seconds.
+    """Lock a file, exclusively or shared; yield whether that succeeded within ``timeout`` seconds (``inf``: no limit).
 
-    The system releases it when the process dies, however it dies. OSError if the file cannot be opened.
+    The operating system releases the lock when the process ends, however it ends. Raises OSError.
     """
     deadline = time.monotonic() + timeout
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -93,7 +93,7 @@ def file_lock(path: Path, *, exclusive: bool, timeout: float = 0.0) -> Iterator[
 
 
 def safetensors_metadata(data: bytes) -> dict[str, str]:
-    """Return the metadata of safetensors bytes; ValueError if the bytes are torn or no safetensors."""
+    """Return the metadata of safetensors bytes. Raises ValueError if they are truncated or not safetensors."""
     if len(data) < _SAFETENSORS_LENGTH.size:
         raise ValueError(f"{len(data)} bytes hold no header")
     begin = _SAFETENSORS_LENGTH.size + _SAFETENSORS_LENGTH.unpack_from(data)[0]

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the points of its curve and its outcome. Shared by training, jobs, store and charts."""
+"""The result of a run: the points of its curve, its outcome, and its record in the store."""
 
 from __future__ import annotations
 
@@ -8,37 +8,41 @@ from typing import Any
 
 from jsc_explore.data.jets import CLASSES
 
-# One point: quantity -> what it is. A quantity that was not measured at a point is None.
+# The quantities of a point, with their descriptions. A quantity that was not measured at a point is None.
 POINT_FIELDS: Mapping[str, str] = {
-    "step": "optimizer steps done",
-    "epoch": "epochs done, with a fraction inside an epoch",
-    "samples": "training jets seen",
-    "train_loss": "mean cross-entropy of the training batches since the point before, in training mode",
+    "step": "optimizer steps taken so far",
+    "epoch": "epochs done so far, a fraction within an epoch",
+    "samples": "training jets seen so far",
+    "train_loss": "mean cross-entropy of the training batches since the previous point, in training mode",
     "train_acc": "accuracy of the same batches",
-    "val_loss": "cross-entropy on the whole validation part, in evaluation mode",
-    "val_acc": "accuracy on the whole validation part",
+    "val_loss": "cross-entropy of the whole validation part, in evaluation mode",
+    "val_acc": "accuracy on the whole validation part, in evaluation mode",
     "learning_rate": "learning rate of the last step",
-    "time_s": "seconds spent in optimizer steps so far, of the whole stack",
-    **{f"recall_{name}": f"share of validation jets of class {name} that are recognised" for name in CLASSES},
+    "time_s": "seconds spent in optimizer steps so far by the whole stack of replicas",
+    **{
+        f"recall_{name}": f"recall of class {name}: share of its validation jets that are predicted as {name}"
+        for name in CLASSES
+    },
 }
-WHOLE_NUMBERS = frozenset({"step", "samples"})
-# Columns of a run that hold its curve, a list each, are named by this and the quantity.
+INTEGER_QUANTITIES = frozenset({"step", "samples"})
+# Prefix of the columns of a run that hold its curve, one list per quantity.
 CURVE_PREFIX = "curve_"
 
-# Where a ROC curve is kept: the half that a rejection is quoted at is among them, the trivial ends are not.
-SIGNAL_EFFICIENCIES = (*(place / 50 for place in range(1, 50)), 0.99)
+# The points of a stored ROC curve. They include 0.5, where background rejection is quoted, and leave out 0 and 1.
+SIGNAL_EFFICIENCIES = (*(k / 50 for k in range(1, 50)), 0.99)
 
 Point = dict[str, float | int | None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run. ``status`` is ``done`` or ``diverged``; a diverged run keeps its curve up to ``diverged_step``.
+    """The outcome of a finished run. ``status`` is ``done`` or ``diverged``; None stands for an unknown value.
 
-    Test figures without prefix belong to the last weights, with ``best_`` to the weights of the lowest validation
-    loss; ``auc``, ``rejection`` (background rejection at 50% signal efficiency, one class against the rest), ``roc``
-    (background efficiencies at ``SIGNAL_EFFICIENCIES``, class after class, None for one without jets), ``confusion``
-    (25 counts, true class major) and ``weights`` (safetensors) to the best ones too. None: not known.
+    Test metrics without a prefix are of the last weights, those with ``best_`` of the weights with the lowest
+    validation loss. Of the best weights are also ``auc``, ``rejection`` (background rejection at 50% signal efficiency,
+    one class against the rest), ``roc`` (background efficiencies at ``SIGNAL_EFFICIENCIES``, class after class),
+    ``confusion`` (25 counts, rows are true classes) and ``weights`` (safetensors). A diverged run has its curve up to
+    ``diverged_step``.
     """
 
     status: str
@@ -78,7 +82,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """An outcome with its identity: one row of the store."""
+    """A run as it is stored: identity, config and outcome."""
 
     run_id: str
     config_id: str

@@ -55,7 +55,7 @@ def _repair(options: argparse.Namespace, catalog: Catalog, faults: Sequence[Any]
     done = repair(catalog, faults)
     for path in done.quarantined:
         print(f"{path.name}: moved to {path.parent}")
-    for line in done.recovered.lines():
+    for line in done.recovery.lines():
         print(line)
     if done.runs_kept:
         print(f"{done.runs_kept} runs saved from them, into new parts")

@@ -32,7 +32,7 @@ from jsc_explore.importers.imported_run import (
     hyperparameters,
     points_from_series,
 )
-from jsc_explore.results import CURVE_PREFIX, POINT_FIELDS, WHOLE_NUMBERS, Point
+from jsc_explore.results import CURVE_PREFIX, INTEGER_QUANTITIES, POINT_FIELDS, Point
 
 MAX_FILE_MB, MAX_ROWS, MAX_COLUMNS, MAX_RUNS = 50, 200_000, 200, 500
 RUN = "run"
@@ -167,7 +167,7 @@ def _point(numbers: Sequence[str], quantities: Mapping[str, str], line: int, row
             continue
         if column in _PLACES and value < 0:
             _refuse(f"line {line}, column {column}", row[column], "must not be below zero", "count from zero on")
-        if name in WHOLE_NUMBERS:
+        if name in INTEGER_QUANTITIES:
             if value != int(value):
                 _refuse(f"line {line}, column {column}", row[column], "must be a whole number", "count whole steps")
             point[name] = int(value)

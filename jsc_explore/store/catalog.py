@@ -1,4 +1,4 @@
-"""The catalogue: which parts make up the store, and which run lies in which. SQLite, many readers while one writes."""
+"""The catalogue: a SQLite file that lists the parts of a store and says which part holds which run."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ CREATE TABLE IF NOT EXISTS quarantined (
   name TEXT PRIMARY KEY, reason TEXT NOT NULL, at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 );
 CREATE TABLE IF NOT EXISTS conflicts (
-  run_id TEXT NOT NULL, figures TEXT NOT NULL, name TEXT NOT NULL, sha256 TEXT NOT NULL, source TEXT NOT NULL,
+  run_id TEXT NOT NULL, digest TEXT NOT NULL, name TEXT NOT NULL, sha256 TEXT NOT NULL, source TEXT NOT NULL,
   differs TEXT NOT NULL, found_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-  PRIMARY KEY (run_id, figures)
+  PRIMARY KEY (run_id, digest)
 ) WITHOUT ROWID;
 """
 _IDENTITY = ("run_id", *FIELDS, "data_digest", "recipe_version")
-# How long a writer waits for one that clears up.
-_CLEARING_S = 60.0
+# How long a writer waits for a process that recovers files.
+_LOCK_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """One immutable Parquet file of finished runs; ``seq`` grows with every part ever added."""
+    """One immutable Parquet file of finished runs; ``seq`` increases with every part added."""
 
     seq: int
     name: str
@@ -60,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the catalogue knows of a run, beside its part: enough to ask for it again when the part is lost."""
+    """One run in the catalogue: its part, and enough to train it again if that part is lost."""
 
     run_id: str
     part: int
@@ -70,20 +70,20 @@ class Entry:
 
 
 class Catalog:
-    """The parts of one store directory, and the runs in them.
+    """The list of parts of one store directory, and of the runs in them.
 
-    Contract, held by ``tests/integration/test_store_contract.py``:
+    Contract, tested by ``tests/integration/test_store_contract.py``:
 
-    - A finished run is durable before it is announced: a part is written to a temporary name, synced, renamed to a
-      name never used before, its directory synced, and only then entered here, in one transaction that is synced too.
-    - Parts are immutable. Names are never used again.
-    - Readers never see a half: who takes the list from here sees whole parts, and every run in one part only.
-    - Ids decide identity: a run is entered once, whoever writes it, in however many processes at once.
-    - If a method raises StoreError, the store is as it was.
-    - Nothing depends on the order of clocks: ``seq`` alone orders parts.
+    - A finished run is durable before it is visible: its part is written to a temporary name, synced, renamed to a
+      new name, the directory synced, and only then registered here, in one transaction that is synced too.
+    - Parts are immutable. Their names are never reused.
+    - Readers never see partial state: every part in the list is complete, and every run is in exactly one part.
+    - A run is identified by its id: it is registered once, however many processes write it at the same time.
+    - If a method raises StoreError, the store is unchanged.
+    - Nothing depends on clocks: ``seq`` alone orders parts.
 
-    Any number of processes may write. A directory that cannot be written opens for reading: ``read_only`` says why,
-    and whatever would write raises StoreError with that reason. Each method may be called from any thread.
+    Any number of processes may write. A directory that is not writable opens for reading: ``read_only`` is the reason,
+    and every method that writes raises StoreError with it. Each method may be called from any thread.
     """
 
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
@@ -99,10 +99,10 @@ class Catalog:
         if not read_only:
             self._open()
         elif not self.directory.is_dir():
-            raise StoreError(f"store {directory}: there is no such directory; check the path")
+            raise StoreError(f"store {directory}: the directory does not exist; check the path")
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database connection."""
         with self._lock:
             if self._db is not None:
                 self._db.close()
@@ -111,16 +111,16 @@ class Catalog:
     # ---- reading
 
     def parts(self) -> list[Part]:
-        """Return the parts that make up the store at this moment, in the order in which they were entered."""
+        """Return the current parts, oldest first."""
         return [Part(*row) for row in self.read("SELECT seq, name, rows, sha256 FROM parts ORDER BY seq")]
 
     def fingerprint(self) -> tuple[int, int]:
-        """Return what changes with every change of the list of parts: their number and the newest one's ``seq``."""
+        """Return the number of parts and the largest ``seq``: a pair that changes whenever the list of parts does."""
         count, newest = self.read("SELECT count(*), coalesce(max(seq), 0) FROM parts")[0]
         return int(count), int(newest)
 
     def entries(self, run_ids: Collection[str] | None = None, parts: Collection[int] | None = None) -> list[Entry]:
-        """Return what is known of these runs, or of the runs of these parts, or of all."""
+        """Return the entries of these runs, or of all runs in these parts, or of all runs."""
         where, values = "", []
         for column, wanted in (("run_id", run_ids), ("part", parts)):
             if wanted is not None:
@@ -131,88 +131,90 @@ class Catalog:
         return [Entry(row[0], row[1], json.loads(row[2]), row[3], row[4]) for row in rows]
 
     def retired(self) -> list[tuple[str, float]]:
-        """Return the files of older generations that are kept for readers that still hold their names, with times."""
+        """Return name and time of the replaced files that are kept for readers that still use them."""
         return [(str(name), float(at)) for name, at in self.read("SELECT name, retired_at FROM retired ORDER BY name")]
 
     def path_of(self, part: Part) -> Path:
-        """Return where a part lies."""
+        """Return the path of a part."""
         return self.parts_directory / part.name
 
-    def read(self, text: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a SELECT of this room over the catalogue. StoreError if that fails."""
+    def read(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a SELECT over the catalogue, for this package only. Raises StoreError if that fails."""
         try:
             with self._lock:
                 if self._db is not None:
-                    return self._db.execute(text, values).fetchall()
-            # Opened anew each time: what another user writes meanwhile is seen, and nothing is kept locked.
-            return self._read_only(text, values)
+                    return self._db.execute(sql, values).fetchall()
+            # Opened for each query: changes by other users are seen, and no lock is kept.
+            return self._query_read_only(sql, values)
         except sqlite3.Error as error:
             raise StoreError(f"store {self.directory}: its catalogue cannot be read ({error_reason(error)})") from error
 
-    def _read_only(self, text: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def _query_read_only(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         if not self.path.exists():
-            with closing(sqlite3.connect(":memory:")) as nothing:
-                nothing.executescript(_SCHEMA)
-                return nothing.execute(text, values).fetchall()
-        # A write-ahead log needs a file beside it even to be read, which may not be made here. Where there is no log,
-        # nobody is writing, and the database is read as it lies.
+            with closing(sqlite3.connect(":memory:")) as empty:
+                empty.executescript(_SCHEMA)
+                return empty.execute(sql, values).fetchall()
+        # Reading a database with a write-ahead log needs a shared-memory file, which cannot be created here. Without a
+        # log nobody is writing, and the database can be read as an immutable file.
         log = self.path.with_name(f"{self.path.name}-wal")
         mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
         with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, timeout=30)) as db:
             self._check_version(db)
-            return db.execute(text, values).fetchall()
+            return db.execute(sql, values).fetchall()
 
     # ---- writing
 
-    def add(self, table: pa.Table, broken: Collection[str] = ()) -> Part | None:
-        """Write runs as a new part, durably; return it, or None if every one of them was entered already.
+    def add(self, table: pa.Table, unreadable: Collection[str] = ()) -> Part | None:
+        """Write runs as a new part, durably; return it, or None if all of them are stored already.
 
-        Runs that another writer has entered are left out, unless their part is gone or named among the ``broken``.
-        StoreError, with nothing changed, if it cannot be written, or the table has not the columns of a part.
+        Stored runs are left out, unless the file of their part is missing or among the ``unreadable`` names. Raises
+        StoreError, with nothing changed, if the part cannot be written or the table lacks columns.
         """
         if problem := schema_problem(table.schema):
-            raise StoreError(f"store {self.directory}: what was to be added {problem}; nothing was written")
+            raise StoreError(f"store {self.directory}: the table to add {problem}; nothing was written")
         with self.writing("a finished run could not be written"):
-            return self.add_locked(table, broken)
+            return self.add_locked(table, unreadable)
 
-    def add_locked(self, table: pa.Table, broken: Collection[str] = ()) -> Part | None:
-        """Add, as ``add`` does, for one who holds the writers' lock already. OSError or sqlite3.Error if that fails."""
+    def add_locked(self, table: pa.Table, unreadable: Collection[str] = ()) -> Part | None:
+        """Do what ``add`` does; the caller holds the writers' lock. Raises OSError or sqlite3.Error."""
         while table.num_rows:
             file = write_part(self.parts_directory, table)
-            part, taken = self._register_file(file, table, broken)
+            part, taken = self._register_file(file, table, unreadable)
             if part is not None:
                 return part
             table = table.filter(pa.array([run_id not in taken for run_id in table["run_id"].to_pylist()]))
         return None
 
     def register_orphan(self, file: PartFile, table: pa.Table) -> Part | None:
-        """Enter a file that a writer that died left whole; None, and the file removed, if a run of it is stored."""
+        """Register a complete file of a killed writer; if one of its runs is stored, delete it and return None."""
         return self._register_file(file, table, ())[0]
 
-    def _register_file(self, file: PartFile, table: pa.Table, broken: Collection[str]) -> tuple[Part | None, set[str]]:
+    def _register_file(
+        self, file: PartFile, table: pa.Table, unreadable: Collection[str]
+    ) -> tuple[Part | None, set[str]]:
         try:
             with self.transaction() as db:
-                taken = self._taken(db, table["run_id"].to_pylist(), broken)
+                taken = self._stored_ids(db, table["run_id"].to_pylist(), unreadable)
                 if not taken:
                     return self.register(db, file, run_rows(table)), set()
         except BaseException:
-            # A commit that raised may have been carried out all the same: the file goes only if it was not.
+            # A COMMIT that raised may have succeeded all the same: delete the file only if it did not.
             if not self.read("SELECT 1 FROM parts WHERE name = ?", [file.path.name]):
                 file.path.unlink(missing_ok=True)
             raise
         file.path.unlink(missing_ok=True)
         return None, taken
 
-    def _taken(self, db: sqlite3.Connection, run_ids: Sequence[str], broken: Collection[str]) -> set[str]:
+    def _stored_ids(self, db: sqlite3.Connection, run_ids: Sequence[str], unreadable: Collection[str]) -> set[str]:
         found = db.execute(
             "SELECT run_id, name FROM runs JOIN parts ON parts.seq = runs.part "
             "WHERE run_id IN (SELECT value FROM json_each(?))",
             [json.dumps(run_ids)],
         )
-        return {run_id for run_id, name in found if name not in broken and (self.parts_directory / name).exists()}
+        return {run_id for run_id, name in found if name not in unreadable and (self.parts_directory / name).exists()}
 
     def register(self, db: sqlite3.Connection, file: PartFile, rows: Sequence[tuple[Any, ...]]) -> Part:
-        """Enter a file and its runs, as of ``run_rows``, within a transaction; runs of other parts move here."""
+        """Insert a file and its runs (``run_rows``) in a transaction; runs that are in other parts move to this one."""
         cursor = db.execute(
             "INSERT INTO parts (name, rows, sha256) VALUES (?, ?, ?)", (file.path.name, file.rows, file.sha256)
         )
@@ -226,25 +228,27 @@ class Catalog:
 
     @contextmanager
     def writing(self, failure: str) -> Iterator[None]:
-        """Be one of those that may be writing files here; StoreError for a disk or database that refuses."""
+        """Hold the shared writers' lock; turn an OSError or sqlite3.Error of the block into a StoreError."""
         self.require_writable(failure)
         try:
-            with file_lock(self.writers_lock, exclusive=False, timeout=_CLEARING_S) as got:
-                if not got:
-                    raise StoreError(f"store {self.directory}: {failure} (another process clears up); try again")
+            with file_lock(self.writers_lock, exclusive=False, timeout=_LOCK_TIMEOUT_S) as acquired:
+                if not acquired:
+                    raise StoreError(
+                        f"store {self.directory}: {failure} (another process is recovering files); try again"
+                    )
                 yield
         except (OSError, sqlite3.Error) as error:
-            raise self.refused(failure, error) from error
+            raise self.write_error(failure, error) from error
 
-    def refused(self, failure: str, error: BaseException) -> StoreError:
-        """Return the error of a disk or a database that refused."""
-        return StoreError(f"store {self.directory}: {failure} ({error_reason(error)}); make room")
+    def write_error(self, failure: str, error: BaseException) -> StoreError:
+        """Return the StoreError for a failed write to the disk or the database."""
+        return StoreError(f"store {self.directory}: {failure} ({error_reason(error)}); free disk space")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write to the catalogue: all of it when the block ends, nothing if it raises."""
+        """Run the block in one transaction: committed at its end, rolled back if it raises."""
         with self._lock:
-            self.require_writable("nothing can be entered")
+            self.require_writable("its catalogue cannot be changed")
             db = self._db
             assert db is not None
             db.execute("BEGIN IMMEDIATE")
@@ -259,10 +263,10 @@ class Catalog:
     # ---- opening
 
     def require_writable(self, failure: str) -> None:
-        """Raise StoreError, saying what fails and why, where the store is open for reading only."""
+        """Raise StoreError, with ``failure`` and the reason, if the store is open for reading only."""
         with self._lock:
             if self._db is None and self.read_only != "opened for reading":
-                self._open()  # A disk that was full, or a directory that was closed, may have opened up.
+                self._open()  # A full disk or a permission may have been fixed meanwhile.
             if self.read_only is not None:
                 raise StoreError(
                     f"store {self.directory}: {failure}, it is read-only here ({self.read_only}); "
@@ -271,7 +275,7 @@ class Catalog:
 
     def _open(self) -> None:
         try:
-            self._db = self._writable()
+            self._db = self._open_for_writing()
             self.read_only = None
         except (FileExistsError, NotADirectoryError) as error:
             raise StoreError(
@@ -288,14 +292,14 @@ class Catalog:
                     f"store {self.directory}: cannot be opened ({error_reason(error)}); choose another with --store"
                 ) from error
 
-    def _writable(self) -> sqlite3.Connection:
+    def _open_for_writing(self) -> sqlite3.Connection:
         if not self.parts_directory.is_dir():
             self.parts_directory.mkdir(parents=True, exist_ok=True)
             sync_directory(self.directory)
-        # Opened for writing, or nothing would tell a directory that was closed after its files were made.
+        # Opening the lock file detects a directory whose permissions changed after its files were created.
         with file_lock(self.writers_lock, exclusive=False):
             pass
-        # FULL: a part is announced only when its row would survive a power cut.
+        # FULL: a part must be in the catalogue, even after a power cut, before its runs are visible.
         db = open_database(self.path, "FULL")
         try:
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -321,7 +325,7 @@ class Catalog:
 
 
 def run_rows(table: pa.Table) -> list[tuple[Any, ...]]:
-    """Return what the catalogue keeps of each run: id, config as JSON, digest of the data, recipe_version."""
+    """Return the catalogue's row of each run: id, config as JSON, data digest, recipe version."""
     return [
         (row["run_id"], json.dumps({name: row[name] for name in FIELDS}), row["data_digest"], row["recipe_version"])
         for row in table.select(_IDENTITY).to_pylist()

@@ -1,6 +1,6 @@
-"""What must hold of a row, whoever wrote it: its id follows from its content, its curve is whole, its figures possible.
+"""Check rows of results: the id follows from the content, the curve is complete, the values are possible.
 
-Rows are checked as Arrow columns: a hundred thousand curves are never unfolded into Python.
+Rows are checked as Arrow columns: a hundred thousand curves are never converted to Python objects.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from jsc_explore.errors import FieldError
 from jsc_explore.results import CURVE_PREFIX, SIGNAL_EFFICIENCIES
 from jsc_explore.store.schema import COLUMNS, CURVES, ROC, WEIGHTS, schema_problem, with_roc
 
-# Of what others send. The largest networks of the layer language have some 10 MB of weights.
+# Limits for files from other machines. The largest network that a config allows has about 10 MB of weights.
 MAX_POINTS, MAX_WEIGHTS_BYTES, MAX_TEXT = 2_000_000, 256 << 20, 4000
 MAX_ROWS, MAX_GROUP_BYTES = 10_000_000, 4 << 30
 _N = len(CLASSES)
 _ROC_VALUES = _N * len(SIGNAL_EFFICIENCIES)
 _SIZES = {"auc": _N, "rejection": _N, "confusion": _N * _N, "roc": _ROC_VALUES}
-_SHARES = re.compile(r"(^|_)(acc|auc|roc|recall_\w)$")
-_WORDS = {"status": ("done", "diverged"), "stop_reason": ("max_epochs", "early_stopping", "diverged")}
-_NEEDED = ("epochs_run", "steps", "train_time_s", "wall_time_s", "replicas", "device", "backend", "created_at")
+_IS_SHARE = re.compile(r"(^|_)(acc|auc|roc|recall_\w)$")
+_ALLOWED_VALUES = {"status": ("done", "diverged"), "stop_reason": ("max_epochs", "early_stopping", "diverged")}
+_REQUIRED = ("epochs_run", "steps", "train_time_s", "wall_time_s", "replicas", "device", "backend", "created_at")
 
 Faults = dict[int, str]
 
 
 def run_identity(config: Mapping[str, Any], digest: str, recipe_version: int) -> tuple[str, str]:
-    """Return (run_id, config_id) of a stored config, for data of this digest and a recipe version that may be old.
+    """Return (run_id, config_id) of a stored config, for this data digest and recipe version, which may be an old one.
 
-    Raises FieldError for a config that could not be asked for, or is not written in its canonical form.
+    Raises FieldError for a config that is not valid or not in its canonical form.
     """
     run = RunConfig.from_dict(config)
     for name, value in run.to_dict().items():
         if value != config[name]:
-            raise FieldError(name, config[name], f"is written otherwise, as {value!r}", "train the run anew")
+            raise FieldError(name, config[name], f"is not in canonical form, which is {value!r}", "train the run again")
     return _hash(run, digest, recipe_version, with_seed=True), _hash(run, digest, recipe_version, with_seed=False)
 
 
@@ -56,13 +56,13 @@ def _hash(run: RunConfig, digest: str, recipe_version: int, *, with_seed: bool) 
 
 
 def row_faults(table: pa.Table) -> Faults:
-    """Return row -> what is wrong with it: an id that does not follow from the content, a curve of unequal lists."""
+    """Return row -> fault: an id that does not follow from the content, or curve lists of different lengths."""
     faults: Faults = {}
     rows = table.select(["run_id", "config_id", "data_digest", "recipe_version", *FIELDS]).to_pylist()
-    for place, row in enumerate(rows):
+    for row_index, row in enumerate(rows):
         if fault := _identity_fault(row):
-            faults[place] = fault
-    lengths = [pc.fill_null(pc.list_value_length(_whole(table[name])), -1) for name in CURVES]
+            faults[row_index] = fault
+    lengths = [pc.fill_null(pc.list_value_length(_one_array(table[name])), -1) for name in CURVES]
     for name, length in zip(CURVES[1:], lengths[1:], strict=True):
         _mark(faults, pc.not_equal(lengths[0], length), f"{name} and {CURVES[0]} differ in length")
     _mark(faults, pc.less(lengths[0], 0), f"{CURVES[0]} is missing")
@@ -77,27 +77,27 @@ def _identity_fault(row: Mapping[str, Any]) -> str | None:
         return str(error)
     if run_id != row["run_id"]:
         return f"its config, data and recipe have the id {run_id[:12]}"
-    return None if config_id == row["config_id"] else f"its config has the id {config_id[:12]}, not the one written"
+    return None if config_id == row["config_id"] else f"its config has the id {config_id[:12]}, not the stored one"
 
 
 def external_faults(table: pa.Table) -> Faults:
-    """Return row -> what is wrong with it, of rows that another machine sent: also ranges, sizes and weights."""
+    """Return row -> fault for rows from another machine: what ``row_faults`` checks, and ranges, sizes and weights."""
     faults = row_faults(table)
     for column in COLUMNS:
-        values = _whole(table[column.name])
+        values = _one_array(table[column.name])
         if pa.types.is_list(column.type):
             _check_list(faults, column.name, values)
         elif pa.types.is_string(column.type):
             _mark(faults, pc.greater(pc.utf8_length(values), MAX_TEXT), f"{column.name} is too long")
         elif column.name not in FIELDS and not pa.types.is_boolean(column.type):
             _mark(faults, _impossible(column.name, values), f"{column.name} is out of range")
-    for name in _NEEDED:
+    for name in _REQUIRED:
         _mark(faults, pc.is_null(table[name]), f"{name} is missing")
-    for name, words in _WORDS.items():
-        known = pc.is_in(_whole(table[name]), value_set=pa.array(words))
-        _mark(faults, pc.invert(known), f"{name} is none of {', '.join(words)}")
+    for name, allowed in _ALLOWED_VALUES.items():
+        known = pc.is_in(_one_array(table[name]), value_set=pa.array(allowed))
+        _mark(faults, pc.invert(known), f"{name} is none of {', '.join(allowed)}")
     newer = pc.greater(table["recipe_version"], RECIPE_VERSION)
-    _mark(faults, newer, f"its recipe is newer than {RECIPE_VERSION}: update jsc-explore")
+    _mark(faults, newer, f"its recipe version is above {RECIPE_VERSION}: update jsc-explore")
     _check_objects(faults, table)
     return dict(sorted(faults.items()))
 
@@ -116,30 +116,30 @@ def _check_list(faults: Faults, name: str, values: pa.ListArray) -> None:
         bad = pc.invert(pc.is_in(flat, value_set=pa.array(CLASSES)))
     else:
         bad = _impossible(name.removeprefix(CURVE_PREFIX), flat)
-    for place in pc.unique(pc.filter(parents, pc.fill_null(bad, False))).to_pylist():
-        faults.setdefault(place, f"{name} is out of range")
+    for row_index in pc.unique(pc.filter(parents, pc.fill_null(bad, False))).to_pylist():
+        faults.setdefault(row_index, f"{name} is out of range")
     if name == f"{CURVE_PREFIX}step" and len(flat) > 1:
         falls = pc.and_(pc.less_equal(flat[1:], flat[:-1]), pc.equal(parents[1:], parents[:-1]))
-        for place in pc.unique(pc.filter(parents[1:], pc.fill_null(falls, False))).to_pylist():
-            faults.setdefault(place, f"{name} does not rise from point to point")
+        for row_index in pc.unique(pc.filter(parents[1:], pc.fill_null(falls, False))).to_pylist():
+            faults.setdefault(row_index, f"{name} does not increase from point to point")
 
 
 def _impossible(name: str, values: pa.Array) -> pa.Array:
-    """Every number of a run is at least zero and finite, what is a share at most one; null is 'not known'."""
-    beyond = pc.or_(pc.less(values, 0), pc.greater(values, 1 if _SHARES.search(name) else 1e15))
+    """Mark values below zero, not finite, or above one for a share; null means "not known" and is allowed."""
+    beyond = pc.or_(pc.less(values, 0), pc.greater(values, 1 if _IS_SHARE.search(name) else 1e15))
     return pc.or_(beyond, pc.is_nan(values)) if pa.types.is_floating(values.type) else beyond
 
 
 def _check_objects(faults: Faults, table: pa.Table) -> None:
-    """Look at what needs Python: network size, epochs within the config's, versions, safetensors."""
+    """Check what Arrow cannot: network size, epochs against the config, versions, safetensors."""
     names = ("model", "final_relu", "max_epochs", "epochs_run", "parameters", "versions", "data_digest")
-    for place, row in enumerate(table.select(names).to_pylist()):
-        if place not in faults and (fault := _object_fault(row)):
-            faults[place] = fault
+    for row_index, row in enumerate(table.select(names).to_pylist()):
+        if row_index not in faults and (fault := _object_fault(row)):
+            faults[row_index] = fault
     if WEIGHTS.name in table.column_names:
-        for place, weights in enumerate(table[WEIGHTS.name]):
-            if place not in faults and not _are_weights(weights.as_buffer() if weights.is_valid else None):
-                faults[place] = "its weights are no safetensors"
+        for row_index, weights in enumerate(table[WEIGHTS.name]):
+            if row_index not in faults and not _are_weights(weights.as_buffer() if weights.is_valid else None):
+                faults[row_index] = "its weights are not in the safetensors format"
 
 
 def _object_fault(row: Mapping[str, Any]) -> str | None:
@@ -149,18 +149,18 @@ def _object_fault(row: Mapping[str, Any]) -> str | None:
     if row["epochs_run"] > row["max_epochs"]:
         return f"epochs_run = {row['epochs_run']}, more than max_epochs"
     if not re.fullmatch(r"[0-9a-f]{8,64}", row["data_digest"]):
-        return "data_digest is no digest"
+        return "data_digest is not a hexadecimal digest"
     try:
         versions = json.loads(row["versions"])
     except (ValueError, TypeError, RecursionError):
         versions = None
     is_plain = isinstance(versions, dict) and all(isinstance(value, str) for value in versions.values())
-    return None if is_plain else "versions is no JSON object of texts"
+    return None if is_plain else "versions is not a JSON object of strings"
 
 
 def _are_weights(content: pa.Buffer | None) -> bool:
     if content is None or content.size == 0:
-        return True  # Published runs come without.
+        return True  # published runs have no weights
     if content.size > MAX_WEIGHTS_BYTES:
         return False
     try:
@@ -171,14 +171,14 @@ def _are_weights(content: pa.Buffer | None) -> bool:
 
 
 def file_problem(path: Path, rows: int | None = None, *, group_bytes: int | None = None) -> str | None:
-    """Say why a Parquet file cannot be taken for one of ours, without reading its rows; None if it can."""
+    """Return why a Parquet file is not one of this project's, without reading its rows; None if it is."""
     try:
         with pq.ParquetFile(path) as file:
             if problem := schema_problem(file.schema_arrow):
                 return problem
             meta = file.metadata
             if rows is not None and meta.num_rows != rows:
-                return f"holds {meta.num_rows} runs, {rows} are recorded"
+                return f"holds {meta.num_rows} runs, the catalogue says {rows}"
             sizes = [meta.row_group(group).total_byte_size for group in range(meta.num_row_groups)]
             if group_bytes is not None and (meta.num_rows > MAX_ROWS or max(sizes, default=0) > group_bytes):
                 return f"is too large: at most {MAX_ROWS:,} runs and {group_bytes >> 20} MiB a row group"
@@ -188,9 +188,9 @@ def file_problem(path: Path, rows: int | None = None, *, group_bytes: int | None
 
 
 def read_row_groups(path: Path, *, with_weights: bool = True) -> Iterator[tuple[int, pa.Table | None, str]]:
-    """Read a file row group by row group, page checksums included: yield its number, the rows, or why there are none.
+    """Read a file by row group, verifying page checksums; yield number, rows and "", or number, None and the error.
 
-    Only files written by this project's parts have such checksums; of others a row group counts as sound if it decodes.
+    Only parts written by this project have page checksums; in other files a row group is valid if it decodes.
     """
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         known = [column.name for column in COLUMNS]
@@ -199,7 +199,7 @@ def read_row_groups(path: Path, *, with_weights: bool = True) -> Iterator[tuple[
         for group in range(file.num_row_groups):
             try:
                 table = with_roc(file.read_row_group(group, columns=known)).select(known)
-                # Texts may be no UTF-8, lists may point beyond their values: better known before anybody looks.
+                # Finds strings that are not UTF-8 and list offsets beyond the values before anything uses them.
                 table.validate(full=True)
             except (OSError, pa.ArrowException) as error:
                 yield group, None, first_line(error)
@@ -208,23 +208,23 @@ def read_row_groups(path: Path, *, with_weights: bool = True) -> Iterator[tuple[
 
 
 def first_line(error: BaseException) -> str:
-    """Return the beginning of what a library says of a file."""
+    """Return the first line of an error message, at most 80 characters."""
     return next(iter(str(error).splitlines()), type(error).__name__)[:80]
 
 
 def _mark(faults: Faults, bad: pa.ChunkedArray | pa.Array, text: str) -> None:
-    bad = _whole(pc.fill_null(bad, False))
-    for place in pc.indices_nonzero(bad).to_pylist():
-        faults.setdefault(place, text)
+    bad = _one_array(pc.fill_null(bad, False))
+    for row_index in pc.indices_nonzero(bad).to_pylist():
+        faults.setdefault(row_index, text)
 
 
-def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """Return a column as one array: Arrow's list functions number parents within a chunk."""
+def _one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Return a column as one array, because Arrow's list functions count parents within each chunk."""
     if not isinstance(column, pa.ChunkedArray):
         return column
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
-def ids_of(table: pa.Table, places: Sequence[int]) -> list[str]:
-    """Return the run ids in these rows."""
-    return [str(run_id) for run_id in table["run_id"].take(pa.array(places, pa.int64())).to_pylist()]
+def ids_of(table: pa.Table, rows: Sequence[int]) -> list[str]:
+    """Return the run ids of these rows."""
+    return [str(run_id) for run_id in table["run_id"].take(pa.array(rows, pa.int64())).to_pylist()]

@@ -1,4 +1,4 @@
-"""Compaction: many small parts become few sorted ones, while others read and write."""
+"""Compaction: merge many small parts into few sorted ones, while other processes read and write."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from jsc_explore.store.parquet_writer import PartFile, write_part
 from jsc_explore.store.recovery import RETENTION_S, drop_retired
 from jsc_explore.store.schema import part_schema, schema_problem
 
-# Each part costs an opening store about a millisecond. One run a part, 64 runs a part, 4,096: every run is written
-# three times in its life, and 100,000 runs lie in some 150 parts at most.
+# Opening a store costs about a millisecond per part. Parts grow from 1 run to 64 to 4,096 runs: every run is written
+# three times at most, and 100,000 runs take at most about 150 parts.
 MAX_PARTS = 64
-_TIERS = (64, 4096)
+_SIZE_LIMITS = (64, 4096)
 ROWS_PER_PART = 4096
-# What is read into memory at once, as it lies on the disk; a part larger than that is left as it is.
+# Bytes on disk that are merged in memory at once. A part above _LARGE_BYTES is not merged.
 _BATCH_BYTES = 128 << 20
 _LARGE_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
 class CompactionResult:
-    """What a compaction did: parts before and after, of those that it touched, and lines on parts it could not read."""
+    """What a compaction did: number of merged parts ``before`` and ``after``, and messages on unreadable parts."""
 
     before: int = 0
     after: int = 0
@@ -41,15 +41,15 @@ class CompactionResult:
 
 
 def size_class(part: Part) -> int:
-    """Return the size class of a part: 0 for parts as they are added, higher for what was compacted before."""
-    return sum(part.rows >= rows for rows in _TIERS)
+    """Return the size class of a part: 0 as it was added, 1 or 2 after compaction."""
+    return sum(part.rows >= rows for rows in _SIZE_LIMITS)
 
 
 def parts_to_compact(parts: Sequence[Part]) -> list[Part]:
-    """Return the parts that had better be put together now: a whole tier, once it holds more than ``MAX_PARTS``."""
-    for top in (1, 0):
-        if sum(size_class(part) == top for part in parts) > MAX_PARTS:
-            return [part for part in parts if size_class(part) <= top]
+    """Return the parts to merge now: all of a size class, and the smaller ones, once it has over ``MAX_PARTS``."""
+    for largest in (1, 0):
+        if sum(size_class(part) == largest for part in parts) > MAX_PARTS:
+            return [part for part in parts if size_class(part) <= largest]
     return []
 
 
@@ -60,19 +60,19 @@ def compact(
     retention_s: float = RETENTION_S,
     stop: threading.Event | None = None,
 ) -> CompactionResult | None:
-    """Put the chosen parts of a store together: written, synced, then switched in one transaction.
+    """Merge the selected parts of a store: new parts are written and synced, then replace the old in one transaction.
 
-    Parts whose checksum is wrong are left as they are. Files of the old generation are kept for ``retention_s``.
-    Returns None if another process compacts the same store. Interrupted anywhere, the old generation stays valid.
-    StoreError if the disk or the catalogue refuses.
+    Parts with a wrong checksum are left out. The replaced files are kept for ``retention_s`` seconds. Returns None if
+    another process compacts the same store. An interruption at any point leaves the old parts valid. Raises StoreError
+    if the disk or the catalogue cannot be written.
     """
     catalog = Catalog(directory)
     try:
         with (
-            file_lock(catalog.directory / "compaction.lock", exclusive=True) as alone,
-            catalog.writing("parts could not be put together"),
+            file_lock(catalog.directory / "compaction.lock", exclusive=True) as acquired,
+            catalog.writing("parts could not be compacted"),
         ):
-            if not alone:
+            if not acquired:
                 return None
             drop_retired(catalog, retention_s)
             done = CompactionResult()
@@ -84,7 +84,7 @@ def compact(
                 drop_retired(catalog, retention_s)
             return done
     except OSError as error:
-        raise catalog.refused("parts could not be put together", error) from error
+        raise catalog.write_error("parts could not be compacted", error) from error
     finally:
         catalog.close()
 
@@ -96,7 +96,7 @@ def _batches(catalog: Catalog, parts: Sequence[Part]) -> Iterator[list[Part]]:
         try:
             bytes_of_part = catalog.path_of(part).stat().st_size
         except FileNotFoundError:
-            continue  # `verify` names it.
+            continue  # `verify` reports it
         if bytes_of_part >= _LARGE_BYTES and part.rows < ROWS_PER_PART:
             continue
         if batch and size + bytes_of_part > _BATCH_BYTES:
@@ -123,35 +123,35 @@ def _compact_batch(catalog: Catalog, batch: Sequence[Part], stop: threading.Even
         sources.append(part)
     if len(sources) < 2:
         return CompactionResult(problems=tuple(problems))
-    whole = pa.concat_tables(tables)
+    merged = pa.concat_tables(tables)
     tables.clear()
-    whole = whole.sort_by([(name, "ascending") for name in ("config_id", "seed", "run_id")])
+    merged = merged.sort_by([(name, "ascending") for name in ("config_id", "seed", "run_id")])
     written = []
     try:
-        for first in range(0, whole.num_rows, ROWS_PER_PART):
+        for first in range(0, merged.num_rows, ROWS_PER_PART):
             if stop is not None and stop.is_set():
                 raise InterruptedError
-            piece = whole.slice(first, ROWS_PER_PART)
+            piece = merged.slice(first, ROWS_PER_PART)
             written.append((write_part(catalog.parts_directory, piece), piece))
-        switched = _replace_parts(catalog, sources, written)
+        replaced = _replace_parts(catalog, sources, written)
     except BaseException as error:
         _discard(catalog, written)
         if isinstance(error, InterruptedError):
             return CompactionResult()
         raise
-    if not switched:
+    if not replaced:
         _discard(catalog, written)
         return CompactionResult(problems=tuple(problems))
-    return CompactionResult(len(sources), len(written), whole.num_rows, tuple(problems))
+    return CompactionResult(len(sources), len(written), merged.num_rows, tuple(problems))
 
 
 def _read(path: Path, part: Part) -> tuple[pa.Table | None, str]:
-    """Read a part whole if its checksum is the recorded one: what is broken must not come out as sound."""
+    """Read a part, or return an error message. Its checksum must match: corrupt data must not get a new, valid one."""
     try:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != part.sha256:
-            return None, f"{path}: its checksum is not the recorded one; run `jsc-explore verify`"
-        # `read_table` would set up a dataset, which costs more than reading a run.
+            return None, f"{path}: its checksum differs from the recorded one; run `jsc-explore verify`"
+        # `pq.read_table` builds a dataset, which costs more than reading one run.
         table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
         problem = schema_problem(table.schema)
     except (OSError, pa.ArrowException) as error:
@@ -169,7 +169,7 @@ def _read(path: Path, part: Part) -> tuple[pa.Table | None, str]:
 
 
 def _replace_parts(catalog: Catalog, sources: Sequence[Part], written: Sequence[tuple[PartFile, pa.Table]]) -> bool:
-    """Make the new files the current ones in one transaction; return False if a source is current no more."""
+    """Replace the source parts by the new files in one transaction; return False if a source is no longer current."""
     now = time.time()
     with catalog.transaction() as db:
         current = {seq for (seq,) in db.execute("SELECT seq FROM parts")}
@@ -185,7 +185,7 @@ def _replace_parts(catalog: Catalog, sources: Sequence[Part], written: Sequence[
 def _discard(catalog: Catalog, written: Sequence[tuple[PartFile, pa.Table]]) -> None:
     known = {part.name for part in catalog.parts()}
     for file, _ in written:
-        # A commit that raised may have been carried out all the same.
+        # A COMMIT that raised may have succeeded all the same.
         if file.path.name not in known:
             file.path.unlink(missing_ok=True)
 
@@ -197,7 +197,7 @@ def _sum_results(one: CompactionResult, other: CompactionResult) -> CompactionRe
 
 
 class BackgroundCompaction:
-    """A compaction in a thread of low priority, one at a time; what goes wrong is in ``message``."""
+    """Run compactions in a low-priority thread, one at a time; ``message`` holds the last error."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -206,7 +206,7 @@ class BackgroundCompaction:
         self._stop = threading.Event()
 
     def start(self) -> bool:
-        """Begin if none is under way; return whether one was begun."""
+        """Start a compaction unless one is running; return whether one was started."""
         if self._stop.is_set() or (self._thread is not None and self._thread.is_alive()):
             return False
         self._thread = threading.Thread(target=self._run, name="compaction", daemon=True)
@@ -214,13 +214,13 @@ class BackgroundCompaction:
         return True
 
     def stop(self) -> None:
-        """End what is under way, before anything is switched, and begin no more."""
+        """Stop the running compaction before it replaces parts, and start no more."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
-        if sys.platform == "linux":  # Of this thread alone; elsewhere it would concern the whole process.
+        if sys.platform == "linux":  # Linux sets the priority of this thread alone, other systems that of the process.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         try:
             done = compact(self.directory, stop=self._stop)

@@ -1,4 +1,4 @@
-"""Opens the SQLite files that several processes write: the catalogue of a store and the queue beside it."""
+"""Open the SQLite files that several processes write: the catalogue of a store and its job queue."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import time
 from pathlib import Path
 from typing import Literal
 
-# So long a statement waits for another process' transaction.
+# How long a statement waits for the transaction of another process.
 TIMEOUT_S = 30.0
-_PAUSE_S = 0.005
+_RETRY_S = 0.005
 
 
 def open_database(path: Path, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3.Connection:
-    """Open a file with a write-ahead log, made if it is missing; transactions are begun by whoever uses it.
+    """Open or create a database with a write-ahead log; the caller begins transactions itself.
 
-    sqlite3.Error if it is damaged, not a database, not writable, or held by another process for ``TIMEOUT_S``.
+    Raises sqlite3.Error if the file is damaged, no database, not writable, or locked for ``TIMEOUT_S``.
     """
     db = sqlite3.connect(path, timeout=TIMEOUT_S, check_same_thread=False, isolation_level=None)
     try:
-        _use_log(db)
+        _enable_wal(db)
         db.execute(f"PRAGMA synchronous={synchronous}")
     except BaseException:
         db.close()
@@ -27,15 +27,15 @@ def open_database(path: Path, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3
     return db
 
 
-def _use_log(db: sqlite3.Connection) -> None:
-    # Where several open a new file at once, SQLite refuses all but one at once, however long they would wait: each has
-    # read the file and two that wait for each other to stop reading would wait for ever.
-    until = time.monotonic() + TIMEOUT_S
+def _enable_wal(db: sqlite3.Connection) -> None:
+    # If several processes open a new file at the same time, SQLite refuses all but one immediately, whatever the
+    # timeout: each holds a read lock, and waiting for each other would be a deadlock. So the retry is done here.
+    deadline = time.monotonic() + TIMEOUT_S
     while True:
         try:
             db.execute("PRAGMA journal_mode=WAL")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
-        time.sleep(_PAUSE_S)
+        time.sleep(_RETRY_S)

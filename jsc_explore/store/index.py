@@ -1,4 +1,4 @@
-"""The scalars of all runs, loaded into DuckDB in memory: what most questions are answered from."""
+"""The in-memory index: a DuckDB table with the scalars of all runs, which answers most queries."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from jsc_explore.store.schema import COLUMNS, SCALARS
 
 
 class RunIndex:
-    """The table ``runs``: the scalars of each run once, with the ``file`` that holds it and its ``place`` there.
+    """The table ``runs``: the scalars of each run once, with the ``file`` that holds it and its ``row_index`` there.
 
-    Any thread may ask, while another one switches files; only one may switch.
+    Any number of threads may query while one thread, never two, replaces files.
     """
 
     def __init__(self, directory: Path, snapshot: Path | None) -> None:
         self.directory = directory
         self._db = connect([directory], [] if snapshot is None else [snapshot])
-        columns = ", ".join(f"{name} {_duck_type(name)}" for name in SCALARS)
-        self._db.execute(f"CREATE TABLE runs ({columns}, file VARCHAR, place BIGINT)")
+        columns = ", ".join(f"{name} {_duckdb_type(name)}" for name in SCALARS)
+        self._db.execute(f"CREATE TABLE runs ({columns}, file VARCHAR, row_index BIGINT)")
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the database."""
         self._db.close()
 
     def replace_files(self, added: Sequence[str], removed: Sequence[str], snapshot: str) -> int:
-        """Take in files and let go of others, at once for every reader; return how many runs came or went.
+        """Add the runs of some files and remove those of others in one transaction; return how many runs changed.
 
-        A run whose file went moves to another that holds it, ``snapshot`` (empty: there is none) the last of them.
-        StaleFileError if a file is no more, StoreError if one cannot be read: nothing has changed then.
+        A run of a removed file that another file or the ``snapshot`` (empty: there is none) also holds stays. Raises
+        StaleFileError if a file no longer exists and StoreError if one cannot be read; nothing has changed then.
         """
         db = self._db
         db.execute("BEGIN")
@@ -62,7 +62,7 @@ class RunIndex:
         return changed
 
     def read_error(self, path: str) -> str | None:
-        """Say why a file cannot be taken in; None if it can."""
+        """Return why a file cannot be read; None if it can."""
         columns = ", ".join(f"any_value({name})" for name in SCALARS)
         try:
             self.query(f"SELECT {columns} FROM read_parquet(?, hive_partitioning = false)", [[path]])
@@ -72,8 +72,8 @@ class RunIndex:
 
     def _insert(self, paths: Sequence[str]) -> int:
         columns = ", ".join(SCALARS)
-        # The same run may lie in the snapshot and in a part: identical by identity, so either will do.
-        done = self._db.execute(
+        # The snapshot and a part may hold the same run: equal ids mean equal content, so either will do.
+        inserted = self._db.execute(
             f"""
             INSERT INTO runs SELECT {columns}, filename, file_row_number
             FROM read_parquet(?, filename = true, file_row_number = true, hive_partitioning = false) AS new
@@ -82,27 +82,27 @@ class RunIndex:
             """,
             [list(paths)],
         ).fetchone()
-        return int(done[0]) if done else 0
+        return int(inserted[0]) if inserted else 0
 
-    def query(self, text: str, values: Sequence[Any], read: pa.Table | None = None) -> pa.Table:
-        """Ask the table ``runs``; ``read`` is a table that the text may name."""
-        # A cursor is a connection of its own to the same database: threads do not wait for each other.
+    def query(self, sql: str, values: Sequence[Any], read: pa.Table | None = None) -> pa.Table:
+        """Run a query over the table ``runs``, and over ``read`` where the SQL names it."""
+        # A cursor is its own connection to the same database: threads do not wait for each other.
         cursor = self._db.cursor()
         try:
             if read is not None:
                 cursor.register("read", read)
             with limited(cursor):
-                return cursor.sql(text, params=list(values)).to_arrow_table()
+                return cursor.sql(sql, params=list(values)).to_arrow_table()
         finally:
             cursor.close()
 
 
-def _count(db: duckdb.DuckDBPyConnection, text: str) -> int:
-    row = db.execute(text).fetchone()
+def _count(db: duckdb.DuckDBPyConnection, sql: str) -> int:
+    row = db.execute(sql).fetchone()
     return int(row[0]) if row else 0
 
 
-_DUCK = {
+_DUCKDB_TYPES = {
     "int32": "INTEGER",
     "int64": "BIGINT",
     "double": "DOUBLE",
@@ -111,6 +111,6 @@ _DUCK = {
 }
 
 
-def _duck_type(name: str) -> str:
+def _duckdb_type(name: str) -> str:
     kind = next(column.type for column in COLUMNS if column.name == name)
-    return f"{_DUCK[str(kind.value_type)]}[]" if pa.types.is_list(kind) else _DUCK[str(kind)]
+    return f"{_DUCKDB_TYPES[str(kind.value_type)]}[]" if pa.types.is_list(kind) else _DUCKDB_TYPES[str(kind)]

@@ -1,4 +1,4 @@
-"""Merge: the runs of another machine's store or snapshot, checked row by row, join this one; nothing is dropped."""
+"""Merge: add the runs of another machine's store or snapshot, each row checked; nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from jsc_explore.store.parquet_writer import write_part
 from jsc_explore.store.schema import COLUMNS, WEIGHTS, part_schema
 from jsc_explore.store.store import Store
 
-# What depends on the machine, the stack and the moment, not on the run.
+# Columns that depend on the machine, the stack or the time, not on the run.
 _NOT_COMPARED = frozenset({
     "created_at", "train_time_s", "wall_time_s", "replicas", "peak_memory_mb", "device", "backend", "versions",
     "curve_time_s",
-    # What follows from the same metrics, and what runs of before lack.
+    # Follows from the same predictions as auc; old runs lack it.
     "roc",
 })  # fmt: skip
 COMPARED_COLUMNS = tuple(column.name for column in COLUMNS if column.name not in _NOT_COMPARED)
-# Compared, and written, as one part: small enough for Python's memory with curves unfolded.
-_ROWS = 512
+# Rows that are compared, and written as one part: their curves as Python objects still fit in memory.
+_BATCH_ROWS = 512
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """A run that lies here with other figures: ``differs`` says in which, ours against theirs."""
+    """A run with other values than the stored run of the same id; ``differs`` lists the differences."""
 
     run_id: str
     source: str
@@ -46,7 +46,7 @@ class Conflict:
 
 @dataclass
 class MergeResult:
-    """What became of the runs of one source."""
+    """Counts of the runs of one source: added, identical to stored ones, in conflict with them, or refused."""
 
     added: int = 0
     same: int = 0
@@ -55,31 +55,31 @@ class MergeResult:
 
 
 def merge(store: Store, source: Path) -> MergeResult:
-    """Take in the runs of another store or of a Parquet file.
+    """Add the runs of another store or of a Parquet file.
 
-    New runs are added as parts, durably, some hundred at once; runs that lie here with the same figures are skipped;
-    those with other figures are kept in ``conflicts/``, where no reader mixes them in. Rows that break a rule are
-    refused, one line each. Merging twice changes nothing. StoreError if source or store cannot be used: what was
-    added until then is whole, and merging again goes on from there.
+    New runs are added durably, in parts of up to 512. Stored runs with the same values are skipped; those with other
+    values are kept in ``conflicts/``, which readers ignore. Invalid rows are refused, with one message each. Merging
+    the same source twice changes nothing. Raises StoreError if source or store cannot be used: what was added before
+    stays, and merging again continues from there.
     """
     files, catalog = _files(source)
     if source.resolve() == store.directory.resolve():
-        raise StoreError(f"{source}: is this very store; give another one")
+        raise StoreError(f"{source}: is this store itself; give another one")
     store.catalog.require_writable("nothing can be merged")
     done = MergeResult()
     try:
         for path in files:
             if problem := file_problem(path, group_bytes=MAX_GROUP_BYTES):
                 if catalog is None:
-                    raise StoreError(f"{path}: {problem}; nothing was taken from it")
-                done.refused.append(f"{path}: {problem}; it is left out")
+                    raise StoreError(f"{path}: {problem}; nothing was added from it")
+                done.refused.append(f"{path}: {problem}; it is skipped")
                 continue
             for group, table, why in read_row_groups(path):
                 if table is None:
-                    done.refused.append(f"{path}: row group {group} cannot be read ({why}); it is left out")
+                    done.refused.append(f"{path}: row group {group} cannot be read ({why}); it is skipped")
                     continue
-                for first in range(0, table.num_rows, _ROWS):
-                    _merge_rows(store, _to_part_schema(table.slice(first, _ROWS)), str(source), path, done)
+                for first in range(0, table.num_rows, _BATCH_ROWS):
+                    _merge_rows(store, _to_part_schema(table.slice(first, _BATCH_ROWS)), str(source), path, done)
     finally:
         if catalog is not None:
             catalog.close()
@@ -87,11 +87,11 @@ def merge(store: Store, source: Path) -> MergeResult:
 
 
 def _files(source: Path) -> tuple[list[Path], Catalog | None]:
-    """Return the Parquet files of a source; of a store those that its catalogue names, opened without a trace."""
+    """Return the Parquet files of a source, and the catalogue, opened read-only, if it is a store."""
     if source.is_dir():
         catalog = Catalog(source, read_only=True)
         if not catalog.path.exists():
-            raise StoreError(f"{source}: is no store, it has no catalog.sqlite; give a store or a Parquet file")
+            raise StoreError(f"{source}: is not a store, it has no catalog.sqlite; give a store or a Parquet file")
         return [catalog.path_of(part) for part in catalog.parts()], catalog
     if not source.exists():
         raise StoreError(f"{source}: does not exist; give a store or a Parquet file")
@@ -99,7 +99,7 @@ def _files(source: Path) -> tuple[list[Path], Catalog | None]:
 
 
 def _to_part_schema(table: pa.Table) -> pa.Table:
-    """Return copied rows with the columns of a part: Arrow's list functions trip over slices."""
+    """Return a copy with the columns of a part; a copy because Arrow's list functions fail on slices."""
     if WEIGHTS.name not in table.column_names:
         table = table.append_column(WEIGHTS.name, pa.nulls(table.num_rows, WEIGHTS.type))
     return table.select(part_schema().names).cast(part_schema()).take(pa.array(range(table.num_rows)))
@@ -108,25 +108,25 @@ def _to_part_schema(table: pa.Table) -> pa.Table:
 def _merge_rows(store: Store, table: pa.Table, source: str, path: Path, done: MergeResult) -> None:
     faults = external_faults(table)
     done.refused += [
-        f"{path}: run {run_id}: {what}; it is left out"
+        f"{path}: run {run_id}: {what}; it is skipped"
         for run_id, what in zip(ids_of(table, list(faults)), faults.values(), strict=True)
     ]
     ids = table["run_id"].to_pylist()
-    there = store.existing(ids)
-    fresh: list[int] = []
-    rest: list[int] = []
-    for place in range(len(ids)):
-        if place not in faults:
-            # A run may stand twice in a file.
-            (rest if ids[place] in there else fresh).append(place)
-            there.add(ids[place])
-    added = store.add_table(table.take(pa.array(fresh, pa.int64())))
-    if added < len(fresh):
-        # Another process stored some of them just now: comparing tells which, and finds our own the same.
-        rest, done.same = sorted([*fresh, *rest]), done.same - added
+    stored = store.existing(ids)
+    new: list[int] = []
+    known: list[int] = []
+    for row in range(len(ids)):
+        if row not in faults:
+            # A file may hold a run twice.
+            (known if ids[row] in stored else new).append(row)
+            stored.add(ids[row])
+    added = store.add_table(table.take(pa.array(new, pa.int64())))
+    if added < len(new):
+        # Another process has just stored some of them: compare all, of which those added here are identical.
+        known, done.same = sorted([*new, *known]), done.same - added
     done.added += added
-    if rest:
-        _compare(store, table.take(pa.array(rest, pa.int64())), source, done)
+    if known:
+        _compare(store, table.take(pa.array(known, pa.int64())), source, done)
 
 
 def _compare(store: Store, table: pa.Table, source: str, done: MergeResult) -> None:
@@ -135,28 +135,28 @@ def _compare(store: Store, table: pa.Table, source: str, done: MergeResult) -> N
         done.same += table.num_rows
         return
     mine = {row["run_id"]: row for row in ours.to_pylist()}
-    conflicts, places = [], []
-    for place, theirs in enumerate(table.select(COMPARED_COLUMNS).to_pylist()):
+    conflicts, rows = [], []
+    for row, theirs in enumerate(table.select(COMPARED_COLUMNS).to_pylist()):
         if differs := _differences(mine[theirs["run_id"]], theirs):
             conflicts.append((Conflict(theirs["run_id"], source, differs), _digest(theirs)))
-            places.append(place)
+            rows.append(row)
         else:
             done.same += 1
     if conflicts:
-        _keep(store.catalog, table.take(pa.array(places)), conflicts)
+        _store_conflicts(store.catalog, table.take(pa.array(rows)), conflicts)
         done.conflicts += [conflict for conflict, _ in conflicts]
 
 
 def _are_equal(ours: pa.Table, theirs: pa.Table) -> bool:
-    """Whether two tables of the same runs agree in every figure: mostly they do, and Python need not look at rows."""
+    """Return whether two tables of the same runs have equal values: the usual case, decided without Python rows."""
     order = [("run_id", "ascending")]
     return bool(ours.select(COMPARED_COLUMNS).sort_by(order).equals(theirs.select(COMPARED_COLUMNS).sort_by(order)))
 
 
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """Say in words in which figures two rows of one run differ; empty if in none."""
+    """Describe the values in which two rows of one run differ; empty if there are none."""
     differ = [name for name in COMPARED_COLUMNS if not _equal(ours[name], theirs[name])]
-    return ", ".join(_shown(name, ours[name], theirs[name]) for name in differ[:4]) + (
+    return ", ".join(_difference(name, ours[name], theirs[name]) for name in differ[:4]) + (
         f" and {len(differ) - 4} more" if len(differ) > 4 else ""
     )
 
@@ -169,12 +169,12 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _shown(name: str, ours: Any, theirs: Any) -> str:
+def _difference(name: str, ours: Any, theirs: Any) -> str:
     if not isinstance(ours, list) or not isinstance(theirs, list):
         return f"{name} {_number(ours)}, there {_number(theirs)}"
     if len(ours) != len(theirs):
         return f"{name} has {len(ours)} values, there {len(theirs)}"
-    at = next(place for place, pair in enumerate(zip(ours, theirs, strict=True)) if not _equal(*pair))
+    at = next(index for index, pair in enumerate(zip(ours, theirs, strict=True)) if not _equal(*pair))
     return f"{name}[{at}] {_number(ours[at])}, there {_number(theirs[at])}"
 
 
@@ -186,23 +186,23 @@ def _digest(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([row[name] for name in COMPARED_COLUMNS]).encode()).hexdigest()
 
 
-def _keep(catalog: Catalog, table: pa.Table, conflicts: Sequence[tuple[Conflict, str]]) -> None:
-    """Write the other figures of these runs beside the parts, durably; those kept already are not kept again."""
-    kept = {(run_id, figures) for run_id, figures in catalog.read("SELECT run_id, figures FROM conflicts")}
-    new = {(one.run_id, figures): (one, place) for place, (one, figures) in enumerate(conflicts)}
+def _store_conflicts(catalog: Catalog, table: pa.Table, conflicts: Sequence[tuple[Conflict, str]]) -> None:
+    """Write the conflicting rows durably to ``conflicts/``, each only once."""
+    kept = {(run_id, digest) for run_id, digest in catalog.read("SELECT run_id, digest FROM conflicts")}
+    new = {(one.run_id, digest): (one, row) for row, (one, digest) in enumerate(conflicts)}
     new = {key: value for key, value in new.items() if key not in kept}
     if not new:
         return
-    with catalog.writing("runs with other figures could not be kept"):
+    with catalog.writing("conflicting runs could not be stored"):
         catalog.conflicts_directory.mkdir(exist_ok=True)
-        file = write_part(catalog.conflicts_directory, table.take(pa.array([place for _, place in new.values()])))
+        file = write_part(catalog.conflicts_directory, table.take(pa.array([row for _, row in new.values()])))
         try:
             with catalog.transaction() as db:
                 db.executemany(
-                    "INSERT OR IGNORE INTO conflicts (run_id, figures, name, sha256, source, differs) "
+                    "INSERT OR IGNORE INTO conflicts (run_id, digest, name, sha256, source, differs) "
                     "VALUES (?, ?, ?, ?, ?, ?)",
-                    [(run_id, figures, file.path.name, file.sha256, one.source, one.differs)
-                     for (run_id, figures), (one, _) in new.items()],
+                    [(run_id, digest, file.path.name, file.sha256, one.source, one.differs)
+                     for (run_id, digest), (one, _) in new.items()],
                 )  # fmt: skip
         except sqlite3.Error:
             if not catalog.read("SELECT 1 FROM conflicts WHERE name = ?", [file.path.name]):
@@ -211,6 +211,6 @@ def _keep(catalog: Catalog, table: pa.Table, conflicts: Sequence[tuple[Conflict,
 
 
 def conflicts(catalog: Catalog) -> Iterator[Conflict]:
-    """Yield every run that was merged with other figures than it has here, by id."""
+    """Yield the conflicts of all merges, ordered by run id."""
     for row in catalog.read("SELECT run_id, source, differs FROM conflicts ORDER BY run_id, found_at"):
         yield Conflict(*row)

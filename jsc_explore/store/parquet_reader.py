@@ -1,4 +1,4 @@
-"""Curves from the files that hold them: whole row groups by place, with each file's footer read once."""
+"""Read curves from Parquet files by row number: only the row groups needed, each file's footer once."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import pyarrow.parquet as pq
 
 from jsc_explore.store.schema import ROC, with_roc
 
-# A footer of 4,096 runs takes about 2 MB as an object.
-_FOOTERS = 64
+# The parsed footer of a file with 4,096 runs takes about 2 MB.
+_MAX_FOOTERS = 64
 
 
 @lru_cache(maxsize=1)
-def _readers() -> ThreadPoolExecutor:
+def _thread_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="curves")
 
 
 class StaleFileError(OSError):
-    """A file is no more, or is another one: the list of parts has to be read anew."""
+    """A file was removed or replaced: the list of parts must be read again."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +36,28 @@ class _Footer:
 
 
 class CurveReader:
-    """Reads rows of immutable Parquet files by their place. Any thread may call.
+    """Read rows of immutable Parquet files by row number; any thread may call.
 
-    DuckDB reads every footer anew for each query, and a footer of 64 columns costs more than the rows of fifty runs.
+    DuckDB reads every footer again for each query, and a footer of 64 columns costs more than the rows of fifty runs.
     """
 
     def __init__(self) -> None:
         self._footers: dict[str, _Footer] = {}
         self._lock = threading.Lock()
 
-    def take(self, places: Mapping[str, Sequence[int]], columns: Sequence[str]) -> pa.Table:
-        """Return ``run_id`` and the columns of these rows, given as file -> places. StaleFileError for a lost file."""
+    def read_rows(self, rows: Mapping[str, Sequence[int]], columns: Sequence[str]) -> pa.Table:
+        """Return ``run_id`` and these columns of the rows, given as file -> row numbers. Raises StaleFileError."""
         names = ["run_id", *columns]
-        # Decoding leaves Python's lock to others: two cores read two files at a time.
-        each = _readers().map if len(places) > 1 else map
-        return pa.concat_tables(each(lambda name: self._take(name, places[name], names), places))
+        # Decoding releases the GIL: two cores read two files at a time.
+        run = _thread_pool().map if len(rows) > 1 else map
+        return pa.concat_tables(run(lambda file: self._read_file(file, rows[file], names), rows))
 
-    def _take(self, name: str, wanted: Sequence[int], names: Sequence[str]) -> pa.Table:
+    def _read_file(self, name: str, wanted: Sequence[int], names: Sequence[str]) -> pa.Table:
         footer = self._footer(name)
         rows = np.sort(np.asarray(wanted, np.int64))
         groups = np.searchsorted(footer.starts, rows, side="right") - 1
         if groups.size and groups[-1] >= len(footer.starts) - 1:
-            raise StaleFileError(f"{name}: has fewer rows than it had")
+            raise StaleFileError(f"{name}: has fewer rows than before")
         tables = []
         try:
             with pq.ParquetFile(name, metadata=footer.metadata, pre_buffer=False) as file:
@@ -71,16 +71,16 @@ class CurveReader:
         return pa.concat_tables(tables)
 
     def forget(self, names: Sequence[str]) -> None:
-        """Drop what is known of these files."""
+        """Drop the cached footers of these files."""
         with self._lock:
             for name in names:
                 self._footers.pop(name, None)
 
     def _footer(self, name: str) -> _Footer:
         with self._lock:
-            if (known := self._footers.pop(name, None)) is not None:
-                self._footers[name] = known  # Last used, last dropped.
-                return known
+            if (cached := self._footers.pop(name, None)) is not None:
+                self._footers[name] = cached  # the least recently used footer is dropped first
+                return cached
         try:
             metadata = pq.read_metadata(name)
         except FileNotFoundError as error:
@@ -89,6 +89,6 @@ class CurveReader:
         footer = _Footer(metadata, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
         with self._lock:
             self._footers[name] = footer
-            while len(self._footers) > _FOOTERS:
+            while len(self._footers) > _MAX_FOOTERS:
                 del self._footers[next(iter(self._footers))]
         return footer

@@ -1,4 +1,4 @@
-"""Write a part: one Parquet file with page checksums, whole on the disk under a new name, or not there."""
+"""Write a part: one Parquet file with page checksums, written atomically under a new name."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 from jsc_explore.files import atomic_write
 from jsc_explore.results import CURVE_PREFIX
 
-# A reader of fifty curves decodes fifty row groups: the fewer runs in one, the less it decodes for nothing.
+# Reading fifty curves decodes up to fifty row groups: the fewer runs in each, the less is decoded in vain.
 ROWS_PER_GROUP = 128
-# Checksums of the pages let `verify --repair` save the sound row groups of a part with a bad sector.
+# With page checksums `verify --repair` can keep the intact row groups of a part with a bad sector.
 _WITH_CHECKSUMS = {b"jsc_explore.page_checksums": b"crc32"}
 
 
 @dataclass(frozen=True)
 class PartFile:
-    """A file that lies on the disk under its final name, synced, and is entered nowhere yet."""
+    """A Parquet file that is durable under its final name, but not in the catalogue yet."""
 
     path: Path
     rows: int
@@ -29,14 +29,11 @@ class PartFile:
 
 
 def write_part(directory: Path, table: pa.Table) -> PartFile:
-    """Write a table to a name never used before: whole and synced, or not there.
-
-    OSError if any of these fails; nothing is left then.
-    """
+    """Write a table durably to a file with a new random name. Raises OSError, and leaves no file, if that fails."""
     sink = pa.BufferOutputStream()
     marked = table.replace_schema_metadata({**(table.schema.metadata or {}), **_WITH_CHECKSUMS})
-    # Curves hold few numbers twice: without dictionaries they are a tenth smaller and read faster; LZ4 is decoded twice
-    # as fast as Zstandard, for a tenth more room.
+    # Few values of a curve repeat: without dictionaries curves are a tenth smaller and faster to read. LZ4 decodes
+    # twice as fast as Zstandard and takes a tenth more space.
     pq.write_table(
         marked,
         sink,
@@ -57,5 +54,5 @@ def write_part(directory: Path, table: pa.Table) -> PartFile:
 
 
 def has_page_checksums(path: Path) -> bool:
-    """Whether a damaged page of this Parquet file would be noticed. OSError if it cannot be read."""
+    """Return whether this Parquet file has page checksums. Raises OSError if it cannot be read."""
     return _WITH_CHECKSUMS.items() <= (pq.read_schema(path).metadata or {}).items()

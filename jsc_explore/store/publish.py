@@ -1,4 +1,4 @@
-"""Publish: the snapshot people open, whole or as it was before, with what it says of itself."""
+"""Publish: write all runs of a store, with their provenance, to one Parquet snapshot."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from jsc_explore.files import atomic_write, error_reason
 from jsc_explore.store.schema import COLUMNS, PROVENANCE_KEY, SCHEMA_VERSION, VERSION_KEY
 from jsc_explore.store.store import Store
 
-# Runs in memory at once, and in a row group: smaller ones would cost plain tools more in the footer than they save.
-_RUNS = 2048
+# Runs in memory and per row group. With smaller row groups other tools would lose more on the footer than they save.
+_RUNS_PER_GROUP = 2048
 
 
 def publish(store: Store, target: Path) -> int:
-    """Write every run of the store, without weights, to one Parquet file; return how many.
+    """Write every run of the store, without weights, to one Parquet file, atomically; return how many.
 
-    The file is whole or as it was before. Runs are sorted by config and seed. The
-    metadata hold the schema version and ``provenance``. StoreError if the store is empty or the file cannot be written.
+    Runs are sorted by config and seed. The metadata hold the schema version and ``provenance``. Raises StoreError if
+    the store is empty or the file cannot be written.
     """
     order = "SELECT run_id FROM runs ORDER BY config_id, seed, run_id"
     run_ids = store.query(order, [])["run_id"].to_pylist()
@@ -33,18 +33,18 @@ def publish(store: Store, target: Path) -> int:
     schema = pa.schema([(column.name, column.type) for column in COLUMNS], metadata)
     try:
         with atomic_write(target) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for first in range(0, len(run_ids), _RUNS):
-                writer.write_table(_rows(store, run_ids[first : first + _RUNS]).cast(schema))
+            for first in range(0, len(run_ids), _RUNS_PER_GROUP):
+                writer.write_table(_rows(store, run_ids[first : first + _RUNS_PER_GROUP]).cast(schema))
     except OSError as error:
         raise StoreError(f"{target}: cannot be written ({error_reason(error)}); the old file is untouched") from error
     return len(run_ids)
 
 
 def provenance(store: Store) -> dict[str, object]:
-    """Return what a published file says of itself: who wrote it and when, and what its runs were trained on and with.
+    """Return the provenance of a snapshot: which program wrote it and when, and the data and software of its runs.
 
     ``runs``, ``configs``; ``recipe_versions`` and ``data`` (digests by data set) with counts of runs; ``trained_with``:
-    every set of versions with its count, the most frequent first.
+    each combination of software versions with its count, most frequent first.
     """
     counts = store.query("SELECT count(*) AS runs, count(DISTINCT config_id) AS configs FROM runs", []).to_pylist()[0]
     groups = {
@@ -68,8 +68,8 @@ def provenance(store: Store) -> dict[str, object]:
 
 
 def _rows(store: Store, run_ids: list[str]) -> pa.Table:
-    """Return whole rows in the order of the ids."""
+    """Return all columns of these runs, in the order of the ids."""
     names = [column.name for column in COLUMNS if column.name != "run_id"]
     table = store.rows(run_ids, names)
-    where = {run_id: place for place, run_id in enumerate(table["run_id"].to_pylist())}
-    return table.take(pa.array([where[run_id] for run_id in run_ids])).select([column.name for column in COLUMNS])
+    row_of = {run_id: row for row, run_id in enumerate(table["run_id"].to_pylist())}
+    return table.take(pa.array([row_of[run_id] for run_id in run_ids])).select([column.name for column in COLUMNS])

@@ -1,4 +1,4 @@
-"""What writers that died left behind: whole parts that were never entered are taken in, halves go."""
+"""Recovery: register the complete parts that killed writers left, and delete their incomplete files."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ from jsc_explore.store.catalog import Catalog
 from jsc_explore.store.checks import file_problem, read_row_groups, row_faults
 from jsc_explore.store.parquet_writer import PartFile
 
-# How long readers may go on with the files of the generation before: they look anew every second, a paused one later.
+# How long replaced files are kept for readers: a reader refreshes every second, one that was paused later.
 RETENTION_S = 600.0
-# A writer at work is not in its grave; what it leaves, if it dies, is found next time.
-_WAIT_S = 5.0
+# How long to wait for running writers. Without the lock nothing is recovered: the files may still be theirs.
+_LOCK_TIMEOUT_S = 5.0
 
 
 @dataclass
 class RecoveryResult:
-    """What became of files in ``parts/`` that the catalogue does not know."""
+    """What was done with the files in ``parts/`` that the catalogue does not list."""
 
     registered: list[Path] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
     quarantined: list[Path] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """Return one line a file."""
+        """Return one message per file."""
         return [
-            *(f"{path.name}: whole, but never entered by a writer that died; adopted" for path in self.registered),
-            *(f"{path.name}: left by a writer that died; removed" for path in self.removed),
-            *(f"{path.name}: no part of this store; moved to quarantine/" for path in self.quarantined),
+            *(
+                f"{path.name}: complete, but its writer ended before it was registered; registered"
+                for path in self.registered
+            ),
+            *(f"{path.name}: left by a writer that was killed; removed" for path in self.removed),
+            *(f"{path.name}: not a valid part; moved to quarantine/" for path in self.quarantined),
         ]
 
 
 def orphans(catalog: Catalog) -> list[Path]:
-    """Return the files in ``parts/`` that the catalogue does not know: left by the dead, or being written now."""
+    """Return the files in ``parts/`` that the catalogue does not list: left by killed writers, or being written."""
     if not catalog.parts_directory.is_dir():
         return []
     paths = sorted(catalog.parts_directory.iterdir())
@@ -47,18 +50,18 @@ def orphans(catalog: Catalog) -> list[Path]:
 
 
 def recover(catalog: Catalog) -> RecoveryResult:
-    """Take in whole parts that were never entered, remove halves and what is stored elsewhere, quarantine the rest.
+    """Register complete parts, remove incomplete files and those whose runs are stored, quarantine the rest.
 
-    Nothing happens while another process writes. StoreError if the disk or the catalogue refuses.
+    Does nothing while another process writes. Raises StoreError if the disk or the catalogue cannot be written.
     """
     found = RecoveryResult()
-    catalog.require_writable("what dead writers left cannot be cleared up")
+    catalog.require_writable("files of killed writers cannot be recovered")
     try:
-        with file_lock(catalog.writers_lock, exclusive=True, timeout=_WAIT_S) as got:
-            for path in orphans(catalog) if got else []:
+        with file_lock(catalog.writers_lock, exclusive=True, timeout=_LOCK_TIMEOUT_S) as acquired:
+            for path in orphans(catalog) if acquired else []:
                 _recover_file(catalog, path, found)
     except (OSError, sqlite3.Error) as error:
-        raise catalog.refused("what dead writers left cannot be cleared up", error) from error
+        raise catalog.write_error("files of killed writers cannot be recovered", error) from error
     return found
 
 
@@ -67,9 +70,9 @@ def _recover_file(catalog: Catalog, path: Path, found: RecoveryResult) -> None:
         path.unlink(missing_ok=True)
         found.removed.append(path)
         return
-    table = _sound(path)
+    table = _valid_table(path)
     if table is None:
-        quarantine(catalog, path, "was never entered, and is no sound part")
+        quarantine(catalog, path, "was never registered, and is not a valid part")
         found.quarantined.append(path)
         return
     stored = {entry.run_id for entry in catalog.entries(run_ids=table["run_id"].to_pylist())}
@@ -84,23 +87,23 @@ def _recover_file(catalog: Catalog, path: Path, found: RecoveryResult) -> None:
     (found.registered if missing.num_rows else found.removed).append(path)
 
 
-def _sound(path: Path) -> pa.Table | None:
-    """Return every row of a file of ours, or None if any is not sound."""
+def _valid_table(path: Path) -> pa.Table | None:
+    """Return all rows of a file, or None if any is invalid."""
     if file_problem(path) is not None:
         return None
     tables = [table for _, table, _ in read_row_groups(path)]
     if not tables or any(table is None for table in tables):
         return None
-    whole = pa.concat_tables([table for table in tables if table is not None])
-    return None if row_faults(whole) else whole
+    table = pa.concat_tables([table for table in tables if table is not None])
+    return None if row_faults(table) else table
 
 
-def quarantine(catalog: Catalog, path: Path, why: str) -> Path:
-    """Move a file out of the readers' way, never to be deleted by this program; return where it lies now."""
+def quarantine(catalog: Catalog, path: Path, reason: str) -> Path:
+    """Move a file to ``quarantine/``, which this program never deletes; return its new path."""
     catalog.quarantine_directory.mkdir(exist_ok=True)
     target = catalog.quarantine_directory / path.name
     with catalog.transaction() as db:
-        db.execute("INSERT OR REPLACE INTO quarantined (name, reason) VALUES (?, ?)", (path.name, why))
+        db.execute("INSERT OR REPLACE INTO quarantined (name, reason) VALUES (?, ?)", (path.name, reason))
     if path.exists():
         path.replace(target)
         sync_directory(catalog.quarantine_directory)
@@ -108,21 +111,21 @@ def quarantine(catalog: Catalog, path: Path, why: str) -> Path:
 
 
 def drop_retired(catalog: Catalog, retention_s: float = RETENTION_S) -> list[Path]:
-    """Remove files of older generations that were kept long enough; return them. StoreError if that fails."""
+    """Delete replaced files older than ``retention_s``; return them. Raises StoreError if that fails."""
     now = time.time()
-    gone = []
+    deleted = []
     try:
         for name, retired_at in catalog.retired():
-            if retired_at > now:  # The clock was moved back: count from now on.
+            if retired_at > now:  # the clock was set back: count from now
                 with catalog.transaction() as db:
                     db.execute("UPDATE retired SET retired_at = ? WHERE name = ?", (now, name))
             elif now - retired_at >= retention_s:
                 path = catalog.parts_directory / name
                 path.unlink(missing_ok=True)
-                gone.append(path)
-        if gone:
+                deleted.append(path)
+        if deleted:
             with catalog.transaction() as db:
-                db.executemany("DELETE FROM retired WHERE name = ?", [(path.name,) for path in gone])
+                db.executemany("DELETE FROM retired WHERE name = ?", [(path.name,) for path in deleted])
     except (OSError, sqlite3.Error) as error:
-        raise catalog.refused("old generations cannot be removed", error) from error
-    return gone
+        raise catalog.write_error("replaced files cannot be deleted", error) from error
+    return deleted

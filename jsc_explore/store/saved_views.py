@@ -1,4 +1,4 @@
-"""Saved views: names given to addresses of the page, in one small SQLite file of the store."""
+"""Saved views: named URL queries of the pages, in one small SQLite file of the store."""
 
 from __future__ import annotations
 
@@ -15,40 +15,45 @@ MAX_NAME, MAX_VIEWS = 80, 500
 
 
 class SavedViews:
-    """The saved views of a store: name -> query text of an address, shared by all who use the store.
+    """The saved views of a store: name -> query string of a URL, shared by all users of the store.
 
-    Each call opens the file anew, so any thread and process may call. StoreError if the file cannot be used.
+    Each call opens the file itself, so any thread and process may call. Raises StoreError if the file cannot be used.
     """
 
     def __init__(self, directory: Path) -> None:
         self.path = Path(directory) / "views.sqlite"
 
     def all(self) -> dict[str, str]:
-        """Return every view by name, in the order of the names. A store that cannot be written may have none."""
+        """Return every view by name, sorted by name; none where the file does not exist yet."""
         if not self.path.exists():
             return {}
         with self._open() as db:
             return dict(db.execute("SELECT name, query FROM views ORDER BY name COLLATE NOCASE").fetchall())
 
     def save(self, name: str, query: str) -> None:
-        """Save a view; one of the same name is replaced. FieldError for a name that is empty or too long."""
+        """Save a view, replacing one of the same name. Raises FieldError for a name that is empty or too long."""
         checked = _checked(name)
         with self._open() as db:
             if checked not in self._names(db) and len(self._names(db)) >= MAX_VIEWS:
-                raise FieldError("view", name, f"would be the {MAX_VIEWS + 1}st", "delete one that is not needed")
+                raise FieldError(
+                    "view",
+                    name,
+                    f"would be more than the limit of {MAX_VIEWS} saved views",
+                    "delete one that is not needed",
+                )
             db.execute("INSERT OR REPLACE INTO views VALUES (?, ?, ?)", [checked, query, time.time()])
 
     def rename(self, name: str, new: str) -> None:
-        """Give a view another name. FieldError if there is none of the old name, or one of the new."""
+        """Rename a view. Raises FieldError if there is none of the old name, or already one of the new."""
         checked = _checked(new)
         with self._open() as db:
             if checked != name and checked in self._names(db):
-                raise FieldError("view", checked, "is there already", "choose another name")
+                raise FieldError("view", checked, "already exists", "choose another name")
             if not db.execute("UPDATE views SET name = ? WHERE name = ?", [checked, name]).rowcount:
-                raise FieldError("view", name, "is not saved", "somebody may have deleted it; reload the page")
+                raise FieldError("view", name, "does not exist", "somebody may have deleted it; reload the page")
 
     def delete(self, name: str) -> None:
-        """Delete a view; nothing happens if there is none."""
+        """Delete a view if it exists."""
         with self._open() as db:
             db.execute("DELETE FROM views WHERE name = ?", [name])
 

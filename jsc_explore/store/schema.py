@@ -1,8 +1,8 @@
-"""The schema of a part and of ``results.parquet``: one row a run, its curve in parallel lists.
+"""The schema of a part and of ``results.parquet``: one row per run, its curve as parallel lists.
 
-One row a run keeps lists of runs small and lets a reader take only the curves it draws; plain tools unfold the lists:
-DuckDB ``SELECT run_id, unnest(curve_epoch), unnest(curve_val_acc) FROM 'results.parquet'``, pandas and polars
-``df.explode([...])``. ``python -m bench store`` measures it against one row a point.
+With one row per run, tables of runs stay small and a reader loads only the curves it draws. Other tools unnest the
+lists: DuckDB ``SELECT run_id, unnest(curve_epoch), unnest(curve_val_acc) FROM 'results.parquet'``, pandas and polars
+``df.explode([...])``. ``python -m bench store`` compares it with one row per point.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from jsc_explore.config import FIELDS
 from jsc_explore.data.jets import CLASSES
-from jsc_explore.results import CURVE_PREFIX, POINT_FIELDS, WHOLE_NUMBERS, Outcome, RunRecord
+from jsc_explore.results import CURVE_PREFIX, INTEGER_QUANTITIES, POINT_FIELDS, Outcome, RunRecord
 
-# Raise it when a column changes its meaning or goes; new columns need no new version.
+# Raise it when a column changes its meaning or is removed; a new column needs no new version.
 SCHEMA_VERSION = 1
 VERSION_KEY = b"jsc_explore.schema_version"
 PROVENANCE_KEY = b"jsc_explore.provenance"
@@ -27,14 +27,14 @@ _ARROW = {"int": pa.int32(), "float": pa.float64(), "bool": pa.bool_(), "choice"
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its Arrow type and what it holds."""
+    """One column: its Arrow type and its description, which docs/results.md repeats."""
 
     name: str
     type: pa.DataType
     doc: str
 
 
-# Runs of before it was recorded lack it; too long to lie in memory for every run, as a curve.
+# Older runs lack it. Like a curve it is too long to be in memory for every run.
 ROC = Column(
     "roc",
     pa.list_(pa.float32()),
@@ -48,21 +48,21 @@ def _columns() -> tuple[Column, ...]:
     per_class = pa.list_(number)
     return (
         Column("run_id", text, "identity of config, seed, data and recipe: 32 hex digits of a sha256"),
-        Column("config_id", text, "the same without the seed: what all replicates of a config share"),
-        Column("data_digest", text, "digest of the jets it was trained on"),
+        Column("config_id", text, "the same without the seed: common to all seeds of a config"),
+        Column("data_digest", text, "digest of the data set it was trained on"),
         Column("recipe_version", pa.int32(), "version of the training recipe"),
         *(Column(name, _ARROW[spec.kind], f"hyperparameter: {spec.help}") for name, spec in FIELDS.items()),
         Column("parameters", count, "trainable parameters of the network"),
-        Column("status", text, "done, or diverged when a loss or weight left the finite numbers"),
+        Column("status", text, "done, or diverged if a loss or a weight became infinite or NaN"),
         Column("stop_reason", text, "max_epochs, early_stopping or diverged"),
         Column("epochs_run", pa.int32(), "whole epochs trained"),
         Column("steps", count, "optimizer steps taken"),
-        Column("diverged_step", count, "step of the first number that was not finite"),
+        Column("diverged_step", count, "step of the first loss or weight that was not finite"),
         Column("best_epoch", pa.int32(), "epoch of the lowest validation loss"),
         *(
-            Column(f"{part}_{figure}", number, f"{words} of the last epoch, {where}")
-            for part, where in (("train", "in training mode"), ("val", "in evaluation mode"))
-            for figure, words in (("loss", "cross-entropy"), ("acc", "accuracy"))
+            Column(f"{part}_{metric}", number, f"{text} of the last epoch, {mode}")
+            for part, mode in (("train", "in training mode"), ("val", "in evaluation mode"))
+            for metric, text in (("loss", "cross-entropy"), ("acc", "accuracy"))
         ),
         Column("best_val_loss", number, "lowest validation loss over epochs"),
         Column("best_val_acc", number, "validation accuracy of that epoch"),
@@ -73,23 +73,27 @@ def _columns() -> tuple[Column, ...]:
         Column("auc", per_class, f"area under the ROC curve, class against rest, in the order {', '.join(CLASSES)}"),
         Column("rejection", per_class, "1 / false positive rate at 50% signal efficiency, class against rest"),
         ROC,
-        Column("confusion", pa.list_(count), "25 counts of test jets at the best epoch: true class major"),
+        Column(
+            "confusion",
+            pa.list_(count),
+            "25 counts of test jets at the best epoch, row by row: rows are true classes, columns predicted ones",
+        ),
         Column(
             "silent_classes",
             pa.list_(text),
-            "classes whose final ReLU gives zero for 99% of their test jets and that are recognised in less than 1%",
+            "classes whose output is zero after the final ReLU for 99% of their test jets and whose recall is below 1%",
         ),
         *(Column(f"{part}_rows", count, f"jets in the {part} part") for part in ("train", "val", "test")),
-        Column("train_time_s", number, "seconds in optimizer steps, of the whole stack it was trained in"),
-        Column("wall_time_s", number, "seconds from start to end, evaluations included, of the whole stack"),
-        Column("replicas", pa.int32(), "replicas that were trained side by side with it"),
-        Column("peak_memory_mb", number, "peak memory of the training process, or of the GPU"),
-        Column("device", text, "what it was trained on"),
-        Column("backend", text, "what took the optimizer steps"),
+        Column("train_time_s", number, "seconds spent in optimizer steps by the whole stack of replicas"),
+        Column("wall_time_s", number, "seconds from start to end of the whole stack, evaluations included"),
+        Column("replicas", pa.int32(), "replicas in the stack, this run included"),
+        Column("peak_memory_mb", number, "peak memory of the training process, on a GPU that of the device"),
+        Column("device", text, "cpu, or the GPU it was trained on"),
+        Column("backend", text, "backend that took the optimizer steps"),
         Column("versions", text, "JSON: versions of the software it was trained with"),
         Column("created_at", text, "UTC time at which it was stored, ISO 8601"),
         *(
-            Column(CURVE_PREFIX + name, pa.list_(count if name in WHOLE_NUMBERS else number), f"curve: {doc}")
+            Column(CURVE_PREFIX + name, pa.list_(count if name in INTEGER_QUANTITIES else number), f"curve: {doc}")
             for name, doc in POINT_FIELDS.items()
         ),
     )
@@ -99,7 +103,7 @@ COLUMNS = _columns()
 WEIGHTS = Column("weights", pa.binary(), "safetensors of the best epoch's weights; in parts only")
 SCALARS = tuple(column.name for column in COLUMNS if not column.name.startswith(CURVE_PREFIX) and column != ROC)
 CURVES = tuple(column.name for column in COLUMNS if column.name.startswith(CURVE_PREFIX))
-# What charts may show as a metric of a run, with the words for it. The first is the default.
+# The metrics of a run that charts can show, with their descriptions. The first is the default.
 METRICS = {
     "val_acc": "validation accuracy, last epoch",
     "best_val_acc": "validation accuracy, best epoch",
@@ -119,7 +123,7 @@ def part_schema() -> pa.Schema:
 
 
 def with_roc(table: pa.Table) -> pa.Table:
-    """Return a table that has the column ``roc``: nothing is known where its file lacks it."""
+    """Return the table with a column ``roc``: nulls where the file lacks it."""
     if ROC.name in table.column_names:
         return table
     return table.append_column(ROC.name, pa.nulls(table.num_rows, ROC.type))
@@ -145,7 +149,7 @@ def to_table(record: RunRecord) -> pa.Table:
 
 
 def from_row(row: dict[str, Any]) -> RunRecord:
-    """Rebuild a record from a row, as a mapping of all columns; weights may be missing."""
+    """Return the record of a row, a mapping of all columns; weights may be missing."""
     curves = {name: row[CURVE_PREFIX + name] for name in POINT_FIELDS}
     points = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
     scalars = {name: row[name] for name in Outcome.__dataclass_fields__ if name in row}
@@ -163,7 +167,7 @@ def from_row(row: dict[str, Any]) -> RunRecord:
 
 
 def schema_problem(schema: pa.Schema) -> str | None:
-    """Say in words why a Parquet schema is not one of this project's; None if it is."""
+    """Return why a Parquet schema is not one of this project's; None if it is."""
     version = (schema.metadata or {}).get(VERSION_KEY)
     if version is None:
         return "was not written by jsc-explore"

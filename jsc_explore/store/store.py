@@ -1,4 +1,4 @@
-"""The store as its readers see it: DuckDB in memory over the published snapshot and the local parts."""
+"""The store: reads runs and curves from the published snapshot and the local parts, and adds finished runs."""
 
 from __future__ import annotations
 
@@ -25,24 +25,22 @@ from jsc_explore.store.recovery import RecoveryResult, drop_retired, recover
 from jsc_explore.store.schema import COLUMNS, CURVES, ROC, SCALARS, WEIGHTS, from_row, to_table
 
 log = logging.getLogger("jsc_explore.store")
-# How often a reader begins anew when files go while it looks: each time means that a whole generation has passed.
+# How often a reader starts again when a compaction or a publication replaces files while it reads.
 _MAX_ATTEMPTS = 5
-# How often files of older generations are looked through.
-_DROP_EVERY_S = 60.0
+# How often the replaced files are checked for deletion.
+_DELETE_INTERVAL_S = 60.0
 _AXES = ("step", "epoch", "samples", "time_s")
 
 
 class Store:
-    """Runs and curves of one store directory, beneath them the read-only ``snapshot``.
+    """Runs and curves of one store directory, together with those of the read-only ``snapshot``.
 
-    Contract, beside that of ``Catalog``: a run that ``add`` has returned from is there for every reader that refreshes,
-    whatever crashes; a reader sees each run once and misses none, also while parts are put together, and after
-    ``refresh`` what was there before and what was added; queries refresh by themselves only when a file has gone.
+    Contract, beside that of ``Catalog``: once ``add`` returns, every reader that refreshes sees the run, whatever
+    crashes. A reader sees every run exactly once, also during a compaction. Added runs appear after ``refresh``;
+    queries refresh by themselves only when a file was removed.
 
-    The scalars of all runs lie in memory; curves are read from the files that hold them. Each method may be called from
-    any thread. ``version`` changes whenever runs come or go. ``problems`` lists, one line each, files that were passed
-    over because they cannot be read; ``read_only`` says why nothing can be added, or is None. ``read_only=True`` opens
-    without a trace: nothing is written, not even a lock.
+    The scalars of all runs are in memory; curves are read from the files. Each method may be called from any thread.
+    ``version`` changes whenever runs are added or removed. ``read_only=True`` writes nothing, not even a lock file.
     """
 
     def __init__(self, directory: Path, snapshot: Path | None = None, *, read_only: bool = False) -> None:
@@ -55,7 +53,7 @@ class Store:
         self._parts: dict[str, str] = {}
         self._fingerprint = (0, 0)
         self._checked_fingerprint = (0, 0)
-        self._dropped_at = time.monotonic()
+        self._deleted_at = time.monotonic()
         self._background = BackgroundCompaction(self.directory)
         self._curves = CurveReader()
         self._lock = threading.RLock()
@@ -63,25 +61,25 @@ class Store:
         self.refresh()
 
     def close(self) -> None:
-        """Close catalogue and database; a compaction under way ends without a trace."""
+        """Close catalogue and index; a running compaction is stopped and has no effect."""
         self._background.stop()
         self._index.close()
         self.catalog.close()
 
     @property
     def problems(self) -> list[str]:
-        """One line for each file that was passed over."""
+        """Messages, one for each file that is skipped because it cannot be read."""
         return list(self._problems.values())
 
     @property
     def read_only(self) -> str | None:
-        """Why nothing can be added here; None where it can."""
+        """The reason why runs cannot be added; None if they can."""
         return self.catalog.read_only
 
-    # ---- what comes and goes
+    # ---- changes
 
     def refresh(self) -> bool:
-        """Take in what was added, put together or quarantined since; return whether any run came or went."""
+        """Read the changes since the last refresh; return whether any run was added or removed."""
         with self._lock:
             before = self.version
             for _ in range(_MAX_ATTEMPTS):
@@ -90,10 +88,10 @@ class Store:
                     return self.version != before
                 except StaleFileError:
                     continue
-            raise StoreError(f"store {self.directory}: its parts change faster than they are read; try again")
+            raise StoreError(f"store {self.directory}: its parts change faster than they can be read; try again")
 
     def _sync_index(self) -> None:
-        """Compare catalogue and snapshot with what is in memory. StaleFileError if a file went meanwhile."""
+        """Update the index from catalogue and snapshot. Raises StaleFileError if a file is removed meanwhile."""
         state = _file_state(self.snapshot)
         fingerprint = self.catalog.fingerprint()
         if state == self._snapshot_state and fingerprint == self._fingerprint:
@@ -109,12 +107,12 @@ class Store:
         try:
             self.version += self._index.replace_files(readable, removed, snapshot)
         except StoreError:
-            # A bad sector in one file must not hide the others.
-            sound = [path for path in readable if self._is_loadable(path)]
-            if len(sound) == len(readable):
+            # A bad sector in one file must not make the other files unreadable.
+            loadable = [path for path in readable if self._is_loadable(path)]
+            if len(loadable) == len(readable):
                 raise
             self.version += self._index.replace_files(
-                sound, removed, snapshot if snapshot not in self._problems else ""
+                loadable, removed, snapshot if snapshot not in self._problems else ""
             )
         for path in removed:
             self._problems.pop(path, None)
@@ -137,52 +135,52 @@ class Store:
         return problem is None
 
     def _skip_file(self, path: str, problem: str) -> None:
-        self._problems[path] = f"{path}: {problem}; it is left out, run `jsc-explore verify`"
+        self._problems[path] = f"{path}: {problem}; it is skipped, run `jsc-explore verify`"
 
     def _is_removed(self, name: str) -> bool:
         return all(part.name != name for part in self.catalog.parts())
 
     def add(self, record: RunRecord) -> None:
-        """Store a finished run durably; a run that is there already is left as it is. StoreError: nothing changed."""
+        """Store a finished run durably, unless it is stored already. If it raises StoreError, nothing has changed."""
         self.add_all([record])
 
     def add_all(self, records: Sequence[RunRecord]) -> None:
-        """Store finished runs as ``add`` does, in one part: all of them or, with a StoreError, none."""
+        """Store finished runs as ``add`` does, in one part: all of them or, if it raises StoreError, none."""
         self.add_table(pa.concat_tables([to_table(record) for record in records]))
 
     def add_table(self, table: pa.Table) -> int:
-        """Store the rows of a table with the columns of a part, durably and all at once; return how many were new.
+        """Store the rows of a table with the columns of a part, durably, as one part; return how many were new.
 
-        Runs that are there already are left as they are. StoreError: nothing changed.
+        Stored runs are not changed. If it raises StoreError, nothing has changed.
         """
         with self._lock:
-            there = self.existing(table["run_id"].to_pylist())
-            new = pa.array([run_id not in there for run_id in table["run_id"].to_pylist()], pa.bool_())
+            stored = self.existing(table["run_id"].to_pylist())
+            new = pa.array([run_id not in stored for run_id in table["run_id"].to_pylist()], pa.bool_())
             table = table.filter(new)
             if not table.num_rows:
                 return 0
-            # What lies in a part that cannot be read is not stored: it is written anew.
-            broken = {Path(path).name for path in self._problems}
-            part = self.catalog.add(table, broken)
+            # Runs in an unreadable part do not count as stored: they are written again.
+            unreadable = {Path(path).name for path in self._problems}
+            part = self.catalog.add(table, unreadable)
             self.refresh()
             return part.rows if part is not None else 0
 
     def recover(self) -> RecoveryResult:
-        """Take in or clear away what writers that died left in ``parts/``. StoreError if the disk refuses."""
+        """Register or delete the files that killed writers left. Raises StoreError if the disk cannot be written."""
         with self._lock:
             found = recover(self.catalog)
             self.refresh()
             return found
 
     def compact_if_needed(self) -> bool:
-        """Start putting parts together, in the background, if many small ones have gathered; return whether it did.
+        """Start a compaction in the background if there are many small parts; return whether one was started.
 
-        Cheap enough to be called every second; it neither waits nor raises.
+        Cheap enough to be called every second; it neither blocks nor raises.
         """
         with self._lock:
             if self.read_only is not None:
                 return False
-            self._drop_retired()
+            self._delete_retired()
             if self._checked_fingerprint == self._fingerprint:
                 return False
             self._checked_fingerprint = self._fingerprint
@@ -192,40 +190,40 @@ class Store:
             log.warning("%s", self._background.message)
         return self._background.start()
 
-    def _drop_retired(self) -> None:
+    def _delete_retired(self) -> None:
         now = time.monotonic()
-        if now - self._dropped_at > _DROP_EVERY_S:
-            self._dropped_at = now
+        if now - self._deleted_at > _DELETE_INTERVAL_S:
+            self._deleted_at = now
             try:
                 drop_retired(self.catalog)
             except StoreError as error:
                 log.warning("%s", error)
 
     def existing(self, run_ids: Iterable[str]) -> set[str]:
-        """Return which of these runs are stored."""
+        """Return the ids, of those given, whose runs are stored."""
         ids = list(run_ids)
         found = self.query("SELECT run_id FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [ids])
         return set(found["run_id"].to_pylist())
 
     def runs(self, filters: Filters | None = None, columns: Sequence[str] = SCALARS) -> pa.Table:
-        """Return scalars of the runs whose fields have one of the given values, ordered by config and seed."""
+        """Return scalar columns of the runs that pass the filters, ordered by config and seed."""
         where, values = condition(filters or {})
-        chosen = ", ".join(_known(columns))
-        return self.query(f"SELECT {chosen} FROM runs WHERE {where} ORDER BY config_id, seed", values)
+        selected = ", ".join(_check_columns(columns))
+        return self.query(f"SELECT {selected} FROM runs WHERE {where} ORDER BY config_id, seed", values)
 
     def values(self, field: str, filters: Filters | None = None) -> pa.Table:
-        """Return the values a field takes among the runs, with the count of runs: columns ``value`` and ``n``."""
+        """Return the stored values of a field with their number of runs: columns ``value`` and ``n``."""
         check_field(field)
-        return self.select(f"SELECT {field} AS value, count(*) AS n FROM chosen GROUP BY ALL ORDER BY ALL", filters)
+        return self.select(f"SELECT {field} AS value, count(*) AS n FROM selected GROUP BY ALL ORDER BY ALL", filters)
 
-    def select(self, text: str, filters: Filters | None = None, words: str = "") -> pa.Table:
-        """Run a SELECT of this room over ``chosen``, the scalars of the runs that pass the filters, also in words."""
-        where, values = condition(filters or {}, words)
-        return self.query(f"WITH chosen AS (SELECT * FROM runs WHERE {where}) {text}", values)
+    def select(self, sql: str, filters: Filters | None = None, expression: str = "") -> pa.Table:
+        """Run a SELECT of this package over ``selected``, the runs that pass the filters and the filter expression."""
+        where, values = condition(filters or {}, expression)
+        return self.query(f"WITH selected AS (SELECT * FROM runs WHERE {where}) {sql}", values)
 
     def curves(self, run_ids: Sequence[str], quantities: Sequence[str] = tuple(POINT_FIELDS)) -> pa.Table:
-        """Return one row a point of the chosen runs: ``run_id``, ``config_id``, ``seed``, ``silent`` and quantities."""
-        names = _quantities(quantities)
+        """Return one row per point of these runs: ``run_id, config_id, seed, silent`` and the quantities."""
+        names = _check_quantities(quantities)
         columns = ", ".join(f"unnest({CURVE_PREFIX}{name}) AS {name}" for name in names)
         return self._over_curves(
             run_ids,
@@ -234,11 +232,11 @@ class Store:
         )
 
     def mean_curves(self, run_ids: Sequence[str], quantity: str) -> pa.Table:
-        """Return mean and spread of a quantity over the chosen runs of each config, per step.
+        """Return mean and spread of a quantity over these runs, per config and step.
 
         Columns ``config_id, step, epoch, samples, time_s, mean, sd, low, high, n``; ``sd`` is null for one seed.
         """
-        (name,) = _quantities([quantity])
+        (name,) = _check_quantities([quantity])
         points = ", ".join(
             f"unnest({CURVE_PREFIX}{column}) AS {alias}"
             for column, alias in (*zip(_AXES, _AXES, strict=True), (name, "value"))
@@ -256,12 +254,12 @@ class Store:
         )
 
     def roc_curves(self, run_ids: Sequence[str]) -> pa.Table:
-        """Return ``run_id`` and ``roc`` of those of these runs whose ROC curves are stored, ordered by run."""
+        """Return ``run_id`` and ``roc`` of these runs, ordered by id, without runs whose ROC curves are not stored."""
         table = self.rows(run_ids, [ROC.name])
         return table.filter(table[ROC.name].is_valid()).sort_by("run_id")
 
     def record(self, run_id: str, *, weights: bool = False) -> RunRecord | None:
-        """Return one run whole, or None; ``weights`` reads them too, where the file has them."""
+        """Return one run with its curve, or None; ``weights`` reads the weights too, where the file has them."""
         scalars = self.runs({"run_id": [run_id]}).to_pylist()
         if not scalars:
             return None
@@ -269,34 +267,34 @@ class Store:
         return from_row({**scalars[0], **table.to_pylist()[0]})
 
     def find(self, prefix: str) -> list[str]:
-        """Return the ids of runs that begin with these characters, at most ten."""
+        """Return up to ten ids of runs that start with this prefix."""
         found = self.query("SELECT run_id FROM runs WHERE starts_with(run_id, ?) ORDER BY run_id LIMIT 10", [prefix])
         return [str(run_id) for run_id in found["run_id"].to_pylist()]
 
     def rows(
         self, run_ids: Sequence[str], columns: Sequence[str], *, scalars: Sequence[str] = (), weights: bool = False
     ) -> pa.Table:
-        """Return ``run_id``, columns of the file and ``scalars``, of these runs in any order.
+        """Return ``run_id``, these columns of the files, and ``scalars``, of these runs in any order.
 
-        Runs that are not stored are left out; ``weights`` come along where a file has them. StoreError if a file cannot
-        be read.
+        Runs that are not stored are left out; ``weights`` are added where the files have them. Raises StoreError if a
+        file cannot be read.
         """
-        # Found together with the places, the scalars cost no second look through all runs.
+        # Reading the scalars together with the row numbers saves a second scan of all runs.
         find = (
-            f"SELECT {', '.join(['file', 'place', 'run_id', *scalars])} FROM runs "
-            "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY file, place"
+            f"SELECT {', '.join(['file', 'row_index', 'run_id', *scalars])} FROM runs "
+            "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY file, row_index"
         )
         try:
             for _ in range(_MAX_ATTEMPTS):
                 found = self.query(find, [list(run_ids)]) if run_ids else None
                 if found is None or not found.num_rows:
                     return pa.table({name: pa.array([], _TYPES[name]) for name in ("run_id", *columns, *scalars)})
-                places: dict[str, list[int]] = {}
-                for file, place in zip(found["file"].to_pylist(), found["place"].to_pylist(), strict=True):
-                    places.setdefault(file, []).append(place)
+                rows: dict[str, list[int]] = {}
+                for file, row in zip(found["file"].to_pylist(), found["row_index"].to_pylist(), strict=True):
+                    rows.setdefault(file, []).append(row)
                 try:
-                    more = [WEIGHTS.name] if weights and _have_weights(places) else []
-                    table = self._curves.take(places, [*columns, *more])
+                    more = [WEIGHTS.name] if weights and _have_weights(rows) else []
+                    table = self._curves.read_rows(rows, [*columns, *more])
                 except (StaleFileError, FileNotFoundError):
                     self.refresh()
                     continue
@@ -306,8 +304,8 @@ class Store:
                     for name in scalars:
                         table = table.append_column(name, known[name])
                     return table
-                # Only the snapshot is ever another file under the same name.
-                self._curves.forget(list(places))
+                # Only the snapshot can be replaced by another file of the same name.
+                self._curves.forget(list(rows))
                 self.refresh()
         except (OSError, pa.ArrowException) as error:
             raise StoreError(
@@ -315,43 +313,43 @@ class Store:
             ) from error
         raise StoreError(f"store {self.directory}: a part is missing; run `jsc-explore verify`")
 
-    def query(self, text: str, values: Sequence[Any], *, read: pa.Table | None = None) -> pa.Table:
-        """Ask the table ``runs``, for use within this room; ``read`` is a table that the text may name."""
-        return self._index.query(text, values, read)
+    def query(self, sql: str, values: Sequence[Any], *, read: pa.Table | None = None) -> pa.Table:
+        """Run a query over the table ``runs``, for this package only; the SQL may also name the table ``read``."""
+        return self._index.query(sql, values, read)
 
     def _over_curves(self, run_ids: Sequence[str], quantities: Sequence[str], select: str) -> pa.Table:
-        """Run a SELECT over ``source``, which has a row for each of these runs that is stored.
+        """Run a SELECT over ``source``: one row per stored run of these, with the curves of these quantities.
 
-        Its columns are ``run_id, config_id, seed, silent_classes`` and the curves of these quantities.
+        Its columns are ``run_id, config_id, seed, silent_classes`` and the ``curve_`` columns.
         """
         names = [CURVE_PREFIX + name for name in dict.fromkeys(quantities)]
         read = self.rows(run_ids, names, scalars=("config_id", "seed", "silent_classes"))
         return self.query(f"WITH source AS (FROM read) {select}", [], read=read)
 
 
-def _known(columns: Sequence[str]) -> list[str]:
+def _check_columns(columns: Sequence[str]) -> list[str]:
     for name in columns:
         if name not in SCALARS:
-            raise FieldError("column", name, "is no column of a run", "see docs/results.md")
+            raise FieldError("column", name, "is not a column of a run", "docs/results.md lists them")
     return list(columns)
 
 
-def _quantities(names: Sequence[str]) -> list[str]:
+def _check_quantities(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in POINT_FIELDS:
-            raise FieldError("quantity", name, "is not recorded", "choose among " + ", ".join(POINT_FIELDS))
+            raise FieldError("quantity", name, "is not recorded", "use one of " + ", ".join(POINT_FIELDS))
     return list(names)
 
 
 _TYPES = {column.name: column.type for column in COLUMNS}
 
 
-def _have_weights(places: Iterable[str]) -> bool:
-    return all(WEIGHTS.name in pq.read_schema(name).names for name in places)
+def _have_weights(files: Iterable[str]) -> bool:
+    return all(WEIGHTS.name in pq.read_schema(name).names for name in files)
 
 
 def _file_state(path: Path | None) -> tuple[int, ...] | None:
-    """What changes when a file is replaced: publishing gives the snapshot a new inode. None where there is no file."""
+    """Return a value that changes when the file is replaced, which gives it a new inode; None if it does not exist."""
     try:
         if path is None or not path.is_file():
             return None

@@ -260,7 +260,7 @@ def test_a_sound_store_is_verified_and_a_broken_part_is_found(call, home):
     part.write_bytes(part.read_bytes()[:-1] + b"x")
     code, out, err = call("verify")
     assert code == 1
-    assert out == f"{part}: its checksum is not the recorded one\n"
+    assert out == f"{part}: its checksum differs from the recorded one\n"
     assert err == "2 parts checked, 1 faults\n"
 
 

@@ -143,7 +143,7 @@ def test_a_part_with_a_wrong_checksum_is_left_as_it_is_and_named(store):
     path.write_bytes(content)
     done = compact(store.directory, select=everything, retention_s=0)
     assert (done.before, done.after, done.runs) == (5, 1, 5)
-    assert "its checksum is not the recorded one" in done.problems[0]
+    assert "its checksum differs from the recorded one" in done.problems[0]
     assert torn in store.catalog.parts()
     assert path.read_bytes() == content
 
@@ -156,7 +156,7 @@ def test_a_full_disk_in_the_middle_leaves_the_old_generation(store, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(StoreError, match=r"could not be put together \(no space left"):
+        with pytest.raises(StoreError, match=r"could not be compacted \(no space left"):
             compact(store.directory, select=everything)
     assert (files(store), store.catalog.parts()) == (before, parts)
     assert verify(store.catalog) == []

@@ -301,7 +301,7 @@ def test_halves_and_what_is_stored_already_are_removed_and_strangers_kept_aside(
 
 
 def test_a_writer_at_work_is_not_taken_for_a_dead_one(store, monkeypatch):
-    monkeypatch.setattr("jsc_explore.store.recovery._WAIT_S", 0.1)
+    monkeypatch.setattr("jsc_explore.store.recovery._LOCK_TIMEOUT_S", 0.1)
     path = lay_down(store, to_table(run(2)), "being-written.parquet.tmp")
     other = Catalog(store.directory)
     with other.writing("nothing"):

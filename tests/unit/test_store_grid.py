@@ -160,7 +160,7 @@ def test_saved_views_are_saved_renamed_and_deleted(tmp_path):
     views.save("batch size", "x=epochs")
     assert views.all() == {"batch size": "x=epochs"}
     views.save("other", "")
-    with pytest.raises(FieldError, match="is there already"):
+    with pytest.raises(FieldError, match="already exists"):
         views.rename("other", "batch size")
     views.rename("other", "another")
     views.delete("batch size")
@@ -168,7 +168,7 @@ def test_saved_views_are_saved_renamed_and_deleted(tmp_path):
     assert SavedViews(tmp_path).all() == {"another": ""}
     with pytest.raises(FieldError, match="1 to 80 characters"):
         views.save("  ", "")
-    with pytest.raises(FieldError, match="is not saved"):
+    with pytest.raises(FieldError, match="does not exist"):
         views.rename("nobody", "somebody")
 
 

@@ -113,7 +113,7 @@ def test_other_figures_are_said_run_by_run_and_kept_where_no_reader_mixes_them_i
     # Kept through compaction, and checked.
     compact(store.directory, select=lambda parts: parts, retention_s=0)
     kept.write_bytes(kept.read_bytes()[:-1])
-    assert [fault.what for fault in verify(store.catalog)] == ["its checksum is not the recorded one"]
+    assert [fault.what for fault in verify(store.catalog)] == ["its checksum differs from the recorded one"]
 
 
 def test_a_run_that_stands_twice_in_a_file_is_added_once(store, tmp_path):
@@ -155,7 +155,7 @@ BAD = {
     "a future recipe": (
         to_table(dataclasses.replace(run(9), recipe_version=2, **dict(zip(("run_id", "config_id"),
                  checks.run_identity(run(9).config, DIGEST, 2), strict=True)))),
-        "its recipe is newer than 1",
+        "its recipe version is above 1",
     ),
     "parameters": (changed("parameters", 1), "parameters = 1, the network has 117"),
     "a status of its own": (changed("status", "great"), "status is none of done, diverged"),
@@ -168,15 +168,16 @@ BAD = {
     "lists of unequal length": (changed("curve_val_acc", [0.1]), "differ in length"),
     "no curve": (changed("curve_step", None), "curve_step"),
     "a curve out of range": (changed("curve_recall_g", [0.1, 0.2, 7.0, 0.3]), "curve_recall_g is out of range"),
-    "a curve that turns back": (changed("curve_step", [0, 10, 5, 20]), "curve_step does not rise"),
+    "a curve that turns back": (changed("curve_step", [0, 10, 5, 20]), "curve_step does not increase"),
     "four areas": (changed("auc", [0.1] * 4), "auc must have 5 values"),
     "a class of its own": (changed("silent_classes", ["x"]), "silent_classes is out of range"),
-    "a pickle": (changed("weights", pickle.dumps({"a": 1})), "its weights are no safetensors"),
-    "versions": (changed("versions", '{"torch": [1]}'), "versions is no JSON object of texts"),
-    "deep versions": (changed("versions", "[" * 3000), "versions is no JSON object of texts"),
+    "a pickle": (changed("weights", pickle.dumps({"a": 1})), "its weights are not in the safetensors format"),
+    "versions": (changed("versions", '{"torch": [1]}'), "versions is not a JSON object of strings"),
+    "deep versions": (changed("versions", "[" * 3000), "versions is not a JSON object of strings"),
     "a long text": (changed("device", "x" * 5000), "device is too long"),
     "a digest": (to_table(dataclasses.replace(run(9), data_digest="../x", **dict(zip(("run_id", "config_id"),
-                 checks.run_identity(run(9).config, "../x", 1), strict=True)))), "data_digest is no digest"),
+                 checks.run_identity(run(9).config, "../x", 1), strict=True)))),
+                 "data_digest is not a hexadecimal digest"),
 }  # fmt: skip
 
 
@@ -188,7 +189,7 @@ def test_a_row_that_breaks_a_rule_is_refused_in_one_line_and_the_others_join(sto
     done = merge(store, path)
     (line,) = done.refused
     assert rule in line
-    assert line.endswith("; it is left out")
+    assert line.endswith("; it is skipped")
     assert "\n" not in line
     assert (done.added, done.same, done.conflicts) == (2, 0, [])
     assert seeds(store) == [0, 1, 2, 3]
@@ -212,7 +213,7 @@ def test_foreign_and_torn_files_are_one_clear_line(store, tmp_path):
     for name, says in (
         ("foreign.parquet", "was not written by jsc-explore"), ("text.parquet", "cannot be read as Parquet"),
         ("newer.parquet", "schema version 99, this program reads 1"), ("pickle.parquet", "cannot be read as Parquet"),
-        ("empty", "is no store"), ("nowhere", "does not exist"), ("store", "is this very store"),
+        ("empty", "is not a store"), ("nowhere", "does not exist"), ("store", "is this store itself"),
     ):  # fmt: skip
         with pytest.raises(StoreError, match=says) as caught:
             merge(store, tmp_path / name)

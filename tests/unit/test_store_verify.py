@@ -54,9 +54,9 @@ def test_a_flipped_bit_a_missing_and_a_foreign_part_are_named(store):
     stranger = path_of(store, 2)
     pq.write_table(pa.table({"a": [1]}), stranger)
     assert messages(store) == [
-        "its checksum is not the recorded one",
+        "its checksum differs from the recorded one",
         "is missing",
-        "its checksum is not the recorded one",
+        "its checksum differs from the recorded one",
     ]
 
 
@@ -79,7 +79,7 @@ def test_a_row_whose_id_does_not_follow_from_its_content_is_found(store):
     rewrite(store, to_table(dataclasses.replace(record, config={**record.config, "batch_size": 0})))
     assert "batch_size = 0: must be a whole number" in messages(store)[0]
     rewrite(store, to_table(dataclasses.replace(record, config_id="0" * 32)))
-    assert "not the one written" in messages(store)[0]
+    assert "not the stored one" in messages(store)[0]
 
 
 def test_a_curve_of_unequal_lists_and_a_wrong_count_are_found(store):
@@ -90,13 +90,16 @@ def test_a_curve_of_unequal_lists_and_a_wrong_count_are_found(store):
     rewrite(store, pa.concat_tables([table, to_table(record_of(RunConfig(seed=9)))]))
     with store.catalog.transaction() as db:
         db.execute("UPDATE parts SET rows = 1")
-    assert messages(store) == ["holds 2 runs, 1 are recorded"]
+    assert messages(store) == ["holds 2 runs, the catalogue says 1"]
 
 
 def test_a_run_that_is_entered_and_not_there_is_found_and_repaired(store):
     with store.catalog.transaction() as db:
         db.execute("INSERT INTO runs VALUES ('a', 1, '{}', 'd', 1), ('b', 99, '{}', 'd', 1)")
-    assert messages(store) == ["run a is entered here, and is not in it", "run b is entered, but its part is not"]
+    assert messages(store) == [
+        "run a is registered for this part, but not in it",
+        "run b is in the catalogue, but its part is not",
+    ]
     done = repair(store.catalog, verify(store.catalog))
     assert sorted(entry.run_id for entry in done.lost) == ["a", "b"]
     assert done.runs_kept == 1
@@ -147,7 +150,7 @@ def test_of_a_large_part_with_a_bad_sector_all_but_its_row_group_is_saved(tmp_pa
     path = path_of(store)
     column = pq.read_metadata(path).row_group(1).column(40)
     damage(path, column.data_page_offset + column.total_compressed_size - 2)
-    assert messages(store) == ["its checksum is not the recorded one"]
+    assert messages(store) == ["its checksum differs from the recorded one"]
     done = repair(store.catalog, verify(store.catalog))
     # Three groups of 128, 128 and 44 runs; the middle one is lost.
     assert (done.runs_kept, len(done.lost)) == (172, 128)
@@ -210,11 +213,11 @@ def test_a_quarantined_run_that_the_snapshot_holds_stays_visible(store, tmp_path
 
 
 def test_a_part_that_is_being_written_is_no_fault(store, monkeypatch):
-    monkeypatch.setattr("jsc_explore.store.verify._WAIT_S", 0.1)
+    monkeypatch.setattr("jsc_explore.store.verify._LOCK_TIMEOUT_S", 0.1)
     (store.catalog.parts_directory / "half.parquet.tmp").write_bytes(b"x")
     with store.catalog.writing("nothing"):
         assert messages(store) == []
-    assert messages(store) == ["is entered nowhere, left by a writer that died"]
+    assert messages(store) == ["is not in the catalogue, left by a writer that was killed"]
 
 
 def test_verify_during_a_compaction_finds_nothing(store):
@@ -268,7 +271,10 @@ def test_the_command_takes_in_what_dead_writers_left(call, store):
     pq.write_table(to_table(record_of(RunConfig(seed=9))), path)
     assert call("verify")[0] == 1
     code, out, _ = call("verify", "--repair")
-    assert (code, "left.parquet: whole, but never entered by a writer that died; adopted" in out) == (0, True)
+    assert (code, "left.parquet: complete, but its writer ended before it was registered; registered" in out) == (
+        0,
+        True,
+    )
     store.refresh()
     assert store.runs().num_rows == 4
 

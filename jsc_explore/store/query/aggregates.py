@@ -1,4 +1,4 @@
-"""Runs put together by config: what the Overview and Compare pages ask of the store, aggregated in it."""
+"""Runs grouped by config: the aggregates that the Overview and Compare pages show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jsc_explore.store.query.filters import Filters
 from jsc_explore.store.schema import METRICS
 from jsc_explore.store.store import Store
 
-# What tells one config from another: the seed does not.
+# The fields that identify a config: all but the seed.
 CONFIG_FIELDS = tuple(name for name in FIELDS if name != "seed")
 _N = len(CLASSES)
 
@@ -23,14 +23,14 @@ _UNPREDICTED = "len(silent_classes) > 0 OR " + " OR ".join(
 )
 
 
-def cell_table(store: Store, metric: str, filters: Filters | None = None, text: str = "") -> pa.Table:
-    """Return one row a config: ``config_id``, its hyperparameters, ``parameters``, and over its seeds:
+def cell_table(store: Store, metric: str, filters: Filters | None = None, expression: str = "") -> pa.Table:
+    """Return one row per config: ``config_id``, its hyperparameters, ``parameters``, and over its seeds:
 
     ``mean`` and ``sd`` of the metric (null for one seed), counts ``n``, ``n_diverged`` and ``n_unpredicted`` (seeds
     that never predict some class), and ``seconds`` of training a run: a stack's time divided by its replicas.
     Configs without a finite metric are left out; rows stand in the order of their means.
 
-    ``text`` is a filter in words. Raises FieldError for a metric that is none of ``SCORES``, or an unknown filter.
+    ``expression`` is a filter expression. Raises FieldError for a metric that is not in ``METRICS`` or a bad filter.
     """
     if metric not in METRICS:
         raise FieldError("metric", metric, "must be one of " + ", ".join(METRICS), f"try {next(iter(METRICS))}")
@@ -42,15 +42,17 @@ def cell_table(store: Store, metric: str, filters: Filters | None = None, text: 
                count(*) FILTER (WHERE {_UNPREDICTED}) AS n_unpredicted,
                count(*) FILTER (WHERE status = 'diverged') AS n_diverged,
                avg(train_time_s / replicas) AS seconds
-        FROM chosen GROUP BY config_id HAVING isfinite(avg({metric})) ORDER BY mean, config_id
+        FROM selected GROUP BY config_id HAVING isfinite(avg({metric})) ORDER BY mean, config_id
         """,
         filters,
-        text,
+        expression,
     )
 
 
-def spread_table(store: Store, field: str, metric: str, filters: Filters | None = None, text: str = "") -> pa.Table:
-    """Return how the configs' mean metrics are spread at each value of one hyperparameter, the others varying.
+def spread_table(
+    store: Store, field: str, metric: str, filters: Filters | None = None, expression: str = ""
+) -> pa.Table:
+    """Return the distribution of the configs' mean metrics at each value of one hyperparameter.
 
     Columns ``value``, ``low``, ``q1``, ``median``, ``q3``, ``high``, ``n`` (configs), ordered by value.
     Raises FieldError for an unknown field or metric.
@@ -61,20 +63,20 @@ def spread_table(store: Store, field: str, metric: str, filters: Filters | None 
         f"""
         SELECT value, min(mean) AS low, quantile_cont(mean, 0.25) AS q1, median(mean) AS median,
                quantile_cont(mean, 0.75) AS q3, max(mean) AS high, count(*) AS n
-        FROM (SELECT min({field}) AS value, avg({metric}) AS mean FROM chosen GROUP BY config_id
+        FROM (SELECT min({field}) AS value, avg({metric}) AS mean FROM selected GROUP BY config_id
               HAVING isfinite(avg({metric})))
         GROUP BY value ORDER BY value
         """,
         filters,
-        text,
+        expression,
     )
 
 
 def seed_table(store: Store, config_ids: Sequence[str], metric: str) -> pa.Table:
-    """Return one row a run of these configs: ids, seed, ``metric``, ``auc``, ``rejection``, ``confusion``,
+    """Return one row per run of these configs: ids, seed, ``metric``, ``auc``, ``rejection``, ``confusion``,
     ``silent_classes``, ``status``.
 
-    Raises FieldError for a metric that is no column.
+    Raises FieldError for a metric that is not a column.
     """
     columns = ["run_id", "config_id", "seed", "auc", "rejection", "confusion", "silent_classes", "status"]
     table = store.runs({"config_id": list(config_ids)}, [*columns, metric])

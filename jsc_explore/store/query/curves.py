@@ -1,6 +1,6 @@
-"""The points of curves as they are drawn: of every seed along one axis, thinned where they are too many, and means.
+"""Curves ready to draw: the points of every seed along one axis, thinned if there are too many, and means over seeds.
 
-Counted by NumPy: what grows is drawn several times a second, and planning one query takes longer than all of this.
+Computed with NumPy: live curves are drawn several times a second, and planning one SQL query takes longer than this.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from jsc_explore.results import CURVE_PREFIX, POINT_FIELDS
 if TYPE_CHECKING:
     from jsc_explore.store.store import Store
 
-# What a curve may be drawn along; the last is made from the others.
+# The one x axis that is computed, not recorded: the sum of learning rates over steps.
 LR_SUM = "lr_sum"
 
 
 @dataclass(frozen=True)
 class CurvePoints:
-    """What is drawn of some runs: points of every seed, means over seeds, and how far they were thinned.
+    """Points of every seed and means over seeds, after thinning.
 
     ``seeds`` has ``run_id, config_id, seed, silent`` (names of silent classes), ``x, quantity, value``; ``means`` has
-    ``config_id, x, quantity, mean, sd, low, high, n``. Of every ``stride`` points one is there, of ``total`` rows.
+    ``config_id, x, quantity, mean, sd, low, high, n``. Every ``stride``-th point was kept, of ``total`` rows.
     """
 
     seeds: pa.Table
@@ -50,34 +50,34 @@ def curve_points(
     live: pa.Table | None = None,
     each_seed: bool = True,
 ) -> CurvePoints:
-    """Read the curves of runs along ``x``, all quantities in one column.
+    """Read the curves of runs along ``x`` in long format, one row per point and quantity.
 
-    Above ``budget`` rows each run keeps every n-th point, always its first and last; ``x_range``
-    keeps what lies within a range of ``x`` and so brings the others back. ``live`` are points of runs not stored yet:
-    columns ``run_id, config_id, seed, silent_classes`` and the recorded quantities. A mean is over the seeds of one
-    config at one step: other configs never enter it. Raises FieldError for what is not recorded.
+    Above ``budget`` rows the points of each run are thinned by a stride, always keeping the first and the last;
+    ``x_range`` selects a range of ``x`` before thinning. ``live`` holds points of runs that are not stored yet: columns
+    ``run_id, config_id, seed, silent_classes`` and the recorded quantities. Means are over the seeds of one config at
+    one step. Raises FieldError for a quantity that is not recorded.
     """
     for name in (*quantities, *((x,) if x != LR_SUM else ())):
         if name not in POINT_FIELDS:
-            raise FieldError("quantity", name, "is not recorded", "choose among " + ", ".join(POINT_FIELDS))
+            raise FieldError("quantity", name, "is not recorded", "use one of " + ", ".join(POINT_FIELDS))
     names = list(dict.fromkeys(["step", "learning_rate" if x == LR_SUM else x, *quantities]))
-    points = _ordered(_stored(store, run_ids, names), _live_points(live, names))
-    along = _learning_rate_sums(points) if x == LR_SUM else points.values[x]
+    points = _sorted_points(_stored(store, run_ids, names), _live_points(live, names))
+    xs = _learning_rate_sums(points) if x == LR_SUM else points.values[x]
     if x_range:
-        within = (along >= x_range[0]) & (along <= x_range[1])
-        points, along = points.take(within), along[within]
-    total = len(along) * len(quantities)
+        inside = (xs >= x_range[0]) & (xs <= x_range[1])
+        points, xs = points.take(inside), xs[inside]
+    total = len(xs) * len(quantities)
     stride = max(1, math.ceil(total / budget))
-    place, last = points.places()
-    kept = (place % stride == 0) | last
-    table = _long_table(points.take(kept), along[kept], quantities)
+    index, is_last = points.index_in_run()
+    kept = (index % stride == 0) | is_last
+    table = _long_table(points.take(kept), xs[kept], quantities)
     seeds = table.drop_columns(["step"])
     return CurvePoints(seeds if each_seed else seeds.slice(0, 0), _means(table), stride, total)
 
 
 @dataclass(frozen=True)
 class _Runs:
-    """Points of runs, one after the other: ``owner (n,)`` is the row in ``runs`` of each, ``values`` are ``(n,)``."""
+    """Points of several runs: ``owner`` ``(n,)`` is each point's row in ``runs``, each of ``values`` is ``(n,)``."""
 
     runs: pa.Table
     owner: NDArray[np.int64]
@@ -86,13 +86,13 @@ class _Runs:
     def take(self, rows: NDArray[Any]) -> _Runs:
         return _Runs(self.runs, self.owner[rows], {name: values[rows] for name, values in self.values.items()})
 
-    def places(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the place of each point within its run, and whether it is the run's last."""
-        begins = np.flatnonzero(np.diff(self.owner, prepend=-1))
-        lengths = np.diff(begins, append=len(self.owner))
-        last = np.zeros(len(self.owner), np.bool_)
-        last[begins + lengths - 1] = True
-        return np.arange(len(self.owner)) - np.repeat(begins, lengths), last
+    def index_in_run(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the index of each point within its run, and whether it is the last of its run."""
+        starts = np.flatnonzero(np.diff(self.owner, prepend=-1))
+        lengths = np.diff(starts, append=len(self.owner))
+        is_last = np.zeros(len(self.owner), np.bool_)
+        is_last[starts + lengths - 1] = True
+        return np.arange(len(self.owner)) - np.repeat(starts, lengths), is_last
 
 
 _RUNS = pa.schema(
@@ -124,45 +124,45 @@ def _live_points(live: pa.Table | None, names: Sequence[str]) -> _Runs:
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """Return a column as float64; what is not known is not a number."""
+    """Return a column as float64 with NaN for nulls."""
     return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
 
 
-def _ordered(stored: _Runs, growing: _Runs) -> _Runs:
-    """Return the points of both, by config, run and step."""
-    runs = pa.concat_tables([stored.runs, growing.runs])
+def _sorted_points(stored: _Runs, live: _Runs) -> _Runs:
+    """Return the points of both, sorted by config, run and step."""
+    runs = pa.concat_tables([stored.runs, live.runs])
     order = pc.sort_indices(runs, [("config_id", "ascending"), ("run_id", "ascending")]).to_numpy()
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    owner = rank[np.concatenate([stored.owner, growing.owner + stored.runs.num_rows])]
-    values = {name: np.concatenate([stored.values[name], growing.values[name]]) for name in stored.values}
+    owner = rank[np.concatenate([stored.owner, live.owner + stored.runs.num_rows])]
+    values = {name: np.concatenate([stored.values[name], live.values[name]]) for name in stored.values}
     return _Runs(runs.take(order), owner, values).take(np.lexsort((values["step"], owner)))
 
 
 def _learning_rate_sums(points: _Runs) -> NDArray[np.float64]:
-    """Return the sum of learning rates over the steps up to each point."""
-    place, _ = points.places()
+    """Return the sum of learning rates over all steps up to each point."""
+    index, _ = points.index_in_run()
     step = points.values["step"]
-    # The rate recorded at a point is that of the steps since the point before it.
-    taken = np.where(place == 0, step, np.diff(step, prepend=0.0))
+    # The learning rate recorded at a point is that of the steps since the previous point.
+    taken = np.where(index == 0, step, np.diff(step, prepend=0.0))
     sums = np.nan_to_num(points.values["learning_rate"]) * taken
-    for run in np.split(sums, np.flatnonzero(place == 0)[1:]):
+    for run in np.split(sums, np.flatnonzero(index == 0)[1:]):
         np.cumsum(run, out=run)
     return sums
 
 
-def _long_table(points: _Runs, along: NDArray[np.float64], quantities: Sequence[str]) -> pa.Table:
-    """Return one row a point and quantity that is known, ordered by config, run, quantity and step."""
+def _long_table(points: _Runs, xs: NDArray[np.float64], quantities: Sequence[str]) -> pa.Table:
+    """Return one row per point and known quantity, sorted by config, run, quantity and step."""
     names = sorted(set(quantities))
     values = np.concatenate([points.values[name] for name in names])
-    quantity, point = np.divmod(np.arange(len(values)), max(1, len(along)))
+    quantity, point = np.divmod(np.arange(len(values)), max(1, len(xs)))
     known = np.flatnonzero(~np.isnan(values))
     rows = known[np.argsort(points.owner[point[known]], kind="stable")]
     point, quantity = point[rows], quantity[rows]
     table = points.runs.take(points.owner[point])
     for name, column in (
         ("step", points.values["step"][point]),
-        ("x", along[point]),
+        ("x", xs[point]),
         ("quantity", pa.DictionaryArray.from_arrays(quantity.astype(np.int32), names).cast(pa.string())),
         ("value", values[rows]),
     ):
@@ -171,7 +171,7 @@ def _long_table(points: _Runs, along: NDArray[np.float64], quantities: Sequence[
 
 
 def _means(points: pa.Table) -> pa.Table:
-    """Return the mean over seeds, with its spread, of each config, quantity and step."""
+    """Return mean and spread over the seeds of each config, quantity and step."""
     keys = ["config_id", "quantity", "step"]
     spread = pc.VarianceOptions(ddof=1)
     found = points.group_by(keys, use_threads=False).aggregate(

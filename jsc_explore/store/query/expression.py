@@ -1,8 +1,8 @@
-"""The text filter: SQL's WHERE language over the columns of a run, read by a grammar of its own.
+"""Filter expressions: the syntax of SQL's WHERE over the columns of a run, with a parser of its own.
 
-What a user types never reaches the database. It is parsed into an expression over an allow-list of columns, operators
-and functions, each with its type, and written anew with every constant as a parameter: it can neither write nor read
-anything but the runs, and an error knows its place.
+The user's text never reaches the database. It is parsed into an expression over an allow-list of typed columns,
+operators and functions, and SQL is generated from that with every constant as a parameter. So it can read nothing but
+runs and write nothing, and every error has a position.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _TYPE_OF_ARROW: tuple[tuple[Callable[[Any], bool], Type], ...] = (
     (pa.types.is_string, "text"),
     (lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind), "number"),
 )
-# Not columns of the file, but what one wants to say of a run.
-_MADE_UP: dict[str, tuple[str, Type]] = {
+# Names that are not columns of the file.
+_DERIVED: dict[str, tuple[str, Type]] = {
     "silent": ("(len(silent_classes) > 0)", "bool"),
     "diverged": ("(status = 'diverged')", "bool"),
 }
 _FUNCTIONS: dict[str, tuple[str, Type, Type]] = {
     "abs": ("abs({})", "number", "number"),
     "round": ("round({})", "number", "number"),
-    # A logarithm of zero is an error in SQL that would end the whole query; here it is unknown.
+    # In SQL the logarithm of zero is an error that fails the whole query; here it is null.
     "ln": ("ln(nullif(greatest({}, 0), 0))", "number", "number"),
     "log10": ("log10(nullif(greatest({}, 0), 0))", "number", "number"),
     "log2": ("log2(nullif(greatest({}, 0), 0))", "number", "number"),
@@ -44,43 +44,43 @@ _FUNCTIONS: dict[str, tuple[str, Type, Type]] = {
 }
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<text>'(?:[^']|'')*')|(?P<word>[A-Za-z_]\w*)"
-    r"|(?P<sign><=|>=|<>|!=|==|[=<>+\-*/(),]))"
+    r"|(?P<symbol><=|>=|<>|!=|==|[=<>+\-*/(),]))"
 )
 _COMPARISONS = ("=", "==", "<>", "!=", "<", "<=", ">", ">=")
 _KEYWORDS = frozenset({"and", "or", "not", "in", "between", "like", "ilike", "is", "null", "true", "false"})
 
 
 class FilterError(FieldError):
-    """A text filter that cannot be read; ``position`` counts the characters before the place that is wrong."""
+    """A filter expression that cannot be parsed; ``position`` is the index of the wrong character."""
 
     def __init__(self, text: str, position: int, rule: str, remedy: str) -> None:
         self.text, self.position = text, position
         super().__init__("filter", text, f"{rule} at character {position + 1}", remedy)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.text, self.position, self.rule, self.remedy, self.args)
+        return _rebuild_error, (self.text, self.position, self.rule, self.remedy, self.args)
 
     def pointed(self) -> str:
-        """Return the text and, on a line below, a mark under the place that is wrong."""
+        """Return the text and, on a second line, a mark under the wrong character."""
         return f"{self.text}\n{' ' * self.position}^"
 
 
-def _again(text: str, position: int, rule: str, remedy: str, args: tuple[str, ...]) -> FilterError:
+def _rebuild_error(text: str, position: int, rule: str, remedy: str, args: tuple[str, ...]) -> FilterError:
     error = FilterError(text, position, rule, remedy)
     error.rule, error.args = rule, args
     return error
 
 
 def filter_columns() -> dict[str, Type]:
-    """Return the names a text filter may use, with their types."""
+    """Return the names that a filter expression may use, with their types."""
     return dict(_columns())
 
 
 @lru_cache(maxsize=256)
 def parse_filter(text: str) -> tuple[str, tuple[Any, ...]]:
-    """Return the condition a text stands for as SQL with its parameters; nothing typed stands in the SQL itself.
+    """Translate a filter expression to a SQL condition and its parameters; no text of the user is in the SQL.
 
-    Raises FilterError with the place and the reason.
+    Raises FilterError with position and reason.
     """
     if len(text) > MAX_TEXT:
         raise FilterError(text[:MAX_TEXT], MAX_TEXT, f"must have at most {MAX_TEXT} characters", "shorten it")
@@ -89,7 +89,7 @@ def parse_filter(text: str) -> tuple[str, tuple[Any, ...]]:
 
 @lru_cache(maxsize=1)
 def _columns() -> dict[str, Type]:
-    known: dict[str, Type] = {name: kind for name, (_, kind) in _MADE_UP.items()}
+    known: dict[str, Type] = {name: kind for name, (_, kind) in _DERIVED.items()}
     for column in COLUMNS:
         for is_type, kind in _TYPE_OF_ARROW:
             if column.name in SCALARS and is_type(column.type):
@@ -113,11 +113,11 @@ class _Expression:
 
 
 class _Parser:
-    """Recursive descent: or, and, not, comparison, sum, product, sign, primary; each level one method."""
+    """A recursive descent parser: or, and, not, comparison, sum, product, sign, primary; one method per level."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.tokens = self._split()
+        self.tokens = self._tokenize()
         self.at = 0
         self.depth = 0
 
@@ -125,11 +125,11 @@ class _Parser:
         whole = self._bool(self._or())
         if self._peek().kind != "end":
             raise self._error(
-                self._peek(), f"{self._peek().text!r} is one too many", "join conditions with and, or; close brackets"
+                self._peek(), f"{self._peek().text!r} is not expected", "join conditions with and, or; close brackets"
             )
         return whole.sql, whole.values
 
-    def _split(self) -> list[_Token]:
+    def _tokenize(self) -> list[_Token]:
         tokens, position = [], 0
         end = len(self.text.rstrip())
         while position < end:
@@ -140,7 +140,7 @@ class _Parser:
                 raise FilterError(
                     self.text,
                     start,
-                    "a quote is opened and never closed" if open_quote else f"{self.text[start]!r} cannot stand",
+                    "a quote is not closed" if open_quote else f"{self.text[start]!r} is not allowed",
                     "close it with '" if open_quote else "write e.g. val_acc > 0.7 and optimizer = 'sgd'",
                 )
             kind = str(match.lastgroup)
@@ -151,15 +151,15 @@ class _Parser:
     def _peek(self) -> _Token:
         return self.tokens[self.at]
 
-    def _take(self, *texts: str) -> _Token | None:
+    def _accept(self, *texts: str) -> _Token | None:
         token = self._peek()
-        if token.kind in ("word", "sign") and token.text.lower() in texts:
+        if token.kind in ("word", "symbol") and token.text.lower() in texts:
             self.at += 1
             return token
         return None
 
-    def _need(self, text: str, remedy: str) -> None:
-        if not self._take(text):
+    def _expect(self, text: str, remedy: str) -> None:
+        if not self._accept(text):
             raise self._error(self._peek(), f"{text!r} is missing", remedy)
 
     def _error(self, token: _Token | _Expression, rule: str, remedy: str) -> FilterError:
@@ -167,7 +167,7 @@ class _Parser:
 
     def _bool(self, node: _Expression) -> _Expression:
         if node.type != "bool":
-            raise self._error(node, "a condition is wanted", "compare it with something, e.g. val_acc > 0.7")
+            raise self._error(node, "a condition is expected", "compare it with something, e.g. val_acc > 0.7")
         return node
 
     def _or(self) -> _Expression:
@@ -175,7 +175,7 @@ class _Parser:
 
     def _chain(self, word: str, part: Callable[[], _Expression]) -> _Expression:
         node = part()
-        while self._take(word):
+        while self._accept(word):
             node = self._bool(node)
             right = self._bool(part())
             node = _Expression(
@@ -184,36 +184,36 @@ class _Parser:
         return node
 
     def _not(self) -> _Expression:
-        if token := self._take("not"):
-            inner = self._bool(self._deeper(self._not, token))
+        if token := self._accept("not"):
+            inner = self._bool(self._nested(self._not, token))
             return _Expression(f"(NOT {inner.sql})", inner.values, "bool", token.position)
         return self._comparison()
 
     def _comparison(self) -> _Expression:
         left = self._sum()
-        if token := self._take(*_COMPARISONS):
-            right = self._same(left, self._sum())
+        if token := self._accept(*_COMPARISONS):
+            right = self._check_type(left, self._sum())
             sign = {"==": "=", "!=": "<>"}.get(token.text, token.text)
             return _Expression(f"({left.sql} {sign} {right.sql})", left.values + right.values, "bool", left.position)
-        if self._take("is"):
-            negated = "NOT " if self._take("not") else ""
-            self._need("null", "write is null or is not null")
+        if self._accept("is"):
+            negated = "NOT " if self._accept("not") else ""
+            self._expect("null", "write is null or is not null")
             return _Expression(f"({left.sql} IS {negated}NULL)", left.values, "bool", left.position)
-        negated = "NOT " if self._take("not") else ""
-        if self._take("in"):
-            return self._among(left, negated)
-        if self._take("between"):
-            low = self._same(left, self._sum())
-            self._need("and", "write between 0.6 and 0.7")
-            high = self._same(left, self._sum())
+        negated = "NOT " if self._accept("not") else ""
+        if self._accept("in"):
+            return self._in_list(left, negated)
+        if self._accept("between"):
+            low = self._check_type(left, self._sum())
+            self._expect("and", "write between 0.6 and 0.7")
+            high = self._check_type(left, self._sum())
             return _Expression(
                 f"({left.sql} {negated}BETWEEN {low.sql} AND {high.sql})",
                 left.values + low.values + high.values,
                 "bool",
                 left.position,
             )
-        if token := self._take("like", "ilike"):
-            pattern = self._same(left, self._sum(), wanted="text")
+        if token := self._accept("like", "ilike"):
+            pattern = self._check_type(left, self._sum(), wanted="text")
             return _Expression(
                 f"({left.sql} {negated}{token.text.upper()} {pattern.sql})",
                 left.values + pattern.values,
@@ -221,27 +221,29 @@ class _Parser:
                 left.position,
             )
         if negated:
-            raise self._error(self._peek(), "'not' stands before nothing", "write not in, not between or not like")
+            raise self._error(
+                self._peek(), "after 'not' in, between or like is expected", "write not in, not between or not like"
+            )
         return left
 
-    def _among(self, left: _Expression, negated: str) -> _Expression:
-        self._need("(", "write in ('adam', 'sgd')")
-        items = [self._same(left, self._sum())]
-        while self._take(","):
-            items.append(self._same(left, self._sum()))
-        self._need(")", "close the list with )")
+    def _in_list(self, left: _Expression, negated: str) -> _Expression:
+        self._expect("(", "write in ('adam', 'sgd')")
+        items = [self._check_type(left, self._sum())]
+        while self._accept(","):
+            items.append(self._check_type(left, self._sum()))
+        self._expect(")", "close the list with )")
         values = left.values + tuple(value for item in items for value in item.values)
         return _Expression(
             f"({left.sql} {negated}IN ({', '.join(item.sql for item in items)}))", values, "bool", left.position
         )
 
-    def _same(self, left: _Expression, right: _Expression, wanted: Type | None = None) -> _Expression:
+    def _check_type(self, left: _Expression, right: _Expression, wanted: Type | None = None) -> _Expression:
         for node in (left, right) if wanted else (right,):
             if node.type != (wanted or left.type):
                 raise self._error(
                     node,
-                    f"a {wanted or left.type} is wanted, this is a {node.type}",
-                    "texts stand in single quotes, numbers without",
+                    f"a {wanted or left.type} is expected, this is a {node.type}",
+                    "write text in single quotes, numbers without",
                 )
         return right
 
@@ -250,18 +252,18 @@ class _Parser:
 
     def _arithmetic(self, signs: tuple[str, ...], part: Callable[[], _Expression]) -> _Expression:
         node = part()
-        while token := self._take(*signs):
+        while token := self._accept(*signs):
             right = part()
-            self._same(node, right, wanted="number")
+            self._check_type(node, right, wanted="number")
             node = _Expression(
                 f"({node.sql} {token.text} {right.sql})", node.values + right.values, "number", node.position
             )
         return node
 
     def _sign(self) -> _Expression:
-        if token := self._take("-", "+"):
-            inner = self._deeper(self._sign, token)
-            self._same(inner, inner, wanted="number")
+        if token := self._accept("-", "+"):
+            inner = self._nested(self._sign, token)
+            self._check_type(inner, inner, wanted="number")
             return _Expression(f"({token.text} {inner.sql})", inner.values, "number", token.position)
         return self._primary()
 
@@ -273,15 +275,15 @@ class _Parser:
         if token.kind == "text":
             return _Expression("?::VARCHAR", (token.text[1:-1].replace("''", "'"),), "text", token.position)
         if token.text == "(":
-            inner = self._deeper(self._or, token)
-            self._need(")", "close the bracket with )")
+            inner = self._nested(self._or, token)
+            self._expect(")", "close the bracket with )")
             return inner
         if token.kind == "word" and token.text.lower() in ("true", "false"):
             return _Expression(token.text.upper(), (), "bool", token.position)
         if token.kind == "word" and token.text.lower() not in _KEYWORDS:
             return self._named(token)
         raise self._error(
-            token, f"a column, a number or a 'text' is wanted, not {token.text}", "write e.g. val_acc > 0.7"
+            token, f"a column, a number or a 'text' is expected, not {token.text}", "write e.g. val_acc > 0.7"
         )
 
     def _named(self, token: _Token) -> _Expression:
@@ -291,28 +293,30 @@ class _Parser:
         kind = _columns().get(name)
         if kind is None:
             near = difflib.get_close_matches(name, [*_columns(), *_FUNCTIONS], n=1)
-            remedy = f"did you mean {near[0]}?" if near else "texts stand in single quotes; docs/results.md has columns"
-            raise self._error(token, f"{token.text!r} is no column of a run", remedy)
-        # As DOUBLE, or a product of whole numbers could overflow and end the query.
-        sql = _MADE_UP[name][0] if name in _MADE_UP else f"{name}::DOUBLE" if kind == "number" else name
+            remedy = (
+                f"did you mean {near[0]}?" if near else "write text in single quotes; docs/results.md lists the columns"
+            )
+            raise self._error(token, f"{token.text!r} is not a column of a run", remedy)
+        # As DOUBLE, because a product of integers could overflow and fail the query.
+        sql = _DERIVED[name][0] if name in _DERIVED else f"{name}::DOUBLE" if kind == "number" else name
         return _Expression(sql, (), kind, token.position)
 
     def _call(self, token: _Token) -> _Expression:
         if token.text.lower() not in _FUNCTIONS:
             near = difflib.get_close_matches(token.text.lower(), _FUNCTIONS, n=1)
             remedy = f"did you mean {near[0]}?" if near else "functions are " + ", ".join(_FUNCTIONS)
-            raise self._error(token, f"{token.text!r} is no function here", remedy)
-        form, takes, gives = _FUNCTIONS[token.text.lower()]
-        self._need("(", "open a bracket")
-        inner = self._deeper(self._sum, token)
-        self._same(inner, inner, wanted=takes)
-        self._need(")", "close the bracket with )")
-        return _Expression(form.format(inner.sql), inner.values, gives, token.position)
+            raise self._error(token, f"{token.text!r} is not a function", remedy)
+        template, takes, gives = _FUNCTIONS[token.text.lower()]
+        self._expect("(", "open a bracket")
+        inner = self._nested(self._sum, token)
+        self._check_type(inner, inner, wanted=takes)
+        self._expect(")", "close the bracket with )")
+        return _Expression(template.format(inner.sql), inner.values, gives, token.position)
 
-    def _deeper(self, part: Callable[[], _Expression], token: _Token) -> _Expression:
+    def _nested(self, part: Callable[[], _Expression], token: _Token) -> _Expression:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise self._error(token, f"is nested deeper than {MAX_DEPTH} levels", "write it flatter")
+            raise self._error(token, f"is nested deeper than {MAX_DEPTH} levels", "use fewer brackets")
         node = part()
         self.depth -= 1
         return node

@@ -13,7 +13,7 @@ from jsc_explore.store.schema import SCALARS
 
 @dataclass(frozen=True)
 class Between:
-    """A range of a number, both ends included."""
+    """A numeric range, both ends included."""
 
     low: float
     high: float
@@ -22,11 +22,11 @@ class Between:
 Filters = Mapping[str, Sequence[Any] | Between]
 
 
-def condition(filters: Filters, text: str = "") -> tuple[str, list[Any]]:
-    """Return a WHERE condition and its parameters: every filter holds, and the text filter where one is given.
+def condition(filters: Filters, expression: str = "") -> tuple[str, list[Any]]:
+    """Return a WHERE condition and its parameters: all filters, and the filter expression if there is one.
 
-    A filter on a field selects also the runs in which that field has no effect (``Spec.only_with``).
-    Raises FieldError for a name that is no column, FilterError for a bad text.
+    A filter on a field also selects the runs in which that field has no effect (``Spec.only_with``).
+    Raises FieldError for an unknown column, FilterError for a bad expression.
     """
     clauses, values = [], []
     for name, allowed in filters.items():
@@ -41,8 +41,8 @@ def condition(filters: Filters, text: str = "") -> tuple[str, list[Any]]:
             clause, given = f"({clause} OR {needed[0]} <> ?)", [*given, needed[1]]
         clauses.append(clause)
         values += given
-    if text.strip():
-        clause, more = parse_filter(text)
+    if expression.strip():
+        clause, more = parse_filter(expression)
         clauses.append(clause)
         values += more
     return " AND ".join(clauses) or "true", values

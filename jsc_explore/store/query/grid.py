@@ -1,4 +1,4 @@
-"""The SQL behind the grid: one row a cell, one row a config, counts of runs by value, seeds, times."""
+"""The SQL behind the grid: cells, configs, run counts per value, stored seeds, training times."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from jsc_explore.store.store import Store
 
 
-def grid_cells(store: Store, axes: Sequence[str], metric: str, filters: Filters, text: str = "") -> pa.Table:
-    """Return one row a cell of a grid over the fields ``axes``, columns named by them.
+def grid_cells(store: Store, axes: Sequence[str], metric: str, filters: Filters, expression: str = "") -> pa.Table:
+    """Return one row per cell of a grid over the fields ``axes``, which are its first columns.
 
-    Over the runs of a cell that pass: mean, standard deviation, least and greatest ``metric``, counts ``n``,
-    ``n_configs``, ``n_silent``, ``n_diverged``; ``n_hidden`` counts those that the text filter alone leaves out.
+    Of the runs of a cell that pass the filters: ``mean``, ``sd``, ``low`` and ``high`` of the metric, counts ``n``,
+    ``n_configs``, ``n_silent``, ``n_diverged``; ``n_hidden`` counts runs that only the filter expression excludes.
     """
     for name in axes:
         check_field(name)
     if metric not in SCALARS:
-        raise FieldError("metric", metric, "is no column of a run", "see docs/results.md")
+        raise FieldError("metric", metric, "is not a column of a run", "docs/results.md lists them")
     where, values = condition(filters)
-    passing, more = condition({}, text)
+    passing, more = condition({}, expression)
     names = ", ".join(dict.fromkeys(axes))
     return store.query(
         f"""
@@ -45,12 +45,12 @@ def grid_cells(store: Store, axes: Sequence[str], metric: str, filters: Filters,
     )
 
 
-def configs(store: Store, filters: Filters, text: str = "", limit: int = 1_000_000) -> tuple[pa.Table, int]:
-    """Return one row a config whose runs pass, every field with ``config_id``, ``n``, ``n_silent``; and how many pass.
+def configs(store: Store, filters: Filters, expression: str = "", limit: int = 1_000_000) -> tuple[pa.Table, int]:
+    """Return one row per config with passing runs: ``config_id``, ``n``, ``n_silent``, fields; and their number.
 
-    No more than ``limit`` rows come back.
+    The table has at most ``limit`` rows.
     """
-    where, values = condition(filters, text)
+    where, values = condition(filters, expression)
     fields = ", ".join(f"any_value({name}) AS {name}" for name in FIELDS if name != "seed")
     table = store.query(
         f"""
@@ -64,7 +64,7 @@ def configs(store: Store, filters: Filters, text: str = "", limit: int = 1_000_0
 
 
 def stored_seeds(store: Store, config_ids: Sequence[str]) -> dict[str, list[int]]:
-    """Return the stored seeds of each of these configs, whatever the filters say."""
+    """Return config id -> its stored seeds, independent of any filter."""
     table = store.query(
         "SELECT config_id, list(seed ORDER BY seed) AS seeds FROM runs "
         "WHERE config_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY config_id",
@@ -73,15 +73,15 @@ def stored_seeds(store: Store, config_ids: Sequence[str]) -> dict[str, list[int]
     return dict(zip(table["config_id"].to_pylist(), table["seeds"].to_pylist(), strict=True))
 
 
-def count_choices(store: Store, filters: Filters, text: str = "") -> dict[str, dict[Any, int]]:
-    """Return, for every field but the seed, its stored values with the count of runs that the *other* filters let pass.
+def count_choices(store: Store, filters: Filters, expression: str = "") -> dict[str, dict[Any, int]]:
+    """Return for every field but the seed its stored values, with the number of runs that pass all *other* filters.
 
-    What is stored but passes nowhere stands there with a count of zero.
+    Stored values without passing runs have a count of zero.
     """
     names = [name for name in FIELDS if name != "seed"]
-    # One query for all fields, whose figures NumPy counts in a third of the time that DuckDB's grouping sets take.
-    # Fields without a filter of their own are counted under the same condition.
-    conditions = {name: condition({one: filters[one] for one in filters if one != name}, text) for name in names}
+    # One query for all fields; NumPy counts them in a third of the time that DuckDB's grouping sets take. All fields
+    # without a filter share one condition.
+    conditions = {name: condition({one: filters[one] for one in filters if one != name}, expression) for name in names}
     flags = list(dict.fromkeys(where for where, _ in conditions.values()))
     values = [value for flag in flags for value in next(more for where, more in conditions.values() if where == flag)]
     passes = ", ".join(f"coalesce({flag}, false) AS pass_{i}" for i, flag in enumerate(flags))
@@ -97,22 +97,22 @@ def count_choices(store: Store, filters: Filters, text: str = "") -> dict[str, d
     return counts
 
 
-def run_ids(store: Store, filters: Filters, text: str = "") -> list[str]:
-    """Return the runs that pass, ordered by config and seed."""
-    where, values = condition(filters, text)
+def run_ids(store: Store, filters: Filters, expression: str = "") -> list[str]:
+    """Return the ids of passing runs, ordered by config and seed."""
+    where, values = condition(filters, expression)
     found = store.query(f"SELECT run_id FROM runs WHERE {where} ORDER BY config_id, seed", values)
     return [str(run_id) for run_id in found["run_id"].to_pylist()]
 
 
 def timings(store: Store) -> pa.Table:
-    """Return how long training took, one row a kind: median ``seconds`` of a stack's time shared among its ``n`` runs.
+    """Return median training times: ``seconds`` per run, a stack's time divided by its replicas, of ``n`` runs.
 
-    A kind is data, validation, batch size, parameters, epochs run, replicas, rows of training and validation parts,
-    whether the kernel trained it, and whether ``here``, as a part of this store, or elsewhere.
+    One row per combination of data, validation, batch size, parameters, epochs run, replicas, rows of the training and
+    validation parts, whether the ``kernel`` backend trained it, and whether ``here`` (in a part of this store).
     """
-    kind = "dataset, validation, batch_size, parameters, epochs_run, replicas, train_rows, val_rows"
+    keys = "dataset, validation, batch_size, parameters, epochs_run, replicas, train_rows, val_rows"
     return store.query(
-        f"SELECT {kind}, backend = 'kernel' AS kernel, starts_with(file, ?) AS here, count(*) AS n, "
+        f"SELECT {keys}, backend = 'kernel' AS kernel, starts_with(file, ?) AS here, count(*) AS n, "
         "median(wall_time_s / replicas) AS seconds FROM runs "
         "WHERE steps > 0 AND wall_time_s > 0 AND epochs_run > 0 AND train_rows > 0 GROUP BY ALL ORDER BY ALL",
         [str(store.directory)],

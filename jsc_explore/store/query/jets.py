@@ -1,4 +1,4 @@
-"""Questions to a source's jets, answered by DuckDB from its Parquet file: no jet is copied into Python."""
+"""Statistics of a source's jets, computed by DuckDB from its Parquet file; no jet is copied into Python."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pyarrow as pa
 from jsc_explore.data.jets import CLASSES, FEATURES
 from jsc_explore.errors import DataError, FieldError
 
-# What lies outside these quantiles is counted in the shares, not drawn: a few far jets would squeeze all others.
+# Jets outside these quantiles count in the shares but get no bin: a few outliers would squeeze all others.
 TAIL = 0.001
-WHOLE_NUMBERS = ("multiplicity",)
-# Quantiles of a million jets take 0.6 s, of every twentieth 0.15; they only say where an axis ends.
+INTEGER_FEATURES = ("multiplicity",)
+# Quantiles of a million jets take 0.6 s, of every twentieth 0.15 s; they only determine where an axis ends.
 _SAMPLE = 50_000
 
 
@@ -33,15 +33,15 @@ class Bins:
     log: bool = False
 
     def edge(self, index: int) -> float:
-        """Return the lower edge of a bin, in the feature's own units; ``count`` gives the end of the last."""
+        """Return the lower edge of a bin in the feature's units; ``edge(count)`` is the upper edge of the last."""
         at = self.low + (self.high - self.low) * index / self.count
         return math.exp(at) if self.log else at
 
     @property
     def sql(self) -> str:
-        """The index of a jet's bin; NULL outside."""
+        """The SQL expression for the index of a jet's bin; NULL outside the bins."""
         value = f"CASE WHEN {self.feature} > 0 THEN ln({self.feature}::DOUBLE) END" if self.log else self.feature
-        # Parenthesised numbers: a minus before a negative one would begin a comment.
+        # Numbers are in parentheses because two minus signs would start a comment.
         index = f"floor((({value})::DOUBLE - ({self.low!r})) * ({self.count / (self.high - self.low)!r}))::INTEGER"
         return (
             f"CASE WHEN ({value}) BETWEEN ({self.low!r}) AND ({self.high!r}) THEN least({index}, {self.count - 1}) END"
@@ -49,32 +49,32 @@ class Bins:
 
 
 class JetFile:
-    """The canonical Parquet file of a source, for reading.
+    """The cached Parquet file of a source, for reading.
 
-    Every method may be called from any thread, and raises DataError where the file cannot be read.
+    Any thread may call; every method raises DataError if the file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
 
     def summary(self, feature: str) -> pa.Table:
-        """Return one row a class that occurs: ``label``, ``n``, and of the feature ``mean`` and ``sd`` (population's).
+        """Return one row per class that occurs: ``label``, ``n``, and of the feature ``mean`` and ``sd``.
 
         Raises FieldError for an unknown feature.
         """
         _check(feature)
         value = f"{feature}::DOUBLE"
         return self._query(
-            f"SELECT {_LETTER} AS label, count(*) AS n, avg({value}) AS mean, stddev_pop({value}) AS sd "
+            f"SELECT {_LABEL} AS label, count(*) AS n, avg({value}) AS mean, stddev_pop({value}) AS sd "
             "FROM jets GROUP BY jets.label ORDER BY jets.label"
         )
 
     def bins(self, features: Sequence[str], count: int, *, log: bool = False) -> list[Bins]:
-        """Choose equal bins of each feature, at most ``count``, between the outermost thousandths of its values.
+        """Return equal bins of each feature, at most ``count``, between its 0.1% and 99.9% quantiles.
 
-        ``log`` makes them equal in the logarithm, of what is positive. Whole numbers get bins of whole numbers, also
-        where ``log``: an axis may be logarithmic without them. Raises FieldError for an unknown feature, and for one
-        without positive values where ``log``.
+        With ``log`` they are equal in the logarithm of the positive values. Integer features get bins of equally many
+        integers, with ``log`` too. Raises FieldError for an unknown feature, and with ``log`` for one without positive
+        values.
         """
         for feature in features:
             _check(feature)
@@ -82,24 +82,24 @@ class JetFile:
             f"quantile_cont({f}::DOUBLE, [{TAIL}, {1 - TAIL}])" + (f" FILTER ({f} > 0)" if log else "")
             for f in features
         )
-        # The first passing rows would do only if all files were shuffled; a stride does for any order.
+        # Taking the first rows would be right only for shuffled files; a stride is right for any order.
         stride = f"file_row_number % greatest(1, (SELECT count(*) FROM jets) // {_SAMPLE}) = 0"
         found = self._query(f"SELECT {wanted} FROM jets WHERE {stride}").to_pylist()[0]
         return [_make_bins(feature, span, count, log) for feature, span in zip(features, found.values(), strict=True)]
 
     def histograms(self, bins: Sequence[Bins]) -> pa.Table:
-        """Return one row a feature, class and bin, empty bins included.
+        """Return one row per feature, class and bin, empty bins included.
 
-        Columns ``feature``, ``label``, ``low``, ``high`` (edges), ``n`` and ``share``: of all jets of the class, also
-        those outside the bins.
+        Columns ``feature``, ``label``, ``low``, ``high`` (edges), ``n`` and ``share``: of all jets of the class,
+        including those outside the bins.
         """
-        asked = " UNION ALL ".join(
+        sql = " UNION ALL ".join(
             f"SELECT {position} AS position, label, {one.sql} AS bin, count(*) AS n FROM jets GROUP BY ALL"
             for position, one in enumerate(bins)
         )
         counts: dict[tuple[int, int, int | None], int] = {}
         totals: dict[tuple[int, int], int] = {}
-        for row in self._query(asked).to_pylist():
+        for row in self._query(sql).to_pylist():
             counts[row["position"], row["label"], row["bin"]] = row["n"]
             whole = (row["position"], row["label"])
             totals[whole] = totals.get(whole, 0) + row["n"]
@@ -114,27 +114,27 @@ class JetFile:
         return pa.Table.from_pylist(rows, schema=_HISTOGRAM)
 
     def correlations(self, label: str | None = None) -> pa.Table:
-        """Return Pearson's r of every two features, of all jets or of one class: columns ``x``, ``y``, ``r``.
+        """Return Pearson's r of each pair of features, over all jets or one class: columns ``x``, ``y``, ``r``.
 
-        From one pass of sums, six times as fast as 120 calls of DuckDB's ``corr``. A feature that does not vary has
-        r = NULL. Raises FieldError for an unknown class, DataError for one without jets.
+        Computed from sums in one pass, six times as fast as 120 calls of DuckDB's ``corr``. For a constant feature r
+        is NULL. Raises FieldError for an unknown class, DataError for one without jets.
         """
         if label is not None and label not in CLASSES:
             raise FieldError("class", label, f"must be one of {', '.join(CLASSES)}", "try 'g'")
         where = "" if label is None else f"WHERE label = {CLASSES.index(label)}"
         if not (one := self._query(f"SELECT {', '.join(FEATURES)} FROM jets {where} LIMIT 1").to_pylist()):
-            raise DataError(f"{self.path}: holds no jet of class {label}; choose another class or source")
-        # Centred on some jet of the file, so that squares of large means do not drown small spreads.
+            raise DataError(f"{self.path}: holds no jets of class {label}; choose another class or source")
+        # Centred on one jet of the file, because the squares of large means would cancel badly.
         centred = ", ".join(f"{f}::DOUBLE - ({value!r}) AS {f}" for f, value in one[0].items())
         singles = [f"sum({f})" for f in FEATURES]
         pairs = [f"sum({a} * {b})" for i, a in enumerate(FEATURES) for b in FEATURES[i:]]
-        asked = f"SELECT count(*), {', '.join(singles + pairs)} FROM (SELECT {centred} FROM jets {where})"
-        n, *sums = self._query(asked).to_pylist()[0].values()
+        sql = f"SELECT count(*), {', '.join(singles + pairs)} FROM (SELECT {centred} FROM jets {where})"
+        n, *sums = self._query(sql).to_pylist()[0].values()
         return pa.Table.from_pylist(_pearson(n, sums), schema=_CORRELATION)
 
     def _query(self, sql: str) -> pa.Table:
         path = str(self.path).replace("'", "''")
-        # Not materialized: each SELECT reads the columns that it needs, and no other.
+        # NOT MATERIALIZED: each SELECT reads only the columns that it needs.
         jets = f"WITH jets AS NOT MATERIALIZED (SELECT * FROM read_parquet('{path}', file_row_number = true)) "
         try:
             with _database().cursor() as cursor:
@@ -146,11 +146,11 @@ class JetFile:
 
 @cache
 def _database() -> duckdb.DuckDBPyConnection:
-    # One for all: to open one takes 20 ms and more, a cursor of it nothing; it holds no table.
+    # One connection for all files: opening one takes over 20 ms, a cursor almost nothing. It holds no table.
     return duckdb.connect(":memory:")
 
 
-_LETTER = f"{list(CLASSES)!r}[jets.label + 1]"
+_LABEL = f"{list(CLASSES)!r}[jets.label + 1]"
 _HISTOGRAM = pa.schema(
     [
         ("feature", pa.string()),
@@ -173,14 +173,14 @@ def _make_bins(feature: str, span: Sequence[float] | None, count: int, log: bool
     if span is None:
         raise FieldError("feature", feature, "has no positive values for a logarithmic axis", "use a linear one")
     low, high = span
-    if feature in WHOLE_NUMBERS:
+    if feature in INTEGER_FEATURES:
         low, high = math.floor(low), math.ceil(high)
         width = -(-(high - low + 1) // count)
         number = -(-(high - low + 1) // width)
         return Bins(feature, low - 0.5, low - 0.5 + number * width, number)
     if log:
         low, high = math.log(low), math.log(high)
-    if low == high:  # a feature that does not vary still has its one bin
+    if low == high:  # a constant feature still needs a bin of some width
         low, high = low - 0.5, high + 0.5
     return Bins(feature, low, high, count, log)
 
