@@ -251,7 +251,7 @@ def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(pag
     words = page.get_by_role("textbox", name="Filter expression")
     words.fill("val_acc > 0.6 and nt silent")
     words.press("Enter")
-    expect(page.get_by_text("'nt' is no column of a run at character 19")).to_be_visible()
+    expect(page.get_by_text("'nt' is not a column of a run at character 19")).to_be_visible()
     expect(page.get_by_text("180 runs, 6 of 42 cells missing")).to_be_visible()
     words.fill("val_acc > 0.6 and not silent")
     words.press("Enter")

@@ -260,7 +260,7 @@ def test_overview_says_which_words_of_its_address_it_cannot_read(app):
     page = app("overview", batch_size="64..16", filter="ded")
     assert not page.exception
     assert "batch_size = '64..16': must begin with its lower end" in texts(page.warning)
-    assert "is no column of a run" in texts(page.warning)
+    assert "is not a column of a run" in texts(page.warning)
     assert ", where" not in texts(page.markdown)
 
 

@@ -286,7 +286,7 @@ def test_a_store_opened_read_only_leaves_no_trace(tmp_path):
     store.curves(list(BY_ID), ["step"])
     store.close()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")} == before
-    with pytest.raises(StoreError, match="there is no such directory"):
+    with pytest.raises(StoreError, match="the directory does not exist"):
         Store(tmp_path / "nowhere", read_only=True)
 
 

@@ -80,7 +80,7 @@ def test_filters_choose_runs(store):
     assert store.values("batch_size", {"seed": [0]}).to_pylist() == [{"value": 16, "n": 2}, {"value": 256, "n": 2}]
     with pytest.raises(FieldError, match="did you mean batch_size"):
         store.runs({"batchsize": [16]})
-    with pytest.raises(FieldError, match="no column"):
+    with pytest.raises(FieldError, match="not a column"):
         store.runs(columns=["1; DROP TABLE runs"])
 
 

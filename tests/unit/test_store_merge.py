@@ -260,7 +260,7 @@ def test_row_groups_beyond_the_limit_are_not_read(store, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_in_the_middle_keeps_what_was_added_and_merging_again_goes_on(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("jsc_explore.store.merge._ROWS", 2)
+    monkeypatch.setattr("jsc_explore.store.merge._BATCH_ROWS", 2)
     path = tmp_path / "theirs.parquet"
     pq.write_table(pa.concat_tables([to_table(run(seed)) for seed in range(2, 8)]), path)
     real, calls = store.catalog.add, []
