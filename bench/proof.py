@@ -36,7 +36,7 @@ def run(quick: bool) -> Report:
         for model, batch_size, runs, epochs, steps, worker_s in cells:
             task = Task(model, batch_size, 1, ROWS)
             host.prepare(task, QUICK_BUDGET_S if quick else BUDGET_S)
-            step_s = min(host.epoch_s() for _ in range(measurements)) / task.steps_per_epoch
+            step_s = min(host.epoch_s(1) for _ in range(measurements)) / task.steps_per_epoch
             rows.append(
                 {
                     "model": model,

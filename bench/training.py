@@ -99,14 +99,12 @@ def _measure(cells: Cells, n: int, budget_s: float) -> tuple[Table, dict[str, st
     absent: dict[str, str] = {}
     peers = [Peer(*peer) for peer in _PEERS] + [Peer("ours", "ours", replicas) for replicas in REPLICAS]
     wanted = set().union(*cells.values())
-    hosts: dict[Peer, Host] = {}
+    peers = [peer for peer in peers if (peer.name, peer.replicas) in wanted]
+    hosts = {module: Host(module) for module in dict.fromkeys(peer.module for peer in peers)}
     try:
-        for peer in peers:
-            if (peer.name, peer.replicas) in wanted:
-                hosts[peer] = Host(peer.module)
         for cell, names in cells.items():
             _log(f"{cell[0]}, batch {cell[1]}")
-            own = {peer: host for peer, host in hosts.items() if (peer.name, peer.replicas) in names}
+            own = {peer: hosts[peer.module] for peer in peers if (peer.name, peer.replicas) in names}
             table |= _measure_cell(cell, own, n, budget_s, absent)
     finally:
         for host in hosts.values():
@@ -131,7 +129,7 @@ def _measure_cell(cell: Cell, hosts: dict[Peer, Host], n: int, budget_s: float, 
     # In turn, so that other load on the machine slows all of them alike.
     for _ in range(n):
         for peer, times in seconds.items():
-            times.append(hosts[peer].epoch_s() / peer.replicas)
+            times.append(hosts[peer].epoch_s(peer.replicas) / peer.replicas)
     whole = ROWS // batch
     return {
         (model, batch, peer.name, peer.replicas): Measured(tuple(times), min(1.0, steps[peer] / whole))

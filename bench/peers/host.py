@@ -11,7 +11,7 @@ from bench.peers.task import AbsentError, Loop, Task
 
 
 class Host:
-    """A process that trains with one module of ``bench.peers``. Close it when done."""
+    """A process that trains with one module of ``bench.peers``: a task for each number of replicas. Close it when done."""
 
     def __init__(self, module: str) -> None:
         self.module = module
@@ -25,12 +25,15 @@ class Host:
         there.close()
 
     def prepare(self, task: Task, budget_s: float) -> int:
-        """Prepare a task; return the number of steps of each measurement. Raises AbsentError."""
+        """Prepare a task in place of the last one with as many replicas; return the steps per measurement.
+
+        Raises AbsentError.
+        """
         return int(self._request("prepare", task, budget_s))
 
-    def epoch_s(self) -> float:
-        """Measure seconds per epoch of all replicas of the task together."""
-        return self._request("epoch_s")
+    def epoch_s(self, replicas: int) -> float:
+        """Measure seconds per epoch of all replicas together, of the task with so many replicas."""
+        return self._request("epoch_s", replicas)
 
     def close(self) -> None:
         """End the process."""
@@ -50,21 +53,21 @@ class Host:
 
 def _serve(link: Connection, module: str) -> None:
     make: type[Loop] = importlib.import_module(f"bench.peers.{module}").Loop
-    loop: Loop | None = None
+    loops: dict[int, Loop] = {}
     try:
         while True:
             message, *values = link.recv()
-            if message == "epoch_s" and loop is not None:
-                link.send(loop.epoch_s())
+            if message == "epoch_s":
+                link.send(loops[values[0]].epoch_s())
                 continue
             task, budget_s = values
-            if loop is not None:
-                loop.close()
+            if task.replicas in loops:
+                loops.pop(task.replicas).close()
             try:
-                loop = make(task)
-                link.send(loop.plan(budget_s))
+                loops[task.replicas] = make(task)
+                link.send(loops[task.replicas].plan(budget_s))
             except AbsentError as error:
                 link.send(error)
     except EOFError:
-        if loop is not None:
+        for loop in loops.values():
             loop.close()
