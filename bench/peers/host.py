@@ -11,7 +11,7 @@ from bench.peers.task import AbsentError, Loop, Task
 
 
 class Host:
-    """A process that trains with one module of ``bench.peers``: a task for each number of replicas. Close it when done."""
+    """A process that trains with one module of ``bench.peers``, one task per number of replicas. Close it when done."""
 
     def __init__(self, module: str) -> None:
         self.module = module
