@@ -1,1 +1,1 @@
-"""Runs that others trained: read from event files and tables, without ever running what they hold."""
+"""Importers: read runs of other programs from TensorBoard event files and CSV tables, without executing anything."""

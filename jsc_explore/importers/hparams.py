@@ -1,4 +1,4 @@
-"""Hyperparameters from Lightning's hparams.yaml: read as plain values, whatever objects its tags ask for."""
+"""Read hyperparameters from Lightning's hparams.yaml as plain values, without creating the objects its tags name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_BYTES, MAX_DEPTH, MAX_VALUES = 1_000_000, 4, 400
 
 
 class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
-    """A safe loader that shows what it does not know as text instead of refusing the whole file."""
+    """A safe loader that returns an unknown tag as text instead of refusing the whole file."""
 
 
 def _as_text(loader: Any, suffix: str, node: yaml.Node) -> str:
@@ -30,9 +30,10 @@ _PlainLoader.add_multi_constructor("tag:", _as_text)
 
 
 def read_hparams(path: Path, digest: Any = None) -> tuple[dict[str, Any], str]:
-    """Return the values of a file by name, nested ones with dots, and what must be said of it, or nothing.
+    """Return name -> value, nested names joined by dots, and a message on what could not be read, or "".
 
-    Objects, functions and whatever else a tag asks for are never made: their names stand as text.
+    Objects and functions that a tag names are never created: their names become text. ``digest`` is updated with the
+    file's content.
     """
     try:
         content = path.read_bytes()[: MAX_BYTES + 1]
@@ -48,21 +49,21 @@ def read_hparams(path: Path, digest: Any = None) -> tuple[dict[str, Any], str]:
     if loaded is None:
         return {}, ""
     if not isinstance(loaded, dict):
-        return {}, f"{path.name} holds no names and values"
+        return {}, f"{path.name} does not contain names with values"
     found: dict[str, Any] = {}
-    for name, value in _flat(loaded, "", 0):
-        # A file of references to references would never end.
+    for name, value in _flatten(loaded, "", 0):
+        # A file whose aliases refer to each other would expand without end.
         if len(found) == MAX_VALUES:
-            return found, f"{path.name} holds more than {MAX_VALUES} values: the rest is left out"
+            return found, f"{path.name} has more than {MAX_VALUES} values: the rest is skipped"
         found[name] = value
     return found, ""
 
 
-def _flat(values: dict[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+def _flatten(values: dict[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         name = f"{prefix}{str(key)[:100]}"
         if isinstance(value, dict) and depth < MAX_DEPTH:
-            yield from _flat(value, f"{name}.", depth + 1)
+            yield from _flatten(value, f"{name}.", depth + 1)
         elif isinstance(value, (list, tuple, set)):
             parts = [str(one)[:60] for one in list(value)[:20] if not isinstance(one, (list, dict, tuple, set))]
             yield name, ", ".join(parts)

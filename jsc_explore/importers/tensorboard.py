@@ -1,6 +1,7 @@
-"""TensorBoard's event files: records of a length, a checksum and a protocol buffer, read up to the first break.
+"""Read scalars from TensorBoard event files, up to the first damaged record.
 
-Format: tensorflow/core/lib/io/record_writer.h and tensorflow/core/util/event.proto; described is what scalars need.
+A record is a length, a checksum and a protocol buffer. Format: tensorflow/core/lib/io/record_writer.h and
+tensorflow/core/util/event.proto, of which only the part for scalars is described here.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from jsc_explore.importers.imported_run import (
 
 MAX_FILE_MB, MAX_RECORD_MB, MAX_RUNS = 512, 64, 500
 HPARAMS = "hparams.yaml"
-_MARK = "tfevents"
+_FILE_MARK = "tfevents"
 _HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
-# Event field: (number, type); the types are protobuf's own.
+# Message -> its fields: (name, number, protobuf type, repeated).
 _MESSAGES: dict[str, list[tuple[str, int, str, bool]]] = {
     "Event": [("wall_time", 1, "double", False), ("step", 2, "int64", False), ("summary", 5, "Summary", False)],
     "Summary": [("value", 1, "Value", True)],
@@ -42,33 +43,33 @@ _FLOAT32, _FLOAT64 = 1, 2
 
 
 def find_runs(directory: Path) -> dict[str, list[Path]]:
-    """Return the event files below a directory by run: the folder that holds them, written from ``directory`` on.
+    """Return run name -> event files below a directory; the name is the folder's path relative to ``directory``.
 
-    Links are not followed. Raises FieldError where there is nothing, or more than 500 runs.
+    Symbolic links are not followed. Raises FieldError if there are no event files or more than 500 runs.
     """
     if not directory.is_dir():
-        raise FieldError("directory", str(directory), "is no directory", "give the one that holds lightning_logs")
+        raise FieldError("directory", str(directory), "is not a directory", "give the one that holds lightning_logs")
     runs: dict[str, list[Path]] = {}
     top = directory.resolve()
     for folder, folders, names in os.walk(top):
         folders.sort()
         here = Path(folder)
-        files = [here / name for name in sorted(names) if _MARK in name and not (here / name).is_symlink()]
+        files = [here / name for name in sorted(names) if _FILE_MARK in name and not (here / name).is_symlink()]
         if files:
             runs[here.relative_to(top).as_posix() if here != top else top.name] = files
         if len(runs) > MAX_RUNS:
-            remedy = "give a directory further down"
-            raise FieldError("directory", str(directory), f"holds more than {MAX_RUNS} runs", remedy)
+            remedy = "give one of its subdirectories"
+            raise FieldError("directory", str(directory), f"has more than {MAX_RUNS} runs", remedy)
     if not runs:
-        rule = "holds no event file (events.out.tfevents.*)"
+        rule = "contains no event file (events.out.tfevents.*)"
         raise FieldError("directory", str(directory), rule, "give the one that holds lightning_logs")
     return runs
 
 
 def read_run(name: str, files: list[Path]) -> ImportedRun:
-    """Read the event files of one run and the hyperparameters beside them.
+    """Read the event files of one run and the hparams.yaml beside them.
 
-    Raises FieldError for files that are too large, that cannot be read, or that hold no tag a curve can show.
+    Raises FieldError if a file is too large or cannot be read, or if no tag is a quantity of a curve.
     """
     digest = hashlib.sha256()
     series: dict[str, list[LoggedValue]] = {}
@@ -80,7 +81,7 @@ def read_run(name: str, files: list[Path]) -> ImportedRun:
         notes += [note] if note else []
     if not has_known_tags(series):
         listed = ", ".join(sorted(series)[:8]) or "none"
-        raise FieldError("run", name, f"holds no tag that a curve can show (its tags: {listed})" + "".join(
+        raise FieldError("run", name, f"has no tag that a curve can show (its tags: {listed})" + "".join(
             f"; {note}" for note in notes), "see docs/importing.md for the tags that are read")  # fmt: skip
     fields, other = hyperparameters(found)
     points, more = points_from_series(series, fields.get("batch_size"))
@@ -91,7 +92,7 @@ def read_run(name: str, files: list[Path]) -> ImportedRun:
 
 
 def _read_file(path: Path, series: dict[str, list[LoggedValue]], digest: Any) -> str:
-    """Add a file's scalars; return what must be said of it, nothing if it was whole."""
+    """Add a file's scalars to ``series``; return a message if it was not read to the end, otherwise ""."""
     event = _event_class()
     count = sum(map(len, series.values()))
     try:
@@ -99,13 +100,13 @@ def _read_file(path: Path, series: dict[str, list[LoggedValue]], digest: Any) ->
             rule = f"is larger than {MAX_FILE_MB} MB"
             raise FieldError("file", path.name, rule, "give a run that logs scalars only")
         with path.open("rb") as file:
-            for place, record in enumerate(_records(file, digest)):
+            for index, record in enumerate(_records(file, digest)):
                 if isinstance(record, str):
-                    return f"{path.name} {record}: read up to there, {place} records"
+                    return f"{path.name} {record}: read up to there, {index} records"
                 try:
                     parsed = event.FromString(record)
-                except Exception:  # protobuf's DecodeError differs between its implementations
-                    return f"{path.name} holds no event at record {place + 1}: read up to there"
+                except Exception:  # the class of protobuf's DecodeError depends on its implementation
+                    return f"{path.name} has no event at record {index + 1}: read up to there"
                 for value in parsed.summary.value:
                     number = _scalar(value)
                     if number is not None:
@@ -114,14 +115,16 @@ def _read_file(path: Path, series: dict[str, list[LoggedValue]], digest: Any) ->
                         )
                         count += 1
                 if count > MAX_POINTS:
-                    return f"{path.name} holds more than {MAX_POINTS:,} values: the rest is left out"
+                    return f"{path.name} has more than {MAX_POINTS:,} values: the rest is skipped"
     except OSError as error:
-        raise FieldError("file", path.name, f"cannot be read ({error_reason(error)})", "see its permissions") from error
+        raise FieldError(
+            "file", path.name, f"cannot be read ({error_reason(error)})", "check its permissions"
+        ) from error
     return ""
 
 
 def _records(file: BinaryIO, digest: Any) -> Iterator[bytes | str]:
-    """Yield each record's content, and in words, last, what is wrong where the file breaks off."""
+    """Yield the content of each record; last, as str, what is wrong if the file is truncated or damaged."""
     import google_crc32c
 
     def masked(content: bytes) -> int:
@@ -130,23 +133,23 @@ def _records(file: BinaryIO, digest: Any) -> Iterator[bytes | str]:
 
     while header := file.read(_HEADER.size):
         if len(header) < _HEADER.size:
-            yield "is torn"
+            yield "is truncated"
             return
         length, checksum = _HEADER.unpack(header)
         if masked(header[:8]) != checksum:
             yield "is damaged"
             return
         if length > MAX_RECORD_MB * 1_000_000:
-            yield f"holds a record of more than {MAX_RECORD_MB} MB"
+            yield f"has a record of more than {MAX_RECORD_MB} MB"
             return
         content, footer = file.read(length), file.read(_FOOTER.size)
         if len(content) < length or len(footer) < _FOOTER.size:
-            yield "is torn"
+            yield "is truncated"
             return
         if masked(content) != _FOOTER.unpack(footer)[0]:
             yield "is damaged"
             return
-        # Of what is torn off nothing enters the digest: the run, once it has gone on, is another.
+        # An incomplete record is not in the digest: when the run has continued, it is read as another run.
         digest.update(header + content + footer)
         yield content
 
@@ -170,22 +173,22 @@ def _scalar(value: Any) -> float | None:
 
 @functools.cache
 def _event_class() -> Any:
-    """Return the message class of an event, made from the description above in a pool of its own."""
+    """Return the protobuf class of an event, built from ``_MESSAGES`` in its own descriptor pool."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-    kinds = descriptor_pb2.FieldDescriptorProto
+    types = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="event.proto", package="jsc_explore", syntax="proto3")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
         for field, number, kind, repeated in fields:
-            own = kind in _MESSAGES
+            is_message = kind in _MESSAGES
             added = message.field.add(
-                name=field, number=number, label=kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL,
-                type=kinds.TYPE_MESSAGE if own else getattr(kinds, f"TYPE_{kind.upper()}"),
-                type_name=f".jsc_explore.{kind}" if own else None,
+                name=field, number=number, label=types.LABEL_REPEATED if repeated else types.LABEL_OPTIONAL,
+                type=types.TYPE_MESSAGE if is_message else getattr(types, f"TYPE_{kind.upper()}"),
+                type_name=f".jsc_explore.{kind}" if is_message else None,
             )  # fmt: skip
             if field == "simple_value":
-                # Zero is a value like any other: whether it is there must be told apart.
+                # Optional, so that a value of zero differs from a missing one.
                 message.oneof_decl.add(name="_simple_value")
                 added.proto3_optional, added.oneof_index = True, 0
     pool = descriptor_pool.DescriptorPool()

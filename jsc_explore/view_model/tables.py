@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value
-from jsc_explore.importers.csv_table import RATE, RUN
+from jsc_explore.importers.csv_table import CURVE_RATE, RUN
 from jsc_explore.store import Store
 from jsc_explore.store.query.grid import configs, stored_seeds
 from jsc_explore.view_model.slice import Slice
@@ -35,7 +35,7 @@ def points_table(store: Store, run_ids: Sequence[str]) -> pa.Table:
     """
     points = store.curves(run_ids).drop_columns(["config_id", "seed", "silent"])
     runs = store.runs({"run_id": list(run_ids)}, ("run_id", *FIELDS, "test_acc", "test_loss"))
-    names = [RATE if name == "learning_rate" else name for name in points.column_names]
+    names = [CURVE_RATE if name == "learning_rate" else name for name in points.column_names]
     joined = points.rename_columns(names).join(runs, "run_id", join_type="inner")
     ordered = joined.sort_by([("run_id", "ascending"), ("step", "ascending")])
     return ordered.rename_columns([RUN if name == "run_id" else name for name in ordered.column_names])

@@ -123,7 +123,7 @@ def test_a_torn_file_is_read_up_to_the_break_and_says_so(tmp_path):
         path.write_bytes(content[:cut])
         run = only(tmp_path)
         assert 0 < len(run.points) <= whole
-        assert "is torn: read up to there" in run.notes[0]
+        assert "is truncated: read up to there" in run.notes[0]
     assert len(run.points) < whole
 
 
@@ -160,7 +160,7 @@ def test_a_length_beyond_reason_is_not_believed(tmp_path):
     checksum = google_crc32c.value(head)
     masked = (((checksum >> 15) | (checksum << 17)) + 0xA282EAD8) & 0xFFFFFFFF
     path.write_bytes(path.read_bytes() + head + struct.pack("<I", masked))
-    assert "holds a record of more than 64 MB" in only(tmp_path).notes[0]
+    assert "has a record of more than 64 MB" in only(tmp_path).notes[0]
 
 
 def test_a_folder_without_known_tags_says_which_it_has(tmp_path):
@@ -173,7 +173,7 @@ def test_a_folder_without_known_tags_says_which_it_has(tmp_path):
 
 
 def test_a_directory_without_event_files_is_refused(tmp_path):
-    with pytest.raises(FieldError, match="holds no event file"):
+    with pytest.raises(FieldError, match="contains no event file"):
         find_runs(tmp_path)
     with pytest.raises(FieldError, match="is no directory"):
         find_runs(tmp_path / "nowhere")
@@ -183,7 +183,7 @@ def test_links_are_not_followed(tmp_path):
     real = write_events(tmp_path / "elsewhere" / "version_0")
     (tmp_path / "logs" / "version_1").mkdir(parents=True)
     (tmp_path / "logs" / "version_1" / real.name).symlink_to(real)
-    with pytest.raises(FieldError, match="holds no event file"):
+    with pytest.raises(FieldError, match="contains no event file"):
         find_runs(tmp_path / "logs")
 
 
@@ -216,7 +216,7 @@ def test_hparams_that_refer_to_themselves_without_end_are_cut(tmp_path):
     path.write_text("\n".join(lines))
     found, note = read_hparams(path)
     assert len(found) <= 400
-    assert "the rest is left out" in note
+    assert "the rest is skipped" in note
     path.write_text("[" * 100_000)
     assert "cannot be read" in read_hparams(path)[1]
     path.write_text("- a\n- b\n")
@@ -237,7 +237,7 @@ def test_what_is_not_finite_is_left_out_and_counted():
         {"val_loss": [LoggedValue(1, 0.0, 1.0), LoggedValue(2, 0.0, nan), LoggedValue(3, 0.0, inf)]}
     )
     assert [point["step"] for point in points] == [1]
-    assert notes == ["2 values are not finite and are left out"]
+    assert notes == ["2 values are not finite and are skipped"]
 
 
 # ---- tables
@@ -272,21 +272,21 @@ def test_a_rate_that_changes_is_a_curve_and_no_hyperparameter(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a,b\n1,2\n", "lack step and epoch"),
-        ("step,b\n1,2\n", "hold no quantity of a curve"),
+        ("a,b\n1,2\n", "contain neither step nor epoch"),
+        ("step,b\n1,2\n", "contain no quantity of a curve"),
         ("step,val_acc\n1,0.5\n2,x\n", "line 3, column val_acc = 'x': must be a number"),
-        ("step;val_acc\n1;0,5\n", "write 0.713, with a point"),
+        ("step;val_acc\n1;0,5\n", "use a decimal point: 0.713"),
         ("step,val_acc\n1,71.3\n", "line 2, column val_acc = '71.3': must be a share in [0, 1]"),
         ("step,val_acc\n1.5,0.5\n", "line 2, column step = '1.5': must be a whole number"),
-        ("step,val_acc\n-1,0.5\n", "must not be below zero"),
-        ("step,val_acc\n1\n", "line 2 = '1': has 1 values where 2 columns are named"),
-        ("step,epoch,val_acc\n,,0.5\n", "line 2 = '': gives neither step nor epoch"),
+        ("step,val_acc\n-1,0.5\n", "must not be negative"),
+        ("step,val_acc\n1\n", "line 2 = '1': has 1 values for 2 columns"),
+        ("step,epoch,val_acc\n,,0.5\n", "line 2 = '': has neither step nor epoch"),
         ("step,val_acc,batch_size\n1,0.5,64\n2,0.6,32\n", "line 3, column batch_size = '32': changes within a run"),
         ("step,val_acc,batch_size\n1,0.5,many\n", "line 2, column batch_size = 'many': must be a whole number"),
-        ("step,val_acc,val_acc\n1,0.5,0.5\n", "stands there twice"),
-        ("step,val_acc\n", "holds no row"),
-        ('step,val_acc\n1,"0.5\n', "is no line of a CSV file"),
-        ("", "lack step and epoch"),
+        ("step,val_acc,val_acc\n1,0.5,0.5\n", "appears twice"),
+        ("step,val_acc\n", "has no row"),
+        ('step,val_acc\n1,"0.5\n', "is not a valid CSV line"),
+        ("", "contain neither step nor epoch"),
     ],
 )
 def test_a_bad_table_is_told_by_line_and_column(tmp_path, text, said):
@@ -299,7 +299,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"step,val_acc\n1,\xff\xfe")
     with pytest.raises(FieldError, match="is not UTF-8 text"):
         read_table(tmp_path / "x.csv")
-    with pytest.raises(FieldError, match="is no file"):
+    with pytest.raises(FieldError, match="is not a file"):
         read_table(tmp_path)
 
 
@@ -406,7 +406,7 @@ def test_the_command_imports_lists_and_removes(tmp_path, capsys):
     assert code == 1
     assert out.splitlines()[0] == "version_0: imported, 4 points, val 50.0%, test 68.8%"
     assert "version_2" in err
-    assert "holds no tag" in err
+    assert "has no tag" in err
     code, out, _ = command(capsys, "tensorboard", tmp_path / "logs", *store)
     assert "version_1: was imported already" in out
     code, out, _ = command(capsys, *store)
@@ -426,7 +426,7 @@ def test_the_command_imports_lists_and_removes(tmp_path, capsys):
     [
         (["excel", "x"], "must be one of tensorboard, csv"),
         (["csv"], "source = '': is missing"),
-        (["csv", "nowhere.csv"], "is no file"),
+        (["csv", "nowhere.csv"], "is not a file"),
         (["csv", "x.csv", "--remove", "A"], "cannot be combined with"),
         (["--remove", "A"], "is no imported run"),
     ],
