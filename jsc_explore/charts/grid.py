@@ -22,6 +22,7 @@ from jsc_explore.charts.style import (
     SEQUENTIAL_SCHEME,
     SVG_RENDERER,
     axis_value_text,
+    band_text,
     format_metric,
     is_percentage,
     is_time,
@@ -37,7 +38,7 @@ ACCURACY_DOMAIN = (0.2, 0.8)
 DARK_TEXT, BRIGHT_TEXT = "#101418", "#FFFFFF"
 TABLE = "cells"
 # Sets the font size where no text is longer.
-_TYPICAL_TEXT = {"first": "≈71.3%", "second": "predicted"}
+_TYPICAL_TEXT = {"first": "≈71.3%", "second": "68.0–72.1%"}
 _BOLD: dict[str, Any] = {"fontWeight": "bold"}
 
 
@@ -69,7 +70,7 @@ def grid_table(
                 "first": f"{PREDICTED_SIGN}{format_metric(metric, prediction.mean)}"
                 if prediction
                 else _first_line(cell, metric),
-                "second": "predicted" if prediction else _second_line(cell),
+                "second": band_text(metric, prediction) if prediction else _second_line(cell),
                 "bright": brightness > 0.45,
                 "filled": cell.mean is not None,
                 "chosen": cell.config_id in chosen,

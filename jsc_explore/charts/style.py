@@ -132,10 +132,16 @@ POWER_LABEL = (
 PREDICTED_SIGN = "≈"
 
 
-def prediction_text(metric: str, prediction: Prediction) -> str:
-    """Format a prediction with its band: ``predicted ≈70.1%, 80% band 68.0–72.1%``."""
+def band_text(metric: str, prediction: Prediction) -> str:
+    """Format the band of a prediction: ``68.0–72.1%``."""
     low, high = (format_metric(metric, end) for end in (prediction.low, prediction.high))
     for unit in ("%", " s"):
         if low.endswith(unit) and high.endswith(unit):
             low = low.removesuffix(unit)
-    return f"predicted {PREDICTED_SIGN}{format_metric(metric, prediction.mean)}, 80% band {low}–{high}"
+    return f"{low}–{high}"
+
+
+def prediction_text(metric: str, prediction: Prediction) -> str:
+    """Format a prediction with its band: ``predicted ≈70.1%, 80% band 68.0–72.1%``."""
+    mean = format_metric(metric, prediction.mean)
+    return f"predicted {PREDICTED_SIGN}{mean}, 80% band {band_text(metric, prediction)}"

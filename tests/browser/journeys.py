@@ -62,7 +62,7 @@ def drag(page: Page, begin: tuple[float, float], end: tuple[float, float]) -> No
 
 def settle(page: Page) -> None:
     """Wait for all that comes by itself: what is drawn anew closes a list that has just been opened."""
-    expect(page.locator(".st-key-grid").get_by_text("predicted").first).to_be_visible()
+    expect(page.locator(".st-key-grid").get_by_text("≈").first).to_be_visible()
     expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
 
 

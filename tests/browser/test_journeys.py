@@ -423,7 +423,7 @@ def test_ranges_are_sliders_with_counts_and_narrow_the_grid(page, server):
 def test_a_prediction_says_how_far_it_is_to_be_trusted_and_stays_under_the_curve_that_comes(page, server):
     address, _ = server
     open_page(page, address, "final_relu=no")
-    expect(page.locator(".st-key-grid").get_by_text("predicted").first).to_be_visible()
+    expect(page.locator(".st-key-grid").get_by_text("≈").first).to_be_visible()
     expect(
         page.get_by_text(re.compile(r"≈: predicted; \d+ of \d+ measured cells, held out, lay inside"))
     ).to_be_visible()
@@ -440,7 +440,7 @@ def test_cells_are_chosen_without_a_mouse(page, server):
     address, _ = server
     open_page(page, address)
     # What is drawn anew takes away what is half typed: first all that comes by itself.
-    expect(page.locator(".st-key-grid").get_by_text("predicted").first).to_be_visible()
+    expect(page.locator(".st-key-grid").get_by_text("≈").first).to_be_visible()
     page.get_by_role("button", name="Select cells").focus()
     page.keyboard.press("Enter")
     box = page.get_by_role("combobox", name="Cells")
