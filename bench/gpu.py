@@ -6,7 +6,6 @@ import importlib.util
 import itertools
 import subprocess
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +15,14 @@ import torch
 from bench.frame import Report, Timing, measure
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs.engine.gpu_memory import gpu_bytes
-from jsc_explore.training.backends.base import DeviceSplit, Replicas
-from jsc_explore.training.backends.cpu.layer_table import INPUTS, KIND, LINEAR, NEEDS_INPUT, OUTPUTS, layer_table
-from jsc_explore.training.backends.select import gpu_replicas
-from jsc_explore.training.backends.vmap.stack import Stack
+from jsc_explore.results import Outcome
+from jsc_explore.training.backends.base import Backend, DeviceSplit
+from jsc_explore.training.backends.cpu.layer_table import INPUTS, KIND, LINEAR, NEEDS_INPUT, OUTPUTS, build_layer_table
+from jsc_explore.training.backends.select import max_gpu_replicas
+from jsc_explore.training.backends.vmap.backend import VmapBackend
+from jsc_explore.training.callbacks import Callback
 from jsc_explore.training.chunks import Chunk
-from jsc_explore.training.trainer import cuda_replicas, train_stack
+from jsc_explore.training.trainer import create_cuda_backend, train_stack
 
 # Shared-memory loads per multiply-add of a warp: one value of a jet and four weights for four multiply-adds.
 _LOADS_PER_MULTIPLY_ADD = 5 / 4
@@ -88,26 +89,16 @@ def measure_gpu(size: Size, device: torch.device, clock_hz: float | None) -> Rep
     return Report("gpu", figures, rows, notes=_notes(size, clock_hz))
 
 
-class _Counter:
-    """A callback that counts finished runs."""
+class _Counter(Callback):
+    """Count finished runs."""
 
     def __init__(self) -> None:
         self.ended = 0
 
-    def point(self, key: str, point: Any) -> None:
-        """Ignore a point."""
-
-    def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
-        """Ignore progress."""
-
-    def finished(self, key: str, outcome: Any) -> None:
+    def on_finished(self, key: str, outcome: Outcome) -> None:
         """Count a run; fail unless the CUDA kernel trained it."""
         assert outcome.backend == "kernel-cuda", outcome.backend
         self.ended += 1
-
-    def cancelled(self) -> set[str]:
-        """Cancel nothing."""
-        return set()
 
 
 def _jets(rows: int, device: torch.device) -> DeviceSplit:
@@ -119,28 +110,28 @@ def _jets(rows: int, device: torch.device) -> DeviceSplit:
     return DeviceSplit(x, y, x, y, x[:test], y[:test])
 
 
-def _replicas(backend: str, job: RunConfig, replicas: int, data: DeviceSplit) -> Replicas:
+def _replicas(backend: str, job: RunConfig, replicas: int, data: DeviceSplit) -> Backend:
     runs = [job.with_(seed=number % 10, learning_rate=1e-4 * (1 + number // 10)) for number in range(replicas)]
     if backend == "stack":
-        return Stack(runs, data)
-    engine = cuda_replicas(runs, data)
+        return VmapBackend(runs, data)
+    engine = create_cuda_backend(runs, data)
     if isinstance(engine, str):
         raise RuntimeError(engine)
     return engine
 
 
-def _epoch(engine: Replicas, size: Size) -> Timing:
+def _epoch(engine: Backend, size: Size) -> Timing:
     """Time an epoch of all replicas, or the share of one that fits into the budget, scaled."""
     began = time.perf_counter()
     engine.begin_epoch(0)
     prepared_s = time.perf_counter() - began
     few = Chunk(0, 0, min(8, engine.steps_per_epoch), False, False)
-    engine.advance(few)
+    engine.train_chunk(few)
     began = time.perf_counter()
-    engine.advance(few)
+    engine.train_chunk(few)
     step_s = (time.perf_counter() - began) / few.stop
     steps = max(1, min(engine.steps_per_epoch, round(size.budget_s / step_s)))
-    timing = measure(lambda: engine.advance(Chunk(0, 0, steps, False, False)), size.n, warm_ups=0)
+    timing = measure(lambda: engine.train_chunk(Chunk(0, 0, steps, False, False)), size.n, warm_ups=0)
     whole = engine.steps_per_epoch / steps
     median_s, low_s, high_s = (prepared_s + whole * s for s in (timing.median_s, timing.low_s, timing.high_s))
     return Timing(median_s, low_s, high_s, timing.n)
@@ -152,7 +143,9 @@ def _difference(job: RunConfig, data: DeviceSplit) -> float:
     for backend in ("kernel", "stack"):
         engine = _replicas(backend, job, 2, data)
         engine.begin_epoch(0)
-        losses.append(engine.advance(Chunk(0, 0, min(_COMPARED_STEPS, engine.steps_per_epoch), False, False)).losses)
+        losses.append(
+            engine.train_chunk(Chunk(0, 0, min(_COMPARED_STEPS, engine.steps_per_epoch), False, False)).losses
+        )
     return float(np.abs(losses[0] - losses[1]).max())
 
 
@@ -164,7 +157,7 @@ def _grid_s(size: Size, data: DeviceSplit, device: torch.device) -> float:
         for config in range(configs)
     ]
     memory = gpu_bytes(device.type)
-    most = gpu_replicas(runs[0], memory) if memory else len(runs)
+    most = max_gpu_replicas(runs[0], memory) if memory else len(runs)
     began, callback = time.perf_counter(), _Counter()
     for start in range(0, len(runs), most):
         stack = {str(start + number): run for number, run in enumerate(runs[start : start + most])}
@@ -175,7 +168,7 @@ def _grid_s(size: Size, data: DeviceSplit, device: torch.device) -> float:
 
 def _limit_s(job: RunConfig, jets: int, clock_hz: float) -> float:
     """Return the least seconds that shared-memory loads of the linear layers take in an epoch of a replica."""
-    table = layer_table(job.network).table
+    table = build_layer_table(job.network).table
     # Forward, gradient of the weights, and gradient of the inputs where layers below need it.
     products = sum(int(row[INPUTS] * row[OUTPUTS] * (2 + row[NEEDS_INPUT])) for row in table if row[KIND] == LINEAR)
     loads = jets * products * _LOADS_PER_MULTIPLY_ADD / _WARP

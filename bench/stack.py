@@ -13,8 +13,8 @@ import torch
 from bench.frame import Report, measure
 from jsc_explore.config import RunConfig
 from jsc_explore.training.backends.base import DeviceSplit
-from jsc_explore.training.backends.vmap.aot import Build, Spec
-from jsc_explore.training.backends.vmap.stack import Stack
+from jsc_explore.training.backends.vmap.aot import Build, ProgramSpec
+from jsc_explore.training.backends.vmap.backend import VmapBackend
 from jsc_explore.training.chunks import Chunk
 
 REPLICAS = (1, 5, 10)
@@ -24,7 +24,7 @@ _JOBS = (("jsc-conv", "32-true", 64), ("jsc-conv", "32-true", 256), ("jsc-tiny",
 _EPOCHS = 1000
 
 
-class _Eager(Stack):
+class _Eager(VmapBackend):
     """A stack that never uses a compiled program."""
 
     def ready(self, epoch: int) -> bool:
@@ -54,7 +54,7 @@ def run(quick: bool) -> Report:
 
 def _build(job: RunConfig) -> float:
     begin = time.perf_counter()
-    Build.begin(Spec.of(job, "cpu")).program()
+    Build.start(ProgramSpec.of(job, "cpu")).load()
     return time.perf_counter() - begin
 
 
@@ -64,11 +64,11 @@ def _row(job: RunConfig, replicas: int, n: int) -> dict[str, Any]:
     y = torch.randint(0, 5, (len(x),), generator=generator)
     data = DeviceSplit(x, y, x, y, x, y)
     row: dict[str, Any] = {"replicas": replicas}
-    for name, kind in (("eager", _Eager), ("compiled", Stack)):
+    for name, kind in (("eager", _Eager), ("compiled", VmapBackend)):
         stack = kind([job.with_(seed=seed) for seed in range(replicas)], data)
         stack.begin_epoch(1)
         assert stack.backend_name(0) == f"stack-{name}", stack.backend_name(0)
-        timing = measure(lambda stack=stack: stack.advance(Chunk(1, 0, STEPS, False, True)), n)  # type: ignore[misc]
+        timing = measure(lambda stack=stack: stack.train_chunk(Chunk(1, 0, STEPS, False, True)), n)  # type: ignore[misc]
         row[f"{name}_ms"], row[f"{name}_low_ms"] = (1e3 * s / STEPS for s in (timing.median_s, timing.low_s))
         row[f"{name}_high_ms"] = 1e3 * timing.high_s / STEPS
     return row | {"n": n}

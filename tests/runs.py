@@ -9,6 +9,7 @@ from jsc_explore.config import RunConfig
 from jsc_explore.data import load, split
 from jsc_explore.jobs.queue import BULK, Job
 from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
+from jsc_explore.training.callbacks import Callback, CollectingCallback
 from jsc_explore.training.trainer import train_stack
 
 CONFIG = "c" * 32
@@ -39,25 +40,25 @@ def waiting(run, number, priority=BULK):
     return Job(f"run-{number}", CONFIG, run, "queued", priority, 1, False, 0, 0, 0.0, None, None, None)
 
 
-class Notebook:
-    """An observer that remembers everything and may cancel or fail at a point."""
+class Notebook(Callback):
+    """A callback that records everything and may cancel or fail at a point."""
 
     def __init__(self, cancel_at=None, fail_after_epochs=None):
         self.points, self.outcomes, self.pulses = {}, {}, []
         self.cancel_at, self.fail_after_epochs = cancel_at or {}, fail_after_epochs
 
-    def point(self, key, point):
+    def on_point(self, key, point):
         self.points.setdefault(key, []).append(point)
         if self.fail_after_epochs is not None and point["epoch"] > self.fail_after_epochs:
             raise ConnectionError("the worker is gone")
 
-    def progress(self, keys, step, totals):
+    def on_progress(self, keys, step, totals):
         self.pulses.append((tuple(keys), step, tuple(totals)))
 
-    def finished(self, key, outcome):
+    def on_finished(self, key, outcome):
         self.outcomes[key] = outcome
 
-    def cancelled(self):
+    def cancelled_keys(self):
         done = self.pulses[-1][1] if self.pulses else 0
         return {key for key, step in self.cancel_at.items() if done >= step}
 
@@ -80,27 +81,11 @@ def result_of(outcome):
     return values | {"points": [{**point, "time_s": None} for point in outcome.points]}
 
 
-class CollectingCallback:
-    """An observer that keeps the outcome."""
-
-    def point(self, key, point):
-        pass
-
-    def progress(self, keys, step, total_steps):
-        pass
-
-    def cancelled(self):
-        return set()
-
-    def finished(self, key, outcome):
-        self.outcome = outcome
-
-
 def train_undisturbed(run, cache):
-    keeper, threads = CollectingCallback(), torch.get_num_threads()
+    callback, threads = CollectingCallback(), torch.get_num_threads()
     torch.set_num_threads(1)  # as on a worker
     try:
-        train_stack({"a": run}, split(load(run.dataset, cache=cache), run.validation), keeper, device="cpu")
+        train_stack({"a": run}, split(load(run.dataset, cache=cache), run.validation), callback, device="cpu")
     finally:
         torch.set_num_threads(threads)
-    return keeper.outcome
+    return callback.outcomes["a"]

@@ -23,8 +23,9 @@ from jsc_explore.config import RunConfig
 from jsc_explore.data import Split
 from jsc_explore.jobs.packing import pack
 from jsc_explore.jobs.queue import BULK, Job
-from jsc_explore.results import Outcome, Point
+from jsc_explore.results import Outcome
 from jsc_explore.training.backends.base import DeviceSplit
+from jsc_explore.training.callbacks import Callback
 from jsc_explore.training.trainer import train_stack
 
 # Rows evaluated at each point. The peers evaluate nothing; this project cannot train without points.
@@ -115,7 +116,7 @@ class _Timed:
     whole_epochs: bool
 
 
-class _Timer:
+class _Timer(Callback):
     """A callback that times ``steps`` steps from the first progress call (or first epoch end), then cancels."""
 
     def __init__(self, steps: int | None) -> None:
@@ -132,10 +133,7 @@ class _Timer:
             raise RuntimeError(f"the training ended before {self.steps} steps were timed")
         return self._timed
 
-    def point(self, key: str, point: Point) -> None:
-        pass
-
-    def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
+    def on_progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
         """Read the clock."""
         now, epoch = time.perf_counter(), total_steps[0] // _EPOCHS if total_steps else 0
         self._keys = set(keys)
@@ -150,11 +148,11 @@ class _Timer:
         if step - first >= self.steps and (not whole or step % epoch == 0):
             self._timed = _Timed((now - begin) / (step - first), whole)
 
-    def finished(self, key: str, outcome: Outcome) -> None:
+    def on_finished(self, key: str, outcome: Outcome) -> None:
         """Keep the outcome of a run."""
         self.outcomes[key] = outcome
 
-    def cancelled(self) -> set[str]:
+    def cancelled_keys(self) -> set[str]:
         """Return every run once the steps are timed."""
         return self._keys if self._timed is not None else set()
 

@@ -14,7 +14,7 @@ import torch
 from bench import gpu
 from jsc_explore.config import RunConfig
 from jsc_explore.training import trainer as training
-from jsc_explore.training.backends.cuda.backend import CudaReplicas
+from jsc_explore.training.backends.cuda.backend import CudaBackend
 from jsc_explore.training.backends.cuda.jit import SIMULATED
 
 ROOT = Path(__file__).parents[2]
@@ -56,10 +56,10 @@ def test_the_bench_measures_its_figures_in_the_simulator():
 @pytest.mark.skipif(not SIMULATED, reason="runs in Numba's simulator, in a process of its own")
 def test_small_sizes_are_measured(monkeypatch):
     def few(runs, data):
-        return CudaReplicas(list(runs), data, threads=4)
+        return CudaBackend(list(runs), data, threads=4)
 
-    monkeypatch.setattr(gpu, "cuda_replicas", few)
-    monkeypatch.setattr(training, "replicas_for", few)
+    monkeypatch.setattr(gpu, "create_cuda_backend", few)
+    monkeypatch.setattr(training, "create_backend", few)
     size = gpu.Size(40, (("jsc-tiny", 8),), (1, 2), (2, 1, 1), budget_s=0.01, n=1)
     report = gpu.measure_gpu(size, torch.device("cpu"), None)
     assert set(report.figures) == {

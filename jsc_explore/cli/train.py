@@ -82,12 +82,12 @@ def sweep(options: argparse.Namespace) -> int:
 
 def precompile(options: argparse.Namespace) -> int:
     """Compile the kernel, and programs for networks that it cannot train, so that training need not wait for it."""
-    from jsc_explore.training.precompile import prepare
+    from jsc_explore.training.precompile import precompile as compile_ahead
 
     given = field_values(options)
     runs = [RunConfig.from_dict({"model": name, **given}) for name in network.NAMED]
     faults = 0
-    for name, fault, seconds in prepare(dict.fromkeys(runs)):
+    for name, fault, seconds in compile_ahead(dict.fromkeys(runs)):
         print(f"{name}: {fault or 'ready'} ({seconds:.1f} s)", flush=True)
         faults += bool(fault)
     return 1 if faults else 0

@@ -82,10 +82,10 @@ def measure() -> list[dict[str, Any]]:
     from jsc_explore import data
     from jsc_explore.training.backends.base import DeviceSplit
     from jsc_explore.training.callbacks import CollectingCallback
-    from jsc_explore.training.trainer import device_of, train_stack
+    from jsc_explore.training.trainer import resolve_device, train_stack
 
     first = RUNS[0]
-    split = DeviceSplit.of(data.split(data.load(first.dataset), first.validation), device_of("cpu"))
+    split = DeviceSplit.of(data.split(data.load(first.dataset), first.validation), resolve_device("cpu"))
     # The first training compiles and fills caches, which must not count.
     train_stack({"warm": first.with_(max_epochs=1)}, split.head(2000), CollectingCallback(), device="cpu")
     rows = []

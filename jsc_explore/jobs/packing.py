@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jsc_explore.jobs.queue import Job
-from jsc_explore.training.backends.select import gpu_replicas, why_not_kernel
+from jsc_explore.training.backends.select import max_gpu_replicas, why_not_kernel
 
 # Replicas of a stack share the launch overhead of a step. Beyond this many, arithmetic dominates and a larger stack
 # gains nothing.
@@ -80,6 +80,6 @@ def _split(group: Sequence[Job], slots: int) -> list[Sequence[Job]]:
 def _split_for_gpu(group: Sequence[Job], gpu_bytes: int) -> list[Sequence[Job]]:
     """Split into as few parts as memory allows: on a GPU all replicas train at once."""
     ordered = sorted(group, key=lambda job: (job.config.seed, -job.config.max_epochs))
-    parts = math.ceil(len(group) / gpu_replicas(group[0].config, gpu_bytes))
+    parts = math.ceil(len(group) / max_gpu_replicas(group[0].config, gpu_bytes))
     cuts = [part * len(group) // parts for part in range(parts + 1)]
     return [ordered[start:stop] for start, stop in itertools.pairwise(cuts)]

@@ -1,1 +1,1 @@
-"""Training: a stack of replicas of one network, in chunks, under Lightning. Knows neither store nor screen."""
+"""Training of stacks, replicas of one network, under Lightning; independent of store and web."""

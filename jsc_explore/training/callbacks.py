@@ -1,45 +1,35 @@
-"""Who is told what a training does."""
+"""Callbacks: what `train_stack` reports while it trains."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from jsc_explore.results import Outcome, Point
 
 
-class Callback(Protocol):
-    """Who is told what happens. Keys are those of the mapping of runs; every call comes from the training thread."""
+class Callback:
+    """Receive the events of a training. Keys are those of the mapping of runs; all calls come from its thread."""
 
-    def point(self, key: str, point: Point) -> None:
-        """Take note of a new point of one replica."""
+    def on_point(self, key: str, point: Point) -> None:
+        """Receive a new point of one replica's curve."""
 
-    def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
-        """Take note of the steps done by the replicas that are still training."""
+    def on_progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
+        """Receive the number of steps done, and the total of each replica that is still training."""
 
-    def finished(self, key: str, outcome: Outcome) -> None:
-        """Take the finished run."""
+    def on_finished(self, key: str, outcome: Outcome) -> None:
+        """Receive the outcome of a run that ended."""
 
-    def cancelled(self) -> set[str]:
+    def cancelled_keys(self) -> set[str]:
         """Return the keys whose training shall end now, without an outcome."""
+        return set()
 
 
-class CollectingCallback:
-    """An observer that keeps the outcomes and wants nothing else."""
+class CollectingCallback(Callback):
+    """Collect the outcomes by key."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
 
-    def point(self, key: str, point: Point) -> None:
-        """Let it pass: the outcome has all points."""
-
-    def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
-        """Let it pass."""
-
-    def finished(self, key: str, outcome: Outcome) -> None:
-        """Keep it."""
+    def on_finished(self, key: str, outcome: Outcome) -> None:
+        """Store the outcome."""
         self.outcomes[key] = outcome
-
-    def cancelled(self) -> set[str]:
-        """Cancel nothing."""
-        return set()

@@ -1,4 +1,4 @@
-"""The ledger of one replica: its points so far, its best epoch, its patience. Plain values, so that it fits in JSON."""
+"""The history of one replica: its curve so far, its best epoch, its early stopping. Plain values that fit in JSON."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from jsc_explore.results import Point
 
 @dataclass
 class History:
-    """Counts between points and the curve so far; ``to_dict`` and ``from_dict`` carry it through a checkpoint."""
+    """The curve so far and the sums since its last point; checkpoints store it by ``to_dict`` and ``from_dict``."""
 
     points: list[Point] = field(default_factory=list)
     loss_sum: float = 0.0
-    hit_sum: float = 0.0
+    correct: float = 0.0
     jets: int = 0
     samples: int = 0
     best_val_loss: float | None = None
@@ -29,37 +29,31 @@ class History:
     time_s: float = 0.0
     wall_time_s: float = 0.0
 
-    def count(
-        self, losses: NDArray[np.float64], hits: NDArray[np.float64], sizes: NDArray[np.float64], seconds: float
+    def add_chunk(
+        self, losses: NDArray[np.float64], correct: NDArray[np.float64], sizes: NDArray[np.float64], seconds: float
     ) -> None:
-        """Add a chunk of steps: mean loss, jets recognised and jets seen of each."""
-        # Strictly one after the other, so that the sum does not depend on where an epoch was cut into chunks.
+        """Add the steps of a chunk: mean loss, number of correctly classified jets and batch size of each."""
+        # One after the other: the sum must not depend on where an epoch was cut into chunks.
         sums = np.empty(len(losses) + 1)
         sums[0] = self.loss_sum
         np.multiply(losses, sizes, out=sums[1:])
         self.loss_sum = float(np.add.accumulate(sums, out=sums)[-1])
-        self.hit_sum += float(hits.sum())
+        self.correct += float(correct.sum())
         jets = int(sizes.sum())
         self.jets += jets
         self.samples += jets
         self.time_s += seconds
 
-    def add_point(
-        self,
-        step: int,
-        epoch: float,
-        rate: float | None,
-        val: tuple[float, float, list[float]] | None,
-    ) -> Point:
-        """Close the interval since the last point; ``val`` holds loss, accuracy and recall per class, if measured."""
+    def add_point(self, step: int, epoch: float, rate: float | None, val: tuple[float, float, list[float]]) -> Point:
+        """End the interval since the last point; ``val`` is validation loss, accuracy and recall per class."""
         trained = self.jets > 0
-        loss, accuracy, recall = val if val is not None else (None, None, [None] * len(CLASSES))
+        loss, accuracy, recall = val
         point: Point = {
             "step": step,
             "epoch": epoch,
             "samples": self.samples,
             "train_loss": _finite(self.loss_sum / self.jets) if trained else None,
-            "train_acc": self.hit_sum / self.jets if trained else None,
+            "train_acc": self.correct / self.jets if trained else None,
             "val_loss": _finite(loss),
             "val_acc": accuracy,
             "learning_rate": rate,
@@ -67,10 +61,10 @@ class History:
             **{f"recall_{name}": _finite(value) for name, value in zip(CLASSES, recall, strict=True)},
         }
         self.points.append(point)
-        self.loss_sum, self.hit_sum, self.jets = 0.0, 0.0, 0
+        self.loss_sum, self.correct, self.jets = 0.0, 0.0, 0
         return point
 
-    def judge_epoch(self, epoch: int) -> bool:
+    def update_best(self, epoch: int) -> bool:
         """Compare the last point with the best epoch so far; return whether it is the new best. ``epoch`` from 1."""
         loss = self.points[-1]["val_loss"]
         if loss is not None and (self.best_val_loss is None or loss < self.best_val_loss):
@@ -89,15 +83,15 @@ class History:
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values."""
+        """Return all fields as plain values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> History:
-        """Rebuild what ``to_dict`` gave."""
+        """Rebuild the history from what ``to_dict`` returned."""
         return cls(**values)
 
 
-def _finite(value: float | None) -> float | None:
-    # NaN and infinity are no figures; a curve shows a gap there.
-    return value if value is not None and abs(value) < float("inf") else None
+def _finite(value: float) -> float | None:
+    # A curve has a gap where a value is NaN or infinite.
+    return value if abs(value) < float("inf") else None

@@ -1,4 +1,4 @@
-"""Networks as torch modules, built from the layer language; initial weights follow from the seed alone."""
+"""Networks as torch modules, built from the layer language; initial weights depend on the seed alone."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class MaskedDropout(nn.Module):
-    """Dropout whose mask is given from outside, so that a run never depends on what else shares its stack.
+    """Dropout with a mask set from outside, so that a run does not depend on the other replicas of its stack.
 
-    ``mask`` broadcasts to ``(batch, *shape)`` float32 and holds 0 or 1/(1-rate); it applies in training mode only.
+    ``mask`` broadcasts to ``(batch, *shape) float32`` and holds 0 or 1/(1-rate); it applies in training mode only.
     """
 
     mask: Tensor
@@ -37,7 +37,7 @@ class MaskedDropout(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch norm in float32 also under autocast, as GPUs do it inside; under ``vmap`` half-precision inputs fail."""
+    """Batch norm in float32 also under autocast, as on GPUs; under ``vmap`` it fails for half-precision inputs."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.float())
@@ -63,7 +63,7 @@ class Residual(nn.Module):
 def build(network: Network, seed: int) -> nn.Sequential:
     """Return the module ``(batch, 16) float32 -> (batch, 5) float32`` with PyTorch's default weights for ``seed``.
 
-    The global random state is left as it was.
+    The global random state does not change.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -76,9 +76,9 @@ def build(network: Network, seed: int) -> nn.Sequential:
 
 
 def biases_before_batch_norm(module: nn.Module) -> set[str]:
-    """Return the names of the biases that feed a batch norm, which takes every constant out again.
+    """Return the names of the biases before a batch norm, which subtracts them again with the mean.
 
-    Their gradient is zero; what floating point leaves of it is noise that Adam would scale up to a drift.
+    Their gradient is zero; its rounding errors are noise that Adam would scale up to a drift.
     """
     names = set()
     for prefix, parent in module.named_modules():

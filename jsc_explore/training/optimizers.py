@@ -17,9 +17,9 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
 class FlatOptimizer:
-    """The optimizer state of a stack. ``m`` and ``v`` are ``(K, P) float32``, ``t`` counts steps ``(K, 1) float32``.
+    """The optimizer state of K replicas: ``m`` and ``v (K, P) float32``, step counts ``t (K, 1) float32``.
 
-    SGD keeps its momentum buffer in ``m``. All replicas share the kind of optimizer.
+    ``m`` is the momentum buffer of SGD. All replicas have the same kind of optimizer.
     """
 
     def __init__(self, runs: Sequence[RunConfig], flat: Tensor) -> None:
@@ -31,13 +31,13 @@ class FlatOptimizer:
         self.decays = any(run.weight_decay for run in runs)
 
     def select(self, keep: Tensor) -> None:
-        """Drop the replicas whose row numbers are not in ``keep``."""
+        """Keep only the replicas in these rows."""
         for name in ("m", "v", "t", "weight_decay", "momentum"):
             setattr(self, name, getattr(self, name)[keep])
 
 
 class Moments(NamedTuple):
-    """What one optimizer step changes: parameters, ``m`` and ``v`` ``(K, P)``, step counts ``t (K, 1)``."""
+    """The state that an optimizer step changes: parameters, ``m`` and ``v`` ``(K, P)``, step counts ``t (K, 1)``."""
 
     flat: Tensor
     m: Tensor
@@ -46,7 +46,7 @@ class Moments(NamedTuple):
 
 
 def bias_corrections(t: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return ``1 - BETA1**t`` and ``1 / sqrt(1 - BETA2**t)`` of step numbers from 1, in the shape of ``t``.
+    """Return ``1 - BETA1**t`` and ``1 / sqrt(1 - BETA2**t)`` for step numbers ``t`` from 1.
 
     In float64: 1 - 0.999**t loses four digits in float32 at small t.
     """
@@ -56,15 +56,15 @@ def bias_corrections(t: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray
 
 @lru_cache(maxsize=1)
 def _bias_corrections() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    # As far as the powers change the difference; from step 0, which nobody takes.
+    # As many terms as differ from the limit in float64; the term of step 0 is never used.
     first, second = 1 - BETA1 ** np.arange(400.0), 1 - BETA2 ** np.arange(1, 40_000.0)
     return first, np.append(np.inf, 1 / np.sqrt(second))
 
 
 def step(kind: str, decay: Tensor | None, momentum: Tensor, state: Moments, grad: Tensor, rate: Tensor) -> Moments:
-    """Return the state after one step with gradients ``(K, P)`` at rates ``(K, 1)``; nothing is changed in place.
+    """Return the state after one step with gradients ``(K, P)`` and learning rates ``(K, 1)``; change nothing in place.
 
-    ``decay (K, 1)`` is the weight decay of each replica, None where none has any; ``momentum (K, 1)`` is SGD's.
+    ``decay (K, 1)`` is the weight decay of each replica, or None if all are zero; ``momentum (K, 1)`` is that of SGD.
     """
     flat, m, v, t = state
     t = t + 1
@@ -74,7 +74,7 @@ def step(kind: str, decay: Tensor | None, momentum: Tensor, state: Moments, grad
         else:
             grad = grad + decay * flat
     if kind == "sgd":
-        # torch starts the buffer at the first gradient; from zero, momentum * 0 + gradient is the same.
+        # torch starts the buffer with the first gradient; starting with zero gives the same: momentum * 0 + gradient.
         m = m * momentum + grad
         return Moments(flat - rate * (grad + momentum * m), m, v, t)
     m = m.lerp(grad, 1 - BETA1)

@@ -1,4 +1,4 @@
-"""Make what training compiles before it is needed: the kernel, and the stack's programs for given runs."""
+"""Compile ahead of time what training needs: the kernel, and the vmap backend's programs for given runs."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import time
 from collections.abc import Iterable, Iterator
 
 from jsc_explore.config import RunConfig
-from jsc_explore.training.backends.cpu.kernel import kernel
+from jsc_explore.training.backends.cpu.kernel import load_kernel
 from jsc_explore.training.backends.select import why_not_kernel
-from jsc_explore.training.backends.vmap.aot import Build, CompileError, Spec, failed
+from jsc_explore.training.backends.vmap.aot import Build, CompileError, ProgramSpec, failure_marker
 
 
-def prepare(runs: Iterable[RunConfig]) -> Iterator[tuple[str, str, float]]:
-    """Yield name, fault ("" if none) and seconds of the kernel, then of each program that a run on a CPU may need.
+def precompile(runs: Iterable[RunConfig]) -> Iterator[tuple[str, str, float]]:
+    """Compile the kernel, then the program of each run that may need one on a CPU; yield name, error, seconds.
 
-    A program that failed before is tried again.
+    The error is "" where there is none. A program that failed to compile before is tried again.
     """
-    began = time.perf_counter()
-    kernel()
-    yield "kernel", "", time.perf_counter() - began
+    start = time.perf_counter()
+    load_kernel()
+    yield "kernel", "", time.perf_counter() - start
     for run in runs:
         if not why_not_kernel(run):
             continue
-        began, fault = time.perf_counter(), ""
-        spec = Spec.of(run, "cpu")
+        start, error_text = time.perf_counter(), ""
+        spec = ProgramSpec.of(run, "cpu")
         try:
-            failed(spec).unlink(missing_ok=True)
-            Build.begin(spec).program()
+            failure_marker(spec).unlink(missing_ok=True)
+            Build.start(spec).load()
         except CompileError as error:
-            fault = str(error)
+            error_text = str(error)
         name = f"{run.model}, batch {run.batch_size}, {run.optimizer}, {run.precision}"
-        yield name, fault, time.perf_counter() - began
+        yield name, error_text, time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Learning rates per step. Plain NumPy, so that every engine and every test reads the same numbers."""
+"""Learning rates per step, in NumPy, so that every backend and every test uses the same numbers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from jsc_explore.config import RunConfig
 
-# The lab's cosine ends here for Adam and at zero for SGD (facts.md: mase, plt_wrapper/base.py).
+# The lab's cosine schedule ends at these rates (mase, plt_wrapper/base.py).
 COSINE_FLOOR = {"adam": 1e-6, "adamw": 1e-6, "sgd": 0.0}
 # torch.optim.lr_scheduler.OneCycleLR's defaults.
-RISE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4
+WARMUP_SHARE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4
 
 
 def learning_rates(run: RunConfig, epoch: int, steps_per_epoch: int) -> NDArray[np.float64]:
@@ -38,7 +38,7 @@ def learning_rates(run: RunConfig, epoch: int, steps_per_epoch: int) -> NDArray[
 
 def _one_cycle(peak: float, steps: NDArray[np.float64], total: int) -> NDArray[np.float64]:
     start, end = peak / START_DIVISOR, peak / START_DIVISOR / END_DIVISOR
-    top, last = max(RISE * total - 1, 0.0), total - 1
+    top, last = max(WARMUP_SHARE * total - 1, 0.0), total - 1
     rising = _anneal(start, peak, steps / top if top > 0 else np.ones(len(steps)))
     falling = _anneal(peak, end, (steps - top) / max(last - top, 1e-12))
     return np.where(steps <= top, rising, falling)

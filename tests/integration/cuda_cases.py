@@ -14,9 +14,10 @@ from jsc_explore.config import RunConfig
 from jsc_explore.training import trainer as training
 from jsc_explore.training.backends.base import DeviceSplit, batch_order
 from jsc_explore.training.backends.cuda import jit, kernel, layers
-from jsc_explore.training.backends.cuda.backend import CudaReplicas
-from jsc_explore.training.backends.cuda.jit import SIMULATED, clip
-from jsc_explore.training.backends.vmap.stack import Stack
+from jsc_explore.training.backends.cuda.backend import CudaBackend
+from jsc_explore.training.backends.cuda.jit import SIMULATED, relu_if
+from jsc_explore.training.backends.vmap.backend import VmapBackend
+from jsc_explore.training.callbacks import CollectingCallback
 from jsc_explore.training.chunks import Chunk, stream_seed
 from jsc_explore.training.models import MaskedDropout, biases_before_batch_norm, build
 from jsc_explore.training.schedules import learning_rates
@@ -45,7 +46,7 @@ def epoch(engine, number=0, cuts=(0, STEPS)):
     """Train an epoch in pieces; return the losses of every step."""
     engine.begin_epoch(number)
     chunks = [Chunk(number, a, b, False, b == STEPS) for a, b in itertools.pairwise(cuts)]
-    return np.concatenate([engine.advance(chunk).losses for chunk in chunks])
+    return np.concatenate([engine.train_chunk(chunk).losses for chunk in chunks])
 
 
 def state(engine):
@@ -92,7 +93,7 @@ def test_training_is_torchs_own(data, model, optimizer):
         learning_rate=3e-2 if optimizer == "sgd" else 3e-3, final_relu=model == "jsc-tiny", seed=1,
     )  # fmt: skip
     epochs = 1 if model == EVERY_ACTIVATION else 2
-    engine = CudaReplicas([run], data, threads=4 if SIMULATED else None)
+    engine = CudaBackend([run], data, threads=4 if SIMULATED else None)
     losses = np.concatenate([epoch(engine, number) for number in range(epochs)])[:, 0]
     module, expected = torchs_own(run, data, epochs)
     np.testing.assert_allclose(losses, expected, atol=1e-5)
@@ -109,12 +110,12 @@ def test_training_is_torchs_own(data, model, optimizer):
 @pytest.mark.parametrize(("threads", "batch"), [(1, 8), (8, 8), (32, 2)])
 def test_however_many_threads_work_on_it_the_result_is_the_same(data, threads, batch):
     run = RunConfig(model="16-9b/tanh-2-5", batch_size=batch, weight_decay=1e-3)
-    engine = CudaReplicas([run], data, threads=threads)
+    engine = CudaBackend([run], data, threads=threads)
     engine.begin_epoch(0)
-    losses = engine.advance(Chunk(0, 0, 6, False, False)).losses[:, 0]
-    judge = Stack([run], data)
+    losses = engine.train_chunk(Chunk(0, 0, 6, False, False)).losses[:, 0]
+    judge = VmapBackend([run], data)
     judge.begin_epoch(0)
-    expected = judge.advance(Chunk(0, 0, 6, False, False)).losses[:, 0]
+    expected = judge.train_chunk(Chunk(0, 0, 6, False, False)).losses[:, 0]
     np.testing.assert_allclose(losses, expected, atol=1e-5)
     np.testing.assert_allclose(engine.flat.cpu(), judge.flat.cpu(), atol=2e-5)
 
@@ -125,7 +126,7 @@ def test_it_is_the_same_twice_in_company_in_pieces_and_in_whatever_memory(data):
     threads = 4 if SIMULATED else None
 
     def trained(*chosen, cuts=(0, STEPS), **options):
-        engine = CudaReplicas([runs[i] for i in chosen], data, threads=threads, **options)
+        engine = CudaBackend([runs[i] for i in chosen], data, threads=threads, **options)
         return [epoch(engine, 0, cuts), *(array.swapaxes(0, 1) for array in state(engine))]
 
     whole = trained(0, 1, 2)
@@ -139,23 +140,23 @@ def test_it_is_the_same_twice_in_company_in_pieces_and_in_whatever_memory(data):
 def test_replicas_that_stay_go_on_as_if_the_others_had_never_been(data):
     runs = [RunConfig(model=DROPOUT, batch_size=BATCH, seed=seed) for seed in (3, 4, 3)]
     threads = 4 if SIMULATED else None
-    engine, alone = CudaReplicas(runs, data, threads=threads), CudaReplicas(runs[2:], data, threads=threads)
+    engine, alone = CudaBackend(runs, data, threads=threads), CudaBackend(runs[2:], data, threads=threads)
     for one in (engine, alone):
         one.begin_epoch(0)
-        one.advance(Chunk(0, 0, 3, False, False))
+        one.train_chunk(Chunk(0, 0, 3, False, False))
     engine.select([2])
     rest = Chunk(0, 3, STEPS, False, True)
-    assert np.array_equal(engine.advance(rest).losses, alone.advance(rest).losses)
+    assert np.array_equal(engine.train_chunk(rest).losses, alone.train_chunk(rest).losses)
     assert all(np.array_equal(a, b) for a, b in zip(state(engine), state(alone), strict=True))
 
 
 @pytest.mark.parametrize("model", ["jsc-toy", DROPOUT])
 def test_evaluation_is_torchs_own(data, model):
     runs = [RunConfig(model=model, batch_size=BATCH, seed=seed) for seed in (0, 1)]
-    engine = CudaReplicas(runs, data, threads=4 if SIMULATED else None)
+    engine = CudaBackend(runs, data, threads=4 if SIMULATED else None)
     epoch(engine)
     metrics = engine.evaluate(data.val_x, data.val_y)
-    outputs = engine.logits(data.val_x, engine.flat, engine.running).cpu()
+    outputs = engine.compute_logits(data.val_x, engine.flat, engine.running).cpu()
     for row, run in enumerate(runs):
         module = build(run.network, run.seed)
         module.load_state_dict(engine.state_dict(engine.flat[row], engine.running[row]), strict=False)
@@ -225,11 +226,11 @@ def test_no_thread_touches_what_another_writes_before_all_have_waited(
     data, monkeypatch, model, threads, batch, shared_bytes
 ):
     run = RunConfig(model=model, batch_size=batch)
-    engine = CudaReplicas([run], data, threads=threads, shared_bytes=shared_bytes)
+    engine = CudaBackend([run], data, threads=threads, shared_bytes=shared_bytes)
     engine.begin_epoch(0)
     watch = Watch(monkeypatch)
     last = engine.steps_per_epoch
-    engine.advance(Chunk(0, last - 2, last, False, True))
+    engine.train_chunk(Chunk(0, last - 2, last, False, True))
     engine.evaluate(data.val_x, data.val_y)
     assert watch.writes > 1000
     assert watch.faults == set()
@@ -237,36 +238,17 @@ def test_no_thread_touches_what_another_writes_before_all_have_waited(
 
 @pytest.mark.skipif(not SIMULATED, reason="calls a function of the GPU from here")
 def test_a_diverged_network_does_not_look_alive_behind_a_relu():
-    assert np.isnan(clip(np.float32("nan"), True))
-    assert clip(np.float32(-1), True) == 0
-    assert clip(np.float32(-1), False) == -1
-
-
-class Notebook:
-    """An observer that keeps the outcomes."""
-
-    def __init__(self):
-        self.outcomes = {}
-
-    def point(self, key, point):
-        pass
-
-    def progress(self, keys, step, totals):
-        pass
-
-    def finished(self, key, outcome):
-        self.outcomes[key] = outcome
-
-    def cancelled(self):
-        return set()
+    assert np.isnan(relu_if(np.float32("nan"), True))
+    assert relu_if(np.float32(-1), True) == 0
+    assert relu_if(np.float32(-1), False) == -1
 
 
 def test_a_whole_training_with_long_and_short_runs(data, monkeypatch):
     runs = {str(epochs): RunConfig(batch_size=BATCH, max_epochs=epochs, seed=epochs) for epochs in (1, 3)}
-    ours, theirs = Notebook(), Notebook()
-    monkeypatch.setattr(training, "replicas_for", lambda runs, data: Stack(list(runs), data))
+    ours, theirs = CollectingCallback(), CollectingCallback()
+    monkeypatch.setattr(training, "create_backend", lambda runs, data: VmapBackend(list(runs), data))
     train_stack(runs, data, theirs, device=DEVICE.type)
-    monkeypatch.setattr(training, "replicas_for", lambda runs, data: CudaReplicas(list(runs), data, threads=4))
+    monkeypatch.setattr(training, "create_backend", lambda runs, data: CudaBackend(list(runs), data, threads=4))
     train_stack(runs, data, ours, device=DEVICE.type, checkpoints={})
     for key in runs:
         one, other = ours.outcomes[key], theirs.outcomes[key]

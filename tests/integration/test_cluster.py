@@ -41,16 +41,16 @@ main()
 WORKER = f"""
 import pathlib, time
 import jsc_explore.training.trainer as train
-train.CHECKPOINT_EVERY_S = 0.0
-begin = train.StackTraining.begin_epoch
+train.checkpoint.CHECKPOINT_EVERY_S = 0.0
+begin = train.StackModule.begin_epoch
 def braked(self, epoch):
     while epoch == {BRAKED_AT} and pathlib.Path("../brake").exists():
         time.sleep(0.02)
     begin(self, epoch)
-train.StackTraining.begin_epoch = braked
+train.StackModule.begin_epoch = braked
 # Report after each epoch: such short epochs would be reported several at a time, after the brake.
-plan = train.Plan
-train.Plan = lambda epochs, steps, most, at_once: plan(epochs, steps, most, lambda: 1)
+plan = train.ChunkLoader
+train.ChunkLoader = lambda epochs, steps, most, at_once: plan(epochs, steps, most, lambda: 1)
 from distributed.cli.dask_worker import main
 main()
 """

@@ -13,9 +13,9 @@ from jsc_explore import network as layers
 from jsc_explore.config import RunConfig
 from jsc_explore.training import trainer as training
 from jsc_explore.training.backends.base import DeviceSplit
-from jsc_explore.training.backends.cpu.layer_table import layer_table
-from jsc_explore.training.backends.cuda import memory_layout as parts
-from jsc_explore.training.backends.cuda.memory_layout import SHARED_BYTES, layout
+from jsc_explore.training.backends.cpu.layer_table import build_layer_table
+from jsc_explore.training.backends.cuda import memory_layout as memory
+from jsc_explore.training.backends.cuda.memory_layout import SHARED_BYTES, make_layout
 
 HERE = Path(__file__).parent
 ON_GPU = torch.cuda.is_available() and training.importlib.util.find_spec("numba_cuda") is not None
@@ -65,36 +65,36 @@ def test_the_kernels_are_what_numba_compiles_for_gpus(name):
 @pytest.mark.parametrize("batch", [16, 256, 4096])
 @pytest.mark.parametrize("trains", [True, False])
 def test_parts_lie_apart_and_in_shared_memory_while_there_is_room(model, batch, trains):
-    network = layer_table(layers.parse(model))
-    chosen = layout(network, batch, 256, trains=trains)
-    for shared, end in ((True, chosen.fast), (False, chosen.slow)):
+    network = build_layer_table(layers.parse(model))
+    layout = make_layout(network, batch, 256, trains=trains)
+    for shared, end in ((True, layout.shared_size), (False, layout.global_size)):
         used = np.zeros(end, int)
-        for part in range(parts.PARTS):
-            if chosen.shared[part] == shared:
-                used[slice(*chosen.places[part])] += 1
+        for section in range(memory.SECTIONS):
+            if layout.shared[section] == shared:
+                used[slice(*layout.bounds[section])] += 1
         assert (used == 1).all()
-    assert 4 * chosen.fast <= SHARED_BYTES
-    assert chosen.stride % 2 == 1
-    assert chosen.stride >= batch
-    sizes = np.diff(chosen.places)[:, 0]
-    assert sizes[parts.ACTIVATIONS] == network.rows * chosen.stride
-    assert sizes[parts.GRADIENT] == (network.weights if trains else 0)
+    assert 4 * layout.shared_size <= SHARED_BYTES
+    assert layout.stride % 2 == 1
+    assert layout.stride >= batch
+    sizes = np.diff(layout.bounds)[:, 0]
+    assert sizes[memory.ACTIVATIONS] == network.activation_rows * layout.stride
+    assert sizes[memory.GRADIENT] == (network.weights if trains else 0)
     # Whatever lies in global memory would not have fitted into what the others left.
-    left = SHARED_BYTES // 4 - chosen.fast
-    assert all(size > left for size, shared in zip(sizes, chosen.shared, strict=True) if not shared)
+    left = SHARED_BYTES // 4 - layout.shared_size
+    assert all(size > left for size, shared in zip(sizes, layout.shared, strict=True) if not shared)
 
 
 def test_the_labs_smallest_network_lies_wholly_in_shared_memory():
-    chosen = layout(layer_table(layers.parse("jsc-tiny")), 64, 128, trains=True)
-    assert all(chosen.shared)
-    assert chosen.slow == 0
+    layout = make_layout(build_layer_table(layers.parse("jsc-tiny")), 64, 128, trains=True)
+    assert all(layout.shared)
+    assert layout.global_size == 0
 
 
 @pytest.mark.skipif(ON_GPU, reason="is about machines without a GPU")
 def test_what_the_kernel_cannot_have_is_said(monkeypatch, jets_split, caplog):
     run, data = RunConfig(), DeviceSplit.of(jets_split, torch.device("cpu"))
     monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None)
-    assert training.cuda_replicas([run], data) == "numba-cuda is not installed"
+    assert training.create_cuda_backend([run], data) == "numba-cuda is not installed"
     monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: object())
-    assert training.cuda_replicas([run], data) == "CudaSupportError of numba-cuda"
+    assert training.create_cuda_backend([run], data) == "CudaSupportError of numba-cuda"
     assert "the kernel for GPUs: " in caplog.text

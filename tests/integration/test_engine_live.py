@@ -24,7 +24,7 @@ LONG = {"model": "16-512-512-5", "batch_size": 8192, "max_epochs": 1000}
 MEDIUM = {"model": "16-128-128-5", "batch_size": 8192}
 PYTHON = [sys.executable, "-m", "jsc_explore"]
 # The workers' own setting is five seconds, longer than a test should take.
-SAVES_OFTEN = "import jsc_explore.training.trainer as train; train.CHECKPOINT_EVERY_S = 0.2"
+SAVES_OFTEN = "import jsc_explore.training.trainer as train; train.checkpoint.CHECKPOINT_EVERY_S = 0.2"
 
 
 class Served:

@@ -76,13 +76,13 @@ def test_two_hundred_steps_are_each_torchs_own(jets_split, model, optimizer):
     )  # fmt: skip
     if model == "jsc-trt":
         run = run.with_(model="16b-32b-48b-16b-5b")
-    engine = training.replicas_for([run], DeviceSplit.of(jets_split, torch.device("cpu")))
+    engine = training.create_backend([run], DeviceSplit.of(jets_split, torch.device("cpu")))
     assert engine.backend_name(0) == ("stack-eager (layer conv1d)" if model == "jsc-conv" else "kernel")
     engine.begin_epoch(0)
     judge, apart = OneStep(run, engine, jets_split), []
     for step in range(200):
         loss = judge.step(step)
-        taken = engine.advance(Chunk(0, step, step + 1, False, False))
+        taken = engine.train_chunk(Chunk(0, step, step + 1, False, False))
         assert taken.losses[0, 0] == pytest.approx(loss, abs=1e-5)
         theirs = torch.cat([parameter.detach().flatten() for parameter in judge.module.parameters()])
         # Where a gradient is nothing but rounding, Adam makes a step of it: behind the last batch norm of jsc-s the

@@ -9,16 +9,14 @@ from runs import Notebook, curve, fit
 
 from jsc_explore.cli import main
 from jsc_explore.config import RunConfig
-from jsc_explore.training import precompile
-from jsc_explore.training import trainer as training
+from jsc_explore.training import checkpoint, precompile
 from jsc_explore.training.backends import select
 from jsc_explore.training.backends.base import DeviceSplit
 from jsc_explore.training.backends.select import compiled_from
-from jsc_explore.training.backends.vmap import aot, stack
-from jsc_explore.training.backends.vmap.aot import Build, CompileError, Spec, compiler, failed
-from jsc_explore.training.backends.vmap.stack import Stack
+from jsc_explore.training.backends.vmap import aot
+from jsc_explore.training.backends.vmap.aot import Build, CompileError, ProgramSpec, failure_marker, find_compiler
+from jsc_explore.training.backends.vmap.backend import VmapBackend
 from jsc_explore.training.chunks import Chunk
-from jsc_explore.training.precompile import prepare
 
 CONV = RunConfig(model="16-c4k3b-8d0.5-5", batch_size=96, max_epochs=3, scheduler="onecycle", learning_rate=1e-2)
 SCALED = RunConfig(
@@ -32,22 +30,22 @@ def programs(tmp_path_factory):
     """A cache of the module's own, in which all programs of these tests are made side by side, once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JSC_EXPLORE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        assert compiler(), "these tests need a C++ compiler"
-        builds = [Build.begin(Spec.of(run, "cpu")) for run in (CONV, SCALED)]
-        yield [build.program() for build in builds]
+        assert find_compiler(), "these tests need a C++ compiler"
+        builds = [Build.start(ProgramSpec.of(run, "cpu")) for run in (CONV, SCALED)]
+        yield [build.load() for build in builds]
 
 
 @pytest.fixture
 def repaying(monkeypatch):
     """Let even a job of some seconds repay a program."""
-    monkeypatch.setattr(select, "_REPAYS_S", 0.0)
+    monkeypatch.setattr(select, "_MIN_SAVED_S", 0.0)
 
 
 def begun(runs, split, how):
     """Return replicas at the beginning of their second epoch, eager or compiled."""
-    replicas = Stack(runs, DeviceSplit.of(split, torch.device("cpu")), "some reason")
+    replicas = VmapBackend(runs, DeviceSplit.of(split, torch.device("cpu")), "some reason")
     if how == "eager":
-        replicas.ready = lambda epoch: True
+        replicas.prepare = lambda epoch: True
     replicas.begin_epoch(1)
     return replicas
 
@@ -66,14 +64,14 @@ def test_each_step_of_a_program_is_the_eager_stacks(jets_split, run):
     apart = []
     # Two short epochs' worth of chunks: the last one ends with the short batch.
     for start, stop in ((0, 1), (1, 2), (2, 5), *((step, step + 1) for step in range(5, 41)), (41, 42)):
-        ours._put(range(ours.size), eager.state(range(eager.size)))
+        ours._set_state(range(ours.size), eager.state(range(eager.size)))
         ours.flat, ours.running = ours.flat.clone(), ours.running.clone()
         chunk = Chunk(1, start, stop, False, False)
-        expected, taken = eager.advance(chunk), ours.advance(chunk)
+        expected, taken = eager.train_chunk(chunk), ours.train_chunk(chunk)
         assert taken.losses.shape == expected.losses.shape == (stop - start, 3)
         assert taken.losses == pytest.approx(expected.losses, abs=10 * tolerance)
         assert taken.sizes.tolist() == expected.sizes.tolist()
-        assert np.abs(taken.hits - expected.hits).max() <= (0 if run is CONV else 2)
+        assert np.abs(taken.correct - expected.correct).max() <= (0 if run is CONV else 2)
         apart += [
             float((mine - theirs).abs().max()) for mine, theirs in zip(ours.state([0]), eager.state([0]), strict=True)
         ]
@@ -85,11 +83,11 @@ def test_each_step_of_a_program_is_the_eager_stacks(jets_split, run):
 
 @pytest.mark.usefixtures("repaying")
 def test_a_replica_that_overflows_halves_its_scale_and_stays_where_it_was(jets_split):
-    replicas = Stack([SCALED, SCALED.with_(seed=1)], DeviceSplit.of(jets_split, torch.device("cpu")))
+    replicas = VmapBackend([SCALED, SCALED.with_(seed=1)], DeviceSplit.of(jets_split, torch.device("cpu")))
     replicas.begin_epoch(1)
     replicas.scale[0] = 1e30
     before, scale = replicas.flat.clone(), replicas.scale.clone()
-    replicas.advance(Chunk(1, 0, 1, False, False))
+    replicas.train_chunk(Chunk(1, 0, 1, False, False))
     assert replicas.compiled_rows == [0, 1]
     assert torch.equal(replicas.flat[0], before[0])
     assert not torch.equal(replicas.flat[1], before[1])
@@ -99,11 +97,11 @@ def test_a_replica_that_overflows_halves_its_scale_and_stays_where_it_was(jets_s
 
 @pytest.mark.usefixtures("repaying")
 def test_a_run_is_the_same_to_the_bit_again_resumed_and_alone_(jets_split, monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", -1.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_EVERY_S", -1.0)
     runs = {"a": CONV, "b": CONV.with_(seed=1), "short": CONV.with_(max_epochs=1)}
     whole = fit(runs, jets_split).outcomes
     assert whole["short"].backend == "stack-eager (layer conv1d)"
-    assert whole["a"].backend == whole["b"].engine == "stack-compiled (layer conv1d)"
+    assert whole["a"].backend == whole["b"].backend == "stack-compiled (layer conv1d)"
     kept = {}
     with pytest.raises(ConnectionError):
         fit(runs, jets_split, checkpoints=kept, notebook=Notebook(fail_after_epochs=1.5))
@@ -142,20 +140,20 @@ def test_without_a_compiler_training_goes_on_eagerly_and_the_record_says_so(jets
 @pytest.mark.usefixtures("repaying")
 def test_a_compiler_that_fails_is_said_and_asked_again_only_by_warm(jets_split, monkeypatch):
     run = RunConfig(model="16-5", precision="bf16-mixed", batch_size=98, max_epochs=2)
-    spec = Spec.of(run, "cpu")
+    spec = ProgramSpec.of(run, "cpu")
     monkeypatch.setenv("CXX", shutil.which("false"))
     assert fit([run], jets_split).outcomes["0"].backend == "stack-eager (precision bf16-mixed; compiling failed)"
-    assert "Error" in failed(spec).read_text()
+    assert "Error" in failure_marker(spec).read_text()
     with pytest.raises(CompileError, match="failed before"):
-        Build.begin(spec)
+        Build.start(spec)
 
     def begin(asked):
         assert asked == spec
-        raise CompileError("remembered still" if failed(asked).exists() else "tried again")
+        raise CompileError("remembered still" if failure_marker(asked).exists() else "tried again")
 
-    monkeypatch.setattr(Build, "begin", begin)
-    monkeypatch.setattr(precompile, "kernel", lambda: None)
-    (_, no_fault, _), (name, fault, _) = prepare([RunConfig(), run])
+    monkeypatch.setattr(Build, "start", begin)
+    monkeypatch.setattr(precompile, "load_kernel", lambda: None)
+    (_, no_fault, _), (name, fault, _) = precompile.precompile([RunConfig(), run])
     assert (no_fault, fault) == ("", "tried again")
     assert name == "16-5, batch 98, adam, bf16-mixed"
 
@@ -163,40 +161,39 @@ def test_a_compiler_that_fails_is_said_and_asked_again_only_by_warm(jets_split, 
 @pytest.mark.usefixtures("repaying")
 def test_a_program_that_cannot_be_read_is_an_obstacle_that_is_said(jets_split):
     run = CONV.with_(batch_size=99, max_epochs=2)
-    Spec.of(run, "cpu").path.write_bytes(b"torn")
+    ProgramSpec.of(run, "cpu").path.write_bytes(b"torn")
     outcome = fit([run], jets_split).outcomes["0"]
     assert outcome.backend == "stack-eager (layer conv1d; the compiled program cannot be loaded)"
 
 
 @pytest.mark.usefixtures("repaying")
 def test_a_stack_that_waits_for_its_program_can_be_cancelled(jets_split, monkeypatch):
-    monkeypatch.setattr(Stack, "ready", lambda self, epoch: epoch == 0)
+    monkeypatch.setattr(VmapBackend, "prepare", lambda self, epoch: epoch == 0)
     book = fit({"a": CONV}, jets_split, notebook=Notebook(cancel_at={"a": 42}))
     assert book.outcomes == {}
     assert book.pulses[-1][1] == 42
 
 
 def test_a_program_is_for_one_network_optimizer_precision_and_batch_size(monkeypatch):
-    paths = {Spec.of(run, "cpu").path for run in (CONV, SCALED, CONV.with_(batch_size=95))}
+    paths = {ProgramSpec.of(run, "cpu").path for run in (CONV, SCALED, CONV.with_(batch_size=95))}
     assert len(paths) == 3
     other = CONV.with_(seed=7, learning_rate=1.0, scheduler="constant", weight_decay=0.1, max_epochs=9)
-    assert Spec.of(other, "cpu").path == Spec.of(CONV, "cpu").path
+    assert ProgramSpec.of(other, "cpu").path == ProgramSpec.of(CONV, "cpu").path
     monkeypatch.setattr(aot, "_environment", lambda: ["another torch"])
-    assert Spec.of(CONV, "cpu").path not in paths
-    assert stack.CompiledProgram is aot.CompiledProgram
+    assert ProgramSpec.of(CONV, "cpu").path not in paths
 
 
 def test_warm_makes_programs_for_what_the_kernel_cannot_train_and_says_what_fails(monkeypatch, capsys):
-    monkeypatch.setattr(precompile, "kernel", lambda: None)
+    monkeypatch.setattr(precompile, "load_kernel", lambda: None)
     made = []
-    monkeypatch.setattr(aot.Build, "begin", lambda spec: made.append(spec) or Build(spec, None))
-    monkeypatch.setattr(aot.Build, "program", lambda build: None)
+    monkeypatch.setattr(aot.Build, "start", lambda spec: made.append(spec) or Build(spec, None))
+    monkeypatch.setattr(aot.Build, "load", lambda build: None)
     with pytest.raises(SystemExit, match="0"):
         main.main(["precompile"])
     assert [(spec.batch_size, spec.optimizer) for spec in made] == [(256, "adam")]
     assert "jsc-conv, batch 256, adam, 32-true: ready" in capsys.readouterr().out
     monkeypatch.undo()
-    monkeypatch.setattr(precompile, "kernel", lambda: None)
+    monkeypatch.setattr(precompile, "load_kernel", lambda: None)
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(SystemExit, match="1"):
         main.main(["precompile", "--model", "16-c4k3-5", "--batch-size", "64"])

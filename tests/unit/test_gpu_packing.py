@@ -11,7 +11,7 @@ from jsc_explore.jobs.cluster.client import Cluster
 from jsc_explore.jobs.engine.engine import Engine
 from jsc_explore.jobs.engine.gpu_memory import gpu_bytes
 from jsc_explore.jobs.packing import pack
-from jsc_explore.training.backends.select import gpu_replicas, why_not_gpu_kernel
+from jsc_explore.training.backends.select import max_gpu_replicas, why_not_gpu_kernel
 
 GIB = 1 << 30
 
@@ -41,9 +41,9 @@ def test_a_grid_of_three_thousand_runs_is_a_few_stacks_of_hundreds():
 @pytest.mark.parametrize("batch_size", [16, 256, 8192])
 def test_a_stack_fits_its_share_of_memory(model, batch_size):
     run = RunConfig(model=model, batch_size=batch_size)
-    few, many = gpu_replicas(run, 2 * GIB), gpu_replicas(run, 80 * GIB)
+    few, many = max_gpu_replicas(run, 2 * GIB), max_gpu_replicas(run, 80 * GIB)
     assert 1 <= few <= many
-    assert gpu_replicas(run, 0) == 1
+    assert max_gpu_replicas(run, 0) == 1
     # Weights, gradient, moments and activations alone.
     assert many == 1 or many * 4 * (4 * run.network.parameters + 16 * batch_size) < 80 * GIB
     if few > 1:
@@ -52,7 +52,7 @@ def test_a_stack_fits_its_share_of_memory(model, batch_size):
 
 def test_what_torch_keeps_for_the_way_back_counts():
     run = RunConfig(model="jsc-s", batch_size=2048)
-    assert gpu_replicas(run.with_(precision="16-mixed"), 2 * GIB) < gpu_replicas(run, 2 * GIB)
+    assert max_gpu_replicas(run.with_(precision="16-mixed"), 2 * GIB) < max_gpu_replicas(run, 2 * GIB)
 
 
 def test_a_network_too_wide_for_a_thread_block_is_torchs():

@@ -14,11 +14,11 @@ from jsc_explore import network as layers
 from jsc_explore.config import RunConfig
 from jsc_explore.data import CLASSES
 from jsc_explore.results import POINT_FIELDS, SIGNAL_EFFICIENCIES
-from jsc_explore.training import trainer as training
+from jsc_explore.training import checkpoint, trainer
 from jsc_explore.training.backends.base import DeviceSplit, batch_order
-from jsc_explore.training.backends.cpu.backend import KernelReplicas
-from jsc_explore.training.backends.vmap.stack import Stack
-from jsc_explore.training.chunks import Chunk, Plan, epoch_chunks, stream_seed
+from jsc_explore.training.backends.cpu.backend import CpuBackend
+from jsc_explore.training.backends.vmap.backend import VmapBackend
+from jsc_explore.training.chunks import Chunk, ChunkLoader, split_epoch, stream_seed
 from jsc_explore.training.metrics import Roc, confusion_counts, roc_summary
 from jsc_explore.training.models import MaskedDropout, biases_before_batch_norm, build
 from jsc_explore.training.schedules import learning_rates
@@ -90,18 +90,18 @@ def test_warmup_rises_over_the_first_epoch_and_then_stays():
 
 def test_the_first_epoch_has_log_spaced_points_and_chunks_cover_every_step_once():
     for steps in (1, 2, 10, 313, 12_500):
-        chunks = epoch_chunks(0, steps)
+        chunks = split_epoch(0, steps)
         assert [c.start for c in chunks] == [0, *[c.stop for c in chunks[:-1]]]
         assert chunks[-1].stop == steps
-        assert chunks[-1].point
+        assert chunks[-1].has_point
         assert chunks[-1].ends_epoch
-        assert sum(c.point for c in chunks) >= min(8, steps)
-        assert [c.point for c in epoch_chunks(3, steps)].count(True) == 1
+        assert sum(c.has_point for c in chunks) >= min(8, steps)
+        assert [c.has_point for c in split_epoch(3, steps)].count(True) == 1
 
 
 @pytest.mark.parametrize(("most", "at_once"), [(7, 1), (100, 1), (100, 3), (100, 100), (7, 100)])
 def test_a_plan_has_every_step_once_and_takes_only_whole_short_epochs_together(most, at_once):
-    batches = list(Plan(range(2, 9), 50, lambda: most, lambda: at_once))
+    batches = list(ChunkLoader(range(2, 9), 50, lambda: most, lambda: at_once))
     chunks = [chunk for batch in batches for chunk in batch]
     assert [(c.epoch, c.start) for c in chunks[1:]] == [
         (c.epoch + c.ends_epoch, 0 if c.ends_epoch else c.stop) for c in chunks[:-1]
@@ -111,7 +111,7 @@ def test_a_plan_has_every_step_once_and_takes_only_whole_short_epochs_together(m
         assert len(batch) <= at_once
         assert all(c.ends_epoch for c in batch[:-1])
     assert len(batches) == (7 * 8 if most == 7 else -(-7 // at_once))
-    assert list(Plan(range(9, 9), 50, lambda: most, lambda: at_once)) == []
+    assert list(ChunkLoader(range(9, 9), 50, lambda: most, lambda: at_once)) == []
 
 
 # ---- equality
@@ -180,12 +180,12 @@ def test_training_equals_a_plain_pytorch_loop(run, jets_split):
 def test_the_engines_agree_on_dropout(jets_split):
     run = RunConfig(model="16-32d0.5-8/tanhd0.1-5", batch_size=100, seed=2)
     data = DeviceSplit.of(jets_split, torch.device("cpu"))
-    kernel, stack = KernelReplicas([run], data), Stack([run], data)
+    kernel, stack = CpuBackend([run], data), VmapBackend([run], data)
     for engine in (kernel, stack):
         engine.begin_epoch(0)
     for start in range(0, 40, 10):
         chunk = Chunk(0, start, start + 10, False, False)
-        np.testing.assert_allclose(kernel.advance(chunk).losses, stack.advance(chunk).losses, atol=1e-5)
+        np.testing.assert_allclose(kernel.train_chunk(chunk).losses, stack.train_chunk(chunk).losses, atol=1e-5)
     np.testing.assert_allclose(kernel.flat.numpy(), stack.flat.numpy(), atol=1e-5)
 
 
@@ -203,8 +203,8 @@ def test_a_validation_part_may_be_the_beginning_of_the_training_part(jets_split)
 def test_where_an_epoch_is_cut_into_chunks_changes_nothing(jets_split, monkeypatch, cut):
     run = RunConfig(model="jsc-toy", batch_size=48, max_epochs=2)
     whole = fit([run], jets_split).outcomes["0"]
-    monkeypatch.setattr(training, "CHUNK_SECONDS", 1e-9 if cut == 1 else 1e9)
-    monkeypatch.setattr(KernelReplicas, "first_chunk", lambda replicas: cut)
+    monkeypatch.setattr(trainer, "CHUNK_SECONDS", 1e-9 if cut == 1 else 1e9)
+    monkeypatch.setattr(CpuBackend, "initial_chunk_steps", lambda replicas: cut)
     other = fit([run], jets_split).outcomes["0"]
     for name in ("train_loss", "train_acc", "val_loss"):
         assert curve(other, name).tolist() == pytest.approx(curve(whole, name).tolist(), abs=0, nan_ok=True)
@@ -244,7 +244,7 @@ def test_training_twice_gives_the_same_bits(jets_split):
 
 @pytest.mark.parametrize("model", ["jsc-trt", "jsc-tiny"])
 def test_a_resumed_run_is_the_undisturbed_run_bit_for_bit(jets_split, monkeypatch, model):
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", -1.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_EVERY_S", -1.0)
     runs = {
         k: RunConfig(model=model, seed=i, max_epochs=4, learning_rate=1e-2, patience=50) for i, k in enumerate("ab")
     }
@@ -325,7 +325,7 @@ def test_cancelling_all_ends_the_training(jets_split):
 def test_an_outcome_holds_what_a_reader_asks_for(jets_split):
     outcome = fit([RunConfig(max_epochs=2, learning_rate=1e-2, final_relu=False)], jets_split).outcomes["0"]
     assert all(set(point) == set(POINT_FIELDS) for point in outcome.points)
-    assert len(outcome.points) == 1 + sum(c.point for c in epoch_chunks(0, outcome.steps // 2)) + 1
+    assert len(outcome.points) == 1 + sum(c.has_point for c in split_epoch(0, outcome.steps // 2)) + 1
     assert sum(outcome.confusion) == outcome.test_rows == 1000
     assert outcome.best_test_acc == pytest.approx(sum(outcome.confusion[::6]) / 1000)
     assert all(0.5 < area < 1 for area in outcome.auc)
@@ -348,13 +348,13 @@ def test_a_dead_class_is_marked_where_a_final_relu_can_kill_one(jets_split, fina
     dead = {}
     for silenced in ((), ("z",)):
         book = Notebook()
-        stack = training.StackTraining({"a": run}, data, book)
+        module = trainer.StackModule({"a": run}, data, book)
         # Biases that leave every class some jets with an output above zero, but for the one that is silenced.
         for c, label in enumerate(CLASSES):
-            stack.stack.flat[0, names.index("2.bias") + c] = -1e6 if label in silenced else 1.0
-        stack.best.flat.copy_(stack.stack.flat)
-        stack._measure(0, 0.0, with_rate=False)
-        stack._finish({0: "max_epochs"}, 1)
+            module.backend.flat[0, names.index("2.bias") + c] = -1e6 if label in silenced else 1.0
+        module.best.flat.copy_(module.backend.flat)
+        module._add_points(0, 0.0, rate_row=None)
+        module._finish({0: "max_epochs"}, 1)
         dead[silenced] = book.outcomes["a"].silent_classes
     assert dead == {(): [], ("z",): ["z"] if final_relu else []}
 
@@ -362,7 +362,7 @@ def test_a_dead_class_is_marked_where_a_final_relu_can_kill_one(jets_split, fina
 def test_a_stack_holds_one_architecture(jets_split):
     data = DeviceSplit.of(jets_split, torch.device("cpu"))
     with pytest.raises(ValueError, match="stack key"):
-        Stack([RunConfig(), RunConfig(batch_size=16)], data)
+        VmapBackend([RunConfig(), RunConfig(batch_size=16)], data)
     assert RunConfig().stack_key == RunConfig(seed=4, learning_rate=1.0, scheduler="constant").stack_key
 
 
@@ -398,15 +398,17 @@ def test_confusion_counts_true_class_first():
 
 def test_dropout_masks_have_the_values_and_the_frequencies_of_torchs(jets_split):
     rate, rows = 0.25, 4000
-    stack = Stack([RunConfig(model=f"16-32d{rate}-5")], DeviceSplit.of(jets_split, torch.device("cpu")))
+    stack = VmapBackend([RunConfig(model=f"16-32d{rate}-5")], DeviceSplit.of(jets_split, torch.device("cpu")))
     stack.begin_epoch(0)
-    (mask,) = stack.draw_masks(0, rows)
+    (mask,) = stack.draw_dropout_masks(0, rows)
     theirs = functional.dropout(torch.ones(rows, 32), rate)
     torch.testing.assert_close(mask.unique(), theirs.unique())
     # Each of the 32 units is kept as often as it should be: within four standard errors.
     error = (rate * (1 - rate) / rows) ** 0.5
     assert ((mask > 0).float().mean(0) - (1 - rate)).abs().max() < 4 * error
-    assert not torch.equal(*stack.draw_masks(0, 64) + stack.draw_masks(0, 64)), "each batch draws its own"
+    assert not torch.equal(*stack.draw_dropout_masks(0, 64) + stack.draw_dropout_masks(0, 64)), (
+        "each batch draws its own"
+    )
 
 
 def test_dropout_multiplies_by_its_mask_in_training_alone():

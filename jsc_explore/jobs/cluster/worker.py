@@ -22,6 +22,7 @@ from jsc_explore.config import RunConfig
 from jsc_explore.jobs.cluster.code_version import CodeVersion
 from jsc_explore.jobs.cluster.dataset_transfer import MissingDataError, load_split
 from jsc_explore.results import Outcome, Point
+from jsc_explore.training.callbacks import Callback, CollectingCallback
 
 TOPIC = "jsc-explore"
 # Seconds between two progress events of a stack.
@@ -98,7 +99,6 @@ def warm_up(niceness: int, dataset: str, validation: str, digest: str, device: s
     """Import everything, load the data and train briefly, so that the first request starts at once."""
     os.nice(niceness)
     _configure_process()
-    from jsc_explore.training.callbacks import CollectingCallback
     from jsc_explore.training.trainer import train_stack
 
     try:
@@ -119,7 +119,7 @@ class _Checkpoints(dict[str, bytes]):
         self._reporter.add_checkpoint(key, data)
 
 
-class _Reporter:
+class _Reporter(Callback):
     """Sends points and progress as events; puts outcomes and checkpoints into the outbox and announces them."""
 
     def __init__(self, worker: Any, stack: str, keys: set[str], exchange: _Exchange) -> None:
@@ -130,11 +130,11 @@ class _Reporter:
         self._has_outbox = False
         self.outcomes: dict[str, dict[str, Any]] = {}
 
-    def point(self, key: str, point: Point) -> None:
+    def on_point(self, key: str, point: Point) -> None:
         """Keep a point until the next progress event, so that all points of a stack are sent together."""
         self._points.append((key, point))
 
-    def progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
+    def on_progress(self, keys: Sequence[str], step: int, total_steps: Sequence[int]) -> None:
         """Send new points and steps: at once if there are points or an outbox, else every ``PROGRESS_INTERVAL_S``."""
         self._keys = set(keys)
         now = time.monotonic()
@@ -145,7 +145,7 @@ class _Reporter:
             self._worker.log_event(TOPIC, {"stack": self._stack, **event})
             self._points, self._has_outbox = [], False
 
-    def finished(self, key: str, outcome: Outcome) -> None:
+    def on_finished(self, key: str, outcome: Outcome) -> None:
         """Announce the outcome at once; the task returns it again, in case the connection is lost."""
         self.outcomes[key] = asdict(outcome)
         with _lock:
@@ -159,7 +159,7 @@ class _Reporter:
             self._exchange.checkpoints[key] = data
         self._has_outbox = True
 
-    def cancelled(self) -> set[str]:
+    def cancelled_keys(self) -> set[str]:
         """Return the cancelled runs: all runs once the engine is gone or has released this Dask task."""
         task = self._worker.state.tasks.get(self._task)
         if task is None or task.state != "executing":
@@ -170,9 +170,9 @@ class _Reporter:
 @lru_cache(maxsize=4)
 def _load_data(dataset: str, validation: str, digest: str, device: str) -> Any:
     from jsc_explore.training.backends.base import DeviceSplit
-    from jsc_explore.training.trainer import device_of
+    from jsc_explore.training.trainer import resolve_device
 
-    return DeviceSplit.of(load_split(dataset, validation, digest), device_of(device))
+    return DeviceSplit.of(load_split(dataset, validation, digest), resolve_device(device))
 
 
 @lru_cache(maxsize=1)

@@ -48,6 +48,6 @@ def start_compiling() -> None:
     This takes five seconds of a core. The workers wait for its lock and load the kernel from the disk.
     """
     # Without garbage collection, which takes a tenth of the time of this short process.
-    code = "import gc; gc.disable(); from jsc_explore.training.backends.cpu.kernel import kernel; kernel()"
+    code = "import gc; gc.disable(); from jsc_explore.training.backends.cpu.kernel import load_kernel; load_kernel()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     threading.Thread(target=process.wait, name="kernel", daemon=True).start()

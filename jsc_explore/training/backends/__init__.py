@@ -1,1 +1,1 @@
-"""Backends: engines that take the optimizer steps of many replicas; one interface, chosen by measured cost."""
+"""Backends: implementations of the optimizer steps of many replicas, with one interface."""

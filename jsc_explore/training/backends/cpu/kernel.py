@@ -1,14 +1,16 @@
-"""The kernel: a fully connected network trained by one compiled function that interprets a table of layers.
+"""The kernel: one compiled function that trains a fully connected network by interpreting its layer table.
 
-Activations lie feature-major, so that every inner loop runs over the jets of a minibatch, a vector of them at a time;
-rows are padded to whole vectors. Weights are ``(outputs, inputs)`` as in torch. One call trains many optimizer steps
-(gather, forward, backward, update) without returning to Python and without allocating: everything lies in one array,
-the arena, whose parts ``layer_table`` lays out; that module also names the columns of the table.
+Activations are stored feature-major, so that the inner loops run over the jets of a minibatch, one SIMD vector at a
+time; rows are padded to whole vectors. Weights are ``(outputs, inputs)`` as in torch. One call takes many optimizer
+steps (load the batch, forward, backward, update) without returning to Python and without allocating: all state is in
+one array, the arena. ``layer_table`` defines the columns of the table and the sections of the arena.
 
-Offsets count float32 from the start of the arena.
+In the functions, ``a`` is the address of the arena, and all offsets count float32 from there. ``ops`` is the address of
+the layer table, ``offsets`` that of the sections' offsets. A batch of ``count`` jets fills ``blocks`` vectors; ``tail``
+is 1 in the lanes of the last vector that hold a jet, and 0 in its padding.
 """
 
-# What Numba compiles is typed by the kernel's signature, not by annotations.
+# Numba infers types from the signature of the kernel; there are no annotations.
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -33,12 +35,12 @@ from jsc_explore.training.backends.cpu.batch_norm import norm_backward, norm_for
 from jsc_explore.training.backends.cpu.elementwise import (
     activate,
     activate_backward,
-    drop,
-    drop_backward,
-    entropy,
-    update,
+    cross_entropy,
+    dropout,
+    dropout_backward,
+    optimizer_step,
 )
-from jsc_explore.training.backends.cpu.jit import ONE, ZERO, column, floor_of, inner
+from jsc_explore.training.backends.cpu.jit import ONE, ZERO, column, inner, relu_floor
 from jsc_explore.training.backends.cpu.layer_table import (
     ACTIVATIONS,
     CLASSES,
@@ -63,26 +65,26 @@ from jsc_explore.training.backends.cpu.layer_table import (
     WEIGHTS,
     WEIGHTS_AT,
 )
-from jsc_explore.training.backends.cpu.linear import linear_forward, linear_input, linear_weights
+from jsc_explore.training.backends.cpu.linear import linear_backward_input, linear_backward_weights, linear_forward
 from jsc_explore.training.backends.cpu.simd import (
     ROW,
     WIDTH,
     address,
-    exponential,
-    fill,
-    fused,
+    exp,
+    fma,
     item,
-    lanes,
+    lane_indices,
     load,
-    logarithm,
+    log,
     prefetch,
     put,
     select,
+    splat,
     store,
 )
 from jsc_explore.training.backends.cpu.simd_reduce import store_transposed
 
-# Every file that the compiled function is made of; a change of any of them compiles it anew.
+# The files of the compiled functions; a change of any of them compiles the functions again.
 SOURCES = (
     "batch_norm.py", "elementwise.py", "jit.py", "kernel.py", "layer_table.py", "linear.py",
     "simd.py", "simd_matmul.py", "simd_reduce.py",
@@ -90,58 +92,58 @@ SOURCES = (
 
 
 @inner
-def _forward(ops, layers, a, places, stride, blocks, count, tail, training, factors, factors_at):
-    acts = item(places, ACTIVATIONS)
+def _forward(ops, layers, a, offsets, stride, blocks, count, tail, training, masks, mask_at):
+    acts = item(offsets, ACTIVATIONS)
     for k in range(layers):
         kind, inputs, outputs = column(ops, k, KIND), column(ops, k, INPUTS), column(ops, k, OUTPUTS)
         x, y = acts + column(ops, k, IN_AT) * stride, acts + column(ops, k, OUT_AT) * stride
-        at, floor = item(places, WEIGHTS) + column(ops, k, WEIGHTS_AT), floor_of(column(ops, k, HAS_RELU) != 0)
+        at, floor = item(offsets, WEIGHTS) + column(ops, k, WEIGHTS_AT), relu_floor(column(ops, k, HAS_RELU) != 0)
         if kind == LINEAR:
             linear_forward(a, at, inputs, outputs, x, y, stride, blocks, floor)
         elif kind == NORM:
-            running, saved = item(places, RUNNING) + column(ops, k, RUNNING_AT), item(places, SAVED)
-            saved, sums = saved + column(ops, k, SAVED_AT), item(places, SUMS)
+            running, saved = item(offsets, RUNNING) + column(ops, k, RUNNING_AT), item(offsets, SAVED)
+            saved, sums = saved + column(ops, k, SAVED_AT), item(offsets, SUMS)
             norm_forward(a, at, inputs, running, saved, sums, x, y, stride, blocks, count, tail, training, floor)
         elif kind != DROPOUT:
             activate(a, kind, x, y, inputs * stride)
         elif training:
-            drop(a, factors, factors_at, inputs, count, x, y, stride)
-            factors_at += count * inputs
+            dropout(a, masks, mask_at, inputs, count, x, y, stride)
+            mask_at += count * inputs
         else:
             for i in range(0, inputs * stride, WIDTH):
                 store(a, y + i, load(a, x + i))
 
 
 @inner
-def _backward(ops, layers, a, places, stride, blocks, count, tail, factors, factors_end):
+def _backward(ops, layers, a, offsets, stride, blocks, count, tail, masks, mask_end):
     """Go back through the layers.
 
-    The gradient of an activation takes its place, as soon as that has been read for the last time: a batch and its
-    gradients so fit into the nearest cache. Who writes a gradient applies the ReLU that made the activation.
+    The gradient of an activation replaces it after its last use, so that a batch and its gradients fit in the L1 cache.
+    The function that writes a gradient also applies the ReLU of that activation.
     """
-    acts, step = item(places, ACTIVATIONS), item(places, GRADIENT) - item(places, WEIGHTS)
+    acts, step = item(offsets, ACTIVATIONS), item(offsets, GRADIENT) - item(offsets, WEIGHTS)
     for k in range(layers - 1, -1, -1):
         kind, inputs, outputs = column(ops, k, KIND), column(ops, k, INPUTS), column(ops, k, OUTPUTS)
         x, d = acts + column(ops, k, IN_AT) * stride, acts + column(ops, k, OUT_AT) * stride
-        at, deep = item(places, WEIGHTS) + column(ops, k, WEIGHTS_AT), column(ops, k, NEEDS_INPUT) != 0
-        floor = floor_of(k > 0 and column(ops, max(k - 1, 0), HAS_RELU) != 0)
+        at, needs_input = item(offsets, WEIGHTS) + column(ops, k, WEIGHTS_AT), column(ops, k, NEEDS_INPUT) != 0
+        floor = relu_floor(k > 0 and column(ops, max(k - 1, 0), HAS_RELU) != 0)
         if kind == LINEAR:
-            linear_weights(a, at + step, inputs, outputs, x, d, stride, blocks, column(ops, k, HAS_BIAS) != 0)
-            if deep:
-                linear_input(a, at, inputs, outputs, x, d, stride, blocks, floor)
+            linear_backward_weights(a, at + step, inputs, outputs, x, d, stride, blocks, column(ops, k, HAS_BIAS) != 0)
+            if needs_input:
+                linear_backward_input(a, at, inputs, outputs, x, d, stride, blocks, floor)
         elif kind == NORM:
-            saved, sums = item(places, SAVED) + column(ops, k, SAVED_AT), item(places, SUMS)
-            norm_backward(a, at, at + step, inputs, saved, sums, x, d, stride, blocks, count, tail, floor, deep)
+            saved, sums = item(offsets, SAVED) + column(ops, k, SAVED_AT), item(offsets, SUMS)
+            norm_backward(a, at, at + step, inputs, saved, sums, x, d, stride, blocks, count, tail, floor, needs_input)
         elif kind == DROPOUT:
-            factors_end -= count * inputs
-            drop_backward(a, factors, factors_end, inputs, count, x, d, stride, floor)
+            mask_end -= count * inputs
+            dropout_backward(a, masks, mask_end, inputs, count, x, d, stride, floor)
         else:
             activate_backward(a, kind, x, d, inputs * stride, floor)
 
 
 @inner
-def _gather(a, to, labels, stride, x, y, order, begin, blocks, first, last):
-    """Bring jets ``order[begin:]`` and their labels into the arena; ask for those from ``first`` to ``last``."""
+def _load_batch(a, to, labels, stride, x, y, order, begin, blocks, first, last):
+    """Copy jets ``order[begin:]`` and their labels to the arena; prefetch those of ``order[first:last]``."""
     for i in range(0, blocks * WIDTH, WIDTH):
         store_transposed(x, order, begin + i, a, to + i, stride)
         for lane in range(WIDTH):
@@ -162,65 +164,65 @@ _EVALUATE = (
 
 
 def _train(
-    table, arena, parts, stride, features, classes, rows_in_order, rows, start, stop, batch,
-    kind, rates, scales, corrections, momentum, decay, drawn, losses, hits,
+    table, arena, section_offsets, stride, features, classes, row_order, rows, start, stop, batch,
+    kind, rates, scales, corrections, momentum, decay, dropout_masks, losses, correct,
 ):  # fmt: skip
-    ops, layers, a, places, factors = address(table), table.shape[0], address(arena), address(parts), address(drawn)
-    x, y, order = address(features), address(classes), address(rows_in_order)
-    acts, labels, final = item(places, ACTIVATIONS), item(places, LABELS), layers - 1
-    z, floor = acts + column(ops, final, OUT_AT) * stride, floor_of(column(ops, final, HAS_RELU) != 0)
-    drops, factors_at = 0, 0
+    ops, layers, a, offsets = address(table), table.shape[0], address(arena), address(section_offsets)
+    x, y, order, masks = address(features), address(classes), address(row_order), address(dropout_masks)
+    acts, labels, final = item(offsets, ACTIVATIONS), item(offsets, LABELS), layers - 1
+    z0, floor = acts + column(ops, final, OUT_AT) * stride, relu_floor(column(ops, final, HAS_RELU) != 0)
+    mask_values, mask_at = 0, 0
     for k in range(layers):
         if column(ops, k, KIND) == DROPOUT:
-            drops += column(ops, k, INPUTS)
+            mask_values += column(ops, k, INPUTS)
     for step in range(start, stop):
         begin = step * batch
         count = min(batch, rows - begin)
         blocks = (count + WIDTH - 1) // WIDTH
-        tail = select(fill(np.float32(count - (blocks - 1) * WIDTH)) > lanes(), fill(ONE), fill(ZERO))
-        # The batches that come next lie all over memory: it has the time of a whole step, or of 64 jets, to fetch them.
-        soon = begin + max(count, 64)
-        _gather(a, acts, labels, stride, x, y, order, begin, blocks, soon, min(soon + count, rows))
-        _forward(ops, layers, a, places, stride, blocks, count, tail, True, factors, factors_at)
-        loss, hit = entropy(a, z, labels, stride, blocks, count, tail, floor)
-        factors_at += drops * count
-        _backward(ops, layers, a, places, stride, blocks, count, tail, factors, factors_at)
+        tail = select(splat(np.float32(count - (blocks - 1) * WIDTH)) > lane_indices(), splat(ONE), splat(ZERO))
+        # The jets of the next batch are scattered in memory: prefetch them one step, or at least 64 jets, ahead.
+        next_rows = begin + max(count, 64)
+        _load_batch(a, acts, labels, stride, x, y, order, begin, blocks, next_rows, min(next_rows + count, rows))
+        _forward(ops, layers, a, offsets, stride, blocks, count, tail, True, masks, mask_at)
+        loss, hits = cross_entropy(a, z0, labels, stride, blocks, count, tail, floor)
+        mask_at += mask_values * count
+        _backward(ops, layers, a, offsets, stride, blocks, count, tail, masks, mask_at)
         at = step - start
-        update(a, places, kind, rates[at], scales[at], corrections[at], momentum, decay)
-        losses[at], hits[at] = loss, hit
+        optimizer_step(a, offsets, kind, rates[at], scales[at], corrections[at], momentum, decay)
+        losses[at], correct[at] = loss, hits
 
 
-def _evaluate(table, arena, parts, features, classes, rows_in_order, rows, batch, stride, confusion, logits):
-    ops, layers, a, places = address(table), table.shape[0], address(arena), address(parts)
-    x, y, order = address(features), address(classes), address(rows_in_order)
-    acts, labels = item(places, ACTIVATIONS), item(places, LABELS)
+def _evaluate(table, arena, section_offsets, features, classes, row_order, rows, batch, stride, confusion, logits):
+    ops, layers, a, offsets = address(table), table.shape[0], address(arena), address(section_offsets)
+    x, y, order = address(features), address(classes), address(row_order)
+    acts, labels = item(offsets, ACTIVATIONS), item(offsets, LABELS)
     z0 = acts + column(ops, layers - 1, OUT_AT) * stride
-    one, zero, loss = fill(ONE), fill(ZERO), 0.0
+    one, zero, loss = splat(ONE), splat(ZERO), 0.0
     for begin in range(0, rows, batch):
         count = min(batch, rows - begin)
         blocks = (count + WIDTH - 1) // WIDTH
-        _gather(a, acts, labels, stride, x, y, order, begin, blocks, 0, 0)
-        _forward(ops, layers, a, places, stride, blocks, count, one, False, a, 0)
-        part = 0.0
+        _load_batch(a, acts, labels, stride, x, y, order, begin, blocks, 0, 0)
+        _forward(ops, layers, a, offsets, stride, blocks, count, one, False, a, 0)
+        batch_loss = 0.0
         for i in range(0, blocks * WIDTH, WIDTH):
-            peak, guess, mass, own = load(a, z0 + i), zero, zero, zero
+            max_z, predicted, exp_sum, log_prob = load(a, z0 + i), zero, zero, zero
             label = load(a, labels + i)
             for c in range(1, CLASSES):
                 z = load(a, z0 + c * stride + i)
-                higher = z > peak
-                peak, guess = select(higher, z, peak), select(higher, fill(np.float32(c)), guess)
+                higher = z > max_z
+                max_z, predicted = select(higher, z, max_z), select(higher, splat(np.float32(c)), predicted)
             for c in range(CLASSES):
-                z = load(a, z0 + c * stride + i) - peak
-                mass = mass + exponential(z)
-                own = select(label == fill(np.float32(c)), z, own)
-            # The first row of activations has been read; what is to be counted jet by jet takes its place.
-            store(a, acts + i, logarithm(mass) - own)
-            store(a, labels + i, fused(label, fill(np.float32(CLASSES)), guess))
+                z = load(a, z0 + c * stride + i) - max_z
+                exp_sum = exp_sum + exp(z)
+                log_prob = select(label == splat(np.float32(c)), z, log_prob)
+            # The first row of activations is no longer needed: it holds the losses, and the labels the confusion cells.
+            store(a, acts + i, log(exp_sum) - log_prob)
+            store(a, labels + i, fma(label, splat(np.float32(CLASSES)), predicted))
         for i in range(count):
-            part += item(a, acts + i)
+            batch_loss += item(a, acts + i)
             cell = int(item(a, labels + i))
             confusion[cell // CLASSES, cell % CLASSES] += 1
-        loss += part
+        loss += batch_loss
         if logits.shape[0]:
             for i in range(count):
                 for c in range(CLASSES):
@@ -230,78 +232,78 @@ def _evaluate(table, arena, parts, features, classes, rows_in_order, rows, batch
 
 @dataclass(frozen=True)
 class Kernel:
-    """The two compiled functions; both release Python's lock."""
+    """The two compiled functions; both release the GIL."""
 
     train: Callable[..., None]
     evaluate: Callable[..., float]
 
 
 @lru_cache(maxsize=1)
-def kernel() -> Kernel:
-    """Return the compiled functions: seconds on a machine that never had them, a fifth of one from the cache on disk.
+def load_kernel() -> Kernel:
+    """Return the compiled functions: compiling takes seconds, loading them from the cache on disk 0.2 s.
 
-    Of processes that need them at once, on a machine that never had them, one compiles and the others wait for it.
+    If several processes need them and the cache is empty, one compiles and the others wait for it.
     """
     folder = _cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     config.CACHE_DIR = str(folder)
     options: Any = {"nogil": True, "error_model": "numpy", "cache": True}
-    made: dict[Any, Any] = {}
+    functions: dict[Any, Any] = {}
     compiled = folder / "compiled"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH if compiled.exists() else fcntl.LOCK_EX)
         for function, signature in ((_train, _TRAIN), (_evaluate, float64(*_EVALUATE))):
-            with _parts_left_to_the_whole(function.__name__):
-                made[function] = njit(signature, **options)(function)
+            with _optimize_only(function.__name__):
+                functions[function] = njit(signature, **options)(function)
         compiled.touch()
-    return Kernel(made[_train], made[_evaluate])
+    return Kernel(functions[_train], functions[_evaluate])
 
 
 @contextmanager
-def _parts_left_to_the_whole(name: str) -> Iterator[None]:
-    """Have LLVM optimise and translate the function of this name alone, with everything that it inlines.
+def _optimize_only(name: str) -> Iterator[None]:
+    """Let LLVM optimize and compile only the function of this name, with everything that it inlines.
 
-    Numba optimises each of the forty parts first, and all of them again within the whole, and makes machine code of
-    each, which nobody calls: half of the compiling. Nor does the kernel need the types that other packages add to
-    Numba, which would be imported now: a second.
+    By default Numba optimizes each of the forty inner functions, then all of them again within the outer one, and
+    generates machine code of each that is never called: half of the compile time. The Numba types that other packages
+    register are not needed either; importing them would take a second.
     """
-    library, extended = CPUCodeLibrary, entrypoints._already_initialized
-    prepare, optimise = library._optimize_functions, library._optimize_final_module
-    finalise, tell = library._finalize_final_module, JITCPUCodegen.set_env
+    library, initialized = CPUCodeLibrary, entrypoints._already_initialized
+    optimize_functions, optimize_module = library._optimize_functions, library._optimize_final_module
+    finalize_module, set_env = library._finalize_final_module, JITCPUCodegen.set_env
 
-    def prepare_whole(part, module):
+    def optimize_functions_of_one(part, module):
         if part.name == name:
-            prepare(part, module)
+            optimize_functions(part, module)
         else:
             module.data_layout = part._codegen._data_layout
 
-    def optimise_whole(part):
+    def optimize_module_of_one(part):
         if part.name == name:
-            optimise(part)
+            optimize_module(part)
 
-    def finalise_whole(part):
+    def finalize_module_of_one(part):
         if part.name == name:
-            finalise(part)
+            finalize_module(part)
         part._finalized = True
 
-    def tell_whole(codegen, environment, value):
+    def set_env_of_one(codegen, environment, value):
         if codegen._engine.is_symbol_defined(environment):
-            tell(codegen, environment, value)
+            set_env(codegen, environment, value)
 
     with global_compiler_lock:
-        library._optimize_functions, library._optimize_final_module = prepare_whole, optimise_whole
-        library._finalize_final_module, JITCPUCodegen.set_env = finalise_whole, tell_whole
+        library._optimize_functions, library._optimize_final_module = optimize_functions_of_one, optimize_module_of_one
+        library._finalize_final_module, JITCPUCodegen.set_env = finalize_module_of_one, set_env_of_one
         entrypoints._already_initialized = True
         try:
             yield
         finally:
-            library._optimize_functions, library._optimize_final_module = prepare, optimise
-            library._finalize_final_module, JITCPUCodegen.set_env = finalise, tell
-            entrypoints._already_initialized = extended
+            library._optimize_functions, library._optimize_final_module = optimize_functions, optimize_module
+            library._finalize_final_module, JITCPUCodegen.set_env = finalize_module, set_env
+            entrypoints._already_initialized = initialized
 
 
 def _cache_folder() -> Path:
-    """Return a folder of this very kernel: Numba itself would only notice a change of this one file."""
+    """Return a folder named by the hash of all sources: Numba itself notices changes of this file only."""
     digest = hashlib.sha256(__version__.encode())
     for name in SOURCES:
         digest.update((Path(__file__).parent / name).read_bytes())

@@ -1,4 +1,4 @@
-"""A network as the kernel reads it: a table of layers, and where each thing lies in the kernel's arena."""
+"""The layer table, the form of a network that the kernel reads, and the layout of the kernel's arena."""
 
 from __future__ import annotations
 
@@ -15,19 +15,14 @@ from jsc_explore.training.backends.cpu.simd import WIDTH
 LINEAR, NORM, DROPOUT, RELU, LEAKY, TANH, SILU, GELU = range(8)
 KIND, INPUTS, OUTPUTS, WEIGHTS_AT, RUNNING_AT, SAVED_AT, IN_AT, OUT_AT, HAS_RELU, NEEDS_INPUT, HAS_BIAS = range(11)
 COLUMNS = 11
-# Parts of the arena.
-WEIGHTS, GRADIENT, FIRST, SECOND, RUNNING, SAVED, ACTIVATIONS, LABELS, SUMS, END = range(10)
+# Sections of the arena, in order.
+WEIGHTS, GRADIENT, MOMENT_1, MOMENT_2, RUNNING, SAVED, ACTIVATIONS, LABELS, SUMS, END = range(10)
 ADAM, ADAMW, SGD = range(3)
+OPTIMIZERS = {"adam": ADAM, "adamw": ADAMW, "sgd": SGD}
 CLASSES = 5
 
-_ACTIVATIONS = {
-    "relu": RELU,
-    "leaky": LEAKY,
-    "tanh": TANH,
-    "silu": SILU,
-    "gelu": GELU,
-}
-# Evaluation goes through the rows in pieces whose activations stay in the nearest cache.
+_ACTIVATIONS = {"relu": RELU, "leaky": LEAKY, "tanh": TANH, "silu": SILU, "gelu": GELU}
+# Batch size of evaluation: small enough that the activations stay in the L1 or L2 cache.
 EVALUATION_ROWS = 128
 
 
@@ -35,9 +30,10 @@ EVALUATION_ROWS = 128
 class LayerTable:
     """A fully connected network for the kernel.
 
-    ``table (layers, 11) int64`` has the columns named below. ``weights_at (P,)`` and ``running_at (R,)`` say where
-    each of the flat parameters and batch-norm statistics lies in its padded part; ``drops`` are the widths of the
-    dropout layers, in order.
+    ``table (layers, 11) int64`` has the columns named above. ``weights_at (P,)`` and ``running_at (R,)`` are the
+    indices of the flat parameters and batch-norm statistics in their padded sections. ``weights``, ``running`` and
+    ``saved`` are the sizes of these sections, ``activation_rows`` is the number of features of all layers together,
+    ``max_width`` that of the widest layer; ``dropout_widths`` are those of the dropout layers, in order.
     """
 
     table: NDArray[np.int64]
@@ -46,29 +42,23 @@ class LayerTable:
     weights: int
     running: int
     saved: int
-    rows: int
-    widest: int
-    drops: tuple[int, ...]
+    activation_rows: int
+    max_width: int
+    dropout_widths: tuple[int, ...]
 
-    def places(self, batch: int) -> NDArray[np.int64]:
-        """Return where the parts of an arena begin, and where it ends, for batches of this size."""
+    def offsets(self, batch: int) -> NDArray[np.int64]:
+        """Return where the sections of an arena start, and its size, for batches of this size."""
         stride = stride_of(batch)
-        sizes = [
-            *[self.weights] * 4,
-            self.running,
-            self.saved,
-            self.rows * stride,
-            stride,
-            2 * padded(self.widest) * WIDTH,
-        ]
+        sums = 2 * padded(self.max_width) * WIDTH
+        sizes = [*[self.weights] * 4, self.running, self.saved, self.activation_rows * stride, stride, sums]
         return np.cumsum([0, *sizes], dtype=np.int64)
 
 
 def stride_of(batch: int) -> int:
-    """Return the distance of two rows of activations, in float32.
+    """Return the stride of the rows of activations, in float32.
 
-    A vector more than needed: rows a power of two apart fall on the same places of the cache and of the store buffer,
-    where they wait for each other.
+    It is a vector longer than needed: rows a power of two apart would map to the same sets of the cache and entries of
+    the store buffer, and stall.
     """
     return padded(batch) + WIDTH
 
@@ -79,31 +69,31 @@ def padded(count: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def layer_table(network: Network) -> LayerTable:
-    """Lay out a network to which ``choice.why_not_kernel`` has no objection."""
-    writer = _Writer()
+def build_layer_table(network: Network) -> LayerTable:
+    """Return the layer table of a network for which ``select.why_not_kernel`` is None."""
+    builder = _Builder()
     layers = list(network.layers)
     while layers:
         layer = layers.pop(0)
         relu = layer.kind in ("linear", "batchnorm") and bool(layers) and layers[0].name == "relu"
         if relu:
             layers.pop(0)
-        writer.add(layer, relu=relu, before_norm=bool(layers) and not relu and layers[0].kind == "batchnorm")
-    return writer.finish()
+        builder.add(layer, relu=relu, before_norm=bool(layers) and not relu and layers[0].kind == "batchnorm")
+    return builder.build()
 
 
-class _Writer:
+class _Builder:
     def __init__(self) -> None:
         self.table: list[list[int]] = []
         self.weights_at: list[int] = []
         self.running_at: list[int] = []
         self.weights = self.running = self.saved = 0
-        self.here, self.rows, self.widest = 0, 16, 16
-        self.drops: list[int] = []
+        self.input_row, self.rows, self.max_width = 0, 16, 16
+        self.dropout_widths: list[int] = []
 
     def add(self, layer: Layer, *, relu: bool, before_norm: bool) -> None:
         inputs, outputs = layer.shape_in[0], layer.shape_out[0]
-        deep = self.weights > 0
+        needs_input = self.weights > 0
         at, running, saved = self.weights, self.running, self.saved
         kind = {"linear": LINEAR, "batchnorm": NORM, "dropout": DROPOUT}.get(layer.kind)
         if kind is None:
@@ -113,7 +103,7 @@ class _Writer:
             self.weights_at += range(at, at + size)
             self.weights += padded(size)
         elif kind == NORM:
-            # Each statistic begins a vector of its own, so that the kernel works on a layer's features at once.
+            # Each statistic starts at a whole vector, so that the kernel can process several features at once.
             step = padded(inputs)
             self.weights_at += [*range(at, at + inputs), *range(at + step, at + step + inputs)]
             self.weights += 2 * step
@@ -122,13 +112,13 @@ class _Writer:
             self.running += 2 * step + WIDTH
             self.saved += 5 * step
         elif kind == DROPOUT:
-            self.drops.append(inputs)
-        row = [kind, inputs, outputs, at, running, saved, self.here, self.rows, relu, deep, not before_norm]
+            self.dropout_widths.append(inputs)
+        row = [kind, inputs, outputs, at, running, saved, self.input_row, self.rows, relu, needs_input, not before_norm]
         self.table.append([int(value) for value in row])
-        self.here, self.rows = self.rows, self.rows + outputs
-        self.widest = max(self.widest, inputs, outputs)
+        self.input_row, self.rows = self.rows, self.rows + outputs
+        self.max_width = max(self.max_width, inputs, outputs)
 
-    def finish(self) -> LayerTable:
+    def build(self) -> LayerTable:
         return LayerTable(
             np.array(self.table, dtype=np.int64),
             np.array(self.weights_at, dtype=np.int64),
@@ -137,6 +127,6 @@ class _Writer:
             self.running,
             self.saved,
             self.rows,
-            self.widest,
-            tuple(self.drops),
+            self.max_width,
+            tuple(self.dropout_widths),
         )

@@ -1,15 +1,15 @@
-"""Vectors of float32 for Numba: loads, stores, arithmetic and transposes as the machine's own wide instructions.
+"""SIMD vectors of float32 for Numba: loads, stores, arithmetic and transposes as vector instructions.
 
-Numba leaves vectorising to LLVM, which must first prove, at every loop, that no two rows of an array overlap; for the
-short loops of a small batch that costs more than the arithmetic. Here the width is said outright. ``WIDTH`` lanes are
-16 with AVX-512, 8 with AVX2, 4 elsewhere; LLVM turns the operations into whatever the machine has.
+Numba leaves vectorization to LLVM, which must first prove in every loop that no two rows of an array overlap; for the
+short loops of a small batch that takes longer than the arithmetic. Here the vector width is explicit: ``WIDTH`` lanes
+are 16 with AVX-512, 8 with AVX2 and 4 elsewhere; LLVM maps the operations to the instructions of the machine.
 
-Memory is named by ``address`` of a C-contiguous array, and an offset in elements from there, which nothing checks. An
-address is not counted among an array's references: counting them, an atomic operation for each array at each call, took
-a third of a small step's time. Whoever takes an address keeps the array alive.
+Memory is accessed by the ``address`` of a C-contiguous array and an offset in elements, without bounds checks. An
+address does not count as a reference to its array: reference counting, an atomic operation per array and call, took a
+third of the time of a small step. The caller must keep the array alive.
 """
 
-# Numba's and llvmlite's own interfaces carry no types.
+# Numba and llvmlite are untyped.
 # mypy: disable-error-code="import-untyped, no-untyped-call"
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from numba.extending import intrinsic, lower_builtin, register_model, type_calla
 
 _FEATURES = llvm.get_host_cpu_features()
 WIDTH = 16 if _FEATURES.get("avx512f") else 8 if _FEATURES.get("avx2") else 4
-# One row of the sixteen features of a jet.
+# Number of features of a jet.
 ROW = 16
 
 FLOAT, INT = ir.FloatType(), ir.IntType(32)
 VECTOR, INTEGERS = ir.VectorType(FLOAT, WIDTH), ir.VectorType(INT, WIDTH)
-# Sums may be contracted to fused multiply-adds and reordered; NaN and infinity keep their meaning.
+# Sums may be reordered and contracted to fused multiply-adds; NaN and infinity are preserved.
 FAST = ("contract", "reassoc")
 
 
@@ -77,36 +77,36 @@ def _pointer(builder: Any, start: Any, offset: Any, to: ir.Type) -> Any:
     return builder.bitcast(builder.gep(start, [offset]), to.as_pointer())
 
 
-def _call(builder: Any, name: str, result: ir.Type, arguments: Sequence[Any], fast: Sequence[str] = ()) -> Any:
+def call_intrinsic(builder: Any, name: str, result: ir.Type, arguments: Sequence[Any], fast: Sequence[str] = ()) -> Any:
     kinds = [argument.type for argument in arguments]
     function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, kinds), name)
     return builder.call(function, arguments, fastmath=fast)
 
 
-def _operation(operator_: Any, arguments: Sequence[Any], result: Any, build: Callable[..., Any]) -> None:
-    """Give a Python operator its meaning for these argument types."""
+def _define_operator(operator_: Any, arguments: Sequence[Any], result: Any, build: Callable[..., Any]) -> None:
+    """Define a Python operator for these argument types."""
 
     @type_callable(operator_)
     def typer(_context: Any) -> Any:
         def typed(*given: Any) -> Any:
             return result if tuple(given) == tuple(arguments) else None
 
-        # Numba reads the number of arguments from the signature.
+        # Numba takes the number of arguments from the signature.
         return (lambda a, b: typed(a, b)) if len(arguments) == 2 else (lambda a: typed(a))
 
     lower_builtin(operator_, *arguments)(lambda context, builder, signature, args: build(builder, *args))
 
 
 for _operator, _method in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
-    _operation(_operator, (vector, vector), vector, lambda b, x, y, m=_method: getattr(b, m)(x, y, flags=FAST))
-_operation(operator.truediv, (vector, vector), vector, lambda b, x, y: b.fdiv(x, y))
-_operation(operator.gt, (vector, vector), mask, lambda b, x, y: b.fcmp_ordered(">", x, y))
-_operation(operator.eq, (vector, vector), mask, lambda b, x, y: b.fcmp_ordered("==", x, y))
+    _define_operator(_operator, (vector, vector), vector, lambda b, x, y, m=_method: getattr(b, m)(x, y, flags=FAST))
+_define_operator(operator.truediv, (vector, vector), vector, lambda b, x, y: b.fdiv(x, y))
+_define_operator(operator.gt, (vector, vector), mask, lambda b, x, y: b.fcmp_ordered(">", x, y))
+_define_operator(operator.eq, (vector, vector), mask, lambda b, x, y: b.fcmp_ordered("==", x, y))
 
 
 @intrinsic
 def address(typing: Any, array: Any) -> Any:
-    """Return where the array's values begin."""
+    """Return the address of the first value of an array."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.make_array(signature.args[0])(context, builder, args[0]).data
@@ -158,20 +158,20 @@ def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
 
 @intrinsic
 def prefetch(typing: Any, array: Any, offset: Any) -> Any:
-    """Ask for the cache line of ``array[offset]``, to be read soon."""
+    """Prefetch the cache line of ``array[offset]``."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         byte = ir.IntType(8)
         where = _pointer(builder, args[0], args[1], byte)
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [where, INT(0), INT(3), INT(1)])
+        call_intrinsic(builder, "llvm.prefetch.p0", ir.VoidType(), [where, INT(0), INT(3), INT(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), build
 
 
 @intrinsic
-def fill(typing: Any, value: Any) -> Any:
-    """Return a vector whose lanes all hold the float32 ``value``."""
+def splat(typing: Any, value: Any) -> Any:
+    """Return a vector with the float32 ``value`` in every lane."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), args[0], INT(0))
@@ -181,8 +181,8 @@ def fill(typing: Any, value: Any) -> Any:
 
 
 @intrinsic
-def splat(typing: Any, array: Any, offset: Any) -> Any:
-    """Return a vector whose lanes all hold ``array[offset]``."""
+def load_splat(typing: Any, array: Any, offset: Any) -> Any:
+    """Return a vector with ``array[offset]`` in every lane."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value = builder.load(_pointer(builder, args[0], args[1], FLOAT))
@@ -193,8 +193,8 @@ def splat(typing: Any, array: Any, offset: Any) -> Any:
 
 
 @intrinsic
-def lanes(typing: Any) -> Any:
-    """Return the vector 0, 1, 2, … of lane numbers."""
+def lane_indices(typing: Any) -> Any:
+    """Return the vector 0, 1, 2, … of lane indices."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return ir.Constant(VECTOR, [ir.Constant(FLOAT, float(lane)) for lane in range(WIDTH)])
@@ -203,28 +203,28 @@ def lanes(typing: Any) -> Any:
 
 
 @intrinsic
-def fused(typing: Any, a: Any, b: Any, c: Any) -> Any:
+def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """Return ``a * b + c`` with one rounding."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _call(builder, f"llvm.fma.v{WIDTH}f32", VECTOR, args)
+        return call_intrinsic(builder, f"llvm.fma.v{WIDTH}f32", VECTOR, args)
 
     return vector(vector, vector, vector), build
 
 
 @intrinsic
-def root(typing: Any, a: Any) -> Any:
+def sqrt(typing: Any, a: Any) -> Any:
     """Return the square root of each lane."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _call(builder, f"llvm.sqrt.v{WIDTH}f32", VECTOR, args)
+        return call_intrinsic(builder, f"llvm.sqrt.v{WIDTH}f32", VECTOR, args)
 
     return vector(vector), build
 
 
 @intrinsic
 def select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
-    """Return lanes of ``a`` where the condition holds, of ``b`` elsewhere."""
+    """Return the lanes of ``a`` where the condition holds, those of ``b`` elsewhere."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(*args)
@@ -233,41 +233,41 @@ def select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def total(typing: Any, a: Any) -> Any:
+def reduce_add(typing: Any, a: Any) -> Any:
     """Return the sum of the lanes, a float32."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         start = ir.Constant(FLOAT, -0.0)
-        return _call(builder, f"llvm.vector.reduce.fadd.v{WIDTH}f32", FLOAT, [start, args[0]], FAST)
+        return call_intrinsic(builder, f"llvm.vector.reduce.fadd.v{WIDTH}f32", FLOAT, [start, args[0]], FAST)
 
     return types.float32(vector), build
 
 
 @intrinsic
-def exponential(typing: Any, a: Any) -> Any:
-    """Return e to the power of each lane, to 2 units in the last place; NaN stays NaN.
+def exp(typing: Any, a: Any) -> Any:
+    """Return e to the power of each lane, with an error below 2 units in the last place; NaN stays NaN.
 
-    Cephes' expf: the argument is split into a multiple of ln 2 and a rest, for which a polynomial of degree 6 stands.
+    As expf of Cephes: the argument is a multiple of ln 2 plus a rest, whose exponential is a polynomial of degree 6.
     """
     polynomial = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def fma(x: Any, y: Any, z: Any) -> Any:
-            return _call(builder, f"llvm.fma.v{WIDTH}f32", VECTOR, [x, y, z])
+            return call_intrinsic(builder, f"llvm.fma.v{WIDTH}f32", VECTOR, [x, y, z])
 
         x = args[0]
-        # Ordered comparisons are false for NaN, which so passes through both.
+        # Ordered comparisons are false for NaN, so that NaN passes both.
         for bound, sign in ((88.0, ">"), (-87.0, "<")):
             x = builder.select(builder.fcmp_ordered(sign, x, _constant(bound)), _constant(bound), x)
         scaled = builder.fmul(x, _constant(1.4426950408889634))
-        whole = _call(builder, f"llvm.rint.v{WIDTH}f32", VECTOR, [scaled])
+        whole = call_intrinsic(builder, f"llvm.rint.v{WIDTH}f32", VECTOR, [scaled])
         rest = fma(whole, _constant(-0.693359375), x)
         rest = fma(whole, _constant(2.12194440e-4), rest)
         value = _constant(polynomial[0])
         for coefficient in polynomial[1:]:
             value = fma(value, rest, _constant(coefficient))
         value = fma(value, builder.fmul(rest, rest), builder.fadd(rest, _constant(1.0)))
-        # Added to 1.5 · 2^23, the whole number stands in the lowest bits; shifted, it is a power of two's exponent.
+        # Adding 1.5 · 2^23 moves the integer to the lowest bits; shifted by 23, it is the exponent of a power of two.
         shifted = builder.bitcast(builder.fadd(whole, _constant(12582912.0 + 127.0)), INTEGERS)
         bits = builder.shl(shifted, _integers(23))
         return builder.fmul(value, builder.bitcast(bits, VECTOR))
@@ -276,17 +276,17 @@ def exponential(typing: Any, a: Any) -> Any:
 
 
 @intrinsic
-def logarithm(typing: Any, a: Any) -> Any:
+def log(typing: Any, a: Any) -> Any:
     """Return the natural logarithm of each lane, for finite values of at least the smallest normal number.
 
-    Cephes' logf: the argument is split into a power of two and a rest near one.
+    As logf of Cephes: the argument is a power of two times a rest near one.
     """
     polynomial = [7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1]
     polynomial += [-1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1]
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def fma(x: Any, y: Any, z: Any) -> Any:
-            return _call(builder, f"llvm.fma.v{WIDTH}f32", VECTOR, [x, y, z])
+            return call_intrinsic(builder, f"llvm.fma.v{WIDTH}f32", VECTOR, [x, y, z])
 
         bits = builder.bitcast(args[0], INTEGERS)
         power = builder.sub(builder.ashr(bits, _integers(23)), _integers(126))

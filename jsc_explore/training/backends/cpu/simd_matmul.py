@@ -1,11 +1,11 @@
-"""Products of matrices for Numba, a tile at a time: many running sums stay in registers over a whole loop.
+"""Tiles of matrix products for Numba, whose accumulators stay in registers over a whole loop.
 
-A tile reads each value once for several sums, which keeps the multipliers busy instead of the loads; and each sum waits
-for its own last addition, so that eight or more of them are needed to hide that wait. Every sum is taken in the same
-order whatever the tile, so that a result does not depend on how a layer was cut up.
+A tile uses each loaded value for several sums, so that multiplications and not loads limit the speed. An addition waits
+for the previous one of its sum; eight or more sums hide this latency. The order of the additions of a sum does not
+depend on the tile, so that the result does not depend on the tiling.
 """
 
-# Numba's and llvmlite's own interfaces carry no types.
+# Numba and llvmlite are untyped.
 # mypy: disable-error-code="import-untyped, no-untyped-call"
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from jsc_explore.training.backends.cpu.simd import FAST, FLOAT, INT, INTEGERS, VECTOR, WIDTH, vector
-from jsc_explore.training.backends.cpu.simd_reduce import summed
+from jsc_explore.training.backends.cpu.simd import FAST, FLOAT, INT, INTEGERS, VECTOR, WIDTH, call_intrinsic, vector
+from jsc_explore.training.backends.cpu.simd_reduce import sum_lanes
 
 LONG = ir.IntType(64)
-# Vectors of jets side by side in a tile: with five rows twenty sums, four inputs and a weight in 32 registers of
-# AVX-512 or ARM, and half of it in the 16 of AVX2.
-ACROSS = 2 if WIDTH == 8 else 4
-_NOTHING = ir.Constant(VECTOR, [ir.Constant(FLOAT, 0.0)] * WIDTH)
+# Vectors of jets in a tile: with five rows, 20 accumulators, 4 inputs and a weight fit in the 32 registers of AVX-512
+# or ARM, and half as many in the 16 of AVX2.
+TILE_VECTORS = 2 if WIDTH == 8 else 4
+_ZEROS = ir.Constant(VECTOR, [ir.Constant(FLOAT, 0.0)] * WIDTH)
 
 
 class _Memory:
-    """Loads and stores at offsets from a base."""
+    """Load and store at offsets from a base address."""
 
     def __init__(self, builder: Any, base: Any) -> None:
         self.builder, self.base = builder, base
@@ -43,65 +43,64 @@ class _Memory:
     def store(self, value: Any, offset: Any) -> None:
         self.builder.store(value, self.at(offset, value.type), align=4)
 
-    def splat(self, offset: Any) -> Any:
+    def load_splat(self, offset: Any) -> Any:
         value = self.builder.load(self.at(offset, FLOAT))
         first = self.builder.insert_element(ir.Constant(VECTOR, ir.Undefined), value, INT(0))
         return self.builder.shuffle_vector(first, first, ir.Constant(INTEGERS, [0] * WIDTH))
 
 
-def _plus(builder: Any, start: Any, step: Any, times: int) -> Any:
+def _offset(builder: Any, start: Any, step: Any, times: int) -> Any:
     return builder.add(start, builder.mul(step, LONG(times)))
 
 
 def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{WIDTH}f32"), [a, b, c])
+    return call_intrinsic(builder, f"llvm.fma.v{WIDTH}f32", VECTOR, [a, b, c])
 
 
-def _sums(builder: Any, start: list[Any]) -> list[Any]:
-    """Place running sums; LLVM keeps them in registers."""
-    places = [cgutils.alloca_once(builder, VECTOR) for _ in start]
-    for place, value in zip(places, start, strict=True):
-        builder.store(value, place)
-    return places
+def _accumulators(builder: Any, start: list[Any]) -> list[Any]:
+    """Allocate accumulators with these initial values; LLVM keeps them in registers."""
+    sums = [cgutils.alloca_once(builder, VECTOR) for _ in start]
+    for accumulator, value in zip(sums, start, strict=True):
+        builder.store(value, accumulator)
+    return sums
 
 
-def mixing(rows: int, across: int, *, back: bool = False) -> Any:
-    """Make the tile of ``rows`` outputs and ``across`` vectors of a product of matrices; ``back``: of gradients."""
+def make_matmul_tile(rows: int, vectors: int, *, back: bool = False) -> Any:
+    """Return an intrinsic for a tile of ``rows`` outputs and ``vectors`` vectors of jets; ``back``: of gradients."""
 
     @intrinsic
-    def mix_tile(
-        typing: Any, a: Any, w: Any, row_step: Any, step: Any, inner: Any, bias: Any, x: Any, y: Any, stride: Any,
+    def matmul_tile(
+        typing: Any, a: Any, w: Any, row_step: Any, step: Any, terms: Any, bias: Any, x: Any, y: Any, stride: Any,
         floor: Any,
     ) -> Any:  # fmt: skip
         """Write ``y[r, i] = max(floor, a[bias + r] + Σ_k w[r · row_step + k · step] x[k, i])``.
 
-        With ``back`` there is no bias, and the sum takes the place of the activation ``y[r, i]``, or zero where a ReLU
-        had cut that off at the floor.
+        The sum has ``terms`` terms. With ``back`` there is no bias, and the activation ``y[r, i]`` is replaced by the
+        sum, or by 0 where it is at the floor of a ReLU.
         """
 
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            base, w_, row_step_, step_, inner_, bias_, x_, y_, stride_, floor_ = args
+            base, w_, row_step_, step_, terms_, bias_, x_, y_, stride_, floor_ = args
             memory, starts = _Memory(builder, base), []
             for row in range(rows):
-                starts += [_NOTHING if back else memory.splat(_plus(builder, bias_, LONG(1), row))] * across
-            places = _sums(builder, starts)
-            with cgutils.for_range(builder, inner_) as loop:
+                starts += [_ZEROS if back else memory.load_splat(_offset(builder, bias_, LONG(1), row))] * vectors
+            sums = _accumulators(builder, starts)
+            with cgutils.for_range(builder, terms_) as loop:
                 line = builder.add(x_, builder.mul(loop.index, stride_))
-                values = [memory.load(_plus(builder, line, LONG(WIDTH), part)) for part in range(across)]
+                values = [memory.load(_offset(builder, line, LONG(WIDTH), part)) for part in range(vectors)]
                 column = builder.add(w_, builder.mul(loop.index, step_))
                 for row in range(rows):
-                    weight = memory.splat(_plus(builder, column, row_step_, row))
+                    weight = memory.load_splat(_offset(builder, column, row_step_, row))
                     for part, value in enumerate(values):
-                        place = places[row * across + part]
-                        builder.store(_fma(builder, weight, value, builder.load(place)), place)
+                        accumulator = sums[row * vectors + part]
+                        builder.store(_fma(builder, weight, value, builder.load(accumulator)), accumulator)
             for row in range(rows):
-                for part in range(across):
-                    total = builder.load(places[row * across + part])
-                    to = _plus(builder, _plus(builder, y_, stride_, row), LONG(WIDTH), part)
+                for part in range(vectors):
+                    total = builder.load(sums[row * vectors + part])
+                    to = _offset(builder, _offset(builder, y_, stride_, row), LONG(WIDTH), part)
                     if back:
                         passed = builder.fcmp_ordered(">", memory.load(to), floor_)
-                        memory.store(builder.select(passed, total, _NOTHING), to)
+                        memory.store(builder.select(passed, total, _ZEROS), to)
                     else:
                         cut = builder.fcmp_ordered(">", floor_, total)
                         memory.store(builder.select(cut, floor_, total), to)
@@ -109,11 +108,11 @@ def mixing(rows: int, across: int, *, back: bool = False) -> Any:
 
         return types.void(a, *[types.intp] * 8, vector), build
 
-    return mix_tile
+    return matmul_tile
 
 
-def dotting(rows: int, columns: int) -> Any:
-    """Make the tile of ``rows`` × ``columns`` products of lines; the columns are four or one."""
+def make_dot_tile(rows: int, columns: int) -> Any:
+    """Return an intrinsic for a tile of ``rows`` × ``columns`` dot products; ``columns`` is 4 or 1."""
 
     @intrinsic
     def dot_tile(typing: Any, a: Any, d: Any, x: Any, stride: Any, blocks: Any, to: Any, row_step: Any) -> Any:
@@ -122,25 +121,25 @@ def dotting(rows: int, columns: int) -> Any:
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             base, d_, x_, stride_, blocks_, to_, row_step_ = args
             memory = _Memory(builder, base)
-            places = _sums(builder, [_NOTHING] * (rows * columns))
+            sums = _accumulators(builder, [_ZEROS] * (rows * columns))
             with cgutils.for_range(builder, blocks_) as loop:
                 here = builder.mul(loop.index, LONG(WIDTH))
                 lines = [
-                    memory.load(builder.add(_plus(builder, x_, stride_, column), here)) for column in range(columns)
+                    memory.load(builder.add(_offset(builder, x_, stride_, column), here)) for column in range(columns)
                 ]
                 for row in range(rows):
-                    value = memory.load(builder.add(_plus(builder, d_, stride_, row), here))
+                    value = memory.load(builder.add(_offset(builder, d_, stride_, row), here))
                     for column, line in enumerate(lines):
-                        place = places[row * columns + column]
-                        builder.store(_fma(builder, value, line, builder.load(place)), place)
-            totals = [builder.load(place) for place in places]
+                        accumulator = sums[row * columns + column]
+                        builder.store(_fma(builder, value, line, builder.load(accumulator)), accumulator)
+            totals = [builder.load(accumulator) for accumulator in sums]
             if columns == 1:
                 for row in range(rows):
-                    memory.store(_total(builder, totals[row]), _plus(builder, to_, row_step_, row))
+                    memory.store(_reduce_add(builder, totals[row]), _offset(builder, to_, row_step_, row))
             for first in range(0, rows, 4) if columns == 4 else ():
-                sums = summed(builder, totals[4 * first : 4 * min(first + 4, rows)])
-                for number, four in enumerate(_fours(builder, sums)):
-                    memory.store(four, _plus(builder, to_, row_step_, first + number))
+                row_sums = sum_lanes(builder, totals[4 * first : 4 * min(first + 4, rows)])
+                for number, four in enumerate(_groups_of_four(builder, row_sums)):
+                    memory.store(four, _offset(builder, to_, row_step_, first + number))
             return context.get_dummy_value()
 
         return types.void(a, *[types.intp] * 6), build
@@ -148,14 +147,13 @@ def dotting(rows: int, columns: int) -> Any:
     return dot_tile
 
 
-def _total(builder: Any, a: Any) -> Any:
-    name, kind = f"llvm.vector.reduce.fadd.v{WIDTH}f32", ir.FunctionType(FLOAT, [FLOAT, VECTOR])
-    function = cgutils.get_or_insert_function(builder.module, kind, name)
-    return builder.call(function, [ir.Constant(FLOAT, -0.0), a], fastmath=FAST)
+def _reduce_add(builder: Any, a: Any) -> Any:
+    start = ir.Constant(FLOAT, -0.0)
+    return call_intrinsic(builder, f"llvm.vector.reduce.fadd.v{WIDTH}f32", FLOAT, [start, a], FAST)
 
 
-def _fours(builder: Any, parts: list[Any]) -> Iterator[Any]:
-    """Cut vectors into groups of four lanes."""
+def _groups_of_four(builder: Any, parts: list[Any]) -> Iterator[Any]:
+    """Split vectors into groups of four lanes."""
     for part in parts:
         for first in range(0, part.type.count, 4):
             picks = ir.Constant(ir.VectorType(INT, 4), list(range(first, first + 4)))
@@ -164,10 +162,10 @@ def _fours(builder: Any, parts: list[Any]) -> Iterator[Any]:
 
 @intrinsic
 def lane_sums(typing: Any, a: Any, offset: Any) -> Any:
-    """Return the sums of the ``WIDTH`` vectors that lie at an offset, as one vector."""
+    """Return the horizontal sums of the ``WIDTH`` vectors at an offset, as one vector."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         memory = _Memory(builder, args[0])
-        return summed(builder, [memory.load(_plus(builder, args[1], LONG(WIDTH), row)) for row in range(WIDTH)])[0]
+        return sum_lanes(builder, [memory.load(_offset(builder, args[1], LONG(WIDTH), row)) for row in range(WIDTH)])[0]
 
     return vector(a, types.intp), build

@@ -1,1 +1,1 @@
-"""The GPU backend: the kernel of the CPU backend, written for Numba CUDA."""
+"""The CUDA backend: the kernel of the CPU backend, written for Numba CUDA."""

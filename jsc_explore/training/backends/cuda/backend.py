@@ -1,4 +1,4 @@
-"""Replicas trained on a GPU by the kernel's twin: all of them in one launch, a chunk of steps at a time."""
+"""The CUDA backend: one launch of the kernel trains all replicas for a chunk of steps."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ import torch
 from torch import Tensor
 
 from jsc_explore.config import RunConfig
-from jsc_explore.training.backends.base import ChunkResult, DeviceSplit, Replicas, batch_order
-from jsc_explore.training.backends.cpu import layer_table as parts
-from jsc_explore.training.backends.cpu.layer_table import layer_table
-from jsc_explore.training.backends.cuda.jit import shown
+from jsc_explore.training.backends.base import Backend, ChunkResult, DeviceSplit, batch_order
+from jsc_explore.training.backends.cpu.layer_table import OPTIMIZERS, build_layer_table
+from jsc_explore.training.backends.cuda.jit import device_array
 from jsc_explore.training.backends.cuda.kernel import evaluate_kernel, train_kernel
-from jsc_explore.training.backends.cuda.memory_layout import SHARED_BYTES, Layout, layout
+from jsc_explore.training.backends.cuda.memory_layout import SHARED_BYTES, Layout, make_layout
 from jsc_explore.training.chunks import Chunk
-from jsc_explore.training.metrics import Scores
+from jsc_explore.training.metrics import Metrics
 from jsc_explore.training.optimizers import bias_corrections
 
-_KINDS = {"adam": parts.ADAM, "adamw": parts.ADAMW, "sgd": parts.SGD}
-# A block has a thread for each jet of a batch, within these bounds.
-_LEAST_THREADS, _MOST_THREADS = 128, 256
-# Factors of dropout drawn ahead for one launch, all seeds together: 256 MB.
-_MOST_FACTORS = 64_000_000
-# Evaluation goes through the rows in tiles; a replica's tiles are dealt to so many pieces at most, each added up by
-# itself, and the pieces of all replicas to so many blocks. Pieces must not follow the number of replicas: sums would.
-_TILE, _MOST_PIECES, _MOST_BLOCKS = 64, 64, 2048
+# A block has a thread for each jet of a batch, within these limits.
+_MIN_THREADS, _MAX_THREADS = 128, 256
+# Values of dropout masks drawn ahead for one launch, all seeds together: 256 MB.
+_MAX_MASK_VALUES = 64_000_000
+# Evaluation splits the rows into tiles, the tiles into at most _MAX_PIECES pieces, each summed separately, and the
+# pieces of all replicas into at most _MAX_BLOCKS blocks. The number of pieces must not depend on the number of
+# replicas: the order of additions would.
+_TILE, _MAX_PIECES, _MAX_BLOCKS = 64, 64, 2048
 
 
-class CudaReplicas(Replicas):
-    """Replicas whose steps the GPU's kernel takes, where ``choice.why_not_kernel`` has no objection.
+class CudaBackend(Backend):
+    """Train replicas with the CUDA kernel; ``select.why_not_kernel`` must be None for their runs.
 
-    ``threads``, a power of two, is the size of a thread block. Raises what Numba raises where it cannot compile.
+    ``threads``, a power of two, is the size of a thread block. Exceptions of Numba pass if it cannot compile.
     """
 
     name = "kernel-cuda"
@@ -47,133 +46,136 @@ class CudaReplicas(Replicas):
         shared_bytes: int = SHARED_BYTES,
     ) -> None:
         super().__init__(runs, data)
-        self.threads = threads or min(max(_power_above(self.batch_size), _LEAST_THREADS), _MOST_THREADS)
-        self._layers = layer_table(runs[0].network)
-        self._for_steps = layout(self._layers, self.batch_size, self.threads, trains=True, shared_bytes=shared_bytes)
-        self._for_metrics = layout(self._layers, _TILE, self.threads, trains=False, shared_bytes=shared_bytes)
-        self._train, self._evaluate = train_kernel(self._for_steps.shared), evaluate_kernel(self._for_metrics.shared)
-        maps = (self._layers.table, self._layers.weights_at, self._layers.running_at)
-        self._maps = [self._whole_numbers(array) for array in maps]
-        self._places = [self._whole_numbers(chosen.places) for chosen in (self._for_steps, self._for_metrics)]
+        self.threads = threads or min(max(_next_power_of_two(self.batch_size), _MIN_THREADS), _MAX_THREADS)
+        self._layers = build_layer_table(runs[0].network)
+        self._train_layout, self._eval_layout = (
+            make_layout(self._layers, batch, self.threads, trains=trains, shared_bytes=shared_bytes)
+            for batch, trains in ((self.batch_size, True), (_TILE, False))
+        )
+        self._train, self._evaluate = train_kernel(self._train_layout.shared), evaluate_kernel(self._eval_layout.shared)
+        tables = (self._layers.table, self._layers.weights_at, self._layers.running_at)
+        self._tables = [self._int32(array) for array in tables]
+        self._bounds = [self._int32(layout.bounds) for layout in (self._train_layout, self._eval_layout)]
         self._x, self._y = data.train_x.view(-1), data.train_y.to(torch.int8)
         self._labels: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        self._spare = self._room(len(runs), self._for_steps)
+        self._train_memory = self._allocate(len(runs), self._train_layout)
 
     def begin_epoch(self, epoch: int) -> None:
         super().begin_epoch(epoch)
-        # Runs of one seed take the same factors of dropout: drawn once, by one generator for all of them.
+        # Runs of the same seed use the same dropout masks: one generator draws them once for all.
         first = {run.seed: generator for run, generator in zip(self.runs, self.generators, strict=True)}
         self.generators = [first[run.seed] for run in self.runs]
 
-    def draw_orders(self, epoch: int, seeds: Sequence[int]) -> None:
+    def draw_batch_orders(self, epoch: int, seeds: Sequence[int]) -> None:
         self._seeds, rows = list(seeds), len(self.data.train_y)
         self._orders = torch.stack([batch_order(seed, epoch, rows) for seed in seeds]).to(self.device)
 
-    def advance(self, chunk: Chunk) -> ChunkResult:
-        began, steps = time.perf_counter(), chunk.stop - chunk.start
-        losses, hits = (torch.empty(self.size, steps, device=self.device) for _ in range(2))
+    def train_chunk(self, chunk: Chunk) -> ChunkResult:
+        start_time, steps = time.perf_counter(), chunk.stop - chunk.start
+        losses, correct = (torch.empty(self.size, steps, device=self.device) for _ in range(2))
         rates = self._rates(chunk)
         settings = torch.cat([self.optimizer.momentum, self.optimizer.weight_decay], 1).float().contiguous()
-        order_of = self._whole_numbers([self._seeds.index(run.seed) for run in self.runs])
-        for start, stop, factors in self._pieces(chunk):
+        order_of = self._int32([self._seeds.index(run.seed) for run in self.runs])
+        for start, stop, masks in self._split_chunk(chunk):
             piece = slice(start - chunk.start, stop - chunk.start)
-            # A launch's own results: slices along the steps would not be contiguous.
-            own = torch.empty(2, self.size, stop - start, device=self.device)
-            self._launch(start, stop, rates[:, :, piece].contiguous(), settings, order_of, factors, own)
-            losses[:, piece], hits[:, piece] = own
+            # A buffer for each launch: slices along the steps would not be contiguous.
+            results = torch.empty(2, self.size, stop - start, device=self.device)
+            self._launch(start, stop, rates[:, :, piece].contiguous(), settings, order_of, masks, results)
+            losses[:, piece], correct[:, piece] = results
         self.optimizer.t += steps
-        # Copying waits for the device.
-        taken = torch.stack([losses, hits]).double().transpose(1, 2).cpu().numpy()
-        seconds = [time.perf_counter() - began] * self.size
-        return ChunkResult(taken[0], taken[1], self.batch_sizes(chunk), seconds)
+        # Copying to the CPU waits for the device.
+        result = torch.stack([losses, correct]).double().transpose(1, 2).cpu().numpy()
+        seconds = [time.perf_counter() - start_time] * self.size
+        return ChunkResult(result[0], result[1], self.batch_sizes(chunk), seconds)
 
-    def evaluate(self, x: Tensor, y: Tensor, flat: Tensor | None = None, running: Tensor | None = None) -> Scores:
+    def evaluate(self, x: Tensor, y: Tensor, flat: Tensor | None = None, running: Tensor | None = None) -> Metrics:
         flat, running = self.flat if flat is None else flat, self.running if running is None else running
-        losses, counts = self._measure(flat, running, x, self._narrow(y), torch.empty(1, 0, 5, device=self.device))
-        return Scores(losses / len(y), counts)
+        no_logits = torch.empty(1, 0, 5, device=self.device)
+        losses, counts = self._evaluate_all(flat, running, x, self._int8_labels(y), no_logits)
+        return Metrics(losses / len(y), counts)
 
-    def logits(self, x: Tensor, flat: Tensor, running: Tensor) -> Tensor:
+    def compute_logits(self, x: Tensor, flat: Tensor, running: Tensor) -> Tensor:
         out = torch.empty(len(flat), len(x), 5, device=self.device)
-        self._measure(flat, running, x, torch.zeros(len(x), dtype=torch.int8, device=self.device), out)
+        self._evaluate_all(flat, running, x, torch.zeros(len(x), dtype=torch.int8, device=self.device), out)
         return out
 
     def _launch(
-        self, start: int, stop: int, rates: Tensor, settings: Tensor, order_of: Tensor, factors: Tensor, own: Tensor
+        self, start: int, stop: int, rates: Tensor, settings: Tensor, order_of: Tensor, masks: Tensor, results: Tensor
     ) -> None:
-        chosen, optimizer = self._for_steps, self.optimizer
+        layout, optimizer = self._train_layout, self.optimizer
         sizes = (
-            self._layers.widest, chosen.stride, self._layers.weights, len(self._y), start, stop, self.batch_size,
-            _KINDS[self.runs[0].optimizer],
+            self._layers.max_width, layout.stride, self._layers.weights, len(self._y), start, stop, self.batch_size,
+            OPTIMIZERS[self.runs[0].optimizer],
         )  # fmt: skip
         tensors = (
-            *self._maps, self._places[0], self.flat, optimizer.m, optimizer.v, self.running, self._spare, self._x,
-            self._y, self._orders, order_of, rates, settings, factors, own[0], own[1],
+            *self._tables, self._bounds[0], self.flat, optimizer.m, optimizer.v, self.running, self._train_memory,
+            self._x, self._y, self._orders, order_of, rates, settings, masks, results[0], results[1],
         )  # fmt: skip
-        launch = self._train[self.size, self.threads, 0, 4 * chosen.fast]
-        launch(*map(shown, tensors), sizes, self._span(self.batch_size))
+        launch = self._train[self.size, self.threads, 0, 4 * layout.shared_size]
+        launch(*map(device_array, tensors), sizes, self._span(self.batch_size))
 
-    def _measure(self, flat: Tensor, running: Tensor, x: Tensor, y: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sums of losses ``(K,) float64`` and counts ``(K, 5, 5) int64``; write outputs if there is room."""
-        chosen, pieces = self._for_metrics, min(-(-len(x) // _TILE), _MOST_PIECES)
-        jobs = len(flat) * pieces
-        blocks = min(jobs, _MOST_BLOCKS)
-        losses = torch.zeros(jobs, self.threads, dtype=torch.float64, device=self.device)
-        counts = torch.zeros(jobs, 25, dtype=torch.int32, device=self.device)
+    def _evaluate_all(self, flat: Tensor, running: Tensor, x: Tensor, y: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sums of losses ``(K,) float64`` and counts ``(K, 5, 5) int64``; write logits to a non-empty ``out``."""
+        layout, pieces = self._eval_layout, min(-(-len(x) // _TILE), _MAX_PIECES)
+        tasks = len(flat) * pieces
+        blocks = min(tasks, _MAX_BLOCKS)
+        losses = torch.zeros(tasks, self.threads, dtype=torch.float64, device=self.device)
+        counts = torch.zeros(tasks, 25, dtype=torch.int32, device=self.device)
         order = torch.arange(len(x), dtype=torch.int32, device=self.device)
         tensors = (
-            *self._maps, self._places[1], flat.contiguous(), running.contiguous(), self._room(blocks, chosen),
+            *self._tables, self._bounds[1], flat.contiguous(), running.contiguous(), self._allocate(blocks, layout),
             x.view(-1), y, order, losses, counts, out,
         )  # fmt: skip
-        launch = self._evaluate[blocks, self.threads, 0, 4 * chosen.fast]
-        launch(*map(shown, tensors), len(x), chosen.stride, _TILE, pieces, self._span(_TILE))
+        launch = self._evaluate[blocks, self.threads, 0, 4 * layout.shared_size]
+        launch(*map(device_array, tensors), len(x), layout.stride, _TILE, pieces, self._span(_TILE))
         return losses.view(len(flat), -1).sum(1), counts.view(len(flat), pieces, 5, 5).sum(1)
 
     def _rates(self, chunk: Chunk) -> Tensor:
-        """Return rates, Adam's corrected rates and its other correction of each step, ``(K, 3, steps)``."""
+        """Return rate, rate / (1 - beta1**t) and 1 / sqrt(1 - beta2**t) of each step, ``(K, 3, steps)``."""
         rates = self.rates[chunk.start : chunk.stop].T
         first, second = bias_corrections(self.optimizer.t.cpu().long().numpy() + np.arange(1, rates.shape[1] + 1))
         rates = rates.astype(np.float32)
         return torch.from_numpy(np.stack([rates, rates / first, second], 1).astype(np.float32)).to(self.device)
 
-    def _pieces(self, chunk: Chunk) -> Iterator[tuple[int, int, Tensor]]:
-        """Cut a chunk so that its factors of dropout, ``(seeds, values)``, fit in memory; draw them as needed."""
-        if not self._layers.drops:
+    def _split_chunk(self, chunk: Chunk) -> Iterator[tuple[int, int, Tensor]]:
+        """Split a chunk so that its dropout masks ``(seeds, values)`` fit in memory; yield start, stop and masks."""
+        if not self._layers.dropout_widths:
             yield chunk.start, chunk.stop, torch.empty(1, 0, device=self.device)
             return
         rows = {run.seed: row for row, run in enumerate(self.runs)}
-        most = max(1, _MOST_FACTORS // (sum(self._layers.drops) * self.batch_size * len(self._seeds)))
+        steps = max(1, _MAX_MASK_VALUES // (sum(self._layers.dropout_widths) * self.batch_size * len(self._seeds)))
         sizes = self.batch_sizes(chunk).astype(int)
-        for start in range(chunk.start, chunk.stop, most):
-            stop = min(start + most, chunk.stop)
+        for start in range(chunk.start, chunk.stop, steps):
+            stop = min(start + steps, chunk.stop)
             piece = sizes[start - chunk.start : stop - chunk.start]
-            factors = torch.zeros(len(self._seeds), int(piece.sum()) * sum(self._layers.drops))
+            values = torch.zeros(len(self._seeds), int(piece.sum()) * sum(self._layers.dropout_widths))
             for row, seed in enumerate(self._seeds):
-                # A seed whose runs have all ended draws no more.
+                # A seed whose runs have all ended needs no masks.
                 if seed in rows:
-                    masks = [mask.flatten() for size in piece for mask in self.draw_masks(rows[seed], int(size))]
-                    torch.cat(masks, out=factors[row])
-            yield start, stop, factors.to(self.device)
+                    masks = [mask for size in piece for mask in self.draw_dropout_masks(rows[seed], int(size))]
+                    torch.cat([mask.flatten() for mask in masks], out=values[row])
+            yield start, stop, values.to(self.device)
 
     def _span(self, jets: int) -> int:
-        """Return how many threads of a block stand along the jets of a batch."""
-        return min(_power_above(jets), self.threads)
+        """Return the number of threads of a block along the jets of a batch."""
+        return min(_next_power_of_two(jets), self.threads)
 
-    def _room(self, blocks: int, chosen: Layout) -> Tensor:
-        """Return global memory for what does not fit in shared memory."""
-        return torch.empty(blocks, max(chosen.slow, 1), device=self.device)
+    def _allocate(self, blocks: int, layout: Layout) -> Tensor:
+        """Allocate global memory for the sections that do not fit in shared memory."""
+        return torch.empty(blocks, max(layout.global_size, 1), device=self.device)
 
-    def _whole_numbers(self, values: Any) -> Tensor:
+    def _int32(self, values: Any) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int32)).to(self.device)
 
-    def _narrow(self, y: Tensor) -> Tensor:
-        """Return labels as the kernel reads them, an eighth of the memory; converted once."""
-        # One part may be the beginning of another: the same memory, fewer jets.
+    def _int8_labels(self, y: Tensor) -> Tensor:
+        """Return the labels as int8, an eighth of the memory; converted once."""
+        # The length is part of the key: DeviceSplit.head returns views that start at the same address.
         key = y.data_ptr(), len(y)
         if key not in self._labels:
             self._labels[key] = y, y.to(torch.int8)
         return self._labels[key][1]
 
 
-def _power_above(count: int) -> int:
-    """Return the power of two that is not below ``count``."""
+def _next_power_of_two(count: int) -> int:
+    """Return the smallest power of two that is at least ``count``."""
     return 1 << max(count - 1, 0).bit_length()

@@ -1,13 +1,13 @@
-"""What the parts of the GPU kernel share: how they are compiled, who works on what, sums in a fixed order.
+"""Shared parts of the CUDA kernel: how its functions are compiled, thread indices, sums in a fixed order.
 
-A thread block is laid out twice. For sums over jets its ``size`` threads are numbered by ``thread``. For work on single
-values, ``span`` threads (``lane`` of them) stand along the jets of a batch, in ``groups`` rows (``group``) of features.
-Both are powers of two. ``who`` is the tuple of these: ``thread, size, lane, span, group, groups``.
+The ``size`` threads of a block have two numberings. Sums over jets use ``thread``, 0 to ``size - 1``. Elementwise work
+uses a grid of ``groups`` rows of features (``group``) by ``span`` jets of the batch (``lane``); both are powers of two.
+The tuple ``ids`` is ``thread, size, lane, span, group, groups``.
 
-``sync`` waits for all threads of the block; every function of the layers ends with what it wrote being seen by all.
+``sync`` waits for all threads of the block. Layer functions end with one, unless their docstring says otherwise.
 """
 
-# What Numba compiles is typed by the kernel's signature, not by annotations.
+# Numba infers types from the signature of the kernel; there are no annotations.
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from torch import Tensor
 from jsc_explore.training.backends.cpu.simd import WIDTH
 
 ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
-# A thread works on so many outputs at once: what it loads of a jet then serves four sums.
+# Outputs that a thread computes at once: each value that it loads serves four sums.
 TILE = 4
-# At most so many threads share one sum; the last of them adds up what they found, one after the other.
-_MOST_PARTS = 32
+# Maximum number of threads that share one sum; a single thread then adds up their partial sums in order.
+_MAX_PARTS = 32
 
 SIMULATED: bool = bool(config.ENABLE_CUDASIM)
-# Left to itself the compiler takes 168 registers a thread, and a multiprocessor holds one block of 256 threads; with
-# 80, and a few dozen bytes a thread kept elsewhere, it holds three.
+# By default the compiler uses 168 registers per thread, and a multiprocessor holds one block of 256 threads; with 80,
+# and a few dozen bytes per thread spilled, it holds three.
 KERNEL_OPTIONS: dict[str, Any] = {} if SIMULATED else {"max_registers": 80}
 
 if SIMULATED:
-    # Numba's simulator runs a thread of Python for each of the GPU's. Calls of device functions, which it makes by
-    # swapping the globals of their module, would take them from each other; the functions as they are do the same.
+    # Numba's simulator runs a Python thread per GPU thread. It swaps the globals of a module while it calls a device
+    # function, which is not thread-safe; plain functions give the same results.
     def device(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Leave a function as it is."""
+        """Return the function unchanged."""
         return function
 
     def sync() -> None:
@@ -45,7 +45,7 @@ if SIMULATED:
         threading.current_thread().syncthreads()
 
 else:
-    # Five replicas are five blocks; that a GPU could do more at once is known.
+    # Five replicas are five blocks: few for a GPU, but intended.
     config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
     device: Callable[..., Any] = cuda.jit(device=True)
 
@@ -55,8 +55,8 @@ else:
         cuda.syncthreads()
 
 
-def shown(tensor: Tensor) -> Any:
-    """Return the memory of a contiguous tensor as the kernel's launch takes it, without a copy."""
+def device_array(tensor: Tensor) -> Any:
+    """Return a contiguous tensor as a device array for a kernel launch, without a copy."""
     if SIMULATED:
         from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
@@ -66,47 +66,47 @@ def shown(tensor: Tensor) -> Any:
 
 @device
 def item(a, i):
-    """Return ``a[i]`` for an index that is not negative: Numba would look after negative ones, at each access."""
+    """Return ``a[i]`` for ``i >= 0``; unsigned, because Numba would check for a negative index at each access."""
     return a[np.uint64(i)]
 
 
 @device
 def put(a, i, value):
-    """Set ``a[i]`` for an index that is not negative."""
+    """Set ``a[i]`` for ``i >= 0``."""
     a[np.uint64(i)] = value
 
 
 @device
-def lesser(a, b):
-    """Return the smaller of two whole numbers."""
+def minimum(a, b):
+    """Return the smaller of two integers."""
     return a if a < b else b
 
 
 @device
 def padded(count):
-    """Round up to whole vectors of the CPU's kernel, whose table of layers this is."""
+    """Round up to whole vectors of the CPU kernel, as the layer table does."""
     return (count + WIDTH - 1) // WIDTH * WIDTH
 
 
 @device
-def clip(x, relu):
-    """Return the larger of ``x`` and zero if a ReLU follows; NaN passes, for a diverged network must not look alive."""
+def relu_if(x, relu):
+    """Apply a ReLU if ``relu``; NaN passes, so that a diverged network is noticed."""
     return ZERO if relu and x < ZERO else x
 
 
 @device
-def parts_of(sums, size):
-    """Return how many of ``size`` threads share each of so many sums."""
+def threads_per_sum(sums, size):
+    """Return how many of ``size`` threads share each of ``sums`` sums."""
     parts = 1
-    while parts < _MOST_PARTS and 2 * parts * sums <= size:
+    while parts < _MAX_PARTS and 2 * parts * sums <= size:
         parts *= 2
     return parts
 
 
 @device
-def folded(scratch, at, apart, parts):
-    """Add up the parts of one sum, ``apart`` one from the next."""
+def sum_parts(scratch, at, stride, parts):
+    """Add the ``parts`` partial sums of one sum, at stride ``stride``."""
     total = ZERO
     for p in range(parts):
-        total += item(scratch, at + p * apart)
+        total += item(scratch, at + p * stride)
     return total

@@ -1,13 +1,13 @@
-"""The GPU kernel's layers: linear, batch norm, activations, dropout. One thread block works on one replica.
+"""The layers of the CUDA kernel: linear, batch norm, activations, dropout. One thread block works on one replica.
 
-Activations ``a`` and gradients ``d`` lie feature-major: feature ``f`` of jet ``j`` at ``f * stride + j``. A layer's
-inputs and outputs begin at ``x`` and ``y`` in ``a``, their gradients at ``dx`` and ``dy`` in ``d``.
+Activations ``a`` and gradients ``d`` are feature-major: feature ``f`` of jet ``j`` is at ``f * stride + j``. The inputs
+and outputs of a layer start at ``x`` and ``y`` in ``a``, their gradients at ``dx`` and ``dy`` in ``d``.
 
-Loops are written with ``while`` where they matter: of Numba's ``range`` the GPU's compiler does not see that it counts,
-and multiplies anew for each access.
+Inner loops use ``while``: the GPU compiler does not recognize a ``range`` of Numba as a counted loop, and would compute
+the address of every access by a multiplication.
 """
 
-# What Numba compiles is typed by the kernel's signature, not by annotations.
+# Numba infers types from the signature of the kernel; there are no annotations.
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from jsc_explore.training.backends.cuda.jit import (
     ONE,
     TILE,
     ZERO,
-    clip,
     device,
-    folded,
     item,
-    lesser,
+    minimum,
     padded,
-    parts_of,
     put,
+    relu_if,
+    sum_parts,
     sync,
+    threads_per_sum,
 )
 
-# torch's defaults.
+# Defaults of torch.
 NORM_EPS, NORM_MOMENTUM, LEAK = np.float32(1e-5), np.float32(0.1), np.float32(0.01)
-_ROOT_HALF, _GAUSS_PEAK = np.float32(0.7071067811865476), np.float32(0.3989422804014327)
+_SQRT_HALF, _INV_SQRT_2PI = np.float32(0.7071067811865476), np.float32(0.3989422804014327)
 
 
 @device
-def linear_forward(w, at, inputs, outputs, a, x, y, stride, count, relu, who):
-    """Multiply by weights ``(outputs, inputs)`` from ``at``, behind which the biases lie."""
-    _, _, lane, span, group, groups = who
+def linear_forward(w, at, inputs, outputs, a, x, y, stride, count, relu, ids):
+    """Apply the weights ``(outputs, inputs)`` at offset ``at`` and the biases behind them."""
+    _, _, lane, span, group, groups = ids
     bias, last = at + inputs * outputs, outputs - 1
     if outputs < TILE * groups:
         for o in range(group, outputs, groups):
@@ -52,12 +52,12 @@ def linear_forward(w, at, inputs, outputs, a, x, y, stride, count, relu, who):
                     s += item(a, u) * item(w, row + i)
                     u += stride
                     i += 1
-                put(a, y + o * stride + j, clip(s, relu))
+                put(a, y + o * stride + j, relu_if(s, relu))
                 j += span
     else:
         for o in range(group * TILE, outputs, groups * TILE):
-            # Beyond the last output it is taken again, and written again, the same.
-            o1, o2, o3 = lesser(o + 1, last), lesser(o + 2, last), lesser(o + 3, last)
+            # Beyond the last output, the last one is computed and written again.
+            o1, o2, o3 = minimum(o + 1, last), minimum(o + 2, last), minimum(o + 3, last)
             r0, r1, r2, r3 = at + o * inputs, at + o1 * inputs, at + o2 * inputs, at + o3 * inputs
             j = lane
             while j < count:
@@ -71,18 +71,18 @@ def linear_forward(w, at, inputs, outputs, a, x, y, stride, count, relu, who):
                     s3 += u * item(w, r3 + i)
                     at_u += stride
                     i += 1
-                put(a, y + o * stride + j, clip(s0, relu))
-                put(a, y + o1 * stride + j, clip(s1, relu))
-                put(a, y + o2 * stride + j, clip(s2, relu))
-                put(a, y + o3 * stride + j, clip(s3, relu))
+                put(a, y + o * stride + j, relu_if(s0, relu))
+                put(a, y + o1 * stride + j, relu_if(s1, relu))
+                put(a, y + o2 * stride + j, relu_if(s2, relu))
+                put(a, y + o3 * stride + j, relu_if(s3, relu))
                 j += span
     sync()
 
 
 @device
-def masked(a, y, d, dy, width, stride, count, who):
-    """Make zero the gradients of outputs that a ReLU made zero."""
-    _, _, lane, span, group, groups = who
+def relu_backward(a, y, d, dy, width, stride, count, ids):
+    """Set the gradient to zero where a ReLU set the output to zero."""
+    _, _, lane, span, group, groups = ids
     for o in range(group, width, groups):
         j, end = o * stride + lane, o * stride + count
         while j < end:
@@ -93,15 +93,15 @@ def masked(a, y, d, dy, width, stride, count, who):
 
 
 @device
-def linear_weights(g, at, inputs, outputs, a, x, d, dy, scratch, stride, count, has_bias, who):
-    """Write the gradient of weights and biases; the caller waits for the other threads."""
-    thread, size = who[0], who[1]
+def linear_backward_weights(g, at, inputs, outputs, a, x, d, dy, scratch, stride, count, has_bias, ids):
+    """Write the gradient of weights and biases; the caller must ``sync``."""
+    thread, size = ids[0], ids[1]
     sums = inputs * outputs
     if sums < TILE * size:
-        # The bias is the weight of an input that is always one.
+        # The bias is the weight of an input that is always 1.
         columns = inputs + 1 if has_bias else inputs
         terms = outputs * columns
-        parts = parts_of(terms, size)
+        parts = threads_per_sum(terms, size)
         for k in range(thread, terms * parts, size):
             o, i, s = k % terms // columns, k % columns, ZERO
             row, column, j = dy + o * stride, x + i * stride, k // terms
@@ -116,14 +116,14 @@ def linear_weights(g, at, inputs, outputs, a, x, d, dy, scratch, stride, count, 
             if parts > 1:
                 put(scratch, k, s)
             else:
-                put(g, _weight(at, o, i, inputs, sums), s)
+                put(g, _weight_index(at, o, i, inputs, sums), s)
         if parts > 1:
             sync()
             for k in range(thread, terms, size):
-                place = _weight(at, k // columns, k % columns, inputs, sums)
-                put(g, place, folded(scratch, k, terms, parts))
+                index = _weight_index(at, k // columns, k % columns, inputs, sums)
+                put(g, index, sum_parts(scratch, k, terms, parts))
     else:
-        _many_weights(g, at, inputs, outputs, a, x, d, dy, stride, count, thread, size)
+        _weights_in_tiles(g, at, inputs, outputs, a, x, d, dy, stride, count, thread, size)
         if has_bias:
             for o in range(thread, outputs, size):
                 s, row, j = ZERO, dy + o * stride, 0
@@ -134,17 +134,17 @@ def linear_weights(g, at, inputs, outputs, a, x, d, dy, scratch, stride, count, 
 
 
 @device
-def _weight(at, o, i, inputs, sums):
+def _weight_index(at, o, i, inputs, sums):
     return at + (sums + o if i == inputs else o * inputs + i)
 
 
 @device
-def _many_weights(g, at, inputs, outputs, a, x, d, dy, stride, count, thread, size):
-    """Write the gradient of more weights than there are threads, four outputs a thread at a time."""
+def _weights_in_tiles(g, at, inputs, outputs, a, x, d, dy, stride, count, thread, size):
+    """Write the gradient of more weights than there are threads; a thread computes four outputs at a time."""
     last = outputs - 1
     for k in range(thread, (outputs + TILE - 1) // TILE * inputs, size):
         i, o = k % inputs, k // inputs * TILE
-        o1, o2, o3 = lesser(o + 1, last), lesser(o + 2, last), lesser(o + 3, last)
+        o1, o2, o3 = minimum(o + 1, last), minimum(o + 2, last), minimum(o + 3, last)
         r0, r1, r2, r3 = dy + o * stride, dy + o1 * stride, dy + o2 * stride, dy + o3 * stride
         s0, s1, s2, s3, column, j = ZERO, ZERO, ZERO, ZERO, x + i * stride, 0
         while j < count:
@@ -161,12 +161,12 @@ def _many_weights(g, at, inputs, outputs, a, x, d, dy, stride, count, thread, si
 
 
 @device
-def linear_input(w, at, inputs, outputs, d, dy, dx, stride, count, who):
-    """Write the gradient of the inputs; the caller waits for the other threads."""
-    _, _, lane, span, group, groups = who
+def linear_backward_input(w, at, inputs, outputs, d, dy, dx, stride, count, ids):
+    """Write the gradient of the inputs; the caller must ``sync``."""
+    _, _, lane, span, group, groups = ids
     last = inputs - 1
     for i in range(group * TILE, inputs, groups * TILE):
-        i1, i2, i3 = lesser(i + 1, last), lesser(i + 2, last), lesser(i + 3, last)
+        i1, i2, i3 = minimum(i + 1, last), minimum(i + 2, last), minimum(i + 3, last)
         j = lane
         while j < count:
             s0, s1, s2, s3, o, at_u, row = ZERO, ZERO, ZERO, ZERO, 0, dy + j, at
@@ -187,10 +187,10 @@ def linear_input(w, at, inputs, outputs, d, dy, dx, stride, count, who):
 
 
 @device
-def norm_statistics(saved, s, width, running, r, scratch, a, x, stride, count, who):
-    """Write the batch's mean and 1/deviation; the running ones move by a tenth."""
-    thread, size = who[0], who[1]
-    wide, jets, parts = padded(width), np.float32(count), parts_of(width, size)
+def norm_statistics(saved, s, width, running, r, scratch, a, x, stride, count, ids):
+    """Write mean and 1/std of the batch, and update the running statistics."""
+    thread, size = ids[0], ids[1]
+    step, jets, parts = padded(width), np.float32(count), threads_per_sum(width, size)
     for k in range(thread, width * parts, size):
         total, row, j = ZERO, x + k % width * stride, k // width
         while j < count:
@@ -199,7 +199,7 @@ def norm_statistics(saved, s, width, running, r, scratch, a, x, stride, count, w
         put(scratch, k, total)
     sync()
     for f in range(thread, width, size):
-        put(saved, s + f, folded(scratch, f, width, parts) / jets)
+        put(saved, s + f, sum_parts(scratch, f, width, parts) / jets)
     sync()
     for k in range(thread, width * parts, size):
         total, row, mean, j = ZERO, x + k % width * stride, item(saved, s + k % width), k // width
@@ -211,100 +211,100 @@ def norm_statistics(saved, s, width, running, r, scratch, a, x, stride, count, w
     sync()
     unbias = jets / np.float32(count - 1 if count > 1 else 1)
     for f in range(thread, width, size):
-        variance = folded(scratch, f, width, parts) / jets
-        put(saved, s + wide + f, ONE / math.sqrt(variance + NORM_EPS))
+        variance = sum_parts(scratch, f, width, parts) / jets
+        put(saved, s + step + f, ONE / math.sqrt(variance + NORM_EPS))
         old = item(running, r + f)
         put(running, r + f, old + NORM_MOMENTUM * (item(saved, s + f) - old))
-        old = item(running, r + wide + f)
-        put(running, r + wide + f, old + NORM_MOMENTUM * (variance * unbias - old))
+        old = item(running, r + step + f)
+        put(running, r + step + f, old + NORM_MOMENTUM * (variance * unbias - old))
     if thread == 0:
-        # torch's num_batches_tracked.
-        put(running, r + 2 * wide, item(running, r + 2 * wide) + ONE)
+        # num_batches_tracked of torch.
+        put(running, r + 2 * step, item(running, r + 2 * step) + ONE)
 
 
 @device
-def norm_forward(w, at, width, running, r, saved, s, scratch, a, x, y, stride, count, training, relu, who):
-    """Batch norm: with the batch's own mean and variance in training, with the running ones otherwise.
+def norm_forward(w, at, width, running, r, saved, s, scratch, a, x, y, stride, count, training, relu, ids):
+    """Normalize with the mean and variance of the batch in training, with the running ones in evaluation.
 
-    ``saved`` keeps mean, 1/deviation, slope and shift for the way back.
+    ``saved`` keeps mean, 1/std, scale and shift (output = scale · input + shift) for the backward pass.
     """
-    thread, size, lane, span, group, groups = who
-    wide = padded(width)
+    thread, size, lane, span, group, groups = ids
+    step = padded(width)
     if training:
-        norm_statistics(saved, s, width, running, r, scratch, a, x, stride, count, who)
+        norm_statistics(saved, s, width, running, r, scratch, a, x, stride, count, ids)
     else:
         for f in range(thread, width, size):
             put(saved, s + f, item(running, r + f))
-            put(saved, s + wide + f, ONE / math.sqrt(item(running, r + wide + f) + NORM_EPS))
-    # Each of these is read by the thread that wrote what it needs.
+            put(saved, s + step + f, ONE / math.sqrt(item(running, r + step + f) + NORM_EPS))
+    # No sync: each thread reads only those values of ``saved`` that it wrote itself.
     for f in range(thread, width, size):
-        rise = item(w, at + f) * item(saved, s + wide + f)
-        put(saved, s + 2 * wide + f, rise)
-        put(saved, s + 3 * wide + f, item(w, at + wide + f) - item(saved, s + f) * rise)
+        scale = item(w, at + f) * item(saved, s + step + f)
+        put(saved, s + 2 * step + f, scale)
+        put(saved, s + 3 * step + f, item(w, at + step + f) - item(saved, s + f) * scale)
     sync()
     for f in range(group, width, groups):
-        rise, level = item(saved, s + 2 * wide + f), item(saved, s + 3 * wide + f)
+        scale, shift = item(saved, s + 2 * step + f), item(saved, s + 3 * step + f)
         j, end = f * stride + lane, f * stride + count
         while j < end:
-            put(a, y + j, clip(item(a, x + j) * rise + level, relu))
+            put(a, y + j, relu_if(item(a, x + j) * scale + shift, relu))
             j += span
     sync()
 
 
 @device
-def norm_backward(w, g, at, width, saved, s, scratch, a, x, y, d, dy, dx, stride, count, relu, deep, who):
-    """Write the gradients of scale and shift and, below other weights, of the inputs."""
-    thread, size, lane, span, group, groups = who
-    wide, share, parts = padded(width), ONE / np.float32(count), parts_of(width, size)
+def norm_backward(w, g, at, width, saved, s, scratch, a, x, y, d, dy, dx, stride, count, relu, needs_input, ids):
+    """Write the gradients of weight and bias and, if ``needs_input``, of the inputs."""
+    thread, size, lane, span, group, groups = ids
+    step, inv_count, parts = padded(width), ONE / np.float32(count), threads_per_sum(width, size)
     terms = width * parts
     for k in range(thread, terms, size):
         f = k % width
-        mean, lean, lift = item(saved, s + f), ZERO, ZERO
+        mean, weight_sum, bias_sum = item(saved, s + f), ZERO, ZERO
         j, end = f * stride + k // width, f * stride + count
         while j < end:
             u = item(d, dy + j)
             if relu and not item(a, y + j) > ZERO:
                 u = ZERO
                 put(d, dy + j, u)
-            lean += u * (item(a, x + j) - mean)
-            lift += u
+            weight_sum += u * (item(a, x + j) - mean)
+            bias_sum += u
             j += parts
-        put(scratch, k, lean)
-        put(scratch, terms + k, lift)
+        put(scratch, k, weight_sum)
+        put(scratch, terms + k, bias_sum)
     sync()
-    # dx = scale (d - mean(d) - normalised x · mean(d · normalised x)), sorted by what varies over the batch.
+    # dx = weight / std · (d - mean(d) - x̂ · mean(d · x̂)), x̂ = (x - mean) / std; it is scale d + slope x + shift.
     for f in range(thread, width, size):
-        narrow = item(saved, s + wide + f)
-        slope, shift = folded(scratch, f, width, parts) * narrow, folded(scratch, terms + f, width, parts)
-        put(g, at + f, slope)
-        put(g, at + wide + f, shift)
-        scale = item(w, at + f) * narrow
-        lean = scale * share * slope * narrow
-        put(saved, s + 2 * wide + f, -lean)
-        put(saved, s + 3 * wide + f, item(saved, s + f) * lean - scale * share * shift)
-        put(saved, s + 4 * wide + f, scale)
+        inv_std = item(saved, s + step + f)
+        d_weight, d_bias = sum_parts(scratch, f, width, parts) * inv_std, sum_parts(scratch, terms + f, width, parts)
+        put(g, at + f, d_weight)
+        put(g, at + step + f, d_bias)
+        scale = item(w, at + f) * inv_std
+        slope = scale * inv_count * d_weight * inv_std
+        put(saved, s + 2 * step + f, -slope)
+        put(saved, s + 3 * step + f, item(saved, s + f) * slope - scale * inv_count * d_bias)
+        put(saved, s + 4 * step + f, scale)
     sync()
-    if deep:
+    if needs_input:
         for f in range(group, width, groups):
-            lean, level = item(saved, s + 2 * wide + f), item(saved, s + 3 * wide + f)
-            scale = item(saved, s + 4 * wide + f)
+            slope, shift = item(saved, s + 2 * step + f), item(saved, s + 3 * step + f)
+            scale = item(saved, s + 4 * step + f)
             j, end = f * stride + lane, f * stride + count
             while j < end:
-                put(d, dx + j, item(d, dy + j) * scale + (item(a, x + j) * lean + level))
+                put(d, dx + j, item(d, dy + j) * scale + (item(a, x + j) * slope + shift))
                 j += span
         sync()
 
 
 @device
-def activate(kind, a, x, y, width, stride, count, who):
+def activate(kind, a, x, y, width, stride, count, ids):
     """Apply an activation."""
-    _, _, lane, span, group, groups = who
+    _, _, lane, span, group, groups = ids
     for f in range(group, width, groups):
         j, end = f * stride + lane, f * stride + count
         while j < end:
             u = item(a, x + j)
             if kind == RELU:
-                v = clip(u, True)
+                v = relu_if(u, True)
             elif kind == LEAKY:
                 v = u * LEAK if u < ZERO else u
             elif kind == TANH:
@@ -312,17 +312,17 @@ def activate(kind, a, x, y, width, stride, count, who):
             elif kind == SILU:
                 v = u / (ONE + math.exp(-u))
             else:
-                # The complementary error function is right, relatively, also far out, where 1 + erf is not.
-                v = u * HALF * math.erfc(-u * _ROOT_HALF)
+                # erfc keeps its relative precision in the tails; 1 + erf does not.
+                v = u * HALF * math.erfc(-u * _SQRT_HALF)
             put(a, y + j, v)
             j += span
     sync()
 
 
 @device
-def activate_backward(kind, a, x, y, d, dy, dx, width, stride, count, who):
-    """Write the gradient of an activation's inputs from that of its outputs."""
-    _, _, lane, span, group, groups = who
+def activate_backward(kind, a, x, y, d, dy, dx, width, stride, count, ids):
+    """Write the gradient of the inputs of an activation."""
+    _, _, lane, span, group, groups = ids
     for f in range(group, width, groups):
         j, end = f * stride + lane, f * stride + count
         while j < end:
@@ -338,20 +338,20 @@ def activate_backward(kind, a, x, y, d, dy, dx, width, stride, count, who):
                 s = ONE / (ONE + math.exp(-u))
                 slope = s * (ONE + u * (ONE - s))
             else:
-                slope = HALF * math.erfc(-u * _ROOT_HALF) + u * _GAUSS_PEAK * math.exp(-HALF * u * u)
+                slope = HALF * math.erfc(-u * _SQRT_HALF) + u * _INV_SQRT_2PI * math.exp(-HALF * u * u)
             put(d, dx + j, item(d, dy + j) * slope)
             j += span
     sync()
 
 
 @device
-def drop(factors, at, a, x, y, width, stride, count, who):
-    """Multiply by the factors of dropout, ``(count, width)`` from ``at``."""
-    _, _, lane, span, group, groups = who
+def dropout(masks, at, a, x, y, width, stride, count, ids):
+    """Multiply by the dropout mask ``(count, width)`` at offset ``at``."""
+    _, _, lane, span, group, groups = ids
     for f in range(group, width, groups):
         j, factor = lane, at + lane * width + f
         while j < count:
-            put(a, y + f * stride + j, item(a, x + f * stride + j) * item(factors, factor))
+            put(a, y + f * stride + j, item(a, x + f * stride + j) * item(masks, factor))
             j += span
             factor += span * width
     sync()

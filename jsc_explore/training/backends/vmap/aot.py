@@ -1,9 +1,9 @@
-"""Compiled programs of the stack: many optimizer steps in one call, made once by a process of their own, kept on disk.
+"""Compiled programs of the vmap backend: many optimizer steps in one call, compiled by a subprocess, cached on disk.
 
-A program steps one replica of one network, optimizer, precision and batch size; it knows neither the jets nor how many
-replicas take turns with it. It is machine code (AOTInductor): any process loads it in milliseconds, without a compiler.
-Nothing here is bound to CPUs, but on CUDA it is unmeasured, untested, and waits for the GPU at every step of the loop;
-``choice.compiled_from`` asks for no program there.
+A program trains one replica of one network, optimizer, precision and batch size; it depends neither on the data nor on
+the number of replicas. It is machine code (AOTInductor): any process loads it in milliseconds, without a compiler.
+Nothing here is specific to CPUs, but on CUDA it is untested and would synchronize with the GPU at every step;
+``select.compiled_from`` requests no program there.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jsc_explore import network as layers
+from jsc_explore import network
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import JscError
 from jsc_explore.paths import PACKAGE, cache_dir
 from jsc_explore.training.backends.vmap.step import Settings, State
 
-# Jets gathered before a call hold so many floats at most, so that a step still finds them in the cache.
-_MOST_FLOATS = 1 << 20
-_MOST_STEPS = 64
-# All that the text of a program follows from.
+# Limits of the batches of one call, so that they stay in the CPU's cache until their step.
+_MAX_FLOATS = 1 << 20
+_MAX_STEPS = 64
+# The files that determine the code of a program.
 _SOURCES = (
     "training/backends/vmap/aot.py", "training/backends/vmap/aot_compiler.py", "training/backends/vmap/step.py",
     "training/optimizers.py", "training/models.py",
@@ -40,12 +40,12 @@ _SOURCES = (
 
 
 class CompileError(JscError):
-    """A program that cannot be had, in a few words; training goes on eagerly."""
+    """The reason why there is no program, in a few words; training continues eagerly."""
 
 
 @dataclass(frozen=True)
-class Spec:
-    """What a program is made for; ``steps`` is the number of batches at most in a call."""
+class ProgramSpec:
+    """The parameters of a program; ``steps`` is the maximum number of batches in a call."""
 
     model: str
     final_relu: bool
@@ -56,25 +56,25 @@ class Spec:
     device: str
 
     @classmethod
-    def of(cls, run: RunConfig, device: str) -> Spec:
-        """Return the spec of what steps ``run`` on ``device``, a device's type."""
-        each = 16 + sum(math.prod(layer.shape_in) for layer in run.network.layers if layer.kind == "dropout")
-        steps = max(1, min(_MOST_STEPS, _MOST_FLOATS // (run.batch_size * each)))
-        model, batch_size = layers.canonical(run.model), run.batch_size
+    def of(cls, run: RunConfig, device: str) -> ProgramSpec:
+        """Return the spec of the program that trains ``run`` on ``device``, a torch device type."""
+        floats_per_jet = 16 + sum(math.prod(layer.shape_in) for layer in run.network.layers if layer.kind == "dropout")
+        steps = max(1, min(_MAX_STEPS, _MAX_FLOATS // (run.batch_size * floats_per_jet)))
+        model, batch_size = network.canonical(run.model), run.batch_size
         return cls(model, run.final_relu, run.optimizer, run.precision, batch_size, steps, device)
 
     @property
     def path(self) -> Path:
-        """Where the program lies: its name follows from spec, sources, torch, compiler and processor."""
+        """The file of the program; its name is a hash of spec, sources, torch version and processor."""
         text = json.dumps([asdict(self), _environment()])
         return cache_dir() / "stack" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.pt2"
 
 
 @dataclass(frozen=True)
 class CompiledProgram:
-    """A loaded program and the batches it reads: ``x (steps, 1, batch, 16)`` and so on, filled by the caller."""
+    """A loaded program and the buffers of its batches, which the caller fills: ``x (steps, 1, batch, 16)`` etc."""
 
-    spec: Spec
+    spec: ProgramSpec
     loader: torch._C._aoti.AOTIModelPackageLoader
     x: Tensor
     y: Tensor
@@ -82,28 +82,30 @@ class CompiledProgram:
     masks: list[Tensor]
 
     def __call__(self, steps: int, state: State, settings: Settings) -> tuple[State, Tensor, Tensor]:
-        """Take the first ``steps`` steps; return the state, losses and hits, ``(steps, 1)`` each."""
+        """Take the first ``steps`` steps; return the state, losses and numbers of correct jets, ``(steps, 1)`` each."""
         count = torch.tensor(steps, device=self.x.device)
-        *moved, losses, hits = self.loader.boxed_run([count, self.x, self.y, self.rate, *self.masks, *settings, *state])
-        return State(*moved), losses[:steps], hits[:steps]
+        *updated, losses, correct = self.loader.boxed_run(
+            [count, self.x, self.y, self.rate, *self.masks, *settings, *state]
+        )
+        return State(*updated), losses[:steps], correct[:steps]
 
 
 @dataclass
 class Build:
-    """A program that is there already, or under way in a process of its own."""
+    """A program that is cached, or being compiled by a subprocess."""
 
-    spec: Spec
-    child: subprocess.Popen[bytes] | None
+    spec: ProgramSpec
+    process: subprocess.Popen[bytes] | None
 
     @classmethod
-    def begin(cls, spec: Spec) -> Build:
-        """Start compiling unless the program lies on the disk. Raises CompileError where nothing can come of it."""
-        _children[:] = [child for child in _children if child.poll() is None]
+    def start(cls, spec: ProgramSpec) -> Build:
+        """Start compiling unless the program is cached. CompileError if there is no compiler or it failed before."""
+        _processes[:] = [process for process in _processes if process.poll() is None]
         if spec.path.exists():
             return cls(spec, None)
-        if not compiler():
+        if not find_compiler():
             raise CompileError("no C++ compiler")
-        if failed(spec).exists():
+        if failure_marker(spec).exists():
             raise CompileError("compiling failed before")
         spec.path.parent.mkdir(parents=True, exist_ok=True)
         command = [
@@ -117,52 +119,50 @@ class Build:
             "PYTHONPATH": os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH")))),
             "TORCHINDUCTOR_CACHE_DIR": str(spec.path.parent / "inductor"),
             "TRITON_CACHE_DIR": str(spec.path.parent / "triton"),
-            # A program spreads its loops over as many threads as its compiler saw; a worker has one.
+            # A program uses as many threads as its compiler saw; a worker has one.
             "OMP_NUM_THREADS": "1",
         }
         with spec.path.with_suffix(".log").open("wb") as log:
-            child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        _children.append(child)
-        return cls(spec, child)
+            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        _processes.append(process)
+        return cls(spec, process)
 
     def is_done(self) -> bool:
-        """Say whether ``program`` would answer at once."""
-        return self.child is None or self.child.poll() is not None
+        """Return whether ``load`` would return without waiting."""
+        return self.process is None or self.process.poll() is not None
 
-    def program(self) -> CompiledProgram:
-        """Wait for the program and load it. Raises CompileError."""
-        if self.child is not None and self.child.wait():
+    def load(self) -> CompiledProgram:
+        """Wait for the program and load it. CompileError if it cannot be compiled or loaded."""
+        if self.process is not None and self.process.wait():
             raise CompileError("compiling failed")
         try:
-            # What torch._inductor.aoti_load_package wraps; that would import the whole compiler first, 1.4 s.
+            # torch._inductor.aoti_load_package does this, too, but imports the whole compiler first, which takes 1.4 s.
             loader = torch._C._aoti.AOTIModelPackageLoader(str(self.spec.path), "model", False, 1, -1)
         except RuntimeError as error:
             raise CompileError("the compiled program cannot be loaded") from error
-        return CompiledProgram(self.spec, loader, *buffers(self.spec))
+        return CompiledProgram(self.spec, loader, *allocate_buffers(self.spec))
 
 
-# Kept until they have ended: a job that is cancelled leaves its program to the next.
-_children: list[subprocess.Popen[bytes]] = []
+# References to running compilers, which go on when their training is cancelled: the next one uses the program.
+_processes: list[subprocess.Popen[bytes]] = []
 
 
-def buffers(spec: Spec) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """Return room for the batches of one call: jets, labels, rates and the factors of each dropout layer."""
-    network = layers.parse(spec.model, spec.final_relu)
+def allocate_buffers(spec: ProgramSpec) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    """Return buffers for the batches of one call: jets, labels, learning rates and the masks of each dropout layer."""
+    layers = network.parse(spec.model, spec.final_relu).layers
     rows = (spec.steps, 1, spec.batch_size)
-    masks = [
-        torch.zeros(*rows, *layer.shape_in, device=spec.device) for layer in network.layers if layer.kind == "dropout"
-    ]
+    masks = [torch.zeros(*rows, *layer.shape_in, device=spec.device) for layer in layers if layer.kind == "dropout"]
     x, y = torch.zeros(*rows, 16, device=spec.device), torch.zeros(*rows, dtype=torch.int64, device=spec.device)
     return x, y, torch.zeros(*rows[:2], 1, device=spec.device), masks
 
 
-def failed(spec: Spec) -> Path:
-    """Return the file that remembers that this program could not be made; ``jsc-explore precompile`` removes it."""
+def failure_marker(spec: ProgramSpec) -> Path:
+    """Return the file that marks a program that failed to compile; ``jsc-explore precompile`` removes it."""
     return spec.path.with_suffix(".failed")
 
 
-def compiler() -> str | None:
-    """Return the C++ compiler that inductor would take; None if there is none."""
+def find_compiler() -> str | None:
+    """Return the path of the C++ compiler that inductor uses; None if there is none."""
     return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
 
 
@@ -175,7 +175,7 @@ def _environment() -> list[str]:
 
 
 def _processor() -> str:
-    """Return what tells processors apart that take other machine code."""
+    """Return a text that differs between processors with different instruction sets."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""Compile a program of the stack in a process of its own: ``python -m …backends.vmap.aot_compiler SPEC PATH``.
+"""Compile a program of the vmap backend in a subprocess: ``python -m …backends.vmap.aot_compiler SPEC PATH``.
 
-It begins where training is under way already, and its work goes on, and counts, when that training is cancelled.
+Training starts it and continues meanwhile. It goes on when that training is cancelled, and caches the program.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from jsc_explore.config import RunConfig
 from jsc_explore.training.backends.base import DeviceSplit
-from jsc_explore.training.backends.vmap.aot import Spec, buffers, failed
-from jsc_explore.training.backends.vmap.stack import Stack
+from jsc_explore.training.backends.vmap.aot import ProgramSpec, allocate_buffers, failure_marker
+from jsc_explore.training.backends.vmap.backend import VmapBackend
 from jsc_explore.training.backends.vmap.step import Batch, Settings, State
 
-# Nobody waits for ever: a compiler that hangs ends like one that fails.
-_DEADLINE_S = 900
+# A compiler that hangs is killed after this time, which counts as a failure.
+_TIMEOUT_S = 900
 _STATE, _SETTINGS = len(State._fields), len(Settings._fields)
 
 
 class _Steps(nn.Module):
-    """A loop over the first ``count`` batches; ``step`` is the traced step ``(*batch, *settings, *state)``."""
+    """A loop over the first ``count`` batches; ``step`` is the traced step of ``(*batch, *settings, *state)``."""
 
     def __init__(self, step: nn.Module, shape: tuple[int, int]) -> None:
         super().__init__()
         self.step, self.shape = step, shape
 
     def forward(self, count: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
-        batches, settings, state = _cut(tensors)
+        batches, settings, state = _split(tensors)
 
-        def more(done: Tensor, *_: Tensor) -> Tensor:
+        def is_unfinished(done: Tensor, *_: Tensor) -> Tensor:
             return done < count
 
         def body(done: Tensor, *carried: Tensor) -> Sequence[Tensor]:
-            *state, losses, hits = carried
-            at = done.view(1)
-            batch = [tensor.index_select(0, at).squeeze(0) for tensor in batches]
-            *moved, loss, hit = self.step(*batch, *settings, *state)
-            return done + 1, *moved, losses.index_copy(0, at, loss[None]), hits.index_copy(0, at, hit[None])
+            *state, losses, correct = carried
+            index = done.view(1)
+            batch = [tensor.index_select(0, index).squeeze(0) for tensor in batches]
+            *updated, loss, hits = self.step(*batch, *settings, *state)
+            return done + 1, *updated, losses.index_copy(0, index, loss[None]), correct.index_copy(0, index, hits[None])
 
-        seen = [torch.zeros(self.shape, device=count.device) for _ in range(2)]
+        results = [torch.zeros(self.shape, device=count.device) for _ in range(2)]
         first = torch.zeros((), dtype=torch.int64, device=count.device)
         looped: Sequence[Tensor] = while_loop(  # type: ignore[no-untyped-call]
-            more, body, (first, *state, *seen)
+            is_unfinished, body, (first, *state, *results)
         )
         return looped[1:]
 
 
-def compile_program(spec: Spec, path: Path) -> None:
-    """Trace the eager step of a stack of one and write its loop as machine code to ``path``."""
+def compile_program(spec: ProgramSpec, path: Path) -> None:
+    """Trace the eager step of one replica and write its loop as machine code to ``path``."""
     run = RunConfig(
         model=spec.model,
         final_relu=spec.final_relu,
@@ -68,49 +68,49 @@ def compile_program(spec: Spec, path: Path) -> None:
         batch_size=spec.batch_size,
     )
     x, y = torch.zeros(2, 16, device=spec.device), torch.zeros(2, dtype=torch.int64, device=spec.device)
-    stack = Stack([run], DeviceSplit(x, y, x, y, x, y))
-    # One program for replicas with weight decay and without.
-    stack.step.decays = True
-    jets, labels, rate, masks = buffers(spec)
-    batches = [jets, labels, rate, *masks]
-    # Copies: neighbours in one tensor's storage must not look like one argument.
-    given = [tensor.clone() for tensor in (*stack.settings([0]), *stack.state([0]))]
+    backend = VmapBackend([run], DeviceSplit(x, y, x, y, x, y))
+    # One program serves replicas with and without weight decay.
+    backend.step.decays = True
+    jets, labels, rates, masks = allocate_buffers(spec)
+    batches = [jets, labels, rates, *masks]
+    # Copies: views of one tensor would be taken for one argument.
+    inputs = [tensor.clone() for tensor in (*backend.settings([0]), *backend.state([0]))]
 
     def step(*tensors: Tensor) -> Sequence[Tensor]:
-        (x, y, rate, *masks), settings, state = _cut(tensors)
-        moved, loss, hits = stack.step(State(*state), Settings(*settings), Batch(x, y, rate, masks))
-        # What is handed on unchanged would be argument and result in one.
-        return *(new.clone() for new in moved), loss.detach(), hits.float()
+        (x, y, rate, *masks), settings, state = _split(tensors)
+        updated, loss, correct = backend.step(State(*state), Settings(*settings), Batch(x, y, rate, masks))
+        # Copies: a tensor that the step does not change would be both argument and result.
+        return *(new.clone() for new in updated), loss.detach(), correct.float()
 
     with torch.no_grad():
-        # First down to ATen: export cannot trace torch.func within a loop.
-        traced = make_fx(step, tracing_mode="fake")(*(tensor[0] for tensor in batches), *given)
+        # Trace down to ATen first: export cannot trace torch.func inside a loop.
+        traced = make_fx(step, tracing_mode="fake")(*(tensor[0] for tensor in batches), *inputs)
         loop = _Steps(traced, (spec.steps, 1))
         count = torch.tensor(spec.steps, device=spec.device)
-        exported = torch.export.export(loop, (count, *batches, *given), strict=False)
+        exported = torch.export.export(loop, (count, *batches, *inputs), strict=False)
         partial = path.with_suffix(".partial.pt2")
         torch._inductor.aoti_compile_and_package(exported, package_path=str(partial))
     partial.replace(path)
 
 
-def _cut(tensors: Sequence[Tensor]) -> tuple[Any, Any, Any]:
+def _split(tensors: Sequence[Tensor]) -> tuple[Any, Any, Any]:
     batches = len(tensors) - _SETTINGS - _STATE
     return tensors[:batches], tensors[batches:-_STATE], tensors[-_STATE:]
 
 
 def main() -> None:
-    """Make one program; processes that want the same wait for the first."""
-    spec, path = Spec(**json.loads(sys.argv[1])), Path(sys.argv[2])
+    """Compile one program; processes that need the same one wait for the first."""
+    spec, path = ProgramSpec(**json.loads(sys.argv[1])), Path(sys.argv[2])
     torch.set_num_threads(1)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
             return
-        signal.alarm(_DEADLINE_S)
+        signal.alarm(_TIMEOUT_S)
         try:
             compile_program(spec, path)
         except Exception:
-            failed(spec).write_text(traceback.format_exc(), encoding="utf-8")
+            failure_marker(spec).write_text(traceback.format_exc(), encoding="utf-8")
             raise
 
 

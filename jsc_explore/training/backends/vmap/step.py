@@ -1,4 +1,4 @@
-"""One optimizer step of a whole stack as a pure function: run eagerly, or traced into a compiled program."""
+"""One optimizer step of all replicas as a pure function: run eagerly, or traced into a compiled program."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from jsc_explore.training import optimizers
 from jsc_explore.training.backends.base import unflatten
 from jsc_explore.training.optimizers import Moments
 
-_HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_HALF_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+# Steps without overflow until the loss scale doubles, as in torch.amp.GradScaler.
 _SCALE_INTERVAL = 2000
 
 
 class State(NamedTuple):
-    """What a step changes, a row a replica: see ``Replicas`` and ``FlatOptimizer`` for the shapes."""
+    """The state that a step changes, one row per replica; ``Backend`` and ``FlatOptimizer`` give the shapes."""
 
     flat: Tensor
     m: Tensor
@@ -33,7 +34,7 @@ class State(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What no step changes: ``has_gradient (P,)`` is 0 for parameters left alone, the others are ``(K, 1)``."""
+    """The inputs that no step changes: ``has_gradient (P,)``, 0 for constant parameters; the others ``(K, 1)``."""
 
     has_gradient: Tensor
     weight_decay: Tensor
@@ -41,7 +42,7 @@ class Settings(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One step's jets ``(K, batch, 16)``, labels ``(K, batch)``, rates ``(K, 1)``, a factor for each dropout layer."""
+    """The jets ``(K, batch, 16)``, labels ``(K, batch)``, learning rates ``(K, 1)`` and dropout masks of one step."""
 
     x: Tensor
     y: Tensor
@@ -50,7 +51,7 @@ class Batch(NamedTuple):
 
 
 class Step:
-    """The step of one network, optimizer and precision, for any number of replicas and rows."""
+    """The step of one network, optimizer and precision, for any number of replicas and any batch size."""
 
     def __init__(
         self,
@@ -63,39 +64,39 @@ class Step:
         decays: bool,
     ) -> None:
         self.kind, self.decays, self.shapes, self.statistics = run.optimizer, decays, shapes, statistics
-        self.half, self.scaled = _HALF.get(run.precision), run.precision == "16-mixed"
+        self.half, self.scaled = _HALF_DTYPES.get(run.precision), run.precision == "16-mixed"
         self.mask_names = [f"{name}.mask" for name in dropouts]
         self.base = copy.deepcopy(module).to("meta")
         self._gradient = vmap(grad_and_value(self._loss, has_aux=True), in_dims=(0, 0, 0, 0, 0, 0))
         self._forward = vmap(self._logits, in_dims=(0, 0, None))
 
     def __call__(self, state: State, settings: Settings, batch: Batch) -> tuple[State, Tensor, Tensor]:
-        """Return the state after the step, each replica's mean loss ``(K,)`` and jets recognised ``(K,)``."""
+        """Return the state after the step, mean losses ``(K,)`` and numbers of correctly classified jets ``(K,)``."""
         self.base.train()
         masks = dict(zip(self.mask_names, batch.masks, strict=True))
         grad, (loss, (logits, running)) = self._gradient(
             state.flat, state.running, masks, batch.x, batch.y, state.scale
         )
         grad = grad * settings.has_gradient
-        hits = (logits.argmax(2) == batch.y).sum(1)
+        correct = (logits.argmax(2) == batch.y).sum(1)
         moments = Moments(state.flat, state.m, state.v, state.t)
         decay = settings.weight_decay if self.decays else None
         if not self.scaled:
-            moved = optimizers.step(self.kind, decay, settings.momentum, moments, grad, batch.rate)
-            return _state(moved, state.scale, state.clean_steps, running), loss, hits
-        # torch.amp.GradScaler's rule, each replica with its own scale; one that overflowed stays exactly as it was.
+            updated = optimizers.step(self.kind, decay, settings.momentum, moments, grad, batch.rate)
+            return _state(updated, state.scale, state.clean_steps, running), loss, correct
+        # The rule of torch.amp.GradScaler, with a scale for each replica. A replica that overflows keeps its state.
         grad = grad / state.scale
         finite = grad.isfinite().all(1, keepdim=True)
         grad = torch.where(finite, grad, 0.0)
-        moved = optimizers.step(self.kind, decay, settings.momentum, moments, grad, batch.rate)
-        kept = Moments(*(torch.where(finite, new, old) for new, old in zip(moved, moments, strict=True)))
+        updated = optimizers.step(self.kind, decay, settings.momentum, moments, grad, batch.rate)
+        kept = Moments(*(torch.where(finite, new, old) for new, old in zip(updated, moments, strict=True)))
         clean = torch.where(finite, state.clean_steps + 1, 0.0)
         grown = clean >= _SCALE_INTERVAL
         scale = torch.where(finite, torch.where(grown, state.scale * 2, state.scale), state.scale / 2)
         clean = torch.where(grown, 0.0, clean)
-        return _state(kept, scale, clean, running), loss / state.scale.squeeze(1), hits
+        return _state(kept, scale, clean, running), loss / state.scale.squeeze(1), correct
 
-    def logits(self, x: Tensor, flat: Tensor, running: Tensor) -> Tensor:
+    def compute_logits(self, x: Tensor, flat: Tensor, running: Tensor) -> Tensor:
         """Return ``(K, n, 5) float32`` outputs for ``(n, 16)`` jets in evaluation mode."""
         self.base.eval()
         with torch.no_grad():
@@ -105,8 +106,8 @@ class Step:
     def _logits(
         self, flat: Tensor, running: Tensor, x: Tensor, masks: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return outputs and, in training mode moved, statistics."""
-        # Copies: batch norm writes into them, and pieces of one tensor would all count as changed.
+        """Return outputs and batch-norm statistics, updated in training mode."""
+        # Copies: batch norm writes into them, and views of one tensor would all count as changed.
         statistics = {name: piece.clone() for name, piece in unflatten(running, self.statistics).items()}
         device = flat.device.type
         with torch.autocast(device, dtype=self.half, enabled=self.half is not None):
@@ -117,9 +118,9 @@ class Step:
     def _loss(
         self, flat: Tensor, running: Tensor, masks: Mapping[str, Tensor], x: Tensor, y: Tensor, scale: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        logits, moved = self._logits(flat, running, x, masks)
+        logits, updated = self._logits(flat, running, x, masks)
         loss = functional.cross_entropy(logits.float(), y)
-        return (loss * scale.squeeze() if self.scaled else loss), (logits.detach(), moved.detach())
+        return (loss * scale.squeeze() if self.scaled else loss), (logits.detach(), updated.detach())
 
 
 def _state(moments: Moments, scale: Tensor, clean_steps: Tensor, running: Tensor) -> State:

@@ -1,0 +1,65 @@
+"""The parts of an outcome beside the curve: test metrics, device, memory and versions."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import resource
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import lightning
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from jsc_explore import __version__
+from jsc_explore.data.jets import CLASSES
+from jsc_explore.training.metrics import Metrics, roc_summary, silent_classes
+
+
+def metric_fields(
+    last: Metrics, best: Metrics, row: int, last_logits: Tensor, best_logits: Tensor, labels: Tensor, final_relu: bool
+) -> dict[str, Any]:
+    """Return the test fields of an Outcome for one row, from the metrics and logits of its last and best weights."""
+    # Transposed and contiguous, so that the scores of a class can be sorted in place in memory.
+    scores, truth = best_logits.float().softmax(1).T.contiguous().cpu().numpy(), labels.cpu().numpy()
+    roc = [roc_summary(scores[c], truth == c) for c in range(len(CLASSES))]
+    return {
+        "test_loss": float(last.loss[row]),
+        "test_acc": float(last.accuracy[row]),
+        "best_test_loss": float(best.loss[row]),
+        "best_test_acc": float(best.accuracy[row]),
+        "auc": [one.area for one in roc],
+        "rejection": [one.rejection for one in roc],
+        "roc": [efficiency for one in roc for efficiency in one.background],
+        "confusion": best.confusion[row].flatten().tolist(),
+        "silent_classes": silent_classes(last_logits, labels, last.recall[row].tolist()) if final_relu else [],
+    }
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the peak memory of the GPU, or of this process, in MB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+
+
+def device_name(device: torch.device) -> str:
+    """Return the GPU's name, or the CPU's architecture."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that a result depends on."""
+    return {
+        "jsc_explore": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),  # a subclass of str that msgpack refuses
+        "lightning": lightning.__version__,
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+    } | ({"numba-cuda": version("numba-cuda")} if importlib.util.find_spec("numba_cuda") else {})
