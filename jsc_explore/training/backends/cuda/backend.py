@@ -115,7 +115,7 @@ class CudaBackend(Backend):
         launch(*map(device_array, tensors), sizes, self._span(self.batch_size))
 
     def _evaluate_all(self, flat: Tensor, running: Tensor, x: Tensor, y: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sums of losses ``(K,) float64`` and counts ``(K, 5, 5) int64``; write logits to a non-empty ``out``."""
+        """Return sums of losses ``(K,) float64`` and counts ``(K, 5, 5) int64``; write logits if ``out`` has rows."""
         layout, pieces = self._eval_layout, min(-(-len(x) // _TILE), _MAX_PIECES)
         tasks = len(flat) * pieces
         blocks = min(tasks, _MAX_BLOCKS)
