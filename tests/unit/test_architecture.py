@@ -15,7 +15,8 @@ MODULES = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesu
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 # Methods that a base class documents.
 DOCUMENTED_BY_BASE = {
-    "forward", "backend_name", "prepare", "begin_epoch", "draw_batch_orders", "train_chunk", "evaluate", "compute_logits", "select",
+    "forward", "backend_name", "prepare", "begin_epoch", "draw_batch_orders", "train_chunk", "evaluate",
+    "compute_logits", "select", "on_point", "on_progress", "on_finished", "cancelled_keys",
 }  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 600, 60
 
