@@ -78,6 +78,7 @@ def _pointer(builder: Any, start: Any, offset: Any, to: ir.Type) -> Any:
 
 
 def call_intrinsic(builder: Any, name: str, result: ir.Type, arguments: Sequence[Any], fast: Sequence[str] = ()) -> Any:
+    """Build a call of an LLVM intrinsic; ``fast`` are its fast-math flags."""
     kinds = [argument.type for argument in arguments]
     function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, kinds), name)
     return builder.call(function, arguments, fastmath=fast)
