@@ -37,7 +37,8 @@ class Spec:
 
     ``default_values`` are the values that a grid shows at first; ``log`` asks for a logarithmic axis. ``pattern`` is
     a regular expression of values allowed beside ``choices``, ``pattern_help`` describes them. ``only_with`` is a
-    (field, value) pair: the hyperparameter has no effect unless that field has that value.
+    (field, value) pair: the hyperparameter has no effect unless that field has that value. ``value_labels`` are the
+    names of values on pages, where they differ from those in files, URLs and on the command line.
     """
 
     kind: Kind
@@ -51,6 +52,7 @@ class Spec:
     pattern: str = ""
     pattern_help: str = ""
     only_with: tuple[str, Any] | None = None
+    value_labels: Mapping[Any, str] = field(default_factory=dict)
 
     @property
     def inline_label(self) -> str:
@@ -104,7 +106,8 @@ class RunConfig:
         "train",
         ("train", "holdout"),
         "Validate on",
-        "train: the training data, as in the lab; holdout: held-out data, which is not trained on",
+        "data of the validation metrics: train, the training data, as in the lab; holdout, data not used in training",
+        value_labels={"train": "training data (as in the lab)", "holdout": "held-out data"},
     )
     model: str = _hyper(
         "jsc-tiny",
@@ -262,6 +265,11 @@ def format_value(name: str, value: Any) -> str:
     if spec.kind == "float":
         return format_number(float(value))
     return str(value)
+
+
+def display_value(name: str, value: Any) -> str:
+    """Format one field's value for a page: its label if it has one, else as ``format_value`` does."""
+    return check_field(name).value_labels.get(value) or format_value(name, value)
 
 
 def format_number(value: float) -> str:

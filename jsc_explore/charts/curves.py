@@ -48,13 +48,13 @@ _PARTS = {"val": "validation", "train": "training"}
 class CurveStyle:
     """How the curve of a config is named and drawn: full name, legend entries of its colour (``group``) and its dash.
 
-    Curves that are not ``chosen`` are drawn grey, as context.
+    Curves that are not ``highlighted`` are drawn grey, as context.
     """
 
     name: str
     group: str = ""
     dash: str = ""
-    chosen: bool = True
+    highlighted: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,22 +93,22 @@ def curve_tables(
 ) -> dict[str, pa.Table]:
     """Return the tables that ``curve_figure`` draws, from the two tables of ``store.query.curves.curve_points``.
 
-    ``means`` has one row a point of a chosen config: mean, smoothed mean, ends of the band; ``context`` one row a point
-    of the others: the mean alone; ``seeds`` one row a point of each seed of the chosen configs; ``marks`` the last
-    point of each seed with a silent class. On a logarithmic axis values that are not positive are left out.
+    ``means`` has one row a point of a highlighted config: mean, smoothed mean, ends of the band; ``context`` one row a
+    point of the others: the mean; ``seeds`` one row a point of each seed of the highlighted configs; ``marks`` the
+    last point of each seed with a silent class. On a logarithmic axis values that are not positive are left out.
     """
-    chosen = {config_id: line for config_id, line in lines.items() if line.chosen}
-    named_means = _with_lines(means, chosen, options)
+    highlighted = {config_id: line for config_id, line in lines.items() if line.highlighted}
+    named_means = _with_lines(means, highlighted, options)
     low, high = _band(named_means, options)
     smoothed = _smoothed(named_means, options.smoothing)
     table = named_means.select(["config_id", "x", "mean", "n", "name", "group", "dash"])
     for name, values in (("smooth", smoothed), ("low", low), ("high", high)):
         table = table.append_column(name, pa.array(values, pa.float64()))
-    others = {config_id: line for config_id, line in lines.items() if not line.chosen}
+    others = {config_id: line for config_id, line in lines.items() if not line.highlighted}
     context = _with_lines(means, others, options).select(["line", "x", "mean", "name"])
-    seeds = _with_lines(seeds, chosen, options)
+    seeds = _with_lines(seeds, highlighted, options)
     # The letters of many marks would overlap: then only the tooltip names the classes.
-    marks = silent_marks(seeds, brief=len({line.group for line in lines.values() if line.chosen}) > 3)
+    marks = silent_marks(seeds, brief=len({line.group for line in lines.values() if line.highlighted}) > 3)
     seeds = seeds.select(["run_id", "seed", "x", "value", "group", "dash"]) if options.seed_lines else seeds.slice(0, 0)
     return {MEANS: table, CONTEXT: context, SEEDS: seeds, MARKS: marks}
 
@@ -120,7 +120,7 @@ def prediction_table(
     metric: str,
     ends: Mapping[str, float],
 ) -> pa.Table:
-    """Return the predictions for the chosen configs, drawn at the ends of their curves.
+    """Return the predictions for the highlighted configs, drawn at the ends of their curves.
 
     ``predicted`` and ``ends`` are by config id. A config without an entry in ``ends`` takes the x of its last point in
     ``means``, a table of ``curve_tables``. Columns: ``x``, ``mean``, ``low``, ``high``, ``group``, ``text``.
@@ -130,7 +130,7 @@ def prediction_table(
         {"x": ends.get(key, last.get(key)), "mean": prediction.mean, "low": prediction.low, "high": prediction.high,
          "group": line.group, "text": f"{line.name}: {prediction_text(metric, prediction)}"}
         for key, line in lines.items()
-        if line.chosen and (key in last or key in ends) and (prediction := predicted.get(key))
+        if line.highlighted and (key in last or key in ends) and (prediction := predicted.get(key))
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=_PREDICTIONS)
 
@@ -305,13 +305,13 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
 
     # Screen readers get the mean alone (aria=False elsewhere): a description of every other point would be noise, and
     # would take as long as drawing it.
-    chosen, others = chart_from(MEANS), chart_from(CONTEXT).encode(x=x, y=y, detail="line:N")
+    highlighted, others = chart_from(MEANS), chart_from(CONTEXT).encode(x=x, y=y, detail="line:N")
     context = others.mark_line(color=FAINT[options.theme], strokeWidth=options.size, opacity=0.8, clip=True, aria=False)
     # A line of one pixel is hard to hover: a wide invisible one lies over it. Points would be hundreds.
     context_hover = others.mark_line(strokeWidth=8 * options.size, opacity=0, clip=True, aria=False).encode(
         tooltip=alt.Tooltip("name:N", title=" ")
     )
-    band = chosen.mark_area(clip=True, aria=False).encode(
+    band = highlighted.mark_area(clip=True, aria=False).encode(
         x=x,
         y="low:Q",
         y2="high:Q",
@@ -324,7 +324,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
         .encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash,
                 opacity=visible(0.25 if crowded else 0.45))
     )  # fmt: skip
-    mean = chosen.mark_line(strokeWidth=2.5 * options.size, clip=True).encode(
+    mean = highlighted.mark_line(strokeWidth=2.5 * options.size, clip=True).encode(
         x=x, y="smooth:Q", color=colour, **dash, detail="config_id:N", opacity=visible(1.0)
     )
     silent = (
@@ -333,7 +333,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
                 tooltip=alt.Tooltip("name:N", title=" "))
     )  # fmt: skip
     # The raw mean, thin, where the bold line is smoothed.
-    raw_mean = chosen.mark_line(strokeWidth=options.size, clip=True, aria=False).encode(
+    raw_mean = highlighted.mark_line(strokeWidth=options.size, clip=True, aria=False).encode(
         x=x, y="mean:Q", color=colour, **dash, detail="config_id:N", opacity=visible(0.5)
     )
     layers = [

@@ -84,14 +84,14 @@ def _grid_position(feature: str) -> tuple[int, int]:
     return column, row_index
 
 
-def _cell(feature: str, chosen: bool) -> dict[str, object]:
+def _cell(feature: str, selected: bool) -> dict[str, object]:
     column, row_index = _grid_position(feature)
     return {
         "feature": feature,
         # All but two names end in this; without it they fit a narrow screen.
         "name": feature.removesuffix("_mmdt"),
         "text": f"{feature}: {NOTES[feature].words}",
-        "chosen": chosen,
+        "selected": selected,
         "x": column - 0.03,
         "x2": column + _FILL_X + 0.03,
         "y": -row_index - 1.03,
@@ -102,8 +102,8 @@ def _cell(feature: str, chosen: bool) -> dict[str, object]:
 # ---- drawing
 
 
-def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> Chart:
-    """Draw the table of ``overview_table``; a click selects a ``feature``, ``chosen`` is outlined."""
+def overview_chart(table: pa.Table, selected: str, theme: str = "light") -> Chart:
+    """Draw the table of ``overview_table``; a click selects a ``feature``, ``selected`` is outlined."""
     grid_rows = -(-len(FEATURES) // COLUMNS)
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.05, COLUMNS - 0.05], nice=False))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-grid_rows - 0.06, 0], nice=False))
@@ -112,7 +112,7 @@ def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> Chart:
         .mark_line(interpolate="step", strokeWidth=1.3)
         .encode(x=x, y=y, color=_colour(), detail="feature:N")
     )
-    cells = alt.Chart(pa.Table.from_pylist([_cell(feature, feature == chosen) for feature in FEATURES]))
+    cells = alt.Chart(pa.Table.from_pylist([_cell(feature, feature == selected) for feature in FEATURES]))
     click = alt.selection_point(name=SELECTION, fields=["feature"], toggle=False, on="click")
     frame = cells.mark_rect(cornerRadius=4, fillOpacity=0, cursor="pointer").encode(
         x=alt.X("x:Q", axis=None),
@@ -120,15 +120,15 @@ def overview_chart(table: pa.Table, chosen: str, theme: str = "light") -> Chart:
         y=alt.Y("y:Q", axis=None),
         y2="y2:Q",
         fill=alt.value(FAINT[theme]),
-        stroke=alt.when("datum.chosen").then(alt.value(INK[theme])).otherwise(alt.value(FAINT[theme])),
-        strokeWidth=alt.when("datum.chosen").then(alt.value(2)).otherwise(alt.value(0.6)),
+        stroke=alt.when("datum.selected").then(alt.value(INK[theme])).otherwise(alt.value(FAINT[theme])),
+        strokeWidth=alt.when("datum.selected").then(alt.value(2)).otherwise(alt.value(0.6)),
         tooltip=[alt.Tooltip("text:N", title=" ")],
     )
     names = cells.mark_text(align="left", baseline="top", fontSize=10.5, dx=2, dy=5, cursor="pointer").encode(
         x=alt.X("x:Q", axis=None),
         y=alt.Y("y2:Q", axis=None),
         text="name:N",
-        color=alt.when("datum.chosen").then(alt.value(INK[theme])).otherwise(alt.value(MUTED[theme])),
+        color=alt.when("datum.selected").then(alt.value(INK[theme])).otherwise(alt.value(MUTED[theme])),
     )
     # The frames last: the topmost mark takes the click.
     chart = alt.layer(curves, names, frame.add_params(click))

@@ -45,13 +45,13 @@ _BOLD: dict[str, Any] = {"fontWeight": "bold"}
 def grid_table(
     cells: Sequence[Cell],
     metric: str,
-    chosen: Collection[str] = (),
+    selected: Collection[str] = (),
     domain: tuple[float, float] | None = None,
     predicted: Mapping[str, Prediction] | None = None,
 ) -> pa.Table:
-    """Return one row a cell: axis labels, metric, two lines of text, tooltip, whether it is ``chosen``.
+    """Return one row a cell: axis labels, metric, two lines of text, tooltip, whether it is ``selected``.
 
-    ``chosen`` and ``predicted``, the predictions for missing cells, are by config id.
+    ``selected`` and ``predicted``, the predictions for missing cells, are by config id.
     """
     low, high = domain or metric_domain(cells, metric)
     rows = []
@@ -73,7 +73,7 @@ def grid_table(
                 "second": band_text(metric, prediction) if prediction else _second_line(cell),
                 "bright": brightness > 0.45,
                 "filled": cell.mean is not None,
-                "chosen": cell.config_id in chosen,
+                "selected": cell.config_id in selected,
                 "tooltip": _tooltip(cell, metric)
                 + (f": {prediction_text(metric, prediction)}, not measured" if prediction else ""),
             }
@@ -149,7 +149,7 @@ def _tooltip(cell: Cell, metric: str) -> str:
 _CELLS = pa.schema(
     [(name, pa.string()) for name in ("x", "y", "config_id", "state", "first", "second", "tooltip")]
     + [("metric", pa.float64())]
-    + [(name, pa.bool_()) for name in ("bright", "filled", "chosen")]
+    + [(name, pa.bool_()) for name in ("bright", "filled", "selected")]
 )
 
 
@@ -196,11 +196,11 @@ def _spec(
     shift = alt.selection_point(name=TOGGLED, fields=["config_id"], toggle="true", on="click[event.shiftKey]")
     box = alt.selection_interval(name=BOX, encodings=["x", "y"], mark=alt.BrushConfig(fill=INK[theme], fillOpacity=0.1))
     colour = alt.condition("datum.filled", alt.Color("metric:Q", scale=scale, legend=None), alt.value("transparent"))
-    chosen = alt.datum.chosen
+    selected = alt.datum.selected
     cells = base.mark_rect(cornerRadius=4, cursor="pointer").encode(
         color=colour,
-        stroke=alt.condition(chosen, alt.value(INK[theme]), alt.value(FAINT[theme])),
-        strokeWidth=alt.condition(chosen, alt.value(3), alt.value(1)),
+        stroke=alt.condition(selected, alt.value(INK[theme]), alt.value(FAINT[theme])),
+        strokeWidth=alt.condition(selected, alt.value(3), alt.value(1)),
         strokeDash=alt.condition("datum.state == 'partly'", alt.value([5, 3]), alt.value([1, 0])),
         tooltip=[alt.Tooltip("tooltip:N", title=" ")],
     )

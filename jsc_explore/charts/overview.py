@@ -25,7 +25,7 @@ from jsc_explore.charts.style import (
     is_percentage,
     number_axis,
 )
-from jsc_explore.config import FIELDS, format_value
+from jsc_explore.config import FIELDS, display_value
 from jsc_explore.store.schema import METRICS
 
 HEIGHT = 300
@@ -57,7 +57,7 @@ def front_table(rows: Sequence[Mapping[str, Any]], cost: str, metric: str, names
 
 def config_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return the values of the hyperparameters that vary as text."""
-    return ", ".join(f"{FIELDS[name].inline_label} {format_value(name, row[name])}"
+    return ", ".join(f"{FIELDS[name].inline_label} {display_value(name, row[name])}"
                      for name in names)  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def _point(row: Mapping[str, Any], metric: str, names: Sequence[str]) -> dict[st
 
 
 def _axis_values(field: str, values: Sequence[Any], numeric: bool) -> pa.Array:
-    return pa.array(values, pa.float64()) if numeric else pa.array([format_value(field, value) for value in values])
+    return pa.array(values, pa.float64()) if numeric else pa.array([display_value(field, value) for value in values])
 
 
 def _importance_table(ranking: Ranking, metric: str) -> pa.Table:
@@ -120,7 +120,7 @@ def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, th
         labels = number_axis("learning_rate", grid=False, values=values[:: max(1, len(values) // 8)])
         x = alt.X("value:Q", title=spec.label, scale=scale, axis=labels)
     else:
-        order = [format_value(field, value) for value in values]
+        order = [display_value(field, value) for value in values]
         x = alt.X("value:N", title=spec.label, sort=order, axis=alt.Axis(labelAngle=0, labelLimit=110, grid=False))
     y = _metric_axis(metric, "median")
     quartiles = alt.Chart(spread).mark_rule(strokeWidth=16, opacity=0.3, color=ACCENT[theme], strokeCap="round")

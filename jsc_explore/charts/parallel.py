@@ -24,7 +24,7 @@ from jsc_explore.charts.style import (
     is_percentage,
     number_axis,
 )
-from jsc_explore.config import FIELDS, format_value
+from jsc_explore.config import FIELDS, display_value
 
 # Both halves are layers of one view, because only a single view can take the width of its container.
 HEIGHT = 640
@@ -75,7 +75,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[pa.
         {
             "config": index,
             "metric": row["mean"],
-            "label": ", ".join(f"{FIELDS[name].inline_label} {format_value(name, row[name])}" for name in names),
+            "label": ", ".join(f"{FIELDS[name].inline_label} {display_value(name, row[name])}" for name in names),
             "text": format_metric(metric, row["mean"]),
             "n_unpredicted": row["n_unpredicted"],
             "n": row["n"],
@@ -85,7 +85,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[pa.
         for index, row in enumerate(rows)
     ]
     ticks = [
-        {"axis": axis, "y": place, "text": format_value(name, value)}
+        {"axis": axis, "y": place, "text": display_value(name, value)}
         for axis, name in enumerate(names)
         for value, place in _thinned(positions[name])
     ]

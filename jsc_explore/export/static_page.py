@@ -30,7 +30,7 @@ from jsc_explore.store import Store
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model import curves, grid, url_params
 from jsc_explore.view_model import tables as files
-from jsc_explore.view_model.imported_runs import drawn_of, listed
+from jsc_explore.view_model.imported_runs import runs_table, select_imported
 from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice, slice_of
 
@@ -84,7 +84,7 @@ def export_page(store: Store, query: Mapping[str, str], title: str = "", importe
     predictions = _predictions(repository, slice, cells)
     grids = _grids(state, slice, cells, predictions)
     panels = {theme: curves.panels(repository, state, slice, cells, {}, theme, imported) for theme in THEMES}
-    shown, _ = drawn_of(imported, state["imported"])
+    shown, _ = select_imported(imported, state["imported"])
     lines = [
         PageChart(name, (light, dark))
         for (name, light), (_, dark) in zip(panels["light"].figures, panels["dark"].figures, strict=True)
@@ -227,7 +227,7 @@ def _table_row(slice: Slice, cell: Cell, prediction: Prediction | None) -> list[
 
 def _imported_table(runs: Sequence[ImportedRun]) -> dict[str, list[Any]]:
     """Return columns and rows of the table of imported runs."""
-    rows = listed(runs).to_pylist()
+    rows = runs_table(runs).to_pylist()
     columns = list(rows[0]) if rows else []
 
     def text(name: str, value: Any) -> str:

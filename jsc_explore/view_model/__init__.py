@@ -1,1 +1,1 @@
-"""What an address asks to see: its words, the slice, its cells and curves; read alike by the page and the handout."""
+"""View model: the state of a page from its URL, its slice, cells and curves. Used by the app and by the HTML export."""

@@ -1,9 +1,9 @@
-"""Which curves are drawn: the configs behind the chosen cells, how each is called, and the points of all of them."""
+"""The curves to draw: the configs of the selected cells, their names and colours, and their points."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow as pa
 from jsc_explore.analysis.cells import Cell, in_order
 from jsc_explore.charts.curves import CurveStyle
 from jsc_explore.charts.style import BY_CELL
-from jsc_explore.config import FIELDS, format_value
+from jsc_explore.config import FIELDS, display_value
 from jsc_explore.results import POINT_FIELDS
 from jsc_explore.store.query.curves import CurvePoints
 from jsc_explore.store.query.grid import configs
@@ -19,7 +19,7 @@ from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import NONE
 
-# More lines than these are a carpet; what is left out is said.
+# More curves than these cannot be told apart; a note names the number that is left out.
 MAX_LINES, MAX_CONTEXT = 16, 60
 # Rows sent to the browser, about 60 bytes each.
 MAX_ROWS, MAX_CONTEXT_ROWS = 6000, 3000
@@ -27,7 +27,7 @@ MAX_ROWS, MAX_CONTEXT_ROWS = 6000, 3000
 
 @dataclass(frozen=True)
 class Config:
-    """A config that is drawn: its fields by name, its stored seeds and those under way."""
+    """A config to draw: its fields by name, and the number of its stored and active seeds."""
 
     config_id: str
     fields: Mapping[str, Any]
@@ -36,113 +36,114 @@ class Config:
 
 @dataclass(frozen=True)
 class CurveSelection:
-    """What is drawn: configs in colour and behind them; how each is called; what must be said about it.
+    """The curves to draw: ``configs`` in colour, ``context`` in grey.
 
-    ``titles`` say what the names of colours and of dashes are values of.
+    ``styles`` are by config id; ``groups`` and ``dashes`` are the legend entries of colours and dashes, in order, and
+    ``titles`` the titles of these two legends. ``ordered``: colours stand for a number. ``group_values`` has the value
+    that each group stands for, without the count of seeds.
     """
 
     configs: list[Config]
     context: list[Config]
-    lines: dict[str, CurveStyle]
+    styles: dict[str, CurveStyle]
     groups: list[str]
     dashes: list[str]
     titles: tuple[str, str]
     ordered: bool
-    notes: list[str] = field(default_factory=list)
-    # What a colour stands for, by its name in the legend, which also counts the seeds.
-    meanings: dict[str, str] = field(default_factory=dict)
+    group_values: dict[str, str]
+    notes: list[str]
 
 
 def select_curves(
-    repository: Repository, slice: Slice, cells: Sequence[Cell], chosen: Sequence[Cell], colour: str, dash: str
+    repository: Repository, slice: Slice, cells: Sequence[Cell], selected: Sequence[Cell], colour: str, dash: str
 ) -> CurveSelection:
-    """Choose the lines: those of the chosen cells in colour, the others of the slice in grey."""
-    drawn = list(chosen) or _default_cells(slice, cells)
-    places = {cell.place for cell in drawn}
+    """Return the curves of the selected cells in colour, and the others of the slice as context in grey."""
+    shown = list(selected) or _default_cells(slice, cells)
+    places = {cell.place for cell in shown}
     rows, total = repository.configs(slice, 4 * MAX_CONTEXT)
     stored = _as_configs(rows)
-    growing = {cell.config_id: cell for cell in drawn if cell.active}
-    picked = _points_of(repository, slice, places) if total > len(stored) else stored
-    picked = [config for config in picked if tuple(config.fields[name] for name in slice.axes) in places]
-    known = {config.config_id for config in picked}
-    picked = [_with_growing(config, growing) for config in picked]
-    picked += [
+    active = {cell.config_id: cell for cell in shown if cell.active}
+    found = _configs_near(repository, slice, places) if total > len(stored) else stored
+    found = [config for config in found if tuple(config.fields[name] for name in slice.axes) in places]
+    known = {config.config_id for config in found}
+    found = [_with_active(config, active) for config in found]
+    found += [
         Config(cell.config_id, cell.config.to_dict(), len(cell.active))
-        for cell in growing.values()
+        for cell in active.values()
         if cell.config_id not in known
     ]
-    order = {cell.place: i for i, cell in enumerate(drawn)}
-    picked.sort(key=lambda one: (order[tuple(one.fields[name] for name in slice.axes)], one.config_id))
+    order = {cell.place: i for i, cell in enumerate(shown)}
+    found.sort(key=lambda config: (order[tuple(config.fields[name] for name in slice.axes)], config.config_id))
     notes = []
-    if len(picked) > MAX_LINES:
-        notes.append(f"{MAX_LINES} of {len(picked)} configs are drawn: choose fewer cells or narrow a filter")
-        picked = picked[:MAX_LINES]
-    known = {config.config_id for config in picked}
-    others = [config for config in stored if config.config_id not in known]
+    if len(found) > MAX_LINES:
+        notes.append(f"{MAX_LINES} of {len(found)} configs are drawn: select fewer cells or narrow a filter")
+        found = found[:MAX_LINES]
+    known = {config.config_id for config in found}
+    context = [config for config in stored if config.config_id not in known][:MAX_CONTEXT]
     if total - len(known) > MAX_CONTEXT:
         notes.append(f"grey: {MAX_CONTEXT} of {total - len(known):,} other configs")
-    differing = _differing(slice, picked)
-    lines, meanings, dashes = _named(picked, slice.axes, differing, colour, dash)
-    told = differing if colour == BY_CELL else [colour]
-    titles = (", ".join(FIELDS[name].label for name in told), FIELDS[dash].label if dash != NONE else "")
-    lines |= {config.config_id: CurveStyle(_name(slice, config), chosen=False) for config in others[:MAX_CONTEXT]}
+    differing = _differing_fields(slice, found)
+    styles, group_values, dashes = _curve_styles(found, slice.axes, differing, colour, dash)
+    coloured = differing if colour == BY_CELL else [colour]
+    titles = (", ".join(FIELDS[name].label for name in coloured), FIELDS[dash].label if dash != NONE else "")
+    styles |= {config.config_id: CurveStyle(_full_name(config, slice.axes), highlighted=False) for config in context}
     ordered = colour != BY_CELL and FIELDS[colour].kind in ("int", "float")
-    return CurveSelection(picked, others[:MAX_CONTEXT], lines, [*meanings], dashes, titles, ordered, notes, meanings)
+    return CurveSelection(found, context, styles, [*group_values], dashes, titles, ordered, group_values, notes)
 
 
-def subset(drawn: CurveSelection, only: Collection[str]) -> CurveSelection:
-    """Return the lines of these configs alone, in the colours that they have among all; names count their own seeds."""
-    counts = dict.fromkeys(drawn.groups, 0)
-    for config in drawn.configs:
-        if config.config_id in only:
-            counts[drawn.lines[config.config_id].group] += config.n
-    names = {group: _counted(drawn.meanings[group], count) for group, count in counts.items()}
-    lines = {
-        config_id: replace(line, group=names.get(line.group, ""))
-        for config_id, line in drawn.lines.items()
-        if config_id in only
+def subset(selection: CurveSelection, config_ids: Collection[str]) -> CurveSelection:
+    """Return only the curves of these configs, in unchanged colours; the legend counts the seeds of these alone."""
+    counts = dict.fromkeys(selection.groups, 0)
+    for config in selection.configs:
+        if config.config_id in config_ids:
+            counts[selection.styles[config.config_id].group] += config.n
+    names = {group: _with_count(selection.group_values[group], count) for group, count in counts.items()}
+    styles = {
+        config_id: replace(style, group=names.get(style.group, ""))
+        for config_id, style in selection.styles.items()
+        if config_id in config_ids
     }
-    return replace(drawn, lines=lines, groups=[*names.values()])
+    return replace(selection, styles=styles, groups=[*names.values()])
 
 
-def _counted(meaning: str, seeds: int) -> str:
-    return f"{meaning} (n={seeds})"
+def _with_count(value: str, seeds: int) -> str:
+    return f"{value} (n={seeds})"
 
 
-def points(
+def read_points(
     repository: Repository,
     slice: Slice,
-    drawn: CurveSelection,
+    selection: CurveSelection,
     x: str,
     quantities: tuple[str, ...],
     x_range: tuple[float, float] | None,
     live: pa.Table | None,
 ) -> tuple[CurvePoints, CurvePoints]:
-    """Return the points of the chosen configs with every seed, and the means of those behind them.
+    """Return the points of the configs in colour, with every seed, and the means of those of the context.
 
-    What is stored is read once; only what grows is read anew.
+    Configs with ``live`` points are read apart from the others, whose cached points stay valid.
     """
-    grows = set(live["config_id"].to_pylist()) if live is not None else set()
-    still = tuple(config.config_id for config in drawn.configs if config.config_id not in grows)
-    chosen = repository.points(slice, still, x, quantities, x_range, MAX_ROWS, True)
-    moving = tuple(config.config_id for config in drawn.configs if config.config_id in grows)
-    if moving and live is not None:
-        stored = repository.run_ids(slice, moving)
-        fresh = live.filter(pa.compute.invert(pa.compute.is_in(live["run_id"], pa.array(stored, pa.string()))))
-        fresh = fresh.filter(pa.compute.is_in(fresh["config_id"], pa.array(moving)))
-        growing = repository.curves(tuple(stored), x, quantities, x_range, MAX_ROWS, True, live=fresh)
-        chosen = CurvePoints(
-            pa.concat_tables([chosen.seeds, growing.seeds]),
-            pa.concat_tables([chosen.means, growing.means]),
-            max(chosen.stride, growing.stride),
-            chosen.total + growing.total,
+    live_ids = set(live["config_id"].to_pylist()) if live is not None else set()
+    unchanged = tuple(config.config_id for config in selection.configs if config.config_id not in live_ids)
+    found = repository.points(slice, unchanged, x, quantities, x_range, MAX_ROWS, True)
+    changing = tuple(config.config_id for config in selection.configs if config.config_id in live_ids)
+    if changing and live is not None:
+        stored = repository.run_ids(slice, changing)
+        unstored = live.filter(pa.compute.invert(pa.compute.is_in(live["run_id"], pa.array(stored, pa.string()))))
+        unstored = unstored.filter(pa.compute.is_in(unstored["config_id"], pa.array(changing)))
+        growing = repository.curves(tuple(stored), x, quantities, x_range, MAX_ROWS, True, live=unstored)
+        found = CurvePoints(
+            pa.concat_tables([found.seeds, growing.seeds]),
+            pa.concat_tables([found.means, growing.means]),
+            max(found.stride, growing.stride),
+            found.total + growing.total,
         )
-    behind = tuple(config.config_id for config in drawn.context)
-    return chosen, repository.points(slice, behind, x, quantities[:1], x_range, MAX_CONTEXT_ROWS, False)
+    context = tuple(config.config_id for config in selection.context)
+    return found, repository.points(slice, context, x, quantities[:1], x_range, MAX_CONTEXT_ROWS, False)
 
 
-def live_points(cells: Sequence[Cell], points: Mapping[str, Sequence[Mapping[str, Any]]]) -> pa.Table | None:
-    """Return the points of this grid's running jobs, as ``curve_points`` takes them; None if there are none."""
+def live_table(cells: Sequence[Cell], points: Mapping[str, Sequence[Mapping[str, Any]]]) -> pa.Table | None:
+    """Return the live points of the cells' running jobs, as ``curve_points`` takes them; None if there are none."""
     rows = [
         {"run_id": job.run_id, "config_id": cell.config_id, "seed": job.config.seed, **point}
         for cell in cells
@@ -153,11 +154,11 @@ def live_points(cells: Sequence[Cell], points: Mapping[str, Sequence[Mapping[str
 
 
 def _default_cells(slice: Slice, cells: Sequence[Cell]) -> list[Cell]:
-    """Choose what to show before anything is clicked: what is growing, else the row of the default value.
+    """Return the cells whose curves are shown if none is selected: the active ones, else the row of the default value.
 
-    In a grid with facets these are the cells of both default values: what the facet is there to compare.
+    With facets it is the cell of both default values in each facet, so that the facets can be compared.
     """
-    growing = [cell for cell in cells if cell.active]
+    active = [cell for cell in cells if cell.active]
     row = [
         cell
         for cell in cells
@@ -165,75 +166,69 @@ def _default_cells(slice: Slice, cells: Sequence[Cell]) -> list[Cell]:
         and cell.y == getattr(slice.base, slice.y)
         and (not slice.facet or cell.x == getattr(slice.base, slice.x))
     ]
-    return growing[:6] or row[:8] or [cell for cell in cells if cell.n][:6]
+    return active[:6] or row[:8] or [cell for cell in cells if cell.n][:6]
 
 
-def _with_growing(config: Config, growing: Mapping[str, Cell]) -> Config:
-    cell = growing.get(config.config_id)
+def _with_active(config: Config, active: Mapping[str, Cell]) -> Config:
+    cell = active.get(config.config_id)
     more = sum(job.config.seed not in cell.seeds for job in cell.active) if cell else 0
     return Config(config.config_id, config.fields, config.n + more)
 
 
-def _differing(slice: Slice, picked: Sequence[Config]) -> list[str]:
-    """Return the fields that tell configs apart; the axes where there is nothing to tell apart."""
+def _differing_fields(slice: Slice, configs: Sequence[Config]) -> list[str]:
+    """Return the relevant fields in which configs differ; the axes if they differ in none."""
     return [
-        name for name in FIELDS if name != "seed" and len({config.fields[name] for config in picked}) > 1
-        and any(FIELDS[name].is_relevant(config.fields) for config in picked)
+        name for name in FIELDS if name != "seed" and len({config.fields[name] for config in configs}) > 1
+        and any(FIELDS[name].is_relevant(config.fields) for config in configs)
     ] or list(slice.axes)  # fmt: skip
 
 
-def _named(
-    picked: Sequence[Config], axes: Sequence[str], differing: Sequence[str], colour: str, dash: str
+def _curve_styles(
+    configs: Sequence[Config], axes: Sequence[str], differing: Sequence[str], colour: str, dash: str
 ) -> tuple[dict[str, CurveStyle], dict[str, str], list[str]]:
-    """Name the chosen configs: in full, and by what gives them their colour and their dash.
-
-    Also return what each colour stands for, by its name in the legend and in that order, and the dashes in theirs.
-    """
+    """Return the styles of configs in colour by id, the value of each group and the dashes, both in legend order."""
     counts: dict[Any, int] = {}
-    for config in picked:
+    for config in configs:
         key = config.config_id if colour == BY_CELL else config.fields[colour]
         counts[key] = counts.get(key, 0) + config.n
 
-    def words(name: str, config: Config) -> str:
-        return f"{FIELDS[name].label} {format_value(name, config.fields[name])}"
-
-    def meaning(config: Config) -> str:
+    def group_value(config: Config) -> str:
         by = differing if colour == BY_CELL else [colour]
-        return ", ".join(format_value(name, config.fields[name]) for name in by)
+        return ", ".join(display_value(name, config.fields[name]) for name in by)
 
     def group(config: Config) -> str:
         key = config.config_id if colour == BY_CELL else config.fields[colour]
-        return _counted(meaning(config), counts[key])
+        return _with_count(group_value(config), counts[key])
 
-    lines = {
+    styles = {
         config.config_id: CurveStyle(
-            ", ".join(words(name, config) for name in dict.fromkeys((*axes, *differing))),
+            _full_name(config, dict.fromkeys((*axes, *differing))),
             group(config),
-            format_value(dash, config.fields[dash]) if dash != NONE else "",
+            display_value(dash, config.fields[dash]) if dash != NONE else "",
         )
-        for config in picked
+        for config in configs
     }
-    meanings = {lines[config.config_id].group: meaning(config) for config in picked}
+    group_values = {styles[config.config_id].group: group_value(config) for config in configs}
     if colour != BY_CELL:
-        by_value = {config.fields[colour]: lines[config.config_id].group for config in picked}
-        meanings = {by_value[value]: meanings[by_value[value]] for value in in_order(colour, by_value)}
+        by_value = {config.fields[colour]: styles[config.config_id].group for config in configs}
+        group_values = {by_value[value]: group_values[by_value[value]] for value in in_order(colour, by_value)}
     dashes: list[str] = []
     if dash != NONE:
-        by_dash = {config.fields[dash]: lines[config.config_id].dash for config in picked}
+        by_dash = {config.fields[dash]: styles[config.config_id].dash for config in configs}
         dashes = [by_dash[value] for value in in_order(dash, by_dash)]
-    return lines, meanings, dashes
+    return styles, group_values, dashes
 
 
-def _name(slice: Slice, config: Config) -> str:
-    return ", ".join(f"{FIELDS[name].label} {format_value(name, config.fields[name])}" for name in slice.axes)
+def _full_name(config: Config, names: Iterable[str]) -> str:
+    return ", ".join(f"{FIELDS[name].label} {display_value(name, config.fields[name])}" for name in names)
 
 
 def _as_configs(rows: Sequence[Mapping[str, Any]]) -> list[Config]:
     return [Config(row["config_id"], row, row["n"]) for row in rows]
 
 
-def _points_of(repository: Repository, slice: Slice, places: set[tuple[Any, ...]]) -> list[Config]:
-    """Return the configs in or near these places, in a slice too large to be taken whole."""
+def _configs_near(repository: Repository, slice: Slice, places: set[tuple[Any, ...]]) -> list[Config]:
+    """Return the configs at these places, and some others, of a slice that is too large to be read whole."""
     narrowed = {name: sorted({place[i] for place in places}) for i, name in enumerate(slice.axes)}
     table, _ = configs(repository.store, {**slice.filters, **narrowed}, slice.text, limit=2000)
     return _as_configs(table.to_pylist())

@@ -1,4 +1,4 @@
-"""The cells of a slice, the grids that show them, their title and the meaning of their signs."""
+"""The grid of a slice: its cells, the charts that show them, its title and legend text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.grid import grid_figure, grid_table, metric_domain
 from jsc_explore.charts.style import PREDICTED_SIGN, axis_value_text, is_time
-from jsc_explore.config import FIELDS, format_value
+from jsc_explore.config import FIELDS, display_value
 from jsc_explore.jobs.queue import Job
 from jsc_explore.store.query.filters import Between
 from jsc_explore.store.schema import METRICS
@@ -20,12 +20,12 @@ from jsc_explore.view_model.slice import Slice
 
 # A larger grid cannot be read, and would slow down every click.
 MAX_CELLS = 1500
-TIMES = "Times are those of a whole stack of replicas, on the machine that trained it: compare like with like."
+TIMES = "Times are those of a whole stack of replicas: compare runs of one machine and one stack size."
 
 
 @dataclass(frozen=True)
 class Part:
-    """One drawn grid: its facet's title (empty without facets), its cells and its figure."""
+    """The grid of one facet: its title (empty without facets), cells and figure."""
 
     title: str
     cells: list[Cell]
@@ -33,14 +33,14 @@ class Part:
 
 
 def cells_of(repository: Repository, slice: Slice, jobs: Sequence[Job], selected: Sequence[Place]) -> list[Cell]:
-    """Return the cells of the slice, those at ``selected`` places included; ``jobs`` are the active and failed ones."""
+    """Return the cells of the slice, and those at ``selected`` places; ``jobs`` are the active and failed ones."""
     rows = repository.grid(slice)
-    own = [job for job in jobs if slice.passes(job.config)]
+    jobs = [job for job in jobs if slice.passes(job.config)]
     axes = {
-        name: _axis(slice, name, [row[name] for row in rows], [place[i] for place in selected], own)
+        name: _axis(slice, name, [row[name] for row in rows], [place[i] for place in selected], jobs)
         for i, name in enumerate(slice.axes)
     }
-    return build_cells(slice.base, axes, slice.digest, rows, own, slice.seeds, repository.seeds)
+    return build_cells(slice.base, axes, slice.digest, rows, jobs, slice.seeds, repository.seeds)
 
 
 def _axis(slice: Slice, name: str, stored: Sequence[Any], selected: Sequence[Any], jobs: Sequence[Job]) -> list[Any]:
@@ -76,19 +76,19 @@ def parts(
         tuple(dict.fromkeys(axis_value_text(value) for value in values))
         for values in ((cell.x for cell in cells), (cell.y for cell in cells))
     )
-    groups: dict[Any, list[Cell]] = {}
+    facets: dict[Any, list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(cell.facet, []).append(cell)
+        facets.setdefault(cell.facet, []).append(cell)
     return [
         Part(
-            f"{FIELDS[slice.facet].label}: {format_value(slice.facet, value)}" if slice.facet else "",
-            own,
+            f"{FIELDS[slice.facet].label}: {display_value(slice.facet, value)}" if slice.facet else "",
+            facet_cells,
             grid_figure(
-                grid_table(own, slice.metric, selected, domain, predicted(own)),
+                grid_table(facet_cells, slice.metric, selected, domain, predicted(facet_cells)),
                 titles, (orders[0], orders[1]), slice.metric, domain, theme, size,
             ),
         )
-        for value, own in groups.items()
+        for value, facet_cells in facets.items()
     ]  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def title(slice: Slice, cells: Sequence[Cell]) -> str:
     metric = METRICS[slice.metric].split(",")[0].capitalize()
     if slice.metric.startswith("best_"):
         epochs = epochs.replace("after", "at the best of")
-    honest = (
+    caveat = (
         " (measured on the training jets, as in the lab)"
         if base.validation == "train" and "val" in slice.metric
         else ""
@@ -131,6 +131,6 @@ def title(slice: Slice, cells: Sequence[Cell]) -> str:
     )
     where = f", where {slice.text}" if slice.text else ""
     return (
-        f"{metric} of {network}{epochs}{honest}, by {', '.join(names[:-1])} and {names[-1]}{several}{where}: "
+        f"{metric} of {network}{epochs}{caveat}, by {', '.join(names[:-1])} and {names[-1]}{several}{where}: "
         f"{runs:,} runs, {missing} of {len(cells)} cells missing"
     )

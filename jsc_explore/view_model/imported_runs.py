@@ -1,4 +1,4 @@
-"""Which imported runs are drawn over the curves, and their readings along the axis that was chosen."""
+"""The imported runs that are drawn over the curves, and their readings along the selected x axis."""
 
 from __future__ import annotations
 
@@ -25,45 +25,45 @@ TABLE = pa.schema(
 )
 
 
-def drawn_of(runs: Sequence[ImportedRun], names: Sequence[str] | None) -> tuple[list[ImportedRun], list[str]]:
-    """Return the runs to draw, the first few where none is named, and what must be said of those that are not."""
+def select_imported(runs: Sequence[ImportedRun], names: Sequence[str] | None) -> tuple[list[ImportedRun], list[str]]:
+    """Return the runs to draw, by default the first few, and notes about named runs that are not drawn."""
     known = {run.name: run for run in runs}
-    chosen = list(known) if names is None else list(names)
-    found = [known[name] for name in chosen if name in known]
-    notes = [f"{name} is not imported here" for name in chosen if name not in known]
+    wanted = list(known) if names is None else list(names)
+    found = [known[name] for name in wanted if name in known]
+    notes = [f"{name} is not imported here" for name in wanted if name not in known]
     if len(found) > MAX_DRAWN:
-        notes.append(f"{MAX_DRAWN} of {len(found)} imported runs are drawn: choose under Imported")
+        notes.append(f"{MAX_DRAWN} of {len(found)} imported runs are drawn: select them under Imported")
     return found[:MAX_DRAWN], notes
 
 
-def readings(
+def readings_table(
     runs: Sequence[ImportedRun],
     x: str,
-    shown: str,
+    metric: str,
     *,
     x_range: tuple[float, float] | None = None,
     log: tuple[bool, bool] = (False, False),
     smoothing: float = 0.0,
 ) -> tuple[pa.Table, list[str]]:
-    """Return the readings of runs as ``charts.imported`` draws them, and what must be said about them.
+    """Return the readings of runs as ``charts.imported`` draws them, and notes about thinned or missing ones.
 
-    ``shown`` is one quantity, or ``acc`` or ``loss`` for those of validation and training; ``span`` keeps a range of
-    ``x``; ``log`` says which axes, along and upwards, have no place for what is not above zero.
+    ``metric`` is one quantity, or ``acc`` or ``loss`` for those of validation and training. ``x_range`` selects a range
+    of ``x``; readings that are not above zero are left out on the logarithmic axes, of x and y, in ``log``.
     """
     parts = [TABLE.empty_table()]
     notes: list[str] = []
     for run in runs:
-        lines = [_line(run, x, quantity, shown in METRIC_PAIRS, x_range, log, smoothing)
-                 for quantity in METRIC_PAIRS.get(shown, (shown,))]  # fmt: skip
+        lines = [_line(run, x, quantity, metric in METRIC_PAIRS, x_range, log, smoothing)
+                 for quantity in METRIC_PAIRS.get(metric, (metric,))]  # fmt: skip
         parts += [line for line, _, _ in lines]
         if (stride := max(stride for _, stride, _ in lines)) > 1:
-            notes.append(f"Of {run.name} one reading in {stride} is drawn; a zoom brings the others back")
+            notes.append(f"Of {run.name} one reading in {stride} is drawn; zoom in to see all")
         if not any(found for _, _, found in lines):
-            notes.append(f"{run.name} (imported) holds nothing of this: choose another curve, or another axis along")
+            notes.append(f"{run.name} (imported) has no such readings: select another metric or x axis")
     return pa.concat_tables(parts), notes
 
 
-# Asked for at every refresh of a live page; a run of 40,000 points takes 0.16 s.
+# Cached because a live page calls it at every refresh; a run of 40,000 points takes 0.16 s.
 @lru_cache(maxsize=128)
 def _line(
     run: ImportedRun,
@@ -74,34 +74,36 @@ def _line(
     log: tuple[bool, bool],
     smoothing: float,
 ) -> tuple[pa.Table, int, bool]:
-    """Return the readings of one line, of how many one is there, and whether there are any outside the span, too."""
+    """Return the readings of one line, the stride by which they are thinned, and whether the run has any at all."""
     part = {"val": ", validation", "train": ", training"}[quantity.split("_")[0]] if together else ""
     known = [
-        (place, float(value))
-        for place, value in zip(_along(run, x), (point[quantity] for point in run.points), strict=True)
-        if place is not None and value is not None
+        (position, float(value))
+        for position, value in zip(_positions(run, x), (point[quantity] for point in run.points), strict=True)
+        if position is not None and value is not None
     ]
     pairs = [
-        (place, value)
-        for place, value in known
-        if (x_range is None or x_range[0] <= place <= x_range[1])
-        and (place > 0 or not log[0])
+        (position, value)
+        for position, value in known
+        if (x_range is None or x_range[0] <= position <= x_range[1])
+        and (position > 0 or not log[0])
         and (value > 0 or not log[1])
     ]
     values = [value for _, value in pairs]
     stride = max(1, -(-len(pairs) // MAX_READINGS))
     rows = [
-        {"name": run.name, "quantity": quantity, "label": f"imported: {run.name}{part}", "x": place, "value": value,
+        {"name": run.name, "quantity": quantity, "label": f"imported: {run.name}{part}", "x": position, "value": value,
          "smooth": level}
-        for i, ((place, value), level) in enumerate(
+        for i, ((position, value), level) in enumerate(
             zip(pairs, smooth(values, smoothing) if smoothing else values, strict=True))
         if i % stride == 0 or i == len(pairs) - 1
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=TABLE), stride, bool(known)
 
 
-def reach(y_range: tuple[float, float] | None, table: pa.Table, options: PlotOptions) -> tuple[float, float] | None:
-    """Return the range of an axis upwards, wide enough for imported readings too; None leaves it to its kind."""
+def widen_range(
+    y_range: tuple[float, float] | None, table: pa.Table, options: PlotOptions
+) -> tuple[float, float] | None:
+    """Return the y range widened to the readings of imported runs; None for the default range of the metric."""
     if not table.num_rows:
         return y_range
     low, high = pc.min_max(table["value"]).as_py().values()
@@ -111,12 +113,12 @@ def reach(y_range: tuple[float, float] | None, table: pa.Table, options: PlotOpt
 
 
 def last_epoch(runs: Sequence[ImportedRun]) -> float:
-    """Return the greatest epoch of some runs, 0 where none is known."""
+    """Return the last epoch of all runs, 0 if none is known."""
     return max((float(point["epoch"] or 0) for run in runs for point in run.points[-1:]), default=0.0)
 
 
-def listed(runs: Sequence[ImportedRun]) -> pa.Table:
-    """Return one row a run for reading: its name, its figures, its hyperparameters, what else was said of it."""
+def runs_table(runs: Sequence[ImportedRun]) -> pa.Table:
+    """Return one row a run: name, final metrics, hyperparameters, and other values of its files."""
     rows = []
     for run in runs:
         last = {name: _last(run, name) for name in ("val_acc", "val_loss", "train_acc")}
@@ -139,7 +141,7 @@ def _last(run: ImportedRun, quantity: str) -> float | None:
     return float(values[-1]) if values and values[-1] is not None else None
 
 
-def _along(run: ImportedRun, x: str) -> list[float | None]:
+def _positions(run: ImportedRun, x: str) -> list[float | None]:
     if x != LR_SUM:
         return [None if (value := point[x]) is None else float(value) for point in run.points]
     total, before = 0.0, 0

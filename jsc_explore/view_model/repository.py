@@ -1,4 +1,4 @@
-"""What a slice asks of a store. The app caches the answers for all sessions; an export asks once."""
+"""The queries that a page needs of a store. The app caches their results for all sessions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Rows = list[dict[str, Any]]
 
 
 class Repository:
-    """Queries of one store. An answer holds for one version of the store; the curve of a stored run never changes."""
+    """Queries of one store. Results hold for one version of it, except that the curve of a stored run never changes."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -41,7 +41,7 @@ class Repository:
 
     def run_ids(self, slice: Slice, config_ids: tuple[str, ...]) -> list[str]:
         """Return the runs of configs that pass the filter expression."""
-        # All runs of a config agree in its fields: of the filters only the expression may pass some and not others.
+        # All runs of a config have the same fields: only the filter expression can separate them.
         return run_ids(self.store, {"config_id": list(config_ids)}, slice.text)
 
     def points(
@@ -69,9 +69,9 @@ class Repository:
         *,
         live: pa.Table | None = None,
     ) -> CurvePoints:
-        """Return the curve points of these runs together with those of ``live``, which are not stored yet.
+        """Return the curve points of stored runs together with ``live`` points, which are not stored yet.
 
-        A run that is no longer in the store is left out.
+        Runs that are no longer in the store are left out.
         """
         return curve_points(
             self.store, runs, x, quantities, budget=budget, x_range=x_range, live=live, each_seed=each_seed

@@ -1,4 +1,4 @@
-"""The slice that a page's state asks for: axes, a metric, which runs pass, and what a missing cell is trained with."""
+"""The slice of a page's state: its axes, metric and filters, and the config that fills a missing cell."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from jsc_explore.view_model.url_params import EXPLORE, NONE, axes_of, filter_key
 
 @dataclass(frozen=True)
 class Slice:
-    """What the Explore page shows: axes, a metric, which runs pass; and what a click trains. Hashable.
+    """What the Explore page shows, and what a click trains. Hashable.
 
-    ``facet`` is a field or None; ``conditions`` and ``text``, a filter expression, say which runs pass; ``base`` holds
-    for every field that is on no axis the value that a missing cell is trained with, by a click if ``train_on_click``;
-    ``several`` are the fields on no axis of which more than one value passes: a cell may then hold several configs.
+    ``facet`` is a field or None. Runs pass if they fulfil the ``conditions`` and ``text``, a filter expression.
+    ``base`` holds, for the fields that are on no axis, the values with which a missing cell is trained. ``several`` are
+    the fields on no axis of which more than one value passes: then a cell may hold several configs.
     """
 
     x: str
@@ -42,11 +42,11 @@ class Slice:
 
     @cached_property
     def filters(self) -> Filters:
-        """The conditions as the store takes them."""
+        """The conditions in the form that the store's queries take."""
         return dict(self.conditions)
 
     def passes(self, config: RunConfig) -> bool:
-        """Whether a config passes the conditions on its fields; the filter expression needs results: ignored."""
+        """Whether a config passes the conditions on its fields; the filter expression is ignored: it needs results."""
         for name, allowed in self.conditions:
             if name not in FIELDS or not config.is_relevant(name):
                 continue
@@ -59,7 +59,7 @@ class Slice:
 def slice_of(state: Mapping[str, Any]) -> Slice:
     """Return the slice of a state of the Explore page.
 
-    Raises FieldError for values that contradict each other, DataError when the data are missing.
+    Raises FieldError if values contradict each other, DataError if the data set is missing.
     """
     axes = axes_of(state)
     filters = filters_of(state, axes)
@@ -69,7 +69,7 @@ def slice_of(state: Mapping[str, Any]) -> Slice:
         name for name in FIELDS if name not in (*axes, "seed") and _lets_several_pass(filters.get(name))
         and base.is_relevant(name)
     )  # fmt: skip
-    # Runs on other jets, or by an older recipe, are other experiments: they never share a cell.
+    # Runs on other jets or of an older recipe are other experiments and must not share a cell.
     conditions = (*filters.items(), ("data_digest", (digest,)), ("recipe_version", (RECIPE_VERSION,)))
     facet = None if state["facet"] == NONE else state["facet"]
     seeds, on_click = int(state["seeds"]), bool(state["train_on_click"])
@@ -81,7 +81,7 @@ def slice_of(state: Mapping[str, Any]) -> Slice:
 def filters_of(
     state: Mapping[str, Any], axes: tuple[str, ...], fields: tuple[str, ...] = EXPLORE.filter_fields
 ) -> dict[str, Between | tuple[Any, ...]]:
-    """Return the filters that a state holds for these fields, without those that let every value pass."""
+    """Return the filters of these fields in a state, without those that let every value pass."""
     filters: dict[str, Between | tuple[Any, ...]] = {}
     for name in fields:
         if value := state[filter_key(name, name in axes)]:

@@ -1,4 +1,4 @@
-"""What is taken away of a view besides its charts: the grid as a table, the command lines that reproduce every run."""
+"""Exports of a page besides its charts: the grid and the curves as tables, command lines that reproduce the runs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from jsc_explore.store import Store
 from jsc_explore.store.query.grid import configs, stored_seeds
 from jsc_explore.view_model.slice import Slice
 
-# Every run of a larger slice is one command of `jsc-explore list` away; a file of more lines is read by nobody.
+# Nobody reads a longer file of commands; `jsc-explore list` shows every run of a larger slice.
 MAX_COMMANDS = 2000
 
 
 def cells_table(slice: Slice, cells: Sequence[Cell]) -> pa.Table:
-    """Return the grid as a table: a row a cell, the axes by their names, figures as numbers."""
-    figures = ("mean", "sd", "low", "high", "n", "n_configs", "n_silent", "n_diverged")
+    """Return the grid as a table of one row a cell: axis values, metric, state, statistics over runs, config id."""
+    statistics = ("mean", "sd", "low", "high", "n", "n_configs", "n_silent", "n_diverged")
     rows = [
         {**dict(zip(slice.axes, cell.place, strict=True)), "metric": slice.metric, "state": cell.state,
-         **{name: getattr(cell, name) for name in figures}, "config_id": cell.config_id}
+         **{name: getattr(cell, name) for name in statistics}, "config_id": cell.config_id}
         for cell in cells
     ]  # fmt: skip
     return pa.Table.from_pylist(rows)
@@ -42,7 +42,7 @@ def points_table(store: Store, run_ids: Sequence[str]) -> pa.Table:
 
 
 def commands(store: Store, slice: Slice) -> list[str]:
-    """Return the command lines that train every run of the slice, or answer it from the store."""
+    """Return the command lines that train the runs of a slice, or print them if they are stored."""
     table, total = configs(store, slice.filters, slice.text, limit=MAX_COMMANDS)
     seeds = stored_seeds(store, table["config_id"].to_pylist())
     lines = [
@@ -55,7 +55,7 @@ def commands(store: Store, slice: Slice) -> list[str]:
 
 
 def command(config: RunConfig, seeds: Sequence[int]) -> str:
-    """Return the command line that trains these seeds, or answers them from the store, in a shell."""
+    """Return the shell commands that train these seeds of a config, or print them if they are stored."""
     options = [
         f"--{name.replace('_', '-')} {_quoted(format_value(name, value))}"
         for name, value in config.to_dict().items()

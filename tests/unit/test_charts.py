@@ -91,7 +91,7 @@ def test_a_cell_shows_its_metric_silent_and_diverged_seeds_and_whether_it_is_mis
     cells = grid_of([row(RunConfig(batch_size=16), n_silent=2, n_diverged=1, sd=0.05)])
     rows = {(r["x"], r["y"]): r for r in grid_table(cells, "val_acc", {cells[0].config_id}).to_pylist()}
     done, missing = rows["16", "1e-3"], rows["256", "1e-3"]
-    assert (done["first"], done["second"], done["chosen"]) == ("70.0%", "n=3 †2 ‡1", True)
+    assert (done["first"], done["second"], done["selected"]) == ("70.0%", "n=3 †2 ‡1", True)
     assert done["tooltip"].startswith("16 × 1e-3: ")
     assert "2 never predict a class; 1 diverged" in done["tooltip"]
     assert "70.0 ± 12.4%" in done["tooltip"]

@@ -67,7 +67,7 @@ _SEEDS = pa.schema(
     [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("silent", pa.string()),
      ("x", pa.float64()), ("quantity", pa.string()), ("value", pa.float64())]
 )  # fmt: skip
-LINES = {"a": CurveStyle("Batch size 16", "16 (n=4)"), "b": CurveStyle("Batch size 32", chosen=False)}
+LINES = {"a": CurveStyle("Batch size 16", "16 (n=4)"), "b": CurveStyle("Batch size 32", highlighted=False)}
 
 
 def tables(options=PlotOptions(), means=None, seeds=None):  # noqa: B008

@@ -7,7 +7,15 @@ from jsc_explore.charts.curves import PlotOptions, curve_figure, curve_tables
 from jsc_explore.charts.imported import ENDS, LINES, with_imported
 from jsc_explore.export.chart_files import render_image
 from jsc_explore.importers.imported_run import ImportedRun, LoggedValue, points_from_series
-from jsc_explore.view_model.imported_runs import MAX_DRAWN, MAX_READINGS, drawn_of, last_epoch, listed, reach, readings
+from jsc_explore.view_model.imported_runs import (
+    MAX_DRAWN,
+    MAX_READINGS,
+    last_epoch,
+    readings_table,
+    runs_table,
+    select_imported,
+    widen_range,
+)
 from jsc_explore.view_model.url_params import EXPLORE
 
 MEANS = pa.schema(
@@ -35,13 +43,13 @@ def empty_figure(options):
 
 def test_the_first_few_are_drawn_unless_some_are_named():
     runs = [run(f"r{i}") for i in range(MAX_DRAWN + 2)]
-    drawn, notes = drawn_of(runs, None)
+    drawn, notes = select_imported(runs, None)
     assert [one.name for one in drawn] == [f"r{i}" for i in range(MAX_DRAWN)]
-    assert notes == [f"{MAX_DRAWN} of {MAX_DRAWN + 2} imported runs are drawn: choose under Imported"]
-    drawn, notes = drawn_of(runs, ["r7", "gone"])
+    assert notes == [f"{MAX_DRAWN} of {MAX_DRAWN + 2} imported runs are drawn: select them under Imported"]
+    drawn, notes = select_imported(runs, ["r7", "gone"])
     assert [one.name for one in drawn] == ["r7"]
     assert notes == ["gone is not imported here"]
-    assert drawn_of(runs, []) == ([], [])
+    assert select_imported(runs, []) == ([], [])
 
 
 @pytest.mark.parametrize("names", [[], ["a"], ["a b", "lightning_logs/version_0, again (2)"]])
@@ -51,50 +59,51 @@ def test_the_url_holds_their_names(names):
 
 
 def test_readings_follow_the_chosen_x_axis():
-    table, notes = readings([run()], "epoch", "val_acc")
+    table, notes = readings_table([run()], "epoch", "val_acc")
     assert table["x"].to_pylist() == [1, 2]
     assert table["value"].to_pylist() == [0.5, 0.6]
     assert notes == []
-    assert readings([run()], "samples", "val_acc")[0]["x"].to_pylist() == [640, 1280]
-    assert readings([run()], "epoch", "val_acc", x_range=(1.5, 2))[0]["x"].to_pylist() == [2]
-    both, _ = readings([run()], "epoch", "acc")
+    assert readings_table([run()], "samples", "val_acc")[0]["x"].to_pylist() == [640, 1280]
+    assert readings_table([run()], "epoch", "val_acc", x_range=(1.5, 2))[0]["x"].to_pylist() == [2]
+    both, _ = readings_table([run()], "epoch", "acc")
     assert set(both["label"].to_pylist()) == {"imported: theirs, validation"}
 
 
 def test_missing_quantities_of_a_source_are_reported():
-    table, notes = readings([run(epoch=False)], "epoch", "val_acc")
+    table, notes = readings_table([run(epoch=False)], "epoch", "val_acc")
     assert table.num_rows == 0
-    assert "theirs (imported) holds nothing of this" in notes[0]
-    assert readings([run()], "lr_sum", "val_acc")[1] == notes
-    assert readings([run()], "epoch", "recall_t")[1] == notes
+    assert "theirs (imported) has no such readings" in notes[0]
+    assert readings_table([run()], "lr_sum", "val_acc")[1] == notes
+    assert readings_table([run()], "epoch", "recall_t")[1] == notes
 
 
 def test_thinned_readings_are_reported_and_a_zoom_shows_all():
     long = run(values=[0.1] * (3 * MAX_READINGS))
-    table, notes = readings([long], "epoch", "val_acc")
+    table, notes = readings_table([long], "epoch", "val_acc")
     assert table.num_rows <= MAX_READINGS + 1
     assert table["x"].to_pylist()[-1] == 3 * MAX_READINGS
     assert "one reading in 3 is drawn" in notes[0]
-    assert readings([long], "epoch", "val_acc", x_range=(0, 100))[0].num_rows == 100
+    assert readings_table([long], "epoch", "val_acc", x_range=(0, 100))[0].num_rows == 100
 
 
 def test_a_logarithmic_axis_leaves_out_zero():
-    assert readings([run(values=(0.0, 0.5))], "epoch", "val_acc", log=(False, True))[0]["value"].to_pylist() == [0.5]
+    table, _ = readings_table([run(values=(0.0, 0.5))], "epoch", "val_acc", log=(False, True))
+    assert table["value"].to_pylist() == [0.5]
 
 
 def test_axes_cover_imported_runs():
-    high, _ = readings([run(values=(0.5, 0.9))], "epoch", "val_acc")
-    assert reach(None, high, PlotOptions()) == (0.0, 1.0)
-    assert reach(None, readings([run()], "epoch", "val_acc")[0], PlotOptions()) is None
-    loss, _ = readings([run(values=(3.0, 0.1), tag="val_loss")], "epoch", "val_loss")
-    assert reach((0.5, 2.0), loss, PlotOptions(metric="val_loss")) == (0.1, 3.0)
+    high, _ = readings_table([run(values=(0.5, 0.9))], "epoch", "val_acc")
+    assert widen_range(None, high, PlotOptions()) == (0.0, 1.0)
+    assert widen_range(None, readings_table([run()], "epoch", "val_acc")[0], PlotOptions()) is None
+    loss, _ = readings_table([run(values=(3.0, 0.1), tag="val_loss")], "epoch", "val_loss")
+    assert widen_range((0.5, 2.0), loss, PlotOptions(metric="val_loss")) == (0.1, 3.0)
     assert last_epoch([run(), run(values=[0.1] * 7)]) == 7
     assert last_epoch([]) == 0
 
 
 def test_they_are_drawn_even_without_other_curves():
     options = PlotOptions(x_range=(0.0, 10.0))
-    table, _ = readings([run(), run("others", values=(0.5, 0.61))], "epoch", "val_acc")
+    table, _ = readings_table([run(), run("others", values=(0.5, 0.61))], "epoch", "val_acc")
     figure = with_imported(empty_figure(options), table, options)
     drawn = render_image(figure, "svg").decode()
     assert "imported: theirs" in drawn
@@ -110,7 +119,7 @@ def test_they_are_drawn_even_without_other_curves():
 
 
 def test_their_table_names_figures_and_hyperparameters():
-    (row,) = listed([run()]).to_pylist()
+    (row,) = runs_table([run()]).to_pylist()
     assert row["run"] == "theirs"
     assert row["val_acc"] == 0.6
     assert row["batch_size"] == "64"

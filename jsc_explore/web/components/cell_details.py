@@ -9,7 +9,7 @@ import streamlit as st
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.statistics import half_width
 from jsc_explore.charts.style import format_metric, is_time
-from jsc_explore.config import FIELDS, RunConfig, format_value
+from jsc_explore.config import FIELDS, RunConfig, display_value
 from jsc_explore.jobs.estimate import estimate_seconds, estimate_time, format_seconds
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.tables import command
@@ -86,7 +86,7 @@ def describe(config: RunConfig, slice: Slice) -> str:
         name for name in FIELDS if name not in (*names, "seed") and config.is_relevant(name)
         and getattr(config, name) != getattr(slice.base, name)
     ]  # fmt: skip
-    return ", ".join(f"{FIELDS[name].inline_label} {format_value(name, getattr(config, name))}" for name in names)
+    return ", ".join(f"{FIELDS[name].inline_label} {display_value(name, getattr(config, name))}" for name in names)
 
 
 def _draw_one(slice: Slice, cell: Cell) -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from jsc_explore import data
 from jsc_explore.analysis.cells import in_order
-from jsc_explore.config import DEFAULTS, FIELDS, format_value, parse_value
+from jsc_explore.config import DEFAULTS, FIELDS, display_value, parse_value
 from jsc_explore.errors import FieldError
 from jsc_explore.store import Store
 from jsc_explore.store.query.expression import FilterError, filter_columns, parse_filter
@@ -73,7 +73,7 @@ def draw_expander(label: str, key: str, changed: Sequence[str]) -> Any:
 
 
 def _label(name: str, stored: Mapping[Any, int]) -> Callable[[Any], str]:
-    return lambda value: f"{format_value(name, value)} ({stored.get(value, 0):,})"
+    return lambda value: f"{display_value(name, value)} ({stored.get(value, 0):,})"
 
 
 def _draw_range(state: UrlState, name: str, axis: bool, stored: Mapping[Any, int]) -> None:

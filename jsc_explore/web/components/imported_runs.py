@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from jsc_explore.view_model.imported_runs import MAX_DRAWN, drawn_of, listed
+from jsc_explore.view_model.imported_runs import MAX_DRAWN, runs_table, select_imported
 from jsc_explore.web.state import services
 from jsc_explore.web.state.url import EXPLORE
 
@@ -13,7 +13,7 @@ _WIDGET = "_imported drawn"
 
 def any_drawn() -> bool:
     """Whether an imported run is among what is drawn."""
-    return bool(drawn_of(services.imported().all(), EXPLORE["imported"])[0])
+    return bool(select_imported(services.imported().all(), EXPLORE["imported"])[0])
 
 
 def draw() -> None:
@@ -24,7 +24,7 @@ def draw() -> None:
         return
     names = [run.name for run in runs]
     with st.popover(f"Imported ({len(runs)})", icon=":material/input:", help="Runs that other programs trained"):
-        drawn, _ = drawn_of(runs, EXPLORE["imported"])
+        drawn, _ = select_imported(runs, EXPLORE["imported"])
         # The widget follows the state, which may name runs that are not here.
         st.session_state[_WIDGET] = [run.name for run in drawn]
         st.multiselect("Drawn over the curves", names, key=_WIDGET, max_selections=MAX_DRAWN, on_change=_changed)
@@ -32,7 +32,7 @@ def draw() -> None:
             "Dashed, each with its name. They were trained by another program: they enter no mean, count as no seed "
             "and fill no cell. `jsc-explore import --remove NAME` takes one away."
         )
-        st.dataframe(listed(runs), hide_index=True, column_config=_COLUMNS)
+        st.dataframe(runs_table(runs), hide_index=True, column_config=_COLUMNS)
         for problem in imported.problems:
             st.warning(problem, icon=":material/broken_image:")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from jsc_explore import data
-from jsc_explore.config import FIELDS, format_value
+from jsc_explore.config import FIELDS, display_value
 from jsc_explore.store import Store
 from jsc_explore.store.query.filters import Between, Filters
 from jsc_explore.store.schema import METRICS
@@ -41,10 +42,10 @@ class OverviewFilters:
             if name not in FILTERED:
                 continue
             if isinstance(allowed, Between):
-                ends = dict.fromkeys(format_value(name, end) for end in (allowed.low, allowed.high))
+                ends = dict.fromkeys(display_value(name, end) for end in (allowed.low, allowed.high))
                 parts.append(f"{FIELDS[name].inline_label} {' to '.join(ends)}")
             else:
-                parts.append(f"{FIELDS[name].inline_label} {' or '.join(format_value(name, one) for one in allowed)}")
+                parts.append(f"{FIELDS[name].inline_label} {' or '.join(display_value(name, one) for one in allowed)}")
         parts += [self.text] if self.text else []
         return f", where {' and '.join(parts)}" if parts else ""
 
@@ -58,7 +59,10 @@ def draw(store: Store) -> OverviewFilters:
         # Metrics on other data, or measured on other jets, must not be mixed: one of each is chosen.
         for name, options in (("dataset", list(data.names())), ("validation", list(FIELDS["validation"].choices))):
             spec = FIELDS[name]
-            OVERVIEW.widget(st.selectbox, name, spec.label, options, help=spec.help[0].upper() + spec.help[1:])
+            OVERVIEW.widget(
+                st.selectbox, name, spec.label, options, format_func=partial(display_value, name),
+                help=spec.help[0].upper() + spec.help[1:],
+            )  # fmt: skip
         chosen = {name: (OVERVIEW[name],) for name in ("dataset", "validation")} | filters_of(
             OVERVIEW, FILTERED, FILTERED
         )

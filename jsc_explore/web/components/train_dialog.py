@@ -67,6 +67,7 @@ def _draw_field(name: str, start: RunConfig, values: dict[str, Any], faults: lis
     options = [format_value(name, value) for value in dict.fromkeys([*spec.default_values, DEFAULTS[name], current])]
     typed = st.selectbox(
         spec.label, options, index=options.index(format_value(name, current)), key=key, accept_new_options=free,
+        format_func=lambda option: spec.value_labels.get(option, option),
         help=text + ("; type any other value" if free else ""),
     )  # fmt: skip
     try:

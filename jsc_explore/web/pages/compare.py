@@ -15,7 +15,7 @@ from jsc_explore.analysis.paired import Difference, compare, verdict_text
 from jsc_explore.analysis.statistics import half_width
 from jsc_explore.charts import compare as charts
 from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time
-from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, format_value
+from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, display_value
 from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
@@ -180,7 +180,7 @@ def _differing(a: RunConfig, b: RunConfig) -> str:
     if not names:
         return "A and B are the same configuration: change a value above."
     parts = [
-        f"**{FIELDS[name].label}** {format_value(name, getattr(a, name))} → {format_value(name, getattr(b, name))}"
+        f"**{FIELDS[name].label}** {display_value(name, getattr(a, name))} → {display_value(name, getattr(b, name))}"
         for name in names
     ]
     return "From A to B: " + ", ".join(parts) + "."

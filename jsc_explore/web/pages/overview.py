@@ -14,7 +14,7 @@ from jsc_explore.analysis.statistics import half_width
 from jsc_explore.charts import overview as charts
 from jsc_explore.charts.parallel import curve_table, parallel_chart, parallel_tables, thin_evenly, varying_fields
 from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time
-from jsc_explore.config import FIELDS, RunConfig, format_value
+from jsc_explore.config import FIELDS, RunConfig, display_value
 from jsc_explore.errors import JscError
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, spread_table
 from jsc_explore.store.query.grid import run_ids, stored_seeds
@@ -146,7 +146,7 @@ def _spread(version: int, chosen: OverviewFilters, fields: list[str], points: pa
     chart_registry.draw("metric_against", make, f"{METRICS[metric]} against {FIELDS[field].label}", "spread")
     best = max(spread.to_pylist(), key=lambda row: row["median"] if is_percentage(metric) else -row["median"])
     st.caption(
-        f"Best median at {format_value(field, best['value'])}: {format_metric(metric, best['median'])}. Line: median "
+        f"Best median at {display_value(field, best['value'])}: {format_metric(metric, best['median'])}. Line: median "
         "over the configurations with this value; bar: the middle half of them, the other hyperparameters varying."
         + (f" Of the points {_thinned(points.num_rows, count)}" if points.num_rows < count else "")
     )

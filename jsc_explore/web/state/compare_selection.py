@@ -63,7 +63,8 @@ def _draw_field(side: str, name: str, stored: set[Any], config: RunConfig) -> No
 
     st.session_state[key] = format_value(name, getattr(config, name))
     st.selectbox(
-        spec.label, [format_value(name, value) for value in ordered], key=key, width=170, on_change=changed,
+        spec.label, [format_value(name, value) for value in ordered], key=key, width=250 if spec.value_labels else 170,
+        format_func=lambda option: spec.value_labels.get(option, option), on_change=changed,
         help=spec.help[0].upper() + spec.help[1:],
     )  # fmt: skip
 
