@@ -163,7 +163,7 @@ def _accuracies(report: Report) -> Iterator[str]:
 def _verdict(report: Report) -> Iterator[str]:
     for one in report.criteria:
         error = f" ± {one.error:.3f}" if one.error is not None else ""
-        figure = f"{one.words}: {one.found:.3f}{error} ({one.sense} {one.bound})"
+        figure = f"{one.description}: {one.value:.3f}{error} ({one.relation} {one.bound})"
         if one.passed is None:
             yield f"----  {figure}: no verdict with fewer than {one.min_jets:,} jets"
         else:

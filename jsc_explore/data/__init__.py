@@ -1,6 +1,6 @@
-"""Jets to train on: sources (openml, cernbox, simulated, samples of one's own), their cache, and how they are split.
+"""Jets to train on: sources (openml, cernbox, simulated, user samples), their cache, and their split.
 
-Importing this room is light: neither scikit-learn, h5py nor the downloader is loaded before it is needed.
+Importing this package is fast: scikit-learn, h5py and the downloader are imported only when needed.
 """
 
 from jsc_explore.data.datasets import digest, fetch, is_available, load, locate, names, recipe, size

@@ -1,7 +1,7 @@
-"""The canonical form on disk: one Parquet file per source, and a small manifest that says which and vouches for it.
+"""The cache of jets: one Parquet file per source, and a JSON manifest with its name and digest.
 
-The manifest is renamed into place last, and names its Parquet file by content: whenever a crash comes, the manifest
-tells of the old jets, whole, or of the new.
+The manifest is replaced last and the name of its Parquet file contains the digest: after a crash the manifest refers
+either to all the old jets or to all the new ones.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of a cached source without reading its jets.
+    """The facts about a cached source that do not need its jets to be read.
 
-    ``digest`` identifies the jets in run ids and vouches for the Parquet file's values, ``download_sha256`` is that of
-    the file as it came; ``duplicates`` counts the rows that the protocols drop, which the file keeps.
+    ``digest`` is the digest of the jets, part of every run id and checked when the file is read; ``download_sha256`` is
+    that of the downloaded file; ``duplicates`` counts the rows that ``split`` drops and the file keeps.
     """
 
     schema: int
@@ -45,40 +45,40 @@ class Manifest:
     created: str
 
 
-def write(folder: Path, name: str, release: SourceData) -> Path:
-    """Put a checked release into the cache in place of what was there; the path of its Parquet file.
+def write(folder: Path, name: str, data: SourceData) -> Path:
+    """Write checked jets to the cache, replacing those of the same source; return the path of the Parquet file.
 
-    The caller holds the source's lock. If it raises, what was there stays.
+    The caller holds the source's lock. If it raises, the cache is unchanged.
     """
-    content = content_sha256(release.features, release.labels)
+    digest = content_sha256(data.features, data.labels)
     manifest = Manifest(
         schema=SCHEMA,
         source=name,
-        file=f"{name}-{content[:12]}.parquet",
-        url=release.url,
-        licence=release.licence,
-        rows=len(release.labels),
-        duplicates=int((~first_occurrences(release.features, release.labels)).sum()),
-        digest=content,
-        download_sha256=release.sha256,
+        file=f"{name}-{digest[:12]}.parquet",
+        url=data.url,
+        licence=data.licence,
+        rows=len(data.labels),
+        duplicates=int((~first_occurrences(data.features, data.labels)).sum()),
+        digest=digest,
+        download_sha256=data.sha256,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     path = folder / manifest.file
     text = json.dumps(asdict(manifest), indent=2) + "\n"
     with atomic_write(path, locked=True) as file:
-        _write_parquet(file, release.features, release.labels)
+        _write_parquet(file, data.features, data.labels)
     with atomic_write(_manifest_path(folder, name), locked=True) as file:
         file.write(text.encode())
     for old in folder.glob(f"{name}-*.parquet"):
-        # simulated-1M's file too begins with what simulated's do.
+        # The glob for simulated also matches the file of simulated-1M.
         if old != path and re.fullmatch(rf"{name}-[0-9a-f]{{12}}\.parquet", old.name):
-            with suppress(OSError):  # a reader may hold it open; the next fetch tries again
+            with suppress(OSError):  # a reader may have it open; the next fetch tries again
                 old.unlink()
     return path
 
 
 def read_manifest(folder: Path, name: str) -> Manifest:
-    """Read the manifest of a source; DataError when there is none, or none of ours."""
+    """Read the manifest of a source. Raises DataError if it is missing or invalid."""
     path = _manifest_path(folder, name)
     try:
         stored = json.loads(path.read_bytes())
@@ -90,27 +90,27 @@ def read_manifest(folder: Path, name: str) -> Manifest:
         raise source_error(name, str(path), f"is not a manifest of {name}, schema {SCHEMA}")
     types = {field.name: int if field.type == "int" else str for field in fields(Manifest)}
     if set(stored) != set(types) or not all(isinstance(stored[key], kind) for key, kind in types.items()):
-        raise source_error(name, str(path), "lacks fields or has some of the wrong type")
+        raise source_error(name, str(path), "lacks fields or has fields of a wrong type")
     if Path(stored["file"]).name != stored["file"] or not (folder / stored["file"]).is_file():
         raise source_error(name, str(folder / Path(stored["file"]).name), "is missing")
     return Manifest(**stored)
 
 
 def read(folder: Path, name: str) -> tuple[Manifest, Features, Labels]:
-    """Read the jets of a source; DataError when they are not those that the manifest vouches for."""
+    """Read the jets of a source. Raises DataError if their digest is not the one in the manifest."""
     manifest = read_manifest(folder, name)
     path = folder / manifest.file
     features, labels = _read_parquet(path, name)
-    # 0.1 s for a million jets; it catches a torn disk block and a file put there by hand alike.
+    # 0.1 s for a million jets; detects a damaged disk block as well as a file that was replaced by hand.
     if content_sha256(features, labels) != manifest.digest:
-        raise source_error(name, str(path), "does not hold the values its manifest vouches for")
+        raise source_error(name, str(path), "its digest differs from the one in its manifest")
     return manifest, features, labels
 
 
 def check(name: str, file: str, features: Features, labels: Labels) -> None:
-    """Refuse what no network should be fed: no rows, or a value that is missing, NaN or infinite; DataError."""
+    """Raise DataError if there are no rows, or a feature is missing, NaN or infinite."""
     if not len(labels):
-        raise source_error(name, file, "no rows in it")
+        raise source_error(name, file, "has no rows")
     finite = np.isfinite(features)
     if not finite.all():
         rows, columns = np.nonzero(~finite)
@@ -132,7 +132,7 @@ def _write_parquet(file: BinaryIO, features: Features, labels: Labels) -> None:
         table,
         file,
         compression="zstd",
-        # 270,000 jets in 2.6 s; the sample that comes with the project is downloaded more often than written.
+        # Takes 2.6 s for 270,000 jets; the sample in the repository is downloaded more often than written.
         compression_level=19,
         use_dictionary=False,
         use_byte_stream_split=list(FEATURES),
@@ -149,23 +149,23 @@ def _read_parquet(path: Path, name: str) -> tuple[Features, Labels]:
     except (OSError, pa.ArrowException) as error:
         raise source_error(name, str(path), f"cannot be read as Parquet ({type(error).__name__})") from error
     if not table.schema.equals(expected) or any(column.null_count for column in table.columns):
-        raise source_error(name, str(path), f"has not the columns of {name}")
+        raise source_error(name, str(path), f"does not have the columns of {name}")
     features = np.empty((len(table), len(FEATURES)), np.float32)
     for column, feature in enumerate(FEATURES):
         features[:, column] = table[feature].to_numpy()
     labels = np.array(table["label"].to_numpy(), np.uint8)
     if len(labels) and labels.max() >= len(CLASSES):
-        raise source_error(name, str(path), f"has the label {labels.max()}, past the last class")
+        raise source_error(name, str(path), f"has the label {labels.max()}, but there are only {len(CLASSES)} classes")
     return features, labels
 
 
 def recipe_path(folder: Path, name: str) -> Path:
-    """Return where the recipe of a simulated sample lies."""
+    """Return the path of the recipe of a simulated sample."""
     return folder / f"{name}-recipe.json"
 
 
 def read_recipe(folder: Path, name: str) -> dict[str, Any]:
-    """Return what a sample was simulated with: preset, seed, versions; empty where there is none, as for a download."""
+    """Return how a sample was simulated: preset, seed, versions; empty for a download."""
     path = recipe_path(folder, name)
     try:
         return dict(json.loads(path.read_bytes()))

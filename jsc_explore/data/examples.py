@@ -1,4 +1,4 @@
-"""The example jets that come with the project: every constituent of a few, to be drawn, not learned from."""
+"""The example jets in the repository: a few of each class with all constituents, for drawings on the Data page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jsc_explore.data.sources import SHIPPED
 
 @dataclass(frozen=True)
 class ExampleJet:
-    """One jet: masses and pT in GeV; ``constituents`` rows of (pT in GeV, Δy, Δφ from the axis, kept by grooming)."""
+    """One jet: masses and pT in GeV; ``constituents`` are (pT in GeV, Δy, Δφ from the axis, kept by grooming)."""
 
     mass_gev: float
     mass_mmdt_gev: float
@@ -21,18 +21,18 @@ class ExampleJet:
 
     @property
     def kept(self) -> int:
-        """How many constituents grooming kept."""
+        """The number of constituents that grooming kept."""
         return sum(row[3] for row in self.constituents)
 
 
 @cache
 def example_jets() -> dict[str, dict[str, ExampleJet]]:
-    """Return the examples by class and by place among their class's masses: light, typical, heavy."""
+    """Return class -> light, typical, heavy (quartiles of the groomed mass) -> example jet."""
     return {label: {place: _example(row) for place, row in places.items()} for label, places in _read()["jets"].items()}
 
 
 def example_recipe() -> dict[str, Any]:
-    """Return what the examples were made with: preset, recipe, seed, versions, and of how many jets they are."""
+    """Return how the examples were made: preset, recipe, seed, versions, and among how many jets they were selected."""
     return dict(_read()["recipe"])
 
 

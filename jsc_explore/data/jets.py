@@ -1,4 +1,4 @@
-"""What a jet is here: sixteen features, one of five origins, and the digest of a set of them."""
+"""Jets: sixteen features, one of five classes, and the digest of a set of them."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ FEATURES: tuple[str, ...] = (
 )
 
 # Gluon, light quark, W, Z, top: the lab's order. OpenML's usual encoder is alphabetical (g, q, t, w, z), so a
-# confusion matrix printed elsewhere may have its last three rows turned round.
+# confusion matrix of another program may have its last three rows in another order.
 CLASSES = ("g", "q", "w", "z", "t")
 
 
 @dataclass(frozen=True, eq=False)
 class Jets:
-    """Every jet of one source, in the source's order, in original units.
+    """All jets of one source, in the source's order and in original units.
 
     Attributes
     ----------
     name: the source, a key of ``SOURCES``.
     features: ``(n, 16) float32``, columns as in ``FEATURES``; ``mass_mmdt`` in GeV, the others dimensionless.
     labels: ``(n,) uint8``, index into ``CLASSES``.
-    digest: identity of the set, 64 hexadecimal digits; part of every run's id.
+    digest: digest of the set, 64 hexadecimal digits; part of every run id.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Jets:
 
 
 def content_sha256(features: Features, labels: Labels) -> str:
-    """Return the sha256 of the values, row by row, then the labels; the same on every byte order."""
+    """Return the sha256 of the features, row by row, and then the labels; independent of the machine's byte order."""
     sha = hashlib.sha256(np.ascontiguousarray(features, dtype="<f4").data)
     sha.update(np.ascontiguousarray(labels, dtype=np.uint8).data)
     return sha.hexdigest()

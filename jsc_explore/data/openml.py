@@ -1,4 +1,4 @@
-"""The OpenML release: its metadata, then an ARFF file of text, checked by the md5 the metadata gives."""
+"""The OpenML release: JSON metadata and an ARFF text file, verified with the md5 in the metadata."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ NAME = "openml"
 DATA_ID = 42468
 ARFF = "hls4ml_lhc_jets_hlf.arff"
 
-_CHANGED = "OpenML may have changed it: use another source and report this line"
+_FORMAT_CHANGED = "OpenML may have changed the file: use another source and report this message"
 _ATTRIBUTE = re.compile(r"@attribute\s+('[^']*'|\"[^\"]*\"|\S+)\s+\S", re.IGNORECASE)
 _QUOTES = "'\" "
 
 
 def retrieve(folder: Path, progress: bool) -> SourceData:
-    """Download into ``folder`` and read; DataError when the release cannot be had or is not what it should be."""
+    """Download the release into ``folder`` and read it. Raises DataError if it is unavailable or not as expected."""
     import pooch
 
     base = base_url("JSC_EXPLORE_OPENML_URL", "https://www.openml.org")
-    about = folder / "metadata.json"
-    download(NAME, f"{base}/api/v1/json/data/{DATA_ID}", about)
-    metadata = _metadata(about)
+    metadata_file = folder / "metadata.json"
+    download(NAME, f"{base}/api/v1/json/data/{DATA_ID}", metadata_file)
+    metadata = _metadata(metadata_file)
     arff = folder / ARFF
     url = metadata["url"]
     download(NAME, url, arff, md5=metadata["md5_checksum"], progress=progress)
@@ -43,17 +43,17 @@ def _metadata(path: Path) -> dict[str, Any]:
         missing = [key for key in ("url", "md5_checksum") if not isinstance(description[key], str)]
     except (ValueError, KeyError, TypeError) as error:
         what = f"not the metadata expected, {type(error).__name__} {error}"
-        raise source_error(NAME, path.name, what, _CHANGED) from error
+        raise source_error(NAME, path.name, what, _FORMAT_CHANGED) from error
     if missing:
-        raise source_error(NAME, path.name, f"no {missing[0]} in it", _CHANGED)
+        raise source_error(NAME, path.name, f"has no {missing[0]}", _FORMAT_CHANGED)
     return dict(description)
 
 
 def read_arff(path: Path, label: str = "class") -> tuple[Features, Labels]:
-    """Read the sixteen features and the class of every row, columns found by name.
+    """Read the features and the class of every row, by column name: ``(n, 16) float32`` and ``(n,) uint8``.
 
-    Returns ``(n, 16) float32`` and ``(n,) uint8``; a missing value becomes NaN, for the caller to refuse. Raises
-    DataError when a column is missing, a number is not one, or a class is unknown.
+    A missing value becomes NaN; the caller checks for it. Raises DataError if a column is missing, a value is not a
+    number, or a class is unknown.
     """
     import pyarrow as pa
     from pyarrow import csv
@@ -62,7 +62,7 @@ def read_arff(path: Path, label: str = "class") -> tuple[Features, Labels]:
         columns = _header(path, file)
         _need_columns(path, columns, (*FEATURES, label))
         try:
-            # A CSV reader for the rows, as ARFF's own readers take a Python loop over 830,000 lines.
+            # A CSV reader, because ARFF readers loop over the 830,000 lines in Python.
             table = csv.read_csv(
                 file,
                 read_options=csv.ReadOptions(column_names=columns, block_size=1 << 24),
@@ -70,7 +70,7 @@ def read_arff(path: Path, label: str = "class") -> tuple[Features, Labels]:
                 convert_options=csv.ConvertOptions(
                     include_columns=[*FEATURES, label],
                     column_types={**dict.fromkeys(FEATURES, pa.float64()), label: pa.string()},
-                    null_values=["?"],  # ARFF's sign for a missing value
+                    null_values=["?"],  # a missing value in ARFF
                     strings_can_be_null=True,
                 ),
             )
@@ -84,7 +84,7 @@ def read_arff(path: Path, label: str = "class") -> tuple[Features, Labels]:
 
 
 def _header(path: Path, file: BinaryIO) -> list[str]:
-    """Read up to and including the @data line, and leave the file there."""
+    """Read the attribute names up to the @data line; the file position is then the first row."""
     names: list[str] = []
     for line in iter(file.readline, b""):
         text = line.decode("utf-8", errors="replace").strip()
@@ -99,7 +99,7 @@ def _need_columns(path: Path, columns: list[str], needed: tuple[str, ...]) -> No
     missing = [name for name in needed if columns.count(name) != 1]
     if missing:
         what = f"column {missing[0]} missing or repeated ({len(missing)} of {len(needed)} such)"
-        raise source_error(NAME, path.name, what, _CHANGED)
+        raise source_error(NAME, path.name, what, _FORMAT_CHANGED)
 
 
 def _skip_comment(row: Any) -> str:
@@ -107,7 +107,7 @@ def _skip_comment(row: Any) -> str:
 
 
 def _labels(path: Path, column: Any) -> Labels:
-    # By name, never by the file's order of classes: that one is alphabetical, with the top third.
+    # By name, not by the file's order of classes, which is alphabetical with top in third place.
     encoded = column.combine_chunks().dictionary_encode()
     index = []
     for value in encoded.dictionary.to_pylist():

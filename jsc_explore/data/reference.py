@@ -1,4 +1,4 @@
-"""What is known of the real jets without having them: statistics of both public releases, as numbers."""
+"""Statistics of the real jets of both public releases, shipped in reference.json."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Reference:
     ----------
     mean, scale: ``(16,) float64``, of OpenML's training part, in original units.
     quantiles: ``(16, 200) float64``, of the same jets, at ``probabilities`` ``(200,)``.
-    level_edges: ``(16, 10) float64``, between the eleven levels of CERNBox's test part, in standardised units.
+    level_edges: ``(16, 10) float64``, edges of the eleven levels of CERNBox's test part, in standardised units.
     level_counts: ``(5, 16, 11) int64``, jets of each class on each level.
-    sources: what each release is, by name.
+    sources: release name -> its description.
     """
 
     mean: npt.NDArray[np.float64]
@@ -40,10 +40,10 @@ class Reference:
 
 @cache
 def reference() -> Reference:
-    """Read the statistics; the file comes with the project."""
-    said = json.loads(_FILE.read_text(encoding="utf-8"))
-    assert tuple(said["features"]) == FEATURES, "columns of reference.json"
-    openml, cernbox = said["openml"], said["cernbox"]
+    """Read the statistics from reference.json."""
+    stored = json.loads(_FILE.read_text(encoding="utf-8"))
+    assert tuple(stored["features"]) == FEATURES, "columns of reference.json"
+    openml, cernbox = stored["openml"], stored["cernbox"]
     quantiles = np.array(openml["quantiles"])
     return Reference(
         mean=np.array(openml["mean"]),
@@ -57,10 +57,10 @@ def reference() -> Reference:
 
 
 def quantise(features: Features) -> Features:
-    """Put jets on CERNBox's eleven levels: ``(n, 16)``, values 0 to 10.
+    """Convert features to CERNBox's eleven levels: ``(n, 16)``, values 0 to 10.
 
-    The edges are in standardised units. The real jets' own moments are not known, so these jets are standardised by
-    theirs: a common shift or stretch of a feature, all classes alike, is therefore not seen on levels.
+    The edges are in standardised units. The moments of the real jets are not known, so jets are standardised with
+    their own: levels cannot show a shift or a scale factor that all classes of a feature have in common.
     """
     standardised = (features - features.mean(axis=0, dtype=np.float64)) / features.std(axis=0, dtype=np.float64)
     columns = [

@@ -1,4 +1,4 @@
-"""The sources of jets: what each is, where it comes from, how many jets it holds; and samples of one's own."""
+"""The sources of jets: name, origin, licence and size of each, and the naming of samples that users simulate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jsc_explore.config import FIELDS, USER_SAMPLE
 from jsc_explore.data.jets import Features, Labels
 from jsc_explore.errors import DataError, FieldError
 
-# The jets that come with the project, in the same form as a cached download.
+# The jets in the repository, in the form of a cached download.
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -24,13 +24,13 @@ class Source:
 
     Attributes
     ----------
-    name: the key by which the command line, the configs and the cache know it.
-    title: one line for a person.
-    rows: jets published, before duplicates are dropped; 0 for a sample of one's own, whose manifest counts them.
-    url: where a person can read about it; empty when it comes with the project.
-    licence: as the publisher states it; the manifest keeps what the publisher's own metadata said on the day.
-    shipped: True when it comes with the project.
-    own: True for a sample that was simulated here, ``simulated-NAME``.
+    name: the name on the command line, in configs and in the cache.
+    title: a one-line description.
+    rows: number of jets published, duplicates included; 0 for a user sample, whose manifest has the number.
+    url: a page about it; empty if it is part of the project.
+    licence: as the publisher states it; the manifest has the licence in the metadata at the time of the download.
+    shipped: True if it is in the repository.
+    user_made: True for a sample that the user simulated, ``simulated-NAME``.
     """
 
     name: str
@@ -39,15 +39,15 @@ class Source:
     url: str
     licence: str
     shipped: bool = False
-    own: bool = False
+    user_made: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class SourceData:
-    """What a source delivered: jets in order, and where they came from.
+    """The jets of a source before they are cached, with their origin.
 
-    ``features`` is ``(n, 16) float32``, ``labels`` ``(n,) uint8`` in the order of ``CLASSES``; ``sha256`` is that of
-    the file downloaded, empty when there was none.
+    ``features`` is ``(n, 16) float32``, ``labels`` ``(n,) uint8``, indices into ``CLASSES``; ``sha256`` is that of the
+    downloaded file, empty if there was none.
     """
 
     features: Features
@@ -64,7 +64,7 @@ def _shipped_rows() -> int:
 _ALL = (
     Source(
         name="simulated",
-        title="Jets simulated from first principles, like those of CERNBox; they come with the project",
+        title="Jets simulated from first principles, like those of CERNBox; part of this project",
         rows=_shipped_rows(),
         url="",
         licence="MIT",
@@ -79,7 +79,7 @@ _ALL = (
     ),
     Source(
         name="cernbox",
-        title="CERNBox, pythia82-lhc13 all-pt1-50k: the release the lab uses; models metric a point lower on it",
+        title="CERNBox, pythia82-lhc13 all-pt1-50k: the release the lab uses; accuracies are a point lower on it",
         rows=986_806,
         url="https://cernbox.cern.ch/index.php/s/jvFd5MoWhGs1l5v",
         licence="not stated by the publisher",
@@ -89,9 +89,9 @@ SOURCES: Mapping[str, Source] = MappingProxyType({source.name: source for source
 
 
 def find_source(name: str) -> Source:
-    """Return the source of that name, there or not; FieldError names the choices when there can be none."""
+    """Return the source of this name, fetched or not. Raises FieldError for a name that no source can have."""
     if is_user_sample(name):
-        return Source(name, "Jets simulated here, a sample of one's own", rows=0, url="", licence="MIT", own=True)
+        return Source(name, "A sample that was simulated here", rows=0, url="", licence="MIT", user_made=True)
     try:
         return SOURCES[name]
     except (KeyError, TypeError):
@@ -100,26 +100,26 @@ def find_source(name: str) -> Source:
 
 
 def is_user_sample(name: str) -> bool:
-    """Whether a source of that name is a sample of one's own, made by ``data simulate --name``."""
+    """Return whether this is the name of a user sample, which ``data simulate --name`` makes."""
     return isinstance(name, str) and re.fullmatch(USER_SAMPLE, name) is not None
 
 
 def fetch_command(name: str) -> str:
-    """Return the command that brings a source into the cache."""
+    """Return the command that puts a source into the cache."""
     if not is_user_sample(name):
         return f"jsc-explore data fetch {name}"
-    short = name.removeprefix("simulated-")
-    preset = " --preset openml" if "openml" in short else ""
-    return f"jsc-explore data simulate --name {short} --jets 1000000{preset}"
+    suffix = name.removeprefix("simulated-")
+    preset = " --preset openml" if "openml" in suffix else ""
+    return f"jsc-explore data simulate --name {suffix} --jets 1000000{preset}"
 
 
 def source_error(name: str, file: str, what: str, remedy: str | None = None) -> DataError:
-    """Build the one line that says which file of which source is wrong, and what to do."""
-    # Foreign libraries like to explain themselves over several lines.
+    """Return a one-line error with the source, its file, what is wrong, and what to do."""
+    # Messages of other libraries may have several lines.
     what = " ".join(what.split())
     return DataError(f"{name}: {file}: {what}; {remedy or f'run: {fetch_command(name)}'}")
 
 
 def base_url(variable: str, default: str) -> str:
-    """Return the address a download starts from, which a mirror's may replace through the environment."""
+    """Return the base URL of a download: that of a mirror if the environment variable gives one."""
     return (os.environ.get(variable) or default).rstrip("/")

@@ -1,4 +1,4 @@
-"""From jets to what a network trains on: duplicates dropped, parts drawn, features standardised."""
+"""Split jets for training: drop duplicates, draw the parts, standardise the features."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from jsc_explore.errors import DataError, FieldError
 VALIDATIONS = ("train", "holdout")
 
 _TEST = 0.2
-_VALIDATION = 1 / 8  # of the 80%, so a tenth of all
-_SEED = 42  # every paper's split of these data; it is not the seed of a run
-_FEWEST = 10
-# Rows worked on at a time: their float64 copies stay in a near cache, where whole columns of them would take 100 MB of
-# fresh memory, whose first touch costs more than the arithmetic.
+_VALIDATION = 1 / 8  # of the other 80%, so a tenth of all jets
+_SEED = 42  # used in every paper on these data; independent of the seed of a run
+_MIN_JETS = 10
+# Rows per block: a float64 copy of a block stays in the CPU cache. A copy of all rows would take 100 MB of new memory,
+# and the page faults would cost more than the arithmetic.
 _BLOCK = 4096
 
 
@@ -31,7 +31,7 @@ class Split:
     mean, scale: ``(16,) float64``, in original units, of the training part alone: ``x = (feature - mean) / scale``.
     validation: one of ``VALIDATIONS``. Under ``train``, ``val_x is train_x``: what the lab calls validation accuracy is
         training accuracy in eval mode.
-    digest: that of the jets; with the validation it identifies the split.
+    digest: digest of the jets; together with ``validation`` it identifies the split.
     """
 
     train_x: Features
@@ -47,16 +47,16 @@ class Split:
 
 
 def split(jets: Jets, validation: str) -> Split:
-    """Split as the lab does (``train``: 80% to train and validate on, 20% to test) or honestly (``holdout``: 70/10/20).
+    """Split as the lab does (``train``: train and validate on the same 80%) or hold jets out (``holdout``: 70/10/20).
 
-    The test part is the same under both. Duplicate rows go first, as in the lab's loader (DeepWok/mase, January 2024,
-    ``machop/chop/dataset/physical/jsc.py``). Raises FieldError for an unknown validation, DataError for fewer than 10
-    distinct jets.
+    The test part, 20%, is the same. Duplicate rows are dropped first, as in the lab's loader (DeepWok/mase, January
+    2024, ``machop/chop/dataset/physical/jsc.py``). Raises FieldError for an unknown validation, DataError for fewer
+    than 10 distinct jets.
     """
     _check_validation(validation)
     kept = np.flatnonzero(first_occurrences(jets.features, jets.labels))
-    if len(kept) < _FEWEST:
-        rule = f"{len(kept)} distinct jets, fewer than the {_FEWEST} that three parts need"
+    if len(kept) < _MIN_JETS:
+        rule = f"{len(kept)} distinct jets, but a split needs at least {_MIN_JETS}"
         raise DataError(f"{jets.name}: {rule}; use a larger source")
     train, test = _draw(kept, _TEST)
     train, held_out = _draw(train, _VALIDATION) if validation == "holdout" else (train, train)
@@ -66,12 +66,12 @@ def split(jets: Jets, validation: str) -> Split:
         return _standardised(jets.features, rows, mean, scale)
 
     train_x, train_y = standardised(train), jets.labels[train]
-    honest = held_out is not train
+    has_own_part = held_out is not train
     return Split(
         train_x=train_x,
         train_y=train_y,
-        val_x=standardised(held_out) if honest else train_x,
-        val_y=jets.labels[held_out] if honest else train_y,
+        val_x=standardised(held_out) if has_own_part else train_x,
+        val_y=jets.labels[held_out] if has_own_part else train_y,
         test_x=standardised(test),
         test_y=jets.labels[test],
         mean=mean,
@@ -82,7 +82,7 @@ def split(jets: Jets, validation: str) -> Split:
 
 
 def part_sizes(distinct: int, validation: str) -> dict[str, int]:
-    """Return how many jets ``split`` puts into ``train``, ``val`` and ``test``, of so many distinct ones.
+    """Return the sizes of the parts ``train``, ``val`` and ``test`` into which ``split`` divides distinct jets.
 
     Under ``train`` the validation part is the training part. Raises FieldError for an unknown validation.
     """
@@ -94,10 +94,10 @@ def part_sizes(distinct: int, validation: str) -> dict[str, int]:
 
 
 def first_occurrences(features: Features, labels: Labels) -> npt.NDArray[np.bool_]:
-    """Mark the rows that repeat no earlier row, features and label together: ``(n,) bool``.
+    """Mark the first of equal rows, features and label together: ``(n,) bool``.
 
-    Exact, and 0.07 s for a million rows where sorting the rows themselves takes 0.8: 64-bit hashes that differ prove
-    two rows different, so only the few whose hashes meet are compared in full.
+    Exact, and 0.07 s for a million rows instead of 0.8 s by sorting them: different 64-bit hashes prove that two rows
+    differ, so only the few rows with equal hashes are compared.
     """
     hashes = labels.astype(np.uint64)
     for at in range(0, len(labels), _BLOCK):
@@ -107,21 +107,21 @@ def first_occurrences(features: Features, labels: Labels) -> npt.NDArray[np.bool
             part *= np.uint64(0x9E3779B97F4A7C15)
             part ^= part >> np.uint64(29)
     order = np.argsort(hashes)
-    meets = hashes[order[1:]] == hashes[order[:-1]]
+    is_equal = hashes[order[1:]] == hashes[order[:-1]]
     candidate = np.zeros(len(labels), np.bool_)
-    candidate[order[1:][meets]] = True
-    candidate[order[:-1][meets]] = True
+    candidate[order[1:][is_equal]] = True
+    candidate[order[:-1][is_equal]] = True
     keep = ~candidate
     if candidate.any():
         index = np.flatnonzero(candidate)
-        whole = np.column_stack([_as_compared(features[index]), labels[index].astype(np.float32)])
-        _, first = np.unique(whole, axis=0, return_index=True)
+        rows = np.column_stack([_as_compared(features[index]), labels[index].astype(np.float32)])
+        _, first = np.unique(rows, axis=0, return_index=True)
         keep[index[first]] = True
     return keep
 
 
 def _as_compared(features: Features) -> Features:
-    """Return a copy in which equal numbers have equal bits: + 0 turns -0.0 into 0.0."""
+    """Return a copy in which equal numbers have equal bits: adding 0 turns -0.0 into 0.0."""
     return np.ascontiguousarray(features, np.float32) + np.float32(0)
 
 
@@ -131,10 +131,10 @@ def _check_validation(validation: str) -> None:
 
 
 def _draw(rows: npt.NDArray[np.intp], part: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Draw as scikit-learn's ``train_test_split(rows, test_size=part, random_state=42)``: the rest, the part.
+    """Split rows into (rest, part) like scikit-learn's ``train_test_split(rows, test_size=part, random_state=42)``.
 
-    Three lines here, held to scikit-learn by a test, spare every worker two seconds of import. NumPy promises that
-    RandomState's stream never changes.
+    Without scikit-learn every worker starts two seconds faster; a test compares the results. NumPy guarantees that the
+    stream of RandomState never changes.
     """
     order = np.random.RandomState(_SEED).permutation(len(rows))
     size = _part_size(len(rows), part)
@@ -146,10 +146,10 @@ def _part_size(rows: int, part: float) -> int:
 
 
 def _moments(features: Features, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and standard deviation (population's, as StandardScaler) per feature; NumPy's own to the last bit."""
-    begin = np.take(features, rows[:_BLOCK], axis=0)
-    # A constant column has a deviation of rounding noise; dividing by that would blow it up.
-    constant = (begin == begin[0]).all(axis=0)
+    """Return mean and population standard deviation per feature, equal to NumPy's to the last bit."""
+    first = np.take(features, rows[:_BLOCK], axis=0)
+    # The computed deviation of a constant column is rounding noise; dividing by it would give large values.
+    constant = (first == first[0]).all(axis=0)
     if constant.any():
         train = features[rows]
         constant = train.min(axis=0) == train.max(axis=0)
@@ -161,7 +161,7 @@ def _moments(features: Features, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArra
 def _sum(
     features: Features, rows: npt.NDArray[np.intp], mean: npt.NDArray[np.float64], power: int
 ) -> npt.NDArray[np.float64]:
-    """Sum ``(feature - mean) ** power`` over the rows, one after the other: blocks do not change the rounding."""
+    """Sum ``(feature - mean) ** power`` over the rows in order, so that the block size does not change the rounding."""
     total, block = np.zeros(features.shape[1]), np.empty((1 + _BLOCK, features.shape[1]))
     for at in range(0, len(rows), _BLOCK):
         some = np.take(features, rows[at : at + _BLOCK], axis=0)
@@ -177,7 +177,7 @@ def _sum(
 def _standardised(
     features: Features, rows: npt.NDArray[np.intp], mean: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]
 ) -> Features:
-    """Return ``(feature - mean) / scale`` of the rows, divided in float64."""
+    """Return ``(feature - mean) / scale`` of the rows as float32, computed in float64."""
     standard = np.empty((len(rows), features.shape[1]), np.float32)
     block = np.empty((_BLOCK, features.shape[1]))
     for at in range(0, len(rows), _BLOCK):

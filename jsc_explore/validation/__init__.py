@@ -1,1 +1,1 @@
-"""Validation: are simulated jets like real ones? Two-sample tests, transfer accuracy, bounds, a report."""
+"""Validation of simulated jets against real ones: two-sample tests, transfer accuracy, criteria, a report."""

@@ -1,4 +1,4 @@
-"""Check a sample of jets: hold it against the real statistics in the project, and against other jets where given."""
+"""Validate a sample: compare it with the statistics of the real jets and, if given, with reference jets."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from jsc_explore.data import CLASSES, FEATURES, Jets
 from jsc_explore.data.external import ExternalJets
 from jsc_explore.data.jets import Features, Labels
 from jsc_explore.data.reference import LEVELS, quantise, reference
-from jsc_explore.validation import criteria as verdict
+from jsc_explore.validation import criteria as bounds
 from jsc_explore.validation import two_sample
 from jsc_explore.validation.two_sample import Discrimination
 
-# Larger sets are drawn from, with a fixed seed; at 40,000 jets a side the AUC's error is 0.002.
-MOST_COMPARED, MOST_DISCRIMINATED, MOST_TRAINED = 200_000, 40_000, 100_000
-MOST_TIMES = 10
-# Fewer jets train no network worth comparing.
-FEWEST_TRAINED = 5_000
+# Largest numbers of jets used; larger sets are sampled with a fixed seed. With 40,000 jets per side the error of the
+# AUC is 0.002.
+MAX_COMPARED, MAX_DISCRIMINATED, MAX_TRAINED = 200_000, 40_000, 100_000
+MAX_RATIO = 10
+# Fewer jets are too few to train a network.
+MIN_TRAINED = 5_000
 SAMPLE, REFERENCE = "sample", "reference"
 _SEED = 0
 
@@ -29,14 +30,14 @@ Set = tuple[Features, Labels]
 
 @dataclass
 class Report:
-    """All that a check found; ``to_dict`` is what ``data validate --json`` prints.
+    """The result of a validation; ``to_dict`` is what ``data validate --json`` prints.
 
     Attributes
     ----------
-    features: a row per feature and class, ``all`` included, against the given jets; empty without any.
-    quantiles: a row per feature, all classes, against OpenML's training part.
+    features: a row per feature and class, and ``all``, against the reference jets; empty without reference jets.
+    quantiles: a row per feature, over all classes, against OpenML's training part.
     levels: a row per feature and class against CERNBox's levels: total variation.
-    accuracy: a row per set trained on and set tested on.
+    accuracy: a row per pair of training set and test set.
     """
 
     source: str
@@ -50,16 +51,16 @@ class Report:
     features: list[dict[str, Any]] = field(default_factory=list)
     discriminator: Discrimination | None = None
     accuracy: list[dict[str, Any]] = field(default_factory=list)
-    criteria: list[verdict.Judgement] = field(default_factory=list)
+    criteria: list[bounds.CriterionResult] = field(default_factory=list)
 
     @property
     def passed(self) -> bool | None:
-        """Whether every criterion is met; None where none could be judged."""
+        """Whether all criteria are met; None if none could be judged."""
         judged = [one.passed for one in self.criteria if one.passed is not None]
         return all(judged) if judged else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything, ready for JSON."""
+        """Return all results, ready for JSON."""
         return asdict(self) | {"passed": self.passed}
 
 
@@ -72,38 +73,38 @@ def check_sample(
     kind: str | None = None,
     log: Callable[[str], object] = lambda line: None,
 ) -> Report:
-    """Compare a source's jets with what is known of the real ones and, where given, with ``other`` jets.
+    """Compare a source's jets with the statistics of the real ones and, if given, with ``other`` jets.
 
-    ``preset`` is what the sample stands in for, ``kind`` whether the others are ``real`` or ``simulated``; jets on
-    levels are ``levels`` whatever it says, and the sample is put on the same levels. ``tell`` is told of each stage.
+    ``preset`` names the release that the sample replaces. ``kind`` is ``real`` or ``simulated``, for the other jets; it
+    is ``levels`` if those are on levels, and the sample is then converted too. ``log`` gets progress messages.
     """
     if other is not None and other.are_levels:
-        kind = verdict.LEVELS
+        kind = bounds.LEVELS
     quantiles, levels = _against_quantiles(jets), _against_levels(jets)
     report = Report(jets.name, preset, jets.digest, len(jets), against, kind, quantiles, levels)
     if other is not None:
         mine = (quantise(jets.features) if other.are_levels else jets.features, jets.labels)
         _compare(report, mine, (other.features, other.labels), log)
-    report.criteria = verdict.judge(_figures(report), preset, kind, len(jets))
+    report.criteria = bounds.evaluate(_metrics(report), preset, kind, len(jets))
     return report
 
 
 def drawn(jets: Set, most: int) -> Set:
-    """Return at most so many jets of a set, drawn with a fixed seed; all of them, shuffled, where there are fewer."""
+    """Return at most ``most`` jets of a set, drawn with a fixed seed; all of them, shuffled, if there are fewer."""
     rows = np.random.default_rng(_SEED).permutation(len(jets[1]))[:most]
     return jets[0][rows], jets[1][rows]
 
 
 def _compare(report: Report, mine: Set, theirs: Set, log: Callable[[str], object]) -> None:
     log("comparing features")
-    sample, other = drawn(mine, MOST_COMPARED), drawn(theirs, MOST_COMPARED)
+    sample, other = drawn(mine, MAX_COMPARED), drawn(theirs, MAX_COMPARED)
     report.features = two_sample.compare_features(*sample, *other, FEATURES, CLASSES)
-    # Against few jets more of the others add nothing: the error is that of the few.
-    most = min(MOST_DISCRIMINATED, MOST_TIMES * min(len(mine[1]), len(theirs[1])))
+    # If one set is small, its error dominates, and more jets of the other one do not help.
+    most = min(MAX_DISCRIMINATED, MAX_RATIO * min(len(mine[1]), len(theirs[1])))
     sample, other = drawn(mine, most), drawn(theirs, most)
     log(f"training a discriminator on {len(sample[1]):,} and {len(other[1]):,} jets")
     report.discriminator = two_sample.discriminate(*sample, *other, FEATURES, len(CLASSES))
-    report.accuracy = _accuracies(drawn(mine, MOST_TRAINED), drawn(theirs, MOST_TRAINED), log)
+    report.accuracy = _accuracies(drawn(mine, MAX_TRAINED), drawn(theirs, MAX_TRAINED), log)
 
 
 def _accuracies(sample: Set, other: Set, log: Callable[[str], object]) -> list[dict[str, Any]]:
@@ -112,8 +113,8 @@ def _accuracies(sample: Set, other: Set, log: Callable[[str], object]) -> list[d
     train: dict[str, Set] = {}
     tests: dict[str, Set] = {}
     for name, (features, labels) in ((SAMPLE, sample), (REFERENCE, other)):
-        # A set too small to learn from is all for testing; of the others a fifth is.
-        cut = len(labels) // 5 if len(labels) >= FEWEST_TRAINED else len(labels)
+        # A set too small for training is used for testing as a whole, of a larger one a fifth.
+        cut = len(labels) // 5 if len(labels) >= MIN_TRAINED else len(labels)
         tests[name] = features[:cut], labels[:cut]
         if cut < len(labels):
             train[name] = features[cut:], labels[cut:]
@@ -128,7 +129,7 @@ def _accuracies(sample: Set, other: Set, log: Callable[[str], object]) -> list[d
 
 
 def _against_quantiles(jets: Jets) -> list[dict[str, Any]]:
-    known, features = reference(), drawn((jets.features, jets.labels), MOST_COMPARED)[0]
+    known, features = reference(), drawn((jets.features, jets.labels), MAX_COMPARED)[0]
     return [
         {
             "feature": name,
@@ -152,14 +153,14 @@ def _against_levels(jets: Jets) -> list[dict[str, Any]]:
     ]
 
 
-def _figures(report: Report) -> dict[str, tuple[float, float | None]]:
-    figures: dict[str, tuple[float, float | None]] = {
+def _metrics(report: Report) -> dict[str, tuple[float, float | None]]:
+    metrics: dict[str, tuple[float, float | None]] = {
         "ks_quantiles": (float(np.mean([row["ks"] for row in report.quantiles])), None),
         "total_variation": (float(np.mean([row["total_variation"] for row in report.levels])), None),
     }
     if report.discriminator is not None:
-        figures["auc"] = report.discriminator.mean, report.discriminator.mean_error
+        metrics["auc"] = report.discriminator.mean, report.discriminator.mean_error
     for row in report.accuracy:
         if (row["trained_on"], row["tested_on"]) == (SAMPLE, REFERENCE):
-            figures["accuracy"] = row["accuracy"], row["error"]
-    return figures
+            metrics["accuracy"] = row["accuracy"], row["error"]
+    return metrics

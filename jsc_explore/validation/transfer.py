@@ -1,4 +1,4 @@
-"""What a network learned from some jets is worth on others: trained on one set, tested on several."""
+"""Transfer accuracy: train a network on one set of jets and test it on several."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from jsc_explore.training.trainer import train_stack
 
 NETWORK = "16-64-32-32-5"
 SEEDS = 3
-# Enough for 200,000 jets to be within a few tenths of a point of what ten times the steps would reach.
+# For 200,000 jets the accuracy is then within a few tenths of a point of that after ten times as many steps.
 _STEPS, _MAX_EPOCHS = 6_000, 60
 
 
 def transfer_accuracy(
     features: Features, labels: Labels, tests: Mapping[str, tuple[Features, Labels]], *, seeds: int = SEEDS
 ) -> dict[str, float]:
-    """Train the 16-64-32-32-5 network on some jets; return its accuracy on each set of ``tests``, the mean over seeds.
+    """Train the 16-64-32-32-5 network; return its accuracy on each set of ``tests``, the mean over seeds.
 
-    Features are ``(n, 16)`` in any units and standardised by the training jets' moments, everywhere. A tenth of the
-    jets chooses the best epoch. No final ReLU: a class that died would say nothing of the jets.
+    Features are ``(n, 16)`` in any units; all are standardised with the moments of the training jets. A tenth of the
+    jets selects the best epoch. No final ReLU, because a silent class would not be a property of the jets.
     """
     order = np.random.default_rng(0).permutation(len(labels))
     held, used = order[: len(order) // 10], order[len(order) // 10 :]
@@ -43,11 +43,11 @@ def transfer_accuracy(
     epochs = math.ceil(_STEPS / max(1, len(used) // config.batch_size))
     config = config.with_(max_epochs=min(_MAX_EPOCHS, epochs))
     x, y = standardised(features), labels
-    # The test figures of the outcome are not used, so its test part is the held one: small, and there.
+    # The test metrics of the outcome are not used, so the small held-out part also serves as test part.
     split = Split(x[used], y[used], x[held], y[held], x[held], y[held], mean, scale, "holdout", digest="")
     kept = CollectingCallback()
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # tiny steps gain nothing from a second thread and wait for it
+    torch.set_num_threads(1)  # steps are too small to gain from a second thread
     try:
         train_stack({str(seed): config.with_(seed=seed) for seed in range(seeds)}, split, kept, device="cpu")
     finally:
@@ -55,7 +55,7 @@ def transfer_accuracy(
     found: dict[str, list[float]] = {name: [] for name in tests}
     for outcome in kept.outcomes.values():
         if outcome.status != "done":
-            raise DataError("the network's training diverged on these jets; look at their features with --out")
+            raise DataError("the training diverged on these jets; plot their features with --out")
         network = build(config.network, 0)
         network.load_state_dict(load(outcome.weights))
         network.eval()
@@ -67,5 +67,5 @@ def transfer_accuracy(
 
 
 def binomial_error(accuracy: float, jets: int) -> float:
-    """Return the standard error of a share of ``jets`` jets."""
+    """Return the binomial standard error of an accuracy measured on ``jets`` jets."""
     return math.sqrt(max(0.0, accuracy * (1 - accuracy)) / jets)

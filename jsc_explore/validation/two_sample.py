@@ -1,4 +1,4 @@
-"""How close two sets of jets are: moments, Kolmogorov-Smirnov distances, total variation, a discriminator's AUC."""
+"""Two-sample tests: moments, Kolmogorov-Smirnov distances, total variation, a discriminator's AUC."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Floats = npt.NDArray[np.float64]
 ALL = "all"
 _FOLDS = 5
 _SEED = 0
-# Below this many jets a split into folds is a lottery of its own; the mean over several splits evens it out.
-_FEW, _REPEATS = 5_000, 5
+# Below this many jets the AUC depends on the split into folds, so it is averaged over several splits.
+_FEW_JETS, _REPEATS = 5_000, 5
 
 
 def ks_distance(sample: Array, other: Array) -> float:
@@ -28,22 +28,22 @@ def ks_distance(sample: Array, other: Array) -> float:
 
 
 def ks_to_quantiles(sample: Array, quantiles: Floats, probabilities: Floats) -> float:
-    """Return the distance to a distribution of which only quantiles are known, each judged at its own value.
+    """Return the Kolmogorov-Smirnov distance to a distribution of which only quantiles are known.
 
-    Between two quantiles anything may happen, so this is too small by at most one step of ``probabilities``. A value
-    that several quantiles share is an atom: there the function may be anywhere between their probabilities.
+    It is evaluated at the quantiles only, and so too small by at most one step of ``probabilities``. At a value that
+    several quantiles share (an atom) any value between their probabilities has distance zero.
     """
     ordered = np.sort(sample)
     values, first, count = np.unique(quantiles, return_index=True, return_counts=True)
     at = np.searchsorted(ordered, values, "right") / len(ordered)
     below = np.searchsorted(ordered, values, "left") / len(ordered)
-    missing_seeds = probabilities[first + count - 1] - at
+    deficit = probabilities[first + count - 1] - at
     excess = below - probabilities[first]
-    return float(max(missing_seeds.max(), excess.max(), 0.0))
+    return float(max(deficit.max(), excess.max(), 0.0))
 
 
 def total_variation(counts: Array, others: Array) -> Floats:
-    """Return half the summed differences of relative frequencies, over the last axis of two arrays of counts."""
+    """Return the total variation distance of two arrays of counts, over their last axis."""
     a = counts / counts.sum(axis=-1, keepdims=True)
     b = others / others.sum(axis=-1, keepdims=True)
     return np.asarray(np.abs(a - b).sum(axis=-1) / 2, np.float64)
@@ -59,7 +59,7 @@ def level_counts(levels: Array, labels: Array, classes: int, count: int) -> npt.
 def compare_features(
     sample: Array, labels: Array, other: Array, others: Array, features: Sequence[str], classes: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return one row per feature and class, and one for all classes: counts, means, spreads, KS distance.
+    """Return one row per feature and class, and one for all classes: counts, means, standard deviations, KS distance.
 
     ``sample`` and ``other`` are ``(n, features)``; labels index into ``classes``.
     """
@@ -77,9 +77,9 @@ def compare_features(
 
 @dataclass(frozen=True)
 class Discrimination:
-    """What a discriminator reached: AUC of each class and their mean, with standard errors; who gave it away.
+    """The result of a discriminator: AUC of each class and their mean, with standard errors, and feature importance.
 
-    ``importance``: by how much the mean AUC falls when a feature is permuted within its class.
+    ``importance``: the drop of the mean AUC when the feature is permuted within each class.
     """
 
     auc: list[float]
@@ -93,31 +93,31 @@ class Discrimination:
 def discriminate(
     sample: Array, labels: Array, other: Array, others: Array, features: Sequence[str], classes: int
 ) -> Discrimination:
-    """Train gradient boosting to tell two sets of jets apart, given the class; cross-validated in five folds.
+    """Train gradient boosting to distinguish two sets of jets, given the class; cross-validated in five folds.
 
-    One model sees features and class, and its metrics of jets it was not trained on are ranked within each class; how
-    common a class is plays no part. 0.5: cannot be told apart. The error is DeLong's standard error of each class and
-    fold, added in quadrature over the folds, which share no test jet: that of the jets at hand, not of the training.
-    Sets of fewer than 5,000 jets are split five times anew, and the figures are the means.
+    One model gets features and class; the scores of its test jets are ranked within each class, so that class
+    frequencies do not matter. 0.5 means indistinguishable. The error is DeLong's standard error of each class and
+    fold, combined in quadrature over folds, which share no test jets; it does not include that of the training. Sets
+    of fewer than 5,000 jets are split five times, and the results are means.
     """
     from threadpoolctl import threadpool_limits
 
     x = np.concatenate([np.column_stack([sample, labels]), np.column_stack([other, others])]).astype(np.float32)
     is_other = np.repeat([0, 1], [len(sample), len(other)])
-    repeats = _REPEATS if min(len(sample), len(other)) < _FEW else 1
-    # On a busy machine two OpenMP threads wait for each other: 60 s instead of 3.
+    repeats = _REPEATS if min(len(sample), len(other)) < _FEW_JETS else 1
+    # On a busy machine two OpenMP threads wait for each other: 60 s instead of 3 s.
     with threadpool_limits(1):
         folds = [fold for repeat in range(repeats) for fold in _folds(x, is_other, repeat, classes)]
     auc, variance = (np.array([fold[part] for fold in folds]) for part in (0, 1))
     error = np.sqrt(variance.mean(axis=0) / _FOLDS)
-    falls = np.mean([fold[2] for fold in folds if fold[2] is not None], axis=0)
+    drops = np.mean([fold[2] for fold in folds if fold[2] is not None], axis=0)
     return Discrimination(
         auc=auc.mean(axis=0).tolist(),
         error=error.tolist(),
         mean=float(auc.mean()),
         mean_error=float(np.sqrt((error**2).sum()) / classes),
         jets=min(len(sample), len(other)),
-        importance=dict(zip(features, falls.tolist(), strict=True)),
+        importance=dict(zip(features, drops.tolist(), strict=True)),
     )
 
 
@@ -130,10 +130,10 @@ def _folds(x: Array, is_other: Array, repeat: int, classes: int) -> list[_Fold]:
 
     kinds = x[:, -1].astype(int)
     groups = is_other * classes + kinds
-    few = np.bincount(is_other).min() < _FEW
+    few = np.bincount(is_other).min() < _FEW_JETS
     found: list[_Fold] = []
     for train, test in StratifiedKFold(_FOLDS, shuffle=True, random_state=_SEED + repeat).split(x, groups):
-        # No weights: scikit-learn would bin by weighted percentiles, far slower, and ranks within a class need none.
+        # No sample weights: scikit-learn would compute weighted percentiles, which is slow, and ranks do not need them.
         model = HistGradientBoostingClassifier(
             max_iter=40 if few else 200,
             max_leaf_nodes=6 if few else 31,
@@ -142,36 +142,36 @@ def _folds(x: Array, is_other: Array, repeat: int, classes: int) -> list[_Fold]:
             random_state=_SEED,
         ).fit(x[train], is_other[train])
         figures = _aucs(model.decision_function(x[test]), is_other[test], kinds[test], classes)
-        # The first fold of each split is enough to name the features.
-        falls = None if found else _falls(model, x[test], is_other[test], classes, figures[0])
-        found.append((*figures, falls))
+        # One fold is enough to rank the features.
+        drops = None if found else _importance(model, x[test], is_other[test], classes, figures[0])
+        found.append((*figures, drops))
     return found
 
 
-def _aucs(metrics: Array, is_other: Array, kinds: Array, classes: int) -> tuple[Floats, Floats]:
+def _aucs(scores: Array, is_other: Array, kinds: Array, classes: int) -> tuple[Floats, Floats]:
     pairs = [
-        auc_and_variance(metrics[(kinds == k) & (is_other == 0)], metrics[(kinds == k) & (is_other == 1)])
+        auc_and_variance(scores[(kinds == k) & (is_other == 0)], scores[(kinds == k) & (is_other == 1)])
         for k in range(classes)
     ]
     return np.array([auc for auc, _ in pairs]), np.array([variance for _, variance in pairs])
 
 
-def _falls(model: Any, x: Array, is_other: Array, classes: int, auc: Floats) -> Floats:
+def _importance(model: Any, x: Array, is_other: Array, classes: int, auc: Floats) -> Floats:
     rng, kinds = np.random.default_rng(_SEED), x[:, -1].astype(int)
-    falls = []
+    drops = []
     for column in range(x.shape[1] - 1):
         mixed = x.copy()
         for k in range(classes):
             rows = np.flatnonzero(kinds == k)
             mixed[rows, column] = x[rng.permutation(rows), column]
-        falls.append(auc.mean() - _aucs(model.decision_function(mixed), is_other, kinds, classes)[0].mean())
-    return np.array(falls)
+        drops.append(auc.mean() - _aucs(model.decision_function(mixed), is_other, kinds, classes)[0].mean())
+    return np.array(drops)
 
 
 def auc_and_variance(low: Array, high: Array) -> tuple[float, float]:
-    """Return the share of pairs in which ``high`` is the larger, ties half, and its variance.
+    """Return the AUC, the share of pairs in which ``high`` is larger (ties count half), and its variance.
 
-    DeLong, DeLong, Clarke-Pearson, Biometrics 44 (1988) 837, by ranks.
+    DeLong, DeLong, Clarke-Pearson, Biometrics 44 (1988) 837, computed from ranks.
     """
     from scipy.stats import rankdata
 

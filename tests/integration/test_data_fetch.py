@@ -162,7 +162,7 @@ def test_a_download_cut_short_is_not_taken_for_whole(publisher: Publisher, tmp_p
     whole = as_hdf5(some_jets()[0], np.eye(5)[some_jets()[1]])
     publisher.cernbox(Submission(whole[: len(whole) // 2], announced=len(whole)))
     text = refusal("cernbox", tmp_path)
-    assert "broke off" in text
+    assert "was interrupted" in text
     assert "4 attempts" in text
     assert publisher.hits[HDF5] == download.ATTEMPTS
     assert not is_available("cernbox", cache=tmp_path)
@@ -171,7 +171,7 @@ def test_a_download_cut_short_is_not_taken_for_whole(publisher: Publisher, tmp_p
 def test_a_file_cut_short_by_its_publisher_is_refused(publisher: Publisher, tmp_path: Path) -> None:
     whole = as_hdf5(some_jets()[0], np.eye(5)[some_jets()[1]])
     publisher.cernbox(whole[: len(whole) // 2])
-    assert "not a whole HDF5 file" in refusal("cernbox", tmp_path)
+    assert "not a complete HDF5 file" in refusal("cernbox", tmp_path)
 
 
 def test_wrong_checksum(publisher: Publisher, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_metadata_that_is_none(publisher: Publisher, tmp_path: Path, text: bytes
 
 def test_metadata_without_a_checksum(publisher: Publisher, tmp_path: Path) -> None:
     publisher.openml(b"", md5_checksum=None)
-    assert "metadata.json: no md5_checksum in it" in refusal("openml", tmp_path)
+    assert "metadata.json: has no md5_checksum" in refusal("openml", tmp_path)
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, publisher: Publisher, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def broken_hdf5(change: str) -> bytes:
 
 
 HDF5_FAULTS = {
-    "no rows": "no rows in it",
+    "no rows": "has no rows",
     "NaN": "mass_mmdt is missing, NaN or infinite in row 17",
     "no class": "unknown class in 1 rows, first row 3",
     "two classes": "unknown class in 1 rows, first row 3",

@@ -56,7 +56,7 @@ def test_the_shipped_sample_comes_apart_into_its_blocks_and_together_again(tmp_p
 def test_shipped_and_new_blocks_make_what_new_blocks_alone_make(small_blocks: Path) -> None:
     said: list[str] = []
     make(small_blocks, "mixed", 4 * 5 * SIZE, log=said.append)
-    assert said == ["10 of 20 blocks come with the project"]
+    assert said == ["10 of 20 blocks are shipped with jsc-explore"]
     assert len(list((small_blocks / "blocks").glob("*.parquet"))) == 10
     files = production.simulate(4 * 5 * SIZE, "cernbox", 2018, 1, small_blocks / "all", progress=False)
     alone = assembly.assemble(files, small_blocks / "alone", "simulated-mixed")
@@ -74,7 +74,9 @@ def test_other_versions_or_seeds_take_nothing_from_the_shipped_sample(
     for module in (blocks, production, sample):
         monkeypatch.setattr(module, "versions", lambda: VERSIONS | {"fastjet": "4"})
     make(small_blocks, "newer", 4 * 5 * SIZE, log=said.append)
-    assert said == [f"simulating every block: those of the project were made with fastjet {VERSIONS['fastjet']}"]
+    assert said == [
+        f"simulating all blocks: those shipped with jsc-explore were made with fastjet {VERSIONS['fastjet']}"
+    ]
 
 
 def test_a_sample_within_the_shipped_one_needs_no_simulation(
@@ -103,9 +105,9 @@ def test_samples_do_not_disturb_one_another(small_blocks: Path) -> None:
 
 def test_a_name_stays_with_its_preset_and_seed(small_blocks: Path) -> None:
     make(small_blocks, "mine", 5 * SIZE, seed=1)
-    with pytest.raises(FieldError, match="is a sample of preset cernbox, seed 1, already; choose another name"):
+    with pytest.raises(FieldError, match="is already a sample of preset cernbox, seed 1; choose another name"):
         make(small_blocks, "mine", 5 * SIZE)
-    with pytest.raises(FieldError, match="names another preset than cernbox; add --preset openml"):
+    with pytest.raises(FieldError, match="contains the name of another preset than cernbox; add --preset openml"):
         make(small_blocks, "openml_1M", 5 * SIZE)
 
 
@@ -144,7 +146,7 @@ def test_the_command_makes_a_source_that_help_and_check_know(
 
     out_dir = str(small_blocks / "blocks")
     code, out, err = call("simulate", "--name", "tiny", "--jets", str(5 * SIZE), "--out", out_dir)
-    assert (code, err) == (0, "5 of 5 blocks come with the project\n")
+    assert (code, err) == (0, "5 of 5 blocks are shipped with jsc-explore\n")
     assert out.startswith(f"simulated-tiny: {5 * SIZE} jets in ")
     assert "simulated-tiny" in call("fetch", "--help")[1]
     assert "simulated-tiny" in call("validate", "--help")[1]

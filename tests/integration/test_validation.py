@@ -70,7 +70,7 @@ def test_two_halves_of_one_sample_pass(halves: tuple[Jets, Jets], no_network: No
     assert report.passed
     assert report.discriminator is not None
     assert abs(report.discriminator.mean - 0.5) < 4 * report.discriminator.mean_error
-    assert [one.words for one in report.criteria] == [
+    assert [one.description for one in report.criteria] == [
         "discriminator AUC against simulated jets",
         "mean total variation to CERNBox's levels",
     ]
@@ -118,8 +118,8 @@ def test_the_shipped_jets_pass_with_no_file_at_all(capsys: pytest.CaptureFixture
     report = json.loads(capsys.readouterr().out)
     assert report["passed"]
     [criterion] = report["criteria"]
-    assert criterion["words"] == "mean total variation to CERNBox's levels"
-    assert criterion["found"] == pytest.approx(np.mean([row["total_variation"] for row in report["levels"]]))
+    assert criterion["description"] == "mean total variation to CERNBox's levels"
+    assert criterion["value"] == pytest.approx(np.mean([row["total_variation"] for row in report["levels"]]))
     assert {row["feature"] for row in report["quantiles"]} == set(FEATURES)
 
 
@@ -143,7 +143,7 @@ def test_jets_on_levels_are_compared_on_levels(halves: tuple[Jets, Jets], no_net
     assert report.passed
     # Each half is standardised by its own mean, and a level of mass is narrower than that mean is known.
     assert np.median([row["ks"] for row in report.features]) < 0.03
-    assert "discriminator AUC against real jets on levels" in [one.words for one in report.criteria]
+    assert "discriminator AUC against real jets on levels" in [one.description for one in report.criteria]
 
 
 def test_bounds_depend_on_preset_and_reference() -> None:
@@ -155,7 +155,7 @@ def test_bounds_depend_on_preset_and_reference() -> None:
     }
 
     def failed(preset: str, kind: str | None) -> list[str]:
-        return [one.words for one in criteria.judge(figures, preset, kind, 60_000) if not one.passed]
+        return [one.description for one in criteria.evaluate(figures, preset, kind, 60_000) if not one.passed]
 
     assert failed("cernbox", "levels") == []
     assert failed("cernbox", "simulated") == ["discriminator AUC against simulated jets"]
@@ -164,8 +164,8 @@ def test_bounds_depend_on_preset_and_reference() -> None:
         "mean KS distance to OpenML's quantiles",
     ]
     assert failed("openml", None) == ["mean KS distance to OpenML's quantiles"]
-    assert not criteria.judge({"auc": (float("nan"), None)}, "cernbox", "real", 60_000)[0].passed
-    assert [one.passed for one in criteria.judge(figures, "openml", None, 9_999)] == [None]
+    assert not criteria.evaluate({"auc": (float("nan"), None)}, "cernbox", "real", 60_000)[0].passed
+    assert [one.passed for one in criteria.evaluate(figures, "openml", None, 9_999)] == [None]
 
 
 # ---- the figures themselves
@@ -263,9 +263,9 @@ def test_everything_is_written_and_said(
     ("spoil", "said"),
     [
         (lambda t: t.drop_columns(["mass_mmdt"]), "lacks the column mass_mmdt"),
-        (lambda t: t.drop_columns(["jet_type"]), "lacks a column of classes"),
+        (lambda t: t.drop_columns(["jet_type"]), "lacks a class column"),
         (lambda t: t.slice(0, 0), "has no rows"),
-        (lambda t: t.set_column(16, "jet_type", pa.array(["higgs"] * len(t))), "jet_type holds 'higgs'"),
+        (lambda t: t.set_column(16, "jet_type", pa.array(["higgs"] * len(t))), "jet_type has the value 'higgs'"),
         (lambda t: t.set_column(16, "jet_type", pa.array(["g"] * len(t))), "has 0 jets of class q"),
         (lambda t: t.set_column(0, "zlogz", pa.array([None, *[0.0] * (len(t) - 1)])), "zlogz is missing, NaN"),
         (lambda t: t.set_column(0, "zlogz", pa.array(["x"] * len(t))), "zlogz is string"),
@@ -286,12 +286,12 @@ def test_what_is_no_parquet_file_and_what_are_no_levels(tmp_path: Path, halves: 
     (tmp_path / "text").write_text("jets")
     with pytest.raises(DataError, match="is not Parquet"):
         read_jets(tmp_path / "text")
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="the file does not exist"):
         read_jets(tmp_path / "nowhere")
     with pytest.raises(DataError, match="cannot be read"):
         read_jets(tmp_path)
     whole = write(tmp_path / "whole.parquet", halves[0].features[:500].astype(np.int32), halves[0].labels[:500])
-    with pytest.raises(DataError, match="which are no levels"):
+    with pytest.raises(DataError, match="which are not levels"):
         read_jets(whole)
 
 

@@ -175,7 +175,7 @@ def test_a_folder_without_known_tags_says_which_it_has(tmp_path):
 def test_a_directory_without_event_files_is_refused(tmp_path):
     with pytest.raises(FieldError, match="contains no event file"):
         find_runs(tmp_path)
-    with pytest.raises(FieldError, match="is no directory"):
+    with pytest.raises(FieldError, match="is not a directory"):
         find_runs(tmp_path / "nowhere")
 
 
@@ -220,7 +220,7 @@ def test_hparams_that_refer_to_themselves_without_end_are_cut(tmp_path):
     path.write_text("[" * 100_000)
     assert "cannot be read" in read_hparams(path)[1]
     path.write_text("- a\n- b\n")
-    assert "holds no names" in read_hparams(path)[1]
+    assert "does not contain names" in read_hparams(path)[1]
 
 
 def test_names_of_others_are_understood_and_the_rest_is_kept_as_text():

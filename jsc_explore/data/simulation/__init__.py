@@ -1,4 +1,4 @@
-"""Simulate jets from first principles: Pythia events, a parametrised detector, anti-kT jets, 16 features."""
+"""Simulate jets: Pythia events, a parametrised detector, anti-kT jets, 16 features."""
 
 from jsc_explore.data.jets import CLASSES, FEATURES
 from jsc_explore.data.simulation.blocks import Block, is_complete

@@ -1,7 +1,7 @@
-"""A block: some jets of one class, simulated together, in a Parquet file of its own.
+"""Blocks: up to 1,000 jets of one class, simulated together and written to one Parquet file.
 
-A block's content follows from its identity alone. A file under its final name is whole: it is written beside,
-synced, then renamed. Whoever holds a block's claim is the only one to write it.
+The identity of a block determines its content. Files are written atomically, by the process that holds the block's
+lock.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from jsc_explore.files import atomic_write, file_lock
 JETS_PER_BLOCK = 1_000
 
 MANTISSA_BITS = 16
-"""Fraction bits kept of a feature: 8e-6 relative, far below the detector's resolution, far above a double's
-last bits, in which two processors' vector instructions may differ: their files stay identical."""
+"""Fraction bits kept of a feature: a relative error of 8e-6, far below the detector's resolution. It hides the last
+bits of a double, which depend on the processor's vector instructions, so that files are identical everywhere."""
 
-_CLAIMS = ".claims"
+_LOCKS = ".claims"
 
 
 @dataclass(frozen=True)
 class Block:
-    """The identity of a block: the `number`-th of (preset, class `label`, seed), with `jets` jets."""
+    """The identity of a block: number `number` of (preset, class `label`, seed), with `jets` jets."""
 
     preset: str
     label: str
@@ -49,11 +49,11 @@ class Block:
 
     @property
     def filename(self) -> str:
-        """The file's name, from which no other block's file can be mistaken."""
+        """The file name, unique to the block."""
         return f"{self.preset}-{self.label}-seed{self.seed}-block{self.number:05d}-jets{self.jets}.parquet"
 
     def identity(self) -> dict[str, str]:
-        """What a file's metadata must say to be this block."""
+        """The Parquet metadata of the block's file."""
         return {
             "jsc.recipe": str(RECIPE_VERSION),
             "jsc.preset": self.preset,
@@ -75,26 +75,26 @@ def simulate_block(block: Block) -> NDArray[np.float32]:
 
 
 def write_block(block: Block, directory: Path) -> bool:
-    """Make sure that a block's file lies in `directory`; return False if another process is at work on it.
+    """Write a block's file to `directory` unless it is there; return False if another process is writing it.
 
-    Raises DataError where the directory cannot be written or a library is missing.
+    Raises DataError if the directory cannot be written or a library is missing.
     """
     path = directory / block.filename
     if is_complete(path, block):
         return True
     try:
-        with file_lock(directory / _CLAIMS / f"{block.filename}.lock", exclusive=True) as is_ours:
-            if is_ours and not is_complete(path, block):
+        with file_lock(directory / _LOCKS / f"{block.filename}.lock", exclusive=True) as acquired:
+            if acquired and not is_complete(path, block):
                 content = _encode(block, simulate_block(block))
                 with atomic_write(path, locked=True) as file:
                     file.write(content)
-            return is_ours
+            return acquired
     except OSError as error:
         raise unwritable(directory, error) from error
 
 
 def is_complete(path: Path, block: Block) -> bool:
-    """Say whether `path` holds all of `block`; a torn, damaged or foreign file does not."""
+    """Return whether `path` is the complete and undamaged file of `block`."""
     try:
         table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
     except (OSError, pa.ArrowException):
@@ -104,8 +104,8 @@ def is_complete(path: Path, block: Block) -> bool:
 
 
 def ensure_writable(directory: Path) -> None:
-    """Create `directory` and prove that it takes files; raise DataError where it does not."""
-    probe = directory / _CLAIMS / f"probe-{os.getpid()}"
+    """Create `directory` and write a probe file; raise DataError if that fails."""
+    probe = directory / _LOCKS / f"probe-{os.getpid()}"
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"probe")
@@ -115,13 +115,12 @@ def ensure_writable(directory: Path) -> None:
 
 
 def unwritable(directory: Path, error: OSError) -> DataError:
-    """One line on a directory that takes no files: full, read-only, or no directory."""
-    reason = error.strerror or str(error)
-    return DataError(f"cannot write to {directory}: {reason}; make room or choose another directory with --out")
+    """Return the error for a directory that is full, read-only, or no directory."""
+    return DataError(f"cannot write to {directory}: {error.strerror or error}; free disk space or give another --out")
 
 
 def round_mantissa(values: Floats, bits: int) -> NDArray[np.float32]:
-    """Round to `bits` binary digits after the leading one; integers below 2**(bits + 1) stay as they are."""
+    """Round to `bits` binary digits after the leading one; integers below 2**(bits + 1) do not change."""
     fraction, exponent = np.frexp(values)
     rounded = np.ldexp(np.rint(np.ldexp(fraction, bits + 1)), exponent - bits - 1)
     return np.asarray(rounded, dtype=np.float32)
@@ -133,7 +132,7 @@ def _without_duplicates(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _encode(block: Block, rows: NDArray[np.float32]) -> pa.Buffer:
-    """A block's Parquet file as bytes; with the same versions installed, the same bytes."""
+    """Return the content of a block's Parquet file, the same bytes for the same versions of the libraries."""
     columns = {name: rows[:, k] for k, name in enumerate(FEATURES)}
     columns["jet_type"] = pa.array([block.label] * len(rows))
     table = pa.table(columns)
@@ -150,6 +149,6 @@ def _encode(block: Block, rows: NDArray[np.float32]) -> pa.Buffer:
         use_dictionary=["jet_type"],
         column_encoding=dict.fromkeys(FEATURES, "BYTE_STREAM_SPLIT"),
         write_page_checksum=True,
-        write_statistics=False,  # no checksum covers them, and nobody filters within a block
+        write_statistics=False,  # page checksums do not cover them, and nothing filters within a block
     )
     return sink.getvalue()

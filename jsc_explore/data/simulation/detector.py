@@ -1,6 +1,6 @@
-"""What a detector makes of an event's particles: tracks, two calorimeters with cells, smeared energies.
+"""A parametrised detector: tracks, two calorimeters with cells, smeared energies.
 
-The detector of Coleman et al., arXiv:1709.08705, with the settings named in each release's file.
+After Coleman et al., arXiv:1709.08705, with the settings in the names of the releases' files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jsc_explore.errors import FieldError
 
 @dataclass(frozen=True)
 class Preset:
-    """A detector: cell widths in eta and phi, and the factor on every resolution."""
+    """Detector settings: cell widths in eta and phi, and a factor for all resolutions."""
 
     name: str
     ecal_cell: float
@@ -32,7 +32,7 @@ PRESETS = {
     )
 }
 
-# What becomes of a particle; NEUTRINO leaves nothing.
+# Particle kinds by their signal in the detector; NEUTRINO leaves none.
 CHARGED, LEPTON, PHOTON, NEUTRAL, NEUTRINO = range(5)
 
 _MAX_TRACK_PT_GEV = 220.0
@@ -41,7 +41,7 @@ _MIN_ENERGY_GEV = 1e-6
 
 
 def find_preset(name: str) -> Preset:
-    """Look up a preset; raise FieldError for an unknown name."""
+    """Return the preset of this name; raise FieldError if there is none."""
     try:
         return PRESETS[name]
     except KeyError:
@@ -49,7 +49,7 @@ def find_preset(name: str) -> Preset:
 
 
 def particle_kind(pdg_id: int, charge: float) -> int:
-    """Sort a stable particle by what it leaves in the detector."""
+    """Return the kind of a stable particle, given its PDG id and charge."""
     pdg_id = abs(pdg_id)
     if pdg_id in (12, 14, 16):
         return NEUTRINO
@@ -61,9 +61,9 @@ def particle_kind(pdg_id: int, charge: float) -> int:
 
 
 def detect(momenta: Floats, kinds: NDArray[np.int64], preset: Preset, rng: np.random.Generator) -> Floats:
-    """Turn true four-momenta ``(n, 4)``, rows (px, py, pz, E) in GeV, into what is measured ``(m, 4)``."""
+    """Return measured four-momenta ``(m, 4)`` for true ones ``(n, 4)``, rows (px, py, pz, E) in GeV."""
     pt = np.hypot(momenta[:, 0], momenta[:, 1])
-    # Beyond 220 GeV a track's curvature says less than the calorimeter does.
+    # Above 220 GeV the calorimeter measures better than the curvature of a track.
     is_track = (kinds == LEPTON) | ((kinds == CHARGED) & (pt <= _MAX_TRACK_PT_GEV))
     is_hadronic = (kinds == NEUTRAL) | ((kinds == CHARGED) & (pt > _MAX_TRACK_PT_GEV))
     tracks = momenta[is_track]
@@ -82,7 +82,7 @@ def detect(momenta: Floats, kinds: NDArray[np.int64], preset: Preset, rng: np.ra
 
 
 def _cells(momenta: Floats, width: float) -> Floats:
-    """Sum the energy per cell; each cell is a massless four-momentum at its centre."""
+    """Sum the energy in each cell; return each cell as a massless four-momentum at its centre."""
     pt = np.hypot(momenta[:, 0], momenta[:, 1])
     eta = np.arcsinh(momenta[:, 2] / np.maximum(pt, 1e-300))
     inside = np.abs(eta) < _MAX_ETA

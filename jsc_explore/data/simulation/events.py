@@ -1,6 +1,6 @@
-"""Generate the events of one class with Pythia and keep each event's leading jet.
+"""Generate the events of one class with Pythia and select each event's leading jet.
 
-Everything here is a pure function of (preset, class, seed, block number).
+The results depend only on (preset, class, seed, block number).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from jsc_explore.data.simulation.jets import JetFinder
 from jsc_explore.errors import DataError, FieldError
 
 RECIPE_VERSION = 1
-"""Raise it with any change that alters a jet: blocks of different recipes never mix."""
+"""Raise it with every change that alters a jet: blocks of different recipes are never mixed."""
 
 _COMMON = ("Print:quiet = on", "Beams:eCM = 13000", "PhaseSpace:pTHatMin = 995", "Random:setSeed = on")
-# Inferred from the data, not documented: real gluon jets want the open upper limit, real Z jets no b quarks.
+# Inferred from the data, not documented: real gluon jets fit without an upper limit, real Z jets without b quarks.
 _PT_LIMIT = "PhaseSpace:pTHatMax = 1005"
 _W_TO_QUARKS = ("24:onMode = off", "24:onIfAny = 1 2 3 4 5")
 _SETTINGS = {
@@ -41,13 +41,14 @@ _SETTINGS = {
     "t": ("Top:gg2ttbar = on", "Top:qqbar2ttbar = on", *_W_TO_QUARKS, _PT_LIMIT),
 }
 
-# The real W and Z decay isotropically, Pythia's follow their polarisation. The spectrum of |cos theta*| in
-# these processes is 1 + a cos^2: fitted to 300,000 bosons each, error on a 0.010, chi2 19 and 15 in 20 bins.
+# W and Z of the real jets decay isotropically, those of Pythia according to their polarisation. In these processes
+# |cos theta*| is distributed as 1 + a cos^2. Fitted to 300,000 bosons each: error of a 0.010, chi2 19 and 15 in 20
+# bins.
 _POLARISATION = {"w": 0.688, "z": 0.992}
 
 # Pythia accepts seeds from 1 to 900,000,000.
 _PYTHIA_SEEDS = 900_000_000
-_REGION = 2.0
+_MAX_DISTANCE = 2.0
 _HARD = (5, 6)  # the two outgoing particles of the hard process in Pythia's record
 _MAX_FAILURES_IN_A_ROW = 1_000
 
@@ -60,9 +61,9 @@ def check_class(label: str) -> str:
 
 
 def derive_seeds(preset: str, label: str, seed: int, number: int) -> tuple[int, np.random.SeedSequence]:
-    """Derive Pythia's seed and NumPy's from a block's identity.
+    """Return the seeds of Pythia and NumPy for a block.
 
-    Pythia's seed counts up from a hash of (recipe, preset, class, seed): no two blocks of one class share it.
+    Pythia's seed is a hash of (recipe, preset, class, seed) plus the block number: no two blocks of a class share it.
     """
     digest = hashlib.sha256(f"{RECIPE_VERSION} {preset} {label} {seed}".encode()).digest()
     words = [int.from_bytes(digest[k : k + 4], "little") for k in range(0, 32, 4)]
@@ -71,10 +72,10 @@ def derive_seeds(preset: str, label: str, seed: int, number: int) -> tuple[int, 
 
 
 def generate_jets(preset: Preset, label: str, seed: int, number: int) -> Iterator[Jet]:
-    """Yield jets of class `label` without end, the same ones for the same arguments."""
+    """Yield an endless sequence of jets of class `label`, always the same for the same arguments."""
     pythia_seed, entropy = derive_seeds(preset.name, label, seed, number)
     detector_rng, decay_rng = (np.random.default_rng(child) for child in entropy.spawn(2))
-    # The name keeps the veto alive: Pythia does not, and without its object every event passes unseen.
+    # Pythia keeps no reference to the veto. Without this variable it would be deleted and no event would be vetoed.
     veto = isotropic_decays(check_class(label), decay_rng)
     generator = make_pythia(label, pythia_seed, veto)
     finder = JetFinder()
@@ -95,9 +96,9 @@ def generate_jets(preset: Preset, label: str, seed: int, number: int) -> Iterato
 
 
 def decay_cosine(process: Any, boson: int) -> float:
-    """Compute cos theta*: first daughter against the boson's flight, in the boson's frame.
+    """Return cos theta*, between the first daughter and the boson's flight direction in the boson's rest frame.
 
-    The daughter counts as massless."""
+    The daughter is taken as massless."""
     parent = process[boson]
     child = process[parent.daughter1()]
     speed = parent.pAbs() / parent.e()
@@ -108,11 +109,13 @@ def decay_cosine(process: Any, boson: int) -> float:
 
 
 def make_pythia(label: str, pythia_seed: int, veto: Any, settings: Sequence[str] = ()) -> Any:
-    """Set up Pythia for a class. `veto` may be None; the caller keeps it alive as long as the result."""
+    """Return Pythia initialised for a class. The caller must keep a reference to `veto`, which may be None."""
     generator = pythia().Pythia("", False)
     for setting in (*_COMMON, *_SETTINGS[label], f"Random:seed = {pythia_seed}", *settings):
         if not generator.readString(setting):
-            raise DataError(f"this version of Pythia does not know the setting {setting!r}")
+            raise DataError(
+                f"this version of Pythia does not know the setting {setting!r}; install the version in pyproject.toml"
+            )
     if veto is not None:
         generator.setUserHooksPtr(veto)
     if not generator.init():
@@ -121,7 +124,7 @@ def make_pythia(label: str, pythia_seed: int, veto: Any, settings: Sequence[str]
 
 
 def isotropic_decays(label: str, rng: np.random.Generator) -> Any:
-    """Make the veto that leaves both bosons' decay angles flat, before time is spent on a shower.
+    """Return a veto that makes both bosons' decays isotropic, applied before the parton shower to save time.
 
     None for classes without W or Z in the hard process.
     """
@@ -149,7 +152,7 @@ def isotropic_decays(label: str, rng: np.random.Generator) -> Any:
 def _particles(
     generator: Any, kinds: dict[int, int], partons: list[tuple[float, float]]
 ) -> tuple[Floats, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
-    """Momenta and kinds of the visible particles around the hard partons."""
+    """Return momenta and kinds of the visible particles around the hard partons."""
     rows = [(p.px(), p.py(), p.pz(), p.e(), p.id()) for p in generator.event if p.isFinal()]
     table = np.array(rows)
     for pdg_id in {row[4] for row in rows} - kinds.keys():
@@ -162,6 +165,6 @@ def _particles(
     for parton_rapidity, parton_phi in partons:
         dphi = np.abs(phi - parton_phi) % (2 * np.pi)
         dphi = np.minimum(dphi, 2 * np.pi - dphi)
-        near |= (eta - parton_rapidity) ** 2 + dphi**2 < _REGION**2
+        near |= (eta - parton_rapidity) ** 2 + dphi**2 < _MAX_DISTANCE**2
     near &= found != NEUTRINO
     return table[near, :4], found[near]

@@ -1,4 +1,4 @@
-"""Example jets to look at: some of each class with every constituent, for the drawing on the Data page."""
+"""Simulate the example jets of the Data page: three of each class with all constituents."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from jsc_explore.data.simulation.features import Floats, Jet, polar
 from jsc_explore.errors import DataError, FieldError
 from jsc_explore.files import atomic_write
 
-# The examples of a class stand at the quartiles of groomed mass among its first so many jets.
+# The examples of a class are at the quartiles of groomed mass among its first JETS jets.
 JETS = 101
 QUARTILES = {"light": 25, "typical": 50, "heavy": 75}
 
 
 def example_jets(preset: str, seed: int, classes: Sequence[str] = CLASSES) -> dict[str, Any]:
-    """Simulate the first ``JETS`` jets of each class and keep those at the quartiles of groomed mass, always the same.
+    """Simulate the first ``JETS`` jets of each class and return those at the quartiles of groomed mass.
 
     Each example holds ``mass_gev`` (ungroomed), ``mass_mmdt_gev`` (groomed), ``pt_gev`` and ``constituents``: pT in
-    GeV, distances in rapidity and azimuth from the jet's axis, and 1 where grooming kept it, 0 where not; hardest
-    first. Raises FieldError for an unknown preset or class or a negative seed, DataError where a library is missing.
+    GeV, distances in rapidity and azimuth from the jet's axis, and 1 if grooming kept it, otherwise 0; hardest
+    first. Raises FieldError for an unknown preset or class or a negative seed, DataError if a library is missing.
     """
     found = find_preset(preset)
     if seed < 0:
         raise FieldError("seed", seed, "must not be negative", "try 0")
     jets = {}
     for label in classes:
-        # Block 0 is the one that a sample of this preset and seed begins with.
+        # Block 0 is also the first of a sample with this preset and seed.
         first = list(itertools.islice(generate_jets(found, label, seed, 0), JETS))
         order = np.argsort([_mass(jet.groomed) for jet in first], kind="stable")
         jets[label] = {name: _example(first[order[percent]]) for name, percent in QUARTILES.items()}
@@ -44,7 +44,7 @@ def example_jets(preset: str, seed: int, classes: Sequence[str] = CLASSES) -> di
 
 
 def write_examples(path: Path, preset: str, seed: int) -> Path:
-    """Write ``example_jets`` as JSON; DataError where ``path`` cannot be written."""
+    """Write ``example_jets`` as JSON. Raises DataError if ``path`` cannot be written."""
     examples = example_jets(preset, seed)
     try:
         with atomic_write(path) as file:

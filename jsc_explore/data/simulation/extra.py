@@ -1,4 +1,4 @@
-"""The optional libraries of the `simulate` extra, imported when a simulation begins."""
+"""Import the optional libraries of the `simulate` extra when a simulation needs them; no other module imports them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def pythia() -> Any:
 
 
 def fastjet() -> Any:
-    """Import fastjet (Cacciari, Salam, Soyez, EPJ C72 (2012) 1896); raise as `pythia` does."""
+    """Import fastjet (Cacciari, Salam, Soyez, EPJ C72 (2012) 1896); raise DataError as `pythia` does."""
     library = _import("fastjet")
-    # Its banner would go to stdout, past Python; the wrapped class hides the switch, hence the inner module.
+    # Its banner goes to stdout without Python; only the inner module gives access to the switch.
     with contextlib.suppress(ImportError, AttributeError):
         importlib.import_module("fastjet._swig").ClusterSequence.set_fastjet_banner_stream(None)
     return library
 
 
 def versions() -> dict[str, str]:
-    """Name the versions of the libraries that decide a jet; raise DataError where one is missing."""
+    """Return the versions of the libraries on which a jet depends; raise DataError if one is missing."""
     pythia()
     fastjet()
     return {name: version(name) for name in ("pythia8mc", "fastjet", "numpy")}

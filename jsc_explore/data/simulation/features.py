@@ -17,10 +17,10 @@ from jsc_explore.data.jets import FEATURES
 Floats = NDArray[np.float64]
 
 MIN_GROOMED = 3
-"""Fewer groomed constituents have no triple, and C2, D2, M2, N2 would all be zero."""
+"""With fewer groomed constituents there is no triple, and C2, D2, M2 and N2 would be zero."""
 
+# Doubles per table of a batch, 256 KiB: 0.5 ms per jet with 45 +- 20 groomed constituents; 2**12 takes 1.1 ms.
 _BATCH_ELEMENTS = 1 << 15
-# 2**15 doubles are 256 KiB a table: 0.5 ms a jet of 45 +- 20 groomed constituents; 2**12 takes 1.1 ms.
 
 
 class Jet(NamedTuple):
@@ -68,13 +68,13 @@ def energy_correlations(z: Floats, theta: Floats) -> Correlations:
     e2 = np.stack([_total(pairs), _total(pairs * theta)], axis=1) / 2
     sums = np.zeros((6, jets))
     for i in range(n - 2):
-        # i is the lowest index of the triple; the block of later pairs counts each twice, hence the half.
+        # i is the lowest index of the triple. The block of later pairs has each pair twice, hence the factor 1/2.
         side = theta[:, i, i + 1 :]
         third = theta[:, i + 1 :, i + 1 :]
         weight = zz[:, i + 1 :, i + 1 :] * (z[:, i] / 2)[:, None, None]
         low = np.minimum(side[:, :, None], side[:, None, :])
         high = np.maximum(side[:, :, None], side[:, None, :])
-        # The largest angle divides nothing: angles may be zero where cells share a centre.
+        # Products, no quotients: an angle is zero where two particles share a cell centre.
         product = np.minimum(low, third)
         sums[0] += _dot(product, weighted := weight * product)
         sums[1] += _total(weighted)
@@ -124,7 +124,7 @@ def polar(momenta: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _angles(rapidity: Floats, phi: Floats) -> Floats:
-    """Pairwise distances in rapidity and azimuth."""
+    """Return pairwise distances in rapidity and azimuth."""
     dy = rapidity[:, :, None] - rapidity[:, None, :]
     dphi = np.abs(phi[:, :, None] - phi[:, None, :])
     np.minimum(dphi, 2 * np.pi - dphi, out=dphi)
@@ -132,7 +132,7 @@ def _angles(rapidity: Floats, phi: Floats) -> Floats:
 
 
 def _batches(sizes: Sequence[int]) -> Iterator[tuple[list[int], int]]:
-    """Group jets of like size; yield (rows, largest size), rows * size**2 bounded."""
+    """Group jets of similar size; yield (rows, largest size) with a bounded rows * size**2."""
     rows: list[int] = []
     for row in sorted(range(len(sizes)), key=sizes.__getitem__):
         if rows and (len(rows) + 1) * sizes[row] ** 2 > _BATCH_ELEMENTS:

@@ -22,13 +22,13 @@ class JetFinder:
         self._fastjet = fastjet()
         definition = self._fastjet.JetDefinition
         self._anti_kt = definition(self._fastjet.antikt_algorithm, _RADIUS)
-        # The largest radius: every constituent ends in one tree.
+        # The largest radius: all constituents end in one tree.
         self._cambridge = definition(self._fastjet.cambridge_algorithm, definition.max_allowable_R)
 
     def leading(self, measured: Floats, partons: Sequence[tuple[float, float]]) -> Jet | None:
-        """Return the leading jet of `measured` ``(n, 4)``, or None if it is not a jet to keep.
+        """Return the leading jet of `measured` ``(n, 4)``, or None if it is not selected.
 
-        It is kept above 800 GeV, near one of `partons` (rapidity, phi), with three groomed constituents.
+        Selected are jets above 800 GeV, near one of `partons` (rapidity, phi), with three groomed constituents.
         """
         fj = self._fastjet
         particles = []
@@ -48,7 +48,7 @@ class JetFinder:
         return Jet(measured[_indices(constituents)], measured[_indices(groomed)])
 
     def _groom(self, jet: Any) -> Any:
-        """Follow the harder branch until both carry more than z_cut, or a single particle is left."""
+        """Follow the harder branch until both carry more than z_cut, or one particle is left."""
         while True:
             first, second = self._fastjet.PseudoJet(), self._fastjet.PseudoJet()
             if not jet.has_parents(first, second):

@@ -1,4 +1,4 @@
-"""Simulate a sample of any size: blocks in an order that keeps classes balanced, on any number of cores."""
+"""Simulate a sample of any size in blocks, with balanced classes and any number of worker processes."""
 
 from __future__ import annotations
 
@@ -36,43 +36,42 @@ def simulate(
 ) -> list[Path]:
     """Simulate at least `jets` jets, equally many of each class, and return the files of their blocks.
 
-    Blocks already in `directory` are kept: an interrupted simulation goes on, a smaller sample is extended,
-    several processes may work on one directory. With `share` (k, n) only every n-th block is made, beginning
-    with the k-th: machines without a common directory take a share each and copy their files together.
-    The blocks in `without` are not made.
+    Blocks already in `directory` are kept, so that an interrupted simulation continues and a sample can be extended.
+    Several processes may work in one directory. With `share` (k, n) only every n-th block is made, starting with the
+    k-th: machines without a common directory each make one share, and the files are copied together afterwards. The
+    blocks in `without` are not made.
 
-    Raises FieldError for a value out of range, DataError if a library is missing or
-    `directory` takes no files.
+    Raises FieldError for a value out of range, DataError if a library is missing or `directory` cannot be written.
     """
     skipped = set(without)
     blocks = [block for block in plan(jets, preset, seed) if block not in skipped][_offset(share) :: share[1]]
     if not 1 <= workers <= 1024:
         raise FieldError("workers", workers, "must lie in [1, 1024]", f"this machine has {os.cpu_count()} cores")
-    versions()  # A missing library is said before anything is created.
+    versions()  # fails before anything is created if a library is missing
     ensure_writable(directory)
     missing = [block for block in blocks if not is_complete(directory / block.filename, block)]
     total = sum(block.jets for block in blocks)
     done = total - sum(block.jets for block in missing)
     with (
-        # smoothing=0: the time left follows the mean rate; a block of gluons takes twice as long as one of Z.
+        # smoothing=0: the remaining time uses the mean rate, because a block of gluons takes twice as long as one of Z.
         tqdm(total=total, initial=done, unit="jet", disable=not progress, smoothing=0) as bar,
         _worker_pool(min(workers, len(missing))) as run,
     ):
         while missing:
-            elsewhere = []
+            held_by_others = []
             for block, made in run(missing, directory):
                 if made:
                     bar.update(block.jets)
                 else:
-                    elsewhere.append(block)
-            if len(elsewhere) == len(missing):
-                time.sleep(_POLL_S)  # Another process holds all that is left; should it die, its claims fall free.
-            missing = elsewhere
+                    held_by_others.append(block)
+            if len(held_by_others) == len(missing):
+                time.sleep(_POLL_S)  # other processes hold all remaining blocks; if one dies, its locks are released
+            missing = held_by_others
     return [directory / block.filename for block in blocks]
 
 
 def plan(jets: int, preset: str, seed: int) -> list[Block]:
-    """List a sample's blocks, classes in turn; from 5,000 jets on, a larger sample begins with a smaller."""
+    """Return the blocks of a sample, classes in turn; from 5,000 jets on a larger sample starts with a smaller one."""
     find_preset(preset)
     if jets < 1:
         raise FieldError("jets", jets, "must be at least 1", "try 250000")
@@ -95,16 +94,18 @@ _Run = Callable[[Sequence[Block], Path], Iterator[tuple[Block, bool]]]
 
 @contextmanager
 def _worker_pool(workers: int) -> Iterator[_Run]:
-    """Yield a function that produces blocks, reporting each; one worker needs no second process."""
+    """Yield a function that writes blocks and reports each; a single worker is this process itself."""
     if workers <= 1:
         yield lambda blocks, directory: ((block, write_block(block, directory)) for block in blocks)
         return
-    # spawn: a fork would copy whatever threads and locks the calling process has.
+    # spawn, because fork would copy the locks of other threads in this process.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_follow_parent)
     try:
         yield lambda blocks, directory: _in_pool(pool, workers, blocks, directory)
     except BrokenProcessPool as error:
-        raise DataError("a worker process was killed (out of memory?); the same command goes on from here") from error
+        raise DataError(
+            "a worker process was killed (out of memory?); run the same command again to continue"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -113,7 +114,7 @@ def _in_pool(
     pool: ProcessPoolExecutor, workers: int, blocks: Sequence[Block], directory: Path
 ) -> Iterator[tuple[Block, bool]]:
     waiting = iter(blocks)
-    # Only as many in flight as there are workers: when one raises, only the others' blocks are waited for.
+    # At most one block per worker is submitted: if one raises, only the running blocks are awaited.
     running: dict[Future[bool], Block] = {}
     while True:
         for block in waiting:
@@ -127,13 +128,13 @@ def _in_pool(
 
 
 def _follow_parent() -> None:
-    """Make a worker end at once with Ctrl-C, and with its parent however that one dies."""
+    """Make a worker end immediately on Ctrl-C, and when its parent ends for any reason."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent.join,), daemon=True).start()
 
 
-def _exit_after(end: Callable[[], None]) -> None:
-    end()
+def _exit_after(wait_for_parent: Callable[[], None]) -> None:
+    wait_for_parent()
     os._exit(1)

@@ -1,4 +1,4 @@
-"""A simulated sample of one's own: what is missing is simulated, what comes with the project is not done again."""
+"""Make a user's simulated sample: reuse the blocks shipped with jsc-explore, simulate the missing ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from jsc_explore.config import FIELDS
 from jsc_explore.data.cache import read_recipe
 from jsc_explore.data.datasets import locked
-from jsc_explore.data.simulation.assembly import Part, assemble, split_into_blocks
+from jsc_explore.data.simulation.assembly import BlockJets, assemble, split_into_blocks
 from jsc_explore.data.simulation.blocks import Block, unwritable
 from jsc_explore.data.simulation.detector import PRESETS
 from jsc_explore.data.simulation.events import RECIPE_VERSION
@@ -31,11 +31,11 @@ def make_sample(
     cache: Path | None = None,
     log: Callable[[str], object] = lambda line: None,
 ) -> Path:
-    """Simulate what is missing in the folder ``blocks`` and put the sample into the cache as ``simulated-name``.
+    """Simulate the blocks missing in the folder ``blocks`` and write the sample ``simulated-name`` to the cache.
 
-    Where preset, seed, recipe and versions are those of the sample that comes with the project, its blocks are taken
-    from there. The same call always makes the same jets, with whatever blocks at hand. ``tell`` is told what is done.
-    Raises FieldError for a name that cannot be, or that a sample of other jets has; DataError as ``simulate``.
+    If preset, seed, recipe and versions are those of the sample shipped with jsc-explore, its blocks are reused. The
+    same call always gives the same jets, whichever blocks exist. ``log`` gets progress messages. Raises FieldError for a
+    name that is invalid or belongs to a sample with other settings; DataError as ``simulate`` does.
     """
     folder, source = cache or cache_dir(), f"simulated-{name}"
     check_name(name, preset, seed, folder)
@@ -50,33 +50,35 @@ def make_sample(
 
 
 def check_name(name: str, preset: str, seed: int, folder: Path) -> None:
-    """Refuse a name for a sample of this preset and seed that cannot be one, or would be confused with another's."""
+    """Raise FieldError if the name is invalid or belongs to a sample of another preset or seed."""
     source = f"simulated-{name}"
     if not is_user_sample(source):
         raise FieldError("name", name, f"must give {FIELDS['dataset'].pattern_help}", "try 1M")
     for other in PRESETS:
         if other in name and other != preset:
-            raise FieldError("name", name, f"names another preset than {preset}", f"add --preset {other}")
+            raise FieldError(
+                "name", name, f"contains the name of another preset than {preset}", f"add --preset {other}"
+            )
     recipe = read_recipe(folder, source)
     if recipe and (recipe["preset"], recipe["seed"]) != (preset, str(seed)):
-        rule = f"is a sample of preset {recipe['preset']}, seed {recipe['seed']}, already"
+        rule = f"is already a sample of preset {recipe['preset']}, seed {recipe['seed']}"
         raise FieldError("name", name, rule, "choose another name")
 
 
-def _shipped(wanted: list[Block], log: Callable[[str], object]) -> dict[Block, Part]:
-    """Return those of the wanted blocks that come with the project and may stand beside blocks simulated now."""
+def _shipped(wanted: list[Block], log: Callable[[str], object]) -> dict[Block, BlockJets]:
+    """Return the wanted blocks that are shipped with jsc-explore, if they can be combined with newly simulated ones."""
     recipe = read_recipe(SHIPPED, "simulated")
     first = wanted[0]
-    said = (recipe.get("preset"), recipe.get("seed"), recipe.get("recipe"))
-    if said != (first.preset, str(first.seed), str(RECIPE_VERSION)):
+    settings = (recipe.get("preset"), recipe.get("seed"), recipe.get("recipe"))
+    if settings != (first.preset, str(first.seed), str(RECIPE_VERSION)):
         return {}
-    there = split_into_blocks(SHIPPED, "simulated")
-    found = {block: there[block] for block in wanted if block in there}
+    shipped = split_into_blocks(SHIPPED, "simulated")
+    found = {block: shipped[block] for block in wanted if block in shipped}
     if len(found) < len(wanted) and (differing := _other_versions(recipe)):
-        log(f"simulating every block: those of the project were made with {differing}")
+        log(f"simulating all blocks: those shipped with jsc-explore were made with {differing}")
         return {}
     if found:
-        log(f"{len(found)} of {len(wanted)} blocks come with the project")
+        log(f"{len(found)} of {len(wanted)} blocks are shipped with jsc-explore")
     return found
 
 
