@@ -34,8 +34,8 @@ def make_sample(
     """Simulate the blocks missing in the folder ``blocks`` and write the sample ``simulated-name`` to the cache.
 
     If preset, seed, recipe and versions are those of the sample shipped with jsc-explore, its blocks are reused. The
-    same call always gives the same jets, whichever blocks exist. ``log`` gets progress messages. Raises FieldError for a
-    name that is invalid or belongs to a sample with other settings; DataError as ``simulate`` does.
+    same call always gives the same jets, whichever blocks exist. ``log`` gets progress messages. Raises FieldError for
+    a name that is invalid or belongs to a sample with other settings; DataError as ``simulate`` does.
     """
     folder, source = cache or cache_dir(), f"simulated-{name}"
     check_name(name, preset, seed, folder)
