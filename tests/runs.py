@@ -40,11 +40,11 @@ def waiting(run, number, priority=BULK):
     return Job(f"run-{number}", CONFIG, run, "queued", priority, 1, False, 0, 0, 0.0, None, None, None)
 
 
-class Notebook(Callback):
+class RecordingCallback(Callback):
     """A callback that records everything and may cancel or fail at a point."""
 
     def __init__(self, cancel_at=None, fail_after_epochs=None):
-        self.points, self.outcomes, self.pulses = {}, {}, []
+        self.points, self.outcomes, self.progress_calls = {}, {}, []
         self.cancel_at, self.fail_after_epochs = cancel_at or {}, fail_after_epochs
 
     def on_point(self, key, point):
@@ -53,21 +53,21 @@ class Notebook(Callback):
             raise ConnectionError("the worker is gone")
 
     def on_progress(self, keys, step, totals):
-        self.pulses.append((tuple(keys), step, tuple(totals)))
+        self.progress_calls.append((tuple(keys), step, tuple(totals)))
 
     def on_finished(self, key, outcome):
         self.outcomes[key] = outcome
 
     def cancelled_keys(self):
-        done = self.pulses[-1][1] if self.pulses else 0
+        done = self.progress_calls[-1][1] if self.progress_calls else 0
         return {key for key, step in self.cancel_at.items() if done >= step}
 
 
 def fit(runs, split, **options):
-    notebook = options.pop("notebook", Notebook())
+    callback = options.pop("callback", RecordingCallback())
     runs = {str(i): run for i, run in enumerate(runs)} if isinstance(runs, list) else runs
-    train_stack(runs, split, notebook, device="cpu", **options)
-    return notebook
+    train_stack(runs, split, callback, device="cpu", **options)
+    return callback
 
 
 def curve(outcome, name):

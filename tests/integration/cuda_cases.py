@@ -1,5 +1,5 @@
-"""What holds of the GPU's kernel. Collected by test_cuda_kernel.py in a process of its own: in Numba's simulator, or on
-a GPU where there is one. The simulator is slow, so batches are small."""
+"""Tests of the CUDA kernel, run by test_cuda_kernel.py in a subprocess: in Numba's simulator, or on a GPU if there is
+one. The simulator is slow, so batches are small."""
 
 import itertools
 import sys
@@ -42,20 +42,20 @@ def data():
     return DeviceSplit(*jets(ROWS), *jets(70, 8), *jets(30, 9))
 
 
-def epoch(engine, number=0, cuts=(0, STEPS)):
+def epoch(backend, number=0, cuts=(0, STEPS)):
     """Train an epoch in pieces; return the losses of every step."""
-    engine.begin_epoch(number)
+    backend.begin_epoch(number)
     chunks = [Chunk(number, a, b, False, b == STEPS) for a, b in itertools.pairwise(cuts)]
-    return np.concatenate([engine.train_chunk(chunk).losses for chunk in chunks])
+    return np.concatenate([backend.train_chunk(chunk).losses for chunk in chunks])
 
 
-def state(engine):
-    tensors = engine.flat, engine.running, engine.optimizer.m, engine.optimizer.v
+def state(backend):
+    tensors = backend.flat, backend.running, backend.optimizer.m, backend.optimizer.v
     return [tensor.cpu().numpy().copy() for tensor in tensors]
 
 
-def torchs_own(run, data, epochs):
-    """Train in plain PyTorch with torch's own optimizers; return the module and the loss of every step."""
+def train_with_torch(run, data, epochs):
+    """Train in plain PyTorch; return the module and the loss of every step."""
     module, losses = build(run.network, run.seed), []
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if run.optimizer == "sgd":
@@ -87,18 +87,18 @@ def torchs_own(run, data, epochs):
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("model", ["jsc-tiny", "jsc-toy", EVERY_ACTIVATION, DROPOUT])
-def test_training_is_torchs_own(data, model, optimizer):
+def test_training_equals_torch(data, model, optimizer):
     run = RunConfig(
         model=model, optimizer=optimizer, batch_size=BATCH, scheduler="onecycle", max_epochs=2, weight_decay=1e-2,
         learning_rate=3e-2 if optimizer == "sgd" else 3e-3, final_relu=model == "jsc-tiny", seed=1,
     )  # fmt: skip
     epochs = 1 if model == EVERY_ACTIVATION else 2
-    engine = CudaBackend([run], data, threads=4 if SIMULATED else None)
-    losses = np.concatenate([epoch(engine, number) for number in range(epochs)])[:, 0]
-    module, expected = torchs_own(run, data, epochs)
+    backend = CudaBackend([run], data, threads=4 if SIMULATED else None)
+    losses = np.concatenate([epoch(backend, number) for number in range(epochs)])[:, 0]
+    module, expected = train_with_torch(run, data, epochs)
     np.testing.assert_allclose(losses, expected, atol=1e-5)
     theirs = module.state_dict()
-    ours = engine.state_dict(engine.flat[0], engine.running[0])
+    ours = backend.state_dict(backend.flat[0], backend.running[0])
     assert {name: tensor.dtype for name, tensor in ours.items()} == {
         name: tensor.dtype for name, tensor in theirs.items() if not name.endswith(".mask")
     }
@@ -106,28 +106,28 @@ def test_training_is_torchs_own(data, model, optimizer):
         np.testing.assert_allclose(tensor, theirs[name], atol=1e-4, err_msg=name)
 
 
-# The first layouts of threads stand many along a batch, the last many along features; sums are then shared.
+# The first numbers of threads have most along the batch, the last along features, where threads share sums.
 @pytest.mark.parametrize(("threads", "batch"), [(1, 8), (8, 8), (32, 2)])
-def test_however_many_threads_work_on_it_the_result_is_the_same(data, threads, batch):
+def test_the_result_does_not_depend_on_the_number_of_threads(data, threads, batch):
     run = RunConfig(model="16-9b/tanh-2-5", batch_size=batch, weight_decay=1e-3)
-    engine = CudaBackend([run], data, threads=threads)
-    engine.begin_epoch(0)
-    losses = engine.train_chunk(Chunk(0, 0, 6, False, False)).losses[:, 0]
-    judge = VmapBackend([run], data)
-    judge.begin_epoch(0)
-    expected = judge.train_chunk(Chunk(0, 0, 6, False, False)).losses[:, 0]
+    backend = CudaBackend([run], data, threads=threads)
+    backend.begin_epoch(0)
+    losses = backend.train_chunk(Chunk(0, 0, 6, False, False)).losses[:, 0]
+    reference = VmapBackend([run], data)
+    reference.begin_epoch(0)
+    expected = reference.train_chunk(Chunk(0, 0, 6, False, False)).losses[:, 0]
     np.testing.assert_allclose(losses, expected, atol=1e-5)
-    np.testing.assert_allclose(engine.flat.cpu(), judge.flat.cpu(), atol=2e-5)
+    np.testing.assert_allclose(backend.flat.cpu(), reference.flat.cpu(), atol=2e-5)
 
 
-def test_it_is_the_same_twice_in_company_in_pieces_and_in_whatever_memory(data):
+def test_the_bits_do_not_depend_on_other_replicas_chunks_or_memory(data):
     runs = [RunConfig(model="16b-5d0.2-5", batch_size=BATCH, seed=seed, learning_rate=10**-rate) for seed, rate in
             ((0, 2), (1, 3), (1, 2))]  # fmt: skip
     threads = 4 if SIMULATED else None
 
     def trained(*chosen, cuts=(0, STEPS), **options):
-        engine = CudaBackend([runs[i] for i in chosen], data, threads=threads, **options)
-        return [epoch(engine, 0, cuts), *(array.swapaxes(0, 1) for array in state(engine))]
+        backend = CudaBackend([runs[i] for i in chosen], data, threads=threads, **options)
+        return [epoch(backend, 0, cuts), *(array.swapaxes(0, 1) for array in state(backend))]
 
     whole = trained(0, 1, 2)
     for other in (trained(0, 1, 2), trained(0, 1, 2, cuts=(0, 1, 4, STEPS)), trained(0, 1, 2, shared_bytes=0)):
@@ -137,29 +137,29 @@ def test_it_is_the_same_twice_in_company_in_pieces_and_in_whatever_memory(data):
     assert not np.array_equal(whole[0][:, 1], whole[0][:, 2])
 
 
-def test_replicas_that_stay_go_on_as_if_the_others_had_never_been(data):
+def test_remaining_replicas_do_not_depend_on_dropped_ones(data):
     runs = [RunConfig(model=DROPOUT, batch_size=BATCH, seed=seed) for seed in (3, 4, 3)]
     threads = 4 if SIMULATED else None
-    engine, alone = CudaBackend(runs, data, threads=threads), CudaBackend(runs[2:], data, threads=threads)
-    for one in (engine, alone):
+    backend, alone = CudaBackend(runs, data, threads=threads), CudaBackend(runs[2:], data, threads=threads)
+    for one in (backend, alone):
         one.begin_epoch(0)
         one.train_chunk(Chunk(0, 0, 3, False, False))
-    engine.select([2])
+    backend.select([2])
     rest = Chunk(0, 3, STEPS, False, True)
-    assert np.array_equal(engine.train_chunk(rest).losses, alone.train_chunk(rest).losses)
-    assert all(np.array_equal(a, b) for a, b in zip(state(engine), state(alone), strict=True))
+    assert np.array_equal(backend.train_chunk(rest).losses, alone.train_chunk(rest).losses)
+    assert all(np.array_equal(a, b) for a, b in zip(state(backend), state(alone), strict=True))
 
 
 @pytest.mark.parametrize("model", ["jsc-toy", DROPOUT])
-def test_evaluation_is_torchs_own(data, model):
+def test_evaluation_equals_torch(data, model):
     runs = [RunConfig(model=model, batch_size=BATCH, seed=seed) for seed in (0, 1)]
-    engine = CudaBackend(runs, data, threads=4 if SIMULATED else None)
-    epoch(engine)
-    metrics = engine.evaluate(data.val_x, data.val_y)
-    outputs = engine.compute_logits(data.val_x, engine.flat, engine.running).cpu()
+    backend = CudaBackend(runs, data, threads=4 if SIMULATED else None)
+    epoch(backend)
+    metrics = backend.evaluate(data.val_x, data.val_y)
+    outputs = backend.compute_logits(data.val_x, backend.flat, backend.running).cpu()
     for row, run in enumerate(runs):
         module = build(run.network, run.seed)
-        module.load_state_dict(engine.state_dict(engine.flat[row], engine.running[row]), strict=False)
+        module.load_state_dict(backend.state_dict(backend.flat[row], backend.running[row]), strict=False)
         module.eval()
         with torch.no_grad():
             theirs = module(data.val_x.cpu())
@@ -170,22 +170,22 @@ def test_evaluation_is_torchs_own(data, model):
         assert torch.equal(metrics.confusion[row].cpu(), cells)
 
 
-class Watch:
-    """Notes which threads touch which value between two waits, and remembers where one wrote and another did anything.
+class RaceDetector:
+    """Record which threads access which value between two syncs, and the lines where one writes what another accesses.
 
-    The simulator's threads take turns, so that a missing wait seldom shows in its results; on a GPU it would.
+    The threads of the simulator take turns, so that a missing sync seldom shows in its results; on a GPU it would.
     """
 
     def __init__(self, monkeypatch):
         self.here, self.lock = threading.local(), threading.Lock()
-        self.touched, self.faults, self.writes = {}, set(), 0
+        self.accesses, self.races, self.writes = {}, set(), 0
         for module in (jit, layers, kernel):
             for name, watched in (("item", self.item), ("put", self.put), ("sync", self.sync)):
                 monkeypatch.setattr(module, name, watched)
 
     def sync(self):
         threading.current_thread().syncthreads()
-        self.here.waits = self.waits + 1
+        self.here.syncs = self.syncs + 1
 
     def item(self, a, i):
         self.note(a, i, False)
@@ -196,24 +196,24 @@ class Watch:
         a[i] = value
 
     @property
-    def waits(self):
-        return getattr(self.here, "waits", 0)
+    def syncs(self):
+        return getattr(self.here, "syncs", 0)
 
     def note(self, a, i, writes):
         memory = a if isinstance(a, np.ndarray) else a._item._ary
         assert 0 <= i < len(memory), f"{i} is outside of {len(memory)} values"
         place, me = memory.__array_interface__["data"][0] + memory.itemsize * int(i), threading.current_thread()
         with self.lock:
-            when, threads, written = self.touched.get(place, (None, frozenset(), False))
-            now = me.blockIdx.x, self.waits
+            when, threads, written = self.accesses.get(place, (None, frozenset(), False))
+            now = me.blockIdx.x, self.syncs
             if when != now:
                 threads, written = frozenset(), False
             threads, written = threads | {me.threadIdx.x}, written or writes
-            self.touched[place] = now, threads, written
+            self.accesses[place] = now, threads, written
             self.writes += writes
             if written and len(threads) > 1:
                 frame = sys._getframe(2)
-                self.faults.add(f"{frame.f_code.co_name}, line {frame.f_lineno}")
+                self.races.add(f"{frame.f_code.co_name}, line {frame.f_lineno}")
 
 
 @pytest.mark.skipif(not SIMULATED, reason="looks into the simulator")
@@ -222,22 +222,20 @@ class Watch:
     ("model", "threads", "batch"),
     [("jsc-toy", 4, BATCH), (EVERY_ACTIVATION, 8, 3), ("16-6bd0.5-9-5", 8, BATCH), ("16b-2-5", 32, 2)],
 )
-def test_no_thread_touches_what_another_writes_before_all_have_waited(
-    data, monkeypatch, model, threads, batch, shared_bytes
-):
+def test_no_thread_accesses_what_another_writes_before_a_sync(data, monkeypatch, model, threads, batch, shared_bytes):
     run = RunConfig(model=model, batch_size=batch)
-    engine = CudaBackend([run], data, threads=threads, shared_bytes=shared_bytes)
-    engine.begin_epoch(0)
-    watch = Watch(monkeypatch)
-    last = engine.steps_per_epoch
-    engine.train_chunk(Chunk(0, last - 2, last, False, True))
-    engine.evaluate(data.val_x, data.val_y)
-    assert watch.writes > 1000
-    assert watch.faults == set()
+    backend = CudaBackend([run], data, threads=threads, shared_bytes=shared_bytes)
+    backend.begin_epoch(0)
+    detector = RaceDetector(monkeypatch)
+    last = backend.steps_per_epoch
+    backend.train_chunk(Chunk(0, last - 2, last, False, True))
+    backend.evaluate(data.val_x, data.val_y)
+    assert detector.writes > 1000
+    assert detector.races == set()
 
 
 @pytest.mark.skipif(not SIMULATED, reason="calls a function of the GPU from here")
-def test_a_diverged_network_does_not_look_alive_behind_a_relu():
+def test_relu_passes_nan_so_that_divergence_is_noticed():
     assert np.isnan(relu_if(np.float32("nan"), True))
     assert relu_if(np.float32(-1), True) == 0
     assert relu_if(np.float32(-1), False) == -1

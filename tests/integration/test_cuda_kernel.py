@@ -1,4 +1,4 @@
-"""The GPU's kernel where there is no GPU: in Numba's simulator, through Numba's compiler, and its way into training."""
+"""The CUDA kernel without a GPU: in Numba's simulator, through Numba's compiler, and the selection of its backend."""
 
 import os
 import subprocess
@@ -22,15 +22,15 @@ ON_GPU = torch.cuda.is_available() and training.importlib.util.find_spec("numba_
 
 
 def python(*arguments, **environment):
-    """Run a fresh interpreter: whether Numba simulates is decided when it is first imported."""
+    """Run a new interpreter: Numba decides on import whether it simulates."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=HERE.parents[1],
         env={**os.environ, **environment},
     )  # fmt: skip
 
 
-def test_the_cases_hold():
-    # The simulator's threads wait for each other by the hundred thousand; Python's own turns take 5 ms.
+def test_the_cuda_cases_pass():
+    # The threads of the simulator switch hundreds of thousands of times; Python's default switch interval is 5 ms.
     code = "import sys, pytest; sys.setswitchinterval(1e-5); sys.exit(pytest.main(sys.argv[1:]))"
     options = "-p", "no:cacheprovider", "--durations=5"
     ended = python("-c", code, HERE / "cuda_cases.py", *options, NUMBA_ENABLE_CUDASIM="0" if ON_GPU else "1")
@@ -39,7 +39,7 @@ def test_the_cases_hold():
     assert " skipped" not in ended.stdout or ON_GPU
 
 
-# Numba's own front end needs neither driver nor device, if it need not ask one what it can do.
+# The compiler of Numba needs neither driver nor device once the compute capability is given.
 COMPILE = """
 import types
 import numba.cuda.compiler as compiler, numba.cuda.dispatcher as dispatcher
@@ -53,10 +53,10 @@ print(result.library.get_llvm_str().count("double"))
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
-def test_the_kernels_are_what_numba_compiles_for_gpus(name):
+def test_numba_compiles_the_kernels_for_gpus(name):
     ended = python("-c", COMPILE.format(name, name.upper()), NUMBA_ENABLE_CUDASIM="0")
     assert ended.returncode == 0, ended.stderr[-3000:]
-    # A GPU for screens computes in double precision at a thirty-second of its speed or less; only a sum of losses may.
+    # Consumer GPUs compute float64 at 1/32 of their float32 speed or less; only the sum of losses may use it.
     doubles = int(ended.stdout)
     assert doubles == 0 if name == "train" else 0 < doubles < 100
 
@@ -64,7 +64,7 @@ def test_the_kernels_are_what_numba_compiles_for_gpus(name):
 @pytest.mark.parametrize("model", [name for name in layers.NAMED if name != "jsc-conv"])
 @pytest.mark.parametrize("batch", [16, 256, 4096])
 @pytest.mark.parametrize("trains", [True, False])
-def test_parts_lie_apart_and_in_shared_memory_while_there_is_room(model, batch, trains):
+def test_sections_do_not_overlap_and_fill_shared_memory_first(model, batch, trains):
     network = build_layer_table(layers.parse(model))
     layout = make_layout(network, batch, 256, trains=trains)
     for shared, end in ((True, layout.shared_size), (False, layout.global_size)):
@@ -79,19 +79,19 @@ def test_parts_lie_apart_and_in_shared_memory_while_there_is_room(model, batch, 
     sizes = np.diff(layout.bounds)[:, 0]
     assert sizes[memory.ACTIVATIONS] == network.activation_rows * layout.stride
     assert sizes[memory.GRADIENT] == (network.weights if trains else 0)
-    # Whatever lies in global memory would not have fitted into what the others left.
+    # A section is in global memory only if it does not fit in the rest of shared memory.
     left = SHARED_BYTES // 4 - layout.shared_size
     assert all(size > left for size, shared in zip(sizes, layout.shared, strict=True) if not shared)
 
 
-def test_the_labs_smallest_network_lies_wholly_in_shared_memory():
+def test_the_smallest_network_fits_in_shared_memory():
     layout = make_layout(build_layer_table(layers.parse("jsc-tiny")), 64, 128, trains=True)
     assert all(layout.shared)
     assert layout.global_size == 0
 
 
 @pytest.mark.skipif(ON_GPU, reason="is about machines without a GPU")
-def test_what_the_kernel_cannot_have_is_said(monkeypatch, jets_split, caplog):
+def test_the_reason_why_there_is_no_cuda_backend_is_returned(monkeypatch, jets_split, caplog):
     run, data = RunConfig(), DeviceSplit.of(jets_split, torch.device("cpu"))
     monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None)
     assert training.create_cuda_backend([run], data) == "numba-cuda is not installed"

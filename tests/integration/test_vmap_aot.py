@@ -1,11 +1,11 @@
-"""Compiled programs of the stack: the eager stack's arithmetic, the same bits every time, and no silent way back."""
+"""Compiled programs of the vmap backend: equal to the eager step, the same bits each time, every fallback is named."""
 
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from runs import Notebook, curve, fit
+from runs import RecordingCallback, curve, fit
 
 from jsc_explore.cli import main
 from jsc_explore.config import RunConfig
@@ -27,7 +27,7 @@ SCALED = RunConfig(
 
 @pytest.fixture(scope="module", autouse=True)
 def programs(tmp_path_factory):
-    """A cache of the module's own, in which all programs of these tests are made side by side, once."""
+    """A cache for this module, in which the programs of its tests are compiled once, in parallel."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JSC_EXPLORE_CACHE", str(tmp_path_factory.mktemp("cache")))
         assert find_compiler(), "these tests need a C++ compiler"
@@ -37,12 +37,12 @@ def programs(tmp_path_factory):
 
 @pytest.fixture
 def repaying(monkeypatch):
-    """Let even a job of some seconds repay a program."""
+    """Let even a run of seconds be worth a compiled program."""
     monkeypatch.setattr(select, "_MIN_SAVED_S", 0.0)
 
 
 def begun(runs, split, how):
-    """Return replicas at the beginning of their second epoch, eager or compiled."""
+    """Return a backend at the start of its second epoch, eager or compiled."""
     replicas = VmapBackend(runs, DeviceSplit.of(split, torch.device("cpu")), "some reason")
     if how == "eager":
         replicas.prepare = lambda epoch: True
@@ -52,8 +52,8 @@ def begun(runs, split, how):
 
 @pytest.mark.usefixtures("repaying")
 @pytest.mark.parametrize("run", [CONV, SCALED], ids=lambda run: f"{run.precision}-{run.optimizer}")
-def test_each_step_of_a_program_is_the_eager_stacks(jets_split, run):
-    """Step by step, because trajectories part where a jet comes within rounding of a ReLU's corner."""
+def test_each_step_of_a_program_equals_the_eager_step(jets_split, run):
+    """Step by step, because trajectories diverge where a jet is within rounding of the kink of a ReLU."""
     runs = [run.with_(seed=seed, learning_rate=rate) for seed, rate in ((0, 1e-3), (1, 1e-4), (0, 3e-4))]
     eager, ours = (begun(runs, jets_split, how) for how in ("eager", "compiled"))
     assert [eager.backend_name(0), ours.backend_name(2)] == [
@@ -82,7 +82,7 @@ def test_each_step_of_a_program_is_the_eager_stacks(jets_split, run):
 
 
 @pytest.mark.usefixtures("repaying")
-def test_a_replica_that_overflows_halves_its_scale_and_stays_where_it_was(jets_split):
+def test_a_replica_that_overflows_halves_its_scale_and_keeps_its_state(jets_split):
     replicas = VmapBackend([SCALED, SCALED.with_(seed=1)], DeviceSplit.of(jets_split, torch.device("cpu")))
     replicas.begin_epoch(1)
     replicas.scale[0] = 1e30
@@ -96,7 +96,7 @@ def test_a_replica_that_overflows_halves_its_scale_and_stays_where_it_was(jets_s
 
 
 @pytest.mark.usefixtures("repaying")
-def test_a_run_is_the_same_to_the_bit_again_resumed_and_alone_(jets_split, monkeypatch):
+def test_a_run_gives_the_same_bits_repeated_resumed_and_alone(jets_split, monkeypatch):
     monkeypatch.setattr(checkpoint, "CHECKPOINT_EVERY_S", -1.0)
     runs = {"a": CONV, "b": CONV.with_(seed=1), "short": CONV.with_(max_epochs=1)}
     whole = fit(runs, jets_split).outcomes
@@ -104,10 +104,10 @@ def test_a_run_is_the_same_to_the_bit_again_resumed_and_alone_(jets_split, monke
     assert whole["a"].backend == whole["b"].backend == "stack-compiled (layer conv1d)"
     kept = {}
     with pytest.raises(ConnectionError):
-        fit(runs, jets_split, checkpoints=kept, notebook=Notebook(fail_after_epochs=1.5))
-    # As an engine would: what has ended is not asked for again, and one of the two is cancelled at once.
+        fit(runs, jets_split, checkpoints=kept, callback=RecordingCallback(fail_after_epochs=1.5))
+    # As after a restart of the engine: the finished run is not trained again, one of the others is cancelled at once.
     left = {"a": runs["a"], "b": runs["b"]}
-    resumed = fit(left, jets_split, checkpoints=kept, notebook=Notebook(cancel_at={"b": 0}))
+    resumed = fit(left, jets_split, checkpoints=kept, callback=RecordingCallback(cancel_at={"b": 0}))
     assert resumed.points["a"][0]["epoch"] == 2
     assert list(resumed.outcomes) == ["a"]
     assert resumed.outcomes["a"].weights == whole["a"].weights
@@ -116,7 +116,7 @@ def test_a_run_is_the_same_to_the_bit_again_resumed_and_alone_(jets_split, monke
     assert [again[key].weights for key in runs] == [whole[key].weights for key in runs]
 
 
-def test_only_a_job_that_repays_it_waits_for_a_program(jets_split):
+def test_only_a_run_that_is_long_enough_gets_a_program(jets_split):
     conv = RunConfig(model="jsc-conv", max_epochs=10)
     assert compiled_from(conv, 800, "cpu") == 1
     assert compiled_from(conv, 80, "cpu") is None
@@ -129,16 +129,16 @@ def test_only_a_job_that_repays_it_waits_for_a_program(jets_split):
 
 
 @pytest.mark.usefixtures("repaying")
-def test_without_a_compiler_training_goes_on_eagerly_and_the_record_says_so(jets_split, monkeypatch):
+def test_without_a_compiler_training_is_eager_and_the_backend_name_has_the_reason(jets_split, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     run = CONV.with_(batch_size=97, max_epochs=2)
     assert fit([run], jets_split).outcomes["0"].backend == "stack-eager (layer conv1d; no C++ compiler)"
-    # A program that is there needs none.
+    # A cached program needs no compiler.
     assert fit([CONV], jets_split).outcomes["0"].backend == "stack-compiled (layer conv1d)"
 
 
 @pytest.mark.usefixtures("repaying")
-def test_a_compiler_that_fails_is_said_and_asked_again_only_by_warm(jets_split, monkeypatch):
+def test_a_failed_compilation_is_named_and_only_precompile_tries_again(jets_split, monkeypatch):
     run = RunConfig(model="16-5", precision="bf16-mixed", batch_size=98, max_epochs=2)
     spec = ProgramSpec.of(run, "cpu")
     monkeypatch.setenv("CXX", shutil.which("false"))
@@ -149,7 +149,7 @@ def test_a_compiler_that_fails_is_said_and_asked_again_only_by_warm(jets_split, 
 
     def begin(asked):
         assert asked == spec
-        raise CompileError("remembered still" if failure_marker(asked).exists() else "tried again")
+        raise CompileError("marker still there" if failure_marker(asked).exists() else "tried again")
 
     monkeypatch.setattr(Build, "start", begin)
     monkeypatch.setattr(precompile, "load_kernel", lambda: None)
@@ -159,7 +159,7 @@ def test_a_compiler_that_fails_is_said_and_asked_again_only_by_warm(jets_split, 
 
 
 @pytest.mark.usefixtures("repaying")
-def test_a_program_that_cannot_be_read_is_an_obstacle_that_is_said(jets_split):
+def test_a_corrupt_program_is_named_in_the_backend(jets_split):
     run = CONV.with_(batch_size=99, max_epochs=2)
     ProgramSpec.of(run, "cpu").path.write_bytes(b"torn")
     outcome = fit([run], jets_split).outcomes["0"]
@@ -169,9 +169,9 @@ def test_a_program_that_cannot_be_read_is_an_obstacle_that_is_said(jets_split):
 @pytest.mark.usefixtures("repaying")
 def test_a_stack_that_waits_for_its_program_can_be_cancelled(jets_split, monkeypatch):
     monkeypatch.setattr(VmapBackend, "prepare", lambda self, epoch: epoch == 0)
-    book = fit({"a": CONV}, jets_split, notebook=Notebook(cancel_at={"a": 42}))
-    assert book.outcomes == {}
-    assert book.pulses[-1][1] == 42
+    callback = fit({"a": CONV}, jets_split, callback=RecordingCallback(cancel_at={"a": 42}))
+    assert callback.outcomes == {}
+    assert callback.progress_calls[-1][1] == 42
 
 
 def test_a_program_is_for_one_network_optimizer_precision_and_batch_size(monkeypatch):
@@ -183,7 +183,7 @@ def test_a_program_is_for_one_network_optimizer_precision_and_batch_size(monkeyp
     assert ProgramSpec.of(CONV, "cpu").path not in paths
 
 
-def test_warm_makes_programs_for_what_the_kernel_cannot_train_and_says_what_fails(monkeypatch, capsys):
+def test_precompile_compiles_what_the_kernel_cannot_train_and_prints_failures(monkeypatch, capsys):
     monkeypatch.setattr(precompile, "load_kernel", lambda: None)
     made = []
     monkeypatch.setattr(aot.Build, "start", lambda spec: made.append(spec) or Build(spec, None))

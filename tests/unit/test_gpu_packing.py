@@ -1,4 +1,4 @@
-"""Packing for GPUs: stacks as large as memory allows, known without asking torch."""
+"""Packing for GPUs: stacks as large as memory allows, without importing torch."""
 
 import os
 import stat
@@ -32,7 +32,7 @@ def test_a_grid_of_three_thousand_runs_is_a_few_stacks_of_hundreds():
     assert sorted(job.run_id for plan in plans for job in plan.jobs) == sorted(job.run_id for job in jobs)
     assert len(plans) == 6
     assert {len(plan.jobs) for plan in plans} == {500}
-    # The order of a seed's batches lies on the device once for all its runs.
+    # The runs of a seed share one batch order on the device.
     assert max(len({job.config.seed for job in plan.jobs}) for plan in plans) <= 3
     assert len(pack(jobs, 3)) > 300
 
@@ -50,12 +50,12 @@ def test_a_stack_fits_its_share_of_memory(model, batch_size):
         assert few * 4 * (4 * run.network.parameters + 16 * batch_size) < 2 * GIB
 
 
-def test_what_torch_keeps_for_the_way_back_counts():
+def test_activations_that_torch_keeps_for_the_backward_pass_count():
     run = RunConfig(model="jsc-s", batch_size=2048)
     assert max_gpu_replicas(run.with_(precision="16-mixed"), 2 * GIB) < max_gpu_replicas(run, 2 * GIB)
 
 
-def test_a_network_too_wide_for_a_thread_block_is_torchs():
+def test_a_network_too_wide_for_a_thread_block_is_trained_by_torch():
     assert why_not_gpu_kernel(RunConfig(model="jsc-s", batch_size=1024)) is None
     wide = why_not_gpu_kernel(RunConfig(model="16-256-256-5", batch_size=512))
     assert wide == "71,429 parameters at batch 512 are much for a thread block"
@@ -63,7 +63,7 @@ def test_a_network_too_wide_for_a_thread_block_is_torchs():
     assert why_not_gpu_kernel(RunConfig(model="jsc-conv")) == "layer conv1d"
 
 
-def test_stacks_for_processors_are_what_they_were():
+def test_stacks_for_cpus_do_not_depend_on_gpu_memory():
     jobs = grid(configs=3)
     assert pack(jobs, 3, None, None) == pack(jobs, 3)
     assert max(len(plan.jobs) for plan in pack(jobs, 3)) < 10
@@ -71,7 +71,7 @@ def test_stacks_for_processors_are_what_they_were():
 
 @pytest.fixture
 def driver(tmp_path, monkeypatch):
-    """Put a program in the place of the driver's tool; return a function that says what it answers."""
+    """Replace nvidia-smi by a script; return a function that sets its text."""
 
     def answers(script):
         tool = tmp_path / "nvidia-smi"
@@ -85,7 +85,7 @@ def driver(tmp_path, monkeypatch):
     gpu_bytes.cache_clear()
 
 
-def test_the_driver_says_how_much_memory_there_is(driver):
+def test_the_driver_reports_the_memory_of_the_gpu(driver):
     driver('case "$*" in *--id=1*) echo 40960;; *) echo 81559;; esac')
     assert gpu_bytes("cuda") == gpu_bytes("auto") == 81559 << 20
     assert gpu_bytes("cuda:1") == 40960 << 20
@@ -98,13 +98,13 @@ def test_a_driver_without_an_answer_means_no_gpu(driver, script):
     assert gpu_bytes("auto") is None
 
 
-def test_a_torch_for_processors_never_trains_on_a_gpu_of_itself(driver, monkeypatch):
+def test_a_cpu_build_of_torch_does_not_use_a_gpu(driver, monkeypatch):
     driver("echo 81559")
     monkeypatch.setattr("jsc_explore.jobs.engine.gpu_memory.version", lambda name: "2.13.0+cpu")
     assert gpu_bytes("auto") is None
 
 
-def test_every_stack_has_its_share_of_the_gpu_and_workers_elsewhere_are_not_asked_about(driver, tmp_path):
+def test_local_workers_share_the_gpu_and_remote_workers_are_not_considered(driver, tmp_path):
     driver("echo 40000")
     here = Engine(tmp_path / "here", None, Cluster(workers=3), device="cuda")
     there = Engine(tmp_path / "there", None, Cluster(scheduler="tcp://127.0.0.1:1"), device="cuda")

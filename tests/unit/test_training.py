@@ -1,11 +1,11 @@
-"""Training: equal to plain PyTorch, alone or stacked, resumed or not; honest when it diverges."""
+"""Training equals plain PyTorch, alone, stacked or resumed; max_epochs, early stopping, divergence or Cancel end it."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
-from runs import Notebook, curve, fit
+from runs import RecordingCallback, curve, fit
 from safetensors.torch import load
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch.nn import functional
@@ -23,7 +23,7 @@ from jsc_explore.training.metrics import Roc, confusion_counts, roc_summary
 from jsc_explore.training.models import MaskedDropout, biases_before_batch_norm, build
 from jsc_explore.training.schedules import learning_rates
 
-# What float32 rounding leaves after some hundred steps: sums are taken in another order in a stack.
+# The float32 rounding error after some hundred steps: a stack adds in another order.
 CURVE_TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}
 
 
@@ -31,21 +31,21 @@ CURVE_TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}
 
 
 @pytest.mark.parametrize("name", layers.NAMED)
-def test_a_module_has_the_parameters_its_text_promises(name):
+def test_a_module_has_as_many_parameters_as_its_network(name):
     module = build(layers.parse(name), seed=0)
     assert sum(p.numel() for p in module.parameters()) == layers.parse(name).parameters
     assert module(torch.zeros(3, 16)).shape == (3, 5)
 
 
 @pytest.mark.parametrize("spec", ["16-c4k3b-p2-r8k3-gap-12d0.2-5b", "16b/gelu-8/tanh-8/silud0.1-5", "16-c4k3s2-c1k1-5"])
-def test_any_spec_builds_what_it_counts(spec):
+def test_a_module_of_any_spec_has_as_many_parameters_as_its_network(spec):
     network = layers.parse(spec, final_relu=False)
     module = build(network, seed=1)
     assert sum(p.numel() for p in module.parameters()) == network.parameters
     assert module(torch.randn(4, 16)).shape == (4, 5)
 
 
-def test_initial_weights_follow_from_the_seed_alone_and_leave_the_global_state():
+def test_initial_weights_depend_on_the_seed_alone_and_keep_the_global_random_state():
     torch.manual_seed(5)
     before = torch.get_rng_state()
     a, b = build(layers.parse("jsc-toy"), 3), build(layers.parse("jsc-toy"), 3)
@@ -59,7 +59,7 @@ def test_initial_weights_follow_from_the_seed_alone_and_leave_the_global_state()
 # ---- schedules
 
 
-def test_the_cosine_is_the_labs():
+def test_the_cosine_schedule_is_that_of_the_lab():
     rates = [learning_rates(RunConfig(max_epochs=10), epoch, 3)[0] for epoch in range(10)]
     assert rates == pytest.approx(
         [1e-3, 9.76e-4, 9.05e-4, 7.94e-4, 6.55e-4, 5.0e-4, 3.46e-4, 2.07e-4, 9.6e-5, 2.5e-5], rel=0.02
@@ -67,7 +67,7 @@ def test_the_cosine_is_the_labs():
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 7])
-def test_one_cycle_is_torchs(epochs):
+def test_the_onecycle_schedule_is_that_of_torch(epochs):
     steps = 13
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
@@ -82,7 +82,7 @@ def test_one_cycle_is_torchs(epochs):
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
-def test_warmup_rises_over_the_first_epoch_and_then_stays():
+def test_warmup_rises_over_the_first_epoch_and_is_constant_afterwards():
     run = RunConfig(scheduler="warmup", learning_rate=1.0)
     assert learning_rates(run, 0, 4).tolist() == [0.25, 0.5, 0.75, 1.0]
     assert set(learning_rates(run, 3, 4)) == {1.0}
@@ -100,7 +100,7 @@ def test_the_first_epoch_has_log_spaced_points_and_chunks_cover_every_step_once(
 
 
 @pytest.mark.parametrize(("most", "at_once"), [(7, 1), (100, 1), (100, 3), (100, 100), (7, 100)])
-def test_a_plan_has_every_step_once_and_takes_only_whole_short_epochs_together(most, at_once):
+def test_a_chunk_loader_yields_every_step_once_and_batches_only_whole_epochs(most, at_once):
     batches = list(ChunkLoader(range(2, 9), 50, lambda: most, lambda: at_once))
     chunks = [chunk for batch in batches for chunk in batch]
     assert [(c.epoch, c.start) for c in chunks[1:]] == [
@@ -118,7 +118,7 @@ def test_a_plan_has_every_step_once_and_takes_only_whole_short_epochs_together(m
 
 
 def plain_loop(run, split, epochs):
-    """The lab's training in plain PyTorch, with torch's own optimizers; yields validation figures after each epoch."""
+    """Train in plain PyTorch as the lab does; yield validation loss and accuracy after each epoch."""
     module = build(run.network, run.seed)
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if run.optimizer == "sgd":
@@ -129,7 +129,7 @@ def plain_loop(run, split, epochs):
         optimizer = kinds[run.optimizer](module.parameters(), lr=1.0, weight_decay=run.weight_decay)
     x, y = torch.from_numpy(split.train_x), torch.from_numpy(split.train_y).long()
     vx, vy = torch.from_numpy(split.val_x), torch.from_numpy(split.val_y).long()
-    # Batch norm takes these biases out again: their true gradient is zero, and Adam would turn its noise into drift.
+    # Batch norm subtracts these biases again: their true gradient is zero, and Adam would turn its noise into drift.
     constants = [p for name, p in module.named_parameters() if name in biases_before_batch_norm(module)]
     dropouts = [m for m in module.modules() if isinstance(m, MaskedDropout)]
     for epoch in range(epochs):
@@ -161,7 +161,7 @@ def plain_loop(run, split, epochs):
         RunConfig(model="jsc-toy", optimizer="sgd", learning_rate=0.05, weight_decay=5e-4, max_epochs=2),
         RunConfig(model="jsc-toy", optimizer="adamw", weight_decay=0.1, scheduler="warmup", max_epochs=2),
         RunConfig(model="jsc-s", weight_decay=1e-3, scheduler="onecycle", max_epochs=2, final_relu=False),
-        # A seed at which no jet comes within rounding of a ReLU's corner; at seed 0 float32 and float64 part there.
+        # At this seed no jet is within rounding of the kink of a ReLU; at seed 0 float32 and float64 diverge there.
         RunConfig(model="jsc-trt", batch_size=128, max_epochs=2, scheduler="constant", seed=1),
         RunConfig(model="16-c4k3b-r6k3-gap-5", batch_size=500, max_epochs=1, optimizer="sgd", momentum=0.0),
         RunConfig(model="jsc-three-linear", batch_size=100, seed=3, max_epochs=2),
@@ -177,30 +177,30 @@ def test_training_equals_a_plain_pytorch_loop(run, jets_split):
     np.testing.assert_allclose([p["val_acc"] for p in ends], [acc for _, acc in expected], atol=2.1e-3)
 
 
-def test_the_engines_agree_on_dropout(jets_split):
+def test_the_backends_agree_on_dropout(jets_split):
     run = RunConfig(model="16-32d0.5-8/tanhd0.1-5", batch_size=100, seed=2)
     data = DeviceSplit.of(jets_split, torch.device("cpu"))
     kernel, stack = CpuBackend([run], data), VmapBackend([run], data)
-    for engine in (kernel, stack):
-        engine.begin_epoch(0)
+    for backend in (kernel, stack):
+        backend.begin_epoch(0)
     for start in range(0, 40, 10):
         chunk = Chunk(0, start, start + 10, False, False)
         np.testing.assert_allclose(kernel.train_chunk(chunk).losses, stack.train_chunk(chunk).losses, atol=1e-5)
     np.testing.assert_allclose(kernel.flat.numpy(), stack.flat.numpy(), atol=1e-5)
 
 
-def test_a_validation_part_may_be_the_beginning_of_the_training_part(jets_split):
+def test_the_validation_part_may_be_a_view_of_the_training_part(jets_split):
     data = DeviceSplit.of(jets_split, torch.device("cpu"))
     x, y = data.train_x[:500], data.train_y[:500]
     run = RunConfig(max_epochs=1, batch_size=100)
     begun = fit([run], DeviceSplit(data.train_x, data.train_y, x, y, x, y)).outcomes["0"]
-    apart = fit([run], DeviceSplit(data.train_x, data.train_y, x.clone(), y.clone(), x.clone(), y.clone()))
-    assert begun.weights == apart.outcomes["0"].weights
-    assert begun.test_acc == apart.outcomes["0"].test_acc
+    differences = fit([run], DeviceSplit(data.train_x, data.train_y, x.clone(), y.clone(), x.clone(), y.clone()))
+    assert begun.weights == differences.outcomes["0"].weights
+    assert begun.test_acc == differences.outcomes["0"].test_acc
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000])
-def test_where_an_epoch_is_cut_into_chunks_changes_nothing(jets_split, monkeypatch, cut):
+def test_the_result_does_not_depend_on_the_chunks(jets_split, monkeypatch, cut):
     run = RunConfig(model="jsc-toy", batch_size=48, max_epochs=2)
     whole = fit([run], jets_split).outcomes["0"]
     monkeypatch.setattr(trainer, "CHUNK_SECONDS", 1e-9 if cut == 1 else 1e9)
@@ -210,7 +210,7 @@ def test_where_an_epoch_is_cut_into_chunks_changes_nothing(jets_split, monkeypat
         assert curve(other, name).tolist() == pytest.approx(curve(whole, name).tolist(), abs=0, nan_ok=True)
 
 
-def test_whatever_the_kernel_cannot_train_says_so(jets_split):
+def test_the_backend_name_has_the_reason_why_the_kernel_was_not_used(jets_split):
     assert fit([RunConfig(max_epochs=1)], jets_split).outcomes["0"].backend == "kernel"
     mixed = fit([RunConfig(max_epochs=1, precision="bf16-mixed")], jets_split).outcomes["0"]
     assert mixed.backend == "stack-eager (precision bf16-mixed)"
@@ -243,7 +243,7 @@ def test_training_twice_gives_the_same_bits(jets_split):
 
 
 @pytest.mark.parametrize("model", ["jsc-trt", "jsc-tiny"])
-def test_a_resumed_run_is_the_undisturbed_run_bit_for_bit(jets_split, monkeypatch, model):
+def test_a_resumed_run_equals_the_uninterrupted_run_to_the_bit(jets_split, monkeypatch, model):
     monkeypatch.setattr(checkpoint, "CHECKPOINT_EVERY_S", -1.0)
     runs = {
         k: RunConfig(model=model, seed=i, max_epochs=4, learning_rate=1e-2, patience=50) for i, k in enumerate("ab")
@@ -251,7 +251,7 @@ def test_a_resumed_run_is_the_undisturbed_run_bit_for_bit(jets_split, monkeypatc
     undisturbed = fit(runs, jets_split).outcomes
     kept = {}
     with pytest.raises(ConnectionError):
-        fit(runs, jets_split, checkpoints=kept, notebook=Notebook(fail_after_epochs=2.5))
+        fit(runs, jets_split, checkpoints=kept, callback=RecordingCallback(fail_after_epochs=2.5))
     resumed = fit(runs, jets_split, checkpoints=kept)
     assert resumed.points["a"][0]["epoch"] == 3
     for key in runs:
@@ -263,7 +263,7 @@ def test_a_resumed_run_is_the_undisturbed_run_bit_for_bit(jets_split, monkeypatc
         assert resumed.outcomes[key].best_test_loss == undisturbed[key].best_test_loss
 
 
-def test_a_torn_checkpoint_starts_from_the_beginning(jets_split):
+def test_a_truncated_checkpoint_starts_from_the_beginning(jets_split):
     assert fit([RunConfig(max_epochs=1)], jets_split, checkpoints={"0": b"torn"}).points["0"][0]["epoch"] == 0
 
 
@@ -278,20 +278,20 @@ def test_mixed_precision_learns_about_the_same(jets_split, precision):
 # ---- endings
 
 
-def test_replicas_of_different_length_end_each_at_its_own(jets_split):
-    book = fit([RunConfig(max_epochs=n, scheduler="constant") for n in (3, 1, 2)], jets_split)
-    assert [book.outcomes[k].epochs_run for k in "012"] == [3, 1, 2]
-    assert list(book.outcomes) == ["1", "2", "0"]
-    # A constant rate knows no end: the short run is the first part of the long one.
-    assert curve(book.outcomes["1"], "val_loss").tolist() == curve(book.outcomes["0"], "val_loss")[:-2].tolist()
+def test_replicas_end_at_their_own_max_epochs(jets_split):
+    callback = fit([RunConfig(max_epochs=n, scheduler="constant") for n in (3, 1, 2)], jets_split)
+    assert [callback.outcomes[k].epochs_run for k in "012"] == [3, 1, 2]
+    assert list(callback.outcomes) == ["1", "2", "0"]
+    # With a constant learning rate the short run is the first part of the long one.
+    assert curve(callback.outcomes["1"], "val_loss").tolist() == curve(callback.outcomes["0"], "val_loss")[:-2].tolist()
 
 
-def test_divergence_ends_a_replica_with_status_and_step_and_leaves_its_neighbours(jets_split):
+def test_divergence_ends_one_replica_and_leaves_the_others_of_its_stack(jets_split):
     wild = RunConfig(
         optimizer="sgd", learning_rate=10.0, momentum=0.99, model="16-64-64-5", final_relu=False, max_epochs=3
     )
-    book = fit([wild, wild.with_(learning_rate=1e-2)], jets_split)
-    lost, kept = book.outcomes["0"], book.outcomes["1"]
+    callback = fit([wild, wild.with_(learning_rate=1e-2)], jets_split)
+    lost, kept = callback.outcomes["0"], callback.outcomes["1"]
     assert (lost.status, lost.stop_reason) == ("diverged", "diverged")
     assert 0 < lost.diverged_step <= 48
     assert lost.test_acc is None
@@ -311,18 +311,18 @@ def test_early_stopping_counts_epochs_without_a_lower_validation_loss(jets_split
 
 def test_cancelling_one_replica_leaves_the_other(jets_split):
     runs = {"a": RunConfig(max_epochs=3), "b": RunConfig(max_epochs=3, seed=1)}
-    book = fit(runs, jets_split, notebook=Notebook(cancel_at={"a": 20}))
-    assert list(book.outcomes) == ["b"]
-    assert book.points["a"][-1]["epoch"] < 3
+    callback = fit(runs, jets_split, callback=RecordingCallback(cancel_at={"a": 20}))
+    assert list(callback.outcomes) == ["b"]
+    assert callback.points["a"][-1]["epoch"] < 3
 
 
 def test_cancelling_all_ends_the_training(jets_split):
-    book = fit({"a": RunConfig(max_epochs=500)}, jets_split, notebook=Notebook(cancel_at={"a": 20}))
-    assert book.outcomes == {}
-    assert book.points["a"][-1]["epoch"] < 4
+    callback = fit({"a": RunConfig(max_epochs=500)}, jets_split, callback=RecordingCallback(cancel_at={"a": 20}))
+    assert callback.outcomes == {}
+    assert callback.points["a"][-1]["epoch"] < 4
 
 
-def test_an_outcome_holds_what_a_reader_asks_for(jets_split):
+def test_an_outcome_has_points_test_metrics_and_weights(jets_split):
     outcome = fit([RunConfig(max_epochs=2, learning_rate=1e-2, final_relu=False)], jets_split).outcomes["0"]
     assert all(set(point) == set(POINT_FIELDS) for point in outcome.points)
     assert len(outcome.points) == 1 + sum(c.has_point for c in split_epoch(0, outcome.steps // 2)) + 1
@@ -341,25 +341,25 @@ def test_an_outcome_holds_what_a_reader_asks_for(jets_split):
 
 
 @pytest.mark.parametrize("final_relu", [True, False])
-def test_a_dead_class_is_marked_where_a_final_relu_can_kill_one(jets_split, final_relu):
+def test_a_silent_class_is_marked_if_there_is_a_final_relu(jets_split, final_relu):
     data = DeviceSplit.of(jets_split, torch.device("cpu"))
     run = RunConfig(max_epochs=1, learning_rate=1e-2, final_relu=final_relu)
     names = [name for name, p in build(run.network, 0).named_parameters() for _ in range(p.numel())]
-    dead = {}
+    silent = {}
     for silenced in ((), ("z",)):
-        book = Notebook()
-        module = trainer.StackModule({"a": run}, data, book)
-        # Biases that leave every class some jets with an output above zero, but for the one that is silenced.
+        callback = RecordingCallback()
+        module = trainer.StackModule({"a": run}, data, callback)
+        # Biases that give every class but the silenced one some positive outputs.
         for c, label in enumerate(CLASSES):
             module.backend.flat[0, names.index("2.bias") + c] = -1e6 if label in silenced else 1.0
         module.best.flat.copy_(module.backend.flat)
         module._add_points(0, 0.0, rate_row=None)
         module._finish({0: "max_epochs"}, 1)
-        dead[silenced] = book.outcomes["a"].silent_classes
-    assert dead == {(): [], ("z",): ["z"] if final_relu else []}
+        silent[silenced] = callback.outcomes["a"].silent_classes
+    assert silent == {(): [], ("z",): ["z"] if final_relu else []}
 
 
-def test_a_stack_holds_one_architecture(jets_split):
+def test_the_runs_of_a_stack_share_one_architecture(jets_split):
     data = DeviceSplit.of(jets_split, torch.device("cpu"))
     with pytest.raises(ValueError, match="stack key"):
         VmapBackend([RunConfig(), RunConfig(batch_size=16)], data)
@@ -371,10 +371,10 @@ def test_a_stack_holds_one_architecture(jets_split):
 
 def test_roc_agrees_with_scikit_learn_also_on_ties():
     rng = np.random.default_rng(0)
-    # A count of signals of which no efficiency asked for is a whole number: no curve is asked at a step.
+    # With 901 signals no requested efficiency falls on a step of the curve.
     signal = rng.permutation(np.arange(3000) < 901)
-    apart = (rng.random(3000) + 0.2 * signal).astype(np.float32) / 2
-    for metrics in (apart, np.round(apart, 1), np.where(apart > 0.3, apart, -np.float32(0))):
+    differences = (rng.random(3000) + 0.2 * signal).astype(np.float32) / 2
+    for metrics in (differences, np.round(differences, 1), np.where(differences > 0.3, differences, -np.float32(0))):
         found = roc_summary(metrics, signal)
         assert found.area == pytest.approx(roc_auc_score(signal, metrics), abs=1e-12)
         fpr, tpr, _ = roc_curve(signal, metrics, drop_intermediate=False)
