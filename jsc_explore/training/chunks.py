@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Between chunks the training reports progress and looks for cancellations. A chunk is short enough to do so several
+# Between chunks the training reports progress and checks for cancellations. A chunk is short enough to do so several
 # times a second, and long enough that the 1 ms that Lightning takes between chunks does not count. Before any step was
 # timed it holds FIRST_CHUNK_STEPS, unless the backend has an estimate.
 FIRST_CHUNK_STEPS = 200

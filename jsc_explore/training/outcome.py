@@ -1,4 +1,4 @@
-"""The parts of an outcome beside the curve: test metrics, device, memory and versions."""
+"""The parts of an outcome other than the curve: test metrics, device, memory and versions."""
 
 from __future__ import annotations
 

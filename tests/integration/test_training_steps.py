@@ -86,7 +86,7 @@ def test_each_of_two_hundred_steps_is_the_step_of_torch(jets_split, model, optim
         assert result.losses[0, 0] == pytest.approx(loss, abs=1e-5)
         theirs = torch.cat([parameter.detach().flatten() for parameter in reference.module.parameters()])
         # Where a gradient is only a rounding error, Adam makes a full step of it: behind the last batch norm of jsc-s
-        # these are the weights of a hidden unit that is equal for every jet. vmapped torch differs from torch there, too.
+        # these are the weights of a hidden unit that is equal for every jet. Vmapped torch deviates there, too.
         root = backend.optimizer.v[0].sqrt()
         real = (root > 1e-5) | (run.optimizer == "sgd")
         differences.append(float((backend.flat[0] - theirs).abs()[real].max()))

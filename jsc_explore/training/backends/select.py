@@ -55,7 +55,7 @@ def compiled_from(run: RunConfig, steps_per_epoch: int, device: str) -> int | No
 # Replicas that one GPU trains at once: three blocks of 256 threads on each of an H200's 132 multiprocessors, rounded
 # up. More would wait for a free multiprocessor, which delays the first point of every curve.
 _MAX_ON_GPU = 512
-# GPU memory of a process beside its replicas: the CUDA context, a million jets, ten batch orders, an evaluation.
+# GPU memory of a process other than its replicas: the CUDA context, a million jets, ten batch orders, an evaluation.
 _GPU_RESERVE_BYTES = 1 << 30
 # Copies of a replica's parameters: weights, gradient, two moments, best weights, and as many temporaries.
 _COPIES = 16

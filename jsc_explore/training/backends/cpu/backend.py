@@ -1,4 +1,4 @@
-"""The CPU backend: one call of the kernel trains one replica for a chunk of steps; replicas take turns."""
+"""The CPU backend: one call of the kernel trains one replica for a chunk of steps, one replica after another."""
 
 from __future__ import annotations
 

@@ -64,9 +64,9 @@ def _normal_cdf_pdf(x):
     p = fma(p, t, splat(np.float32(0.37409196)))
     p = fma(p, t, splat(np.float32(1.00002368)))
     p = fma(p, t, splat(np.float32(-1.26551223)))
-    upper = splat(HALF) * t * exp(p - size * size)
+    tail = splat(HALF) * t * exp(p - size * size)
     density = exp(zero - size * size) * splat(np.float32(0.3989422804014327))
-    return select(x > zero, one - upper, upper), density
+    return select(x > zero, one - tail, tail), density
 
 
 @inner
@@ -105,8 +105,8 @@ def activate_backward(a, kind, x, d, size, floor):
             s = _sigmoid(u)
             slope = s * (one + u * (one - s))
         else:
-            share, density = _normal_cdf_pdf(u)
-            slope = share + u * density
+            cdf, density = _normal_cdf_pdf(u)
+            slope = cdf + u * density
         store(a, x + i, relu_gradient(u, floor, load(a, d + i) * slope))
 
 
@@ -151,7 +151,7 @@ def cross_entropy(a, z, labels, stride, blocks, count, tail, floor):
         max_u, predicted = select(u3 > max_u, u3, max_u), select(u3 > max_u, three, predicted)
         max_u, predicted = select(u4 > max_u, u4, max_u), select(u4 > max_u, four, predicted)
         is0, is1, is2, is3, is4 = label == zero, label == one, label == two, label == three, label == four
-        log_prob = select(is1, u1, select(is2, u2, select(is3, u3, select(is4, u4, u0)))) - max_u
+        label_z = select(is1, u1, select(is2, u2, select(is3, u3, select(is4, u4, u0)))) - max_u
         e0, e1, e2 = exp(u0 - max_u), exp(u1 - max_u), exp(u2 - max_u)
         e3, e4 = exp(u3 - max_u), exp(u4 - max_u)
         exp_sum = e0 + e1 + e2 + e3 + e4
@@ -162,7 +162,7 @@ def cross_entropy(a, z, labels, stride, blocks, count, tail, floor):
         store(a, z2 + i, relu_gradient(u2, floor, e2 * scale - select(is2, weight, zero)))
         store(a, z3 + i, relu_gradient(u3, floor, e3 * scale - select(is3, weight, zero)))
         store(a, z4 + i, relu_gradient(u4, floor, e4 * scale - select(is4, weight, zero)))
-        losses = fma(log(exp_sum) - log_prob, valid, losses)
+        losses = fma(log(exp_sum) - label_z, valid, losses)
         correct = fma(select(predicted == label, one, zero), valid, correct)
     return reduce_add(losses) / np.float32(count), reduce_add(correct)
 

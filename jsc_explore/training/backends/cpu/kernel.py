@@ -205,7 +205,7 @@ def _evaluate(table, arena, section_offsets, features, classes, row_order, rows,
         _forward(ops, layers, a, offsets, stride, blocks, count, one, False, a, 0)
         batch_loss = 0.0
         for i in range(0, blocks * WIDTH, WIDTH):
-            max_z, predicted, exp_sum, log_prob = load(a, z0 + i), zero, zero, zero
+            max_z, predicted, exp_sum, label_z = load(a, z0 + i), zero, zero, zero
             label = load(a, labels + i)
             for c in range(1, CLASSES):
                 z = load(a, z0 + c * stride + i)
@@ -214,9 +214,9 @@ def _evaluate(table, arena, section_offsets, features, classes, row_order, rows,
             for c in range(CLASSES):
                 z = load(a, z0 + c * stride + i) - max_z
                 exp_sum = exp_sum + exp(z)
-                log_prob = select(label == splat(np.float32(c)), z, log_prob)
+                label_z = select(label == splat(np.float32(c)), z, label_z)
             # The first row of activations is no longer needed: it holds the losses, and the labels the confusion cells.
-            store(a, acts + i, log(exp_sum) - log_prob)
+            store(a, acts + i, log(exp_sum) - label_z)
             store(a, labels + i, fma(label, splat(np.float32(CLASSES)), predicted))
         for i in range(count):
             batch_loss += item(a, acts + i)

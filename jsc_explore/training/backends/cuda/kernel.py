@@ -145,19 +145,19 @@ def _cross_entropy(a, z0, d, d0, labels, scratch, stride, count, thread, size):
             z = item(a, z0 + c * stride + j)
             if z > max_z:
                 max_z, predicted = z, c
-        exp_sum, log_prob = ZERO, ZERO
+        exp_sum, label_z = ZERO, ZERO
         for c in range(CLASSES):
             z = item(a, z0 + c * stride + j) - max_z
             e = math.exp(z)
             exp_sum += e
             if c == label:
-                log_prob = z
+                label_z = z
             put(d, d0 + c * stride + j, e)
         scale = inv_count / exp_sum
         for c in range(CLASSES):
             to = d0 + c * stride + j
             put(d, to, item(d, to) * scale - (inv_count if c == label else ZERO))
-        losses += math.log(exp_sum) - log_prob
+        losses += math.log(exp_sum) - label_z
         if predicted == label:
             correct += ONE
     put(scratch, thread, losses)
@@ -253,7 +253,7 @@ def _evaluate_tile(a, z0, labels, counts, logits, stride, begin, count, thread, 
     """Return the sum of losses of this thread; add the jets of the batch to ``counts (25,)``, true class first."""
     loss = 0.0
     for j in range(thread, count, size):
-        label, max_z, predicted, exp_sum, log_prob = int(item(labels, j)), item(a, z0 + j), 0, ZERO, ZERO
+        label, max_z, predicted, exp_sum, label_z = int(item(labels, j)), item(a, z0 + j), 0, ZERO, ZERO
         for c in range(1, CLASSES):
             z = item(a, z0 + c * stride + j)
             if z > max_z:
@@ -264,8 +264,8 @@ def _evaluate_tile(a, z0, labels, counts, logits, stride, begin, count, thread, 
                 logits[begin + j, c] = z
             exp_sum += math.exp(z - max_z)
             if c == label:
-                log_prob = z - max_z
-        loss += math.log(exp_sum) - log_prob
+                label_z = z - max_z
+        loss += math.log(exp_sum) - label_z
         put(labels, j, np.float32(label * CLASSES + predicted))
     sync()
     for cell in range(thread, CLASSES * CLASSES, size):
