@@ -1,6 +1,6 @@
 """Compile a program of the vmap backend in a subprocess: ``python -m …backends.vmap.aot_compiler SPEC PATH``.
 
-Training starts it and continues meanwhile. It also finishes when that training is cancelled, so that the next one finds the program.
+Training starts it and continues meanwhile. It also finishes when that training is cancelled, for the next one.
 """
 
 from __future__ import annotations
