@@ -133,30 +133,17 @@ class CpuBackend(Backend):
             yield start, stop, torch.cat(masks).numpy()
 
     def _evaluate_replica(
-        self,
-        flat: Tensor,
-        running: Tensor,
-        x: Tensor,
-        labels: NDArray[np.int8],
-        confusion: NDArray[np.int64],
+        self, flat: Tensor, running: Tensor, x: Tensor, labels: NDArray[np.int8], confusion: NDArray[np.int64],
         logits: Floats,
-    ) -> float:
+    ) -> float:  # fmt: skip
+        """Return the sum of losses; add to ``confusion (5, 5)``; write ``logits (n, 5)`` unless they have no rows."""
         arena, offsets = self._evaluation_arena, self._evaluation_offsets
         arena[self._indices(offsets, WEIGHTS)] = flat.numpy()
         arena[self._indices(offsets, RUNNING)] = running.numpy()
         return self._kernel.evaluate(
-            self._layers.table,
-            arena,
-            offsets,
-            x.numpy().reshape(-1),
-            labels,
-            _row_numbers(len(x)),
-            len(x),
-            EVALUATION_ROWS,
-            stride_of(EVALUATION_ROWS),
-            confusion,
-            logits,
-        )
+            self._layers.table, arena, offsets, x.numpy().reshape(-1), labels, _row_numbers(len(x)), len(x),
+            EVALUATION_ROWS, stride_of(EVALUATION_ROWS), confusion, logits,
+        )  # fmt: skip
 
     def _indices(self, offsets: NDArray[np.int64], section: int) -> NDArray[np.int64]:
         """Return the indices of a flat state tensor's values in the padded section of an arena."""
