@@ -90,7 +90,7 @@ def _cell(feature: str, selected: bool) -> dict[str, object]:
         "feature": feature,
         # All but two names end in this; without it they fit a narrow screen.
         "name": feature.removesuffix("_mmdt"),
-        "text": f"{feature}: {NOTES[feature].words}",
+        "text": f"{feature}: {NOTES[feature].text}",
         "selected": selected,
         "x": column - 0.03,
         "x2": column + _FILL_X + 0.03,

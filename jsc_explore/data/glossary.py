@@ -1,4 +1,4 @@
-"""What the classes and the sixteen features are, in plain words, with formula and paper: for people, not for code."""
+"""Explanations of the classes and features for the Data page: a sentence, a formula and a paper each."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Final
 CLASS_NAMES: Final = {"g": "gluon", "q": "light quark", "w": "W", "z": "Z", "t": "top"}
 
 CLASS_DESCRIPTIONS: Final = {
-    "g": "A gluon radiates more than a quark: a broad spray of many soft particles, no mass of its own.",
-    "q": "A light quark leaves a narrow spray around one hard core, no mass of its own.",
-    "w": "A W boson (80 GeV) decays to two quarks: two cores, whose mass together is that of the W.",
-    "z": "A Z boson (91 GeV) decays like the W; little but its larger mass tells the two apart.",
-    "t": "A top quark (173 GeV) decays to a W and a b quark: three cores, where all of them fall into the cone.",
+    "g": "A gluon radiates more than a quark: its jet is broad, with many soft particles, and the gluon has no mass.",
+    "q": "A light quark makes a narrow jet around one prong, and its mass is negligible.",
+    "w": "A W boson (80 GeV) decays to two quarks: the jet has two prongs, whose invariant mass is that of the W.",
+    "z": "A Z boson (91 GeV) decays to two quarks like the W; it differs from the W mainly by its larger mass.",
+    "t": "A top quark (173 GeV) decays to a W and a b quark: the jet has three prongs if all are inside the cone.",
 }
 
 
 @dataclass(frozen=True)
-class Note:
-    """One feature for a reader: a line of plain words, its formula in LaTeX, the paper that introduced it."""
+class FeatureNote:
+    """The explanation of one feature: a sentence, its formula in LaTeX, and the paper that introduced it."""
 
-    words: str
+    text: str
     formula: str
     paper: str
     unit: str = ""
@@ -29,7 +29,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Paper:
-    """A source: who and when, and where it can be read."""
+    """A paper: authors with year, and URL."""
 
     title: str
     url: str
@@ -50,78 +50,84 @@ SYMBOLS: Final = (
     r"$z_i$: share of particle $i$ in the groomed jet's $p_\mathrm T$; $\theta_{ij}$: angle between two particles, "
     r"$\sqrt{\Delta y^2+\Delta\phi^2}$; sums run over pairs $i<j$ and triples $i<j<k$: "
     r"$e_2^{(\beta)}=\sum z_i z_j\,\theta_{ij}^{\beta}$, "
-    r"$e_3^{(\beta)}=\sum z_i z_j z_k\,(\theta_{ij}\theta_{ik}\theta_{jk})^{\beta}$; ${}_1e_3$ takes of the three "
-    r"angles the smallest alone, ${}_2e_3$ the product of the two smallest."
+    r"$e_3^{(\beta)}=\sum z_i z_j z_k\,(\theta_{ij}\theta_{ik}\theta_{jk})^{\beta}$; ${}_1e_3$ uses only the "
+    r"smallest of the three angles, ${}_2e_3$ the product of the two smallest."
 )
 
-_TWO = "A jet with two cores has a small value, one without cores a large one"
+_TWO_PRONGS = "It is small for a jet with two prongs and larger for a jet with one"
 NOTES: Final = {
-    "zlogz": Note(
-        "How evenly the energy is shared: near 0 one particle has it all, far below 0 many have a little.",
+    "zlogz": FeatureNote(
+        "How evenly the energy is shared: near 0 if one particle has most of it, far below 0 if many share it.",
         r"\sum_i \frac{E_i}{E_\mathrm{jet}}\,\ln\frac{E_i}{E_\mathrm{jet}}",
         "duarte",
-        remark="Before grooming: all constituents count. Always negative, hence no logarithmic axis.",
+        remark="Computed before grooming, from all constituents. Never positive, so it has no logarithmic axis.",
     ),
-    "c1_b0_mmdt": Note(
-        "How many groomed particles share the momentum, whatever their angles: ½ where it is spread over very many.",
+    "c1_b0_mmdt": FeatureNote(
+        "How many groomed particles share the momentum, independent of angles: near ½ if it is spread over very many.",
         r"C_1^{(0)} = e_2^{(0)} = \tfrac12\bigl(1-\sum_i z_i^2\bigr)",
         "c",
     ),
-    "c1_b1_mmdt": Note("How wide the groomed jet is.", r"C_1^{(1)} = e_2^{(1)}", "c"),
-    "c1_b2_mmdt": Note(
-        "How wide the groomed jet is, wide angles counting more: nearly its mass squared over its momentum squared.",
+    "c1_b1_mmdt": FeatureNote("How wide the groomed jet is.", r"C_1^{(1)} = e_2^{(1)}", "c"),
+    "c1_b2_mmdt": FeatureNote(
+        "How wide the groomed jet is, with more weight on large angles: nearly (mass / momentum) squared.",
         r"C_1^{(2)} = e_2^{(2)}",
         "c",
     ),
-    "c2_b1_mmdt": Note(
-        f"Is there a third core beside two? {_TWO}.", r"C_2^{(1)} = e_3^{(1)}\,/\,\bigl(e_2^{(1)}\bigr)^2", "c"
+    "c2_b1_mmdt": FeatureNote(
+        f"Whether the jet has more than one or two prongs. {_TWO_PRONGS}.",
+        r"C_2^{(1)} = e_3^{(1)}\,/\,\bigl(e_2^{(1)}\bigr)^2",
+        "c",
     ),
-    "c2_b2_mmdt": Note(
-        "The same question, wide angles counting more.", r"C_2^{(2)} = e_3^{(2)}\,/\,\bigl(e_2^{(2)}\bigr)^2", "c"
+    "c2_b2_mmdt": FeatureNote(
+        "Like c2_b1_mmdt, with more weight on large angles.", r"C_2^{(2)} = e_3^{(2)}\,/\,\bigl(e_2^{(2)}\bigr)^2", "c"
     ),
-    "d2_b1_mmdt": Note(
-        f"Two cores or one? {_TWO}, at any mass and momentum.",
+    "d2_b1_mmdt": FeatureNote(
+        f"Whether the jet has two prongs or one. {_TWO_PRONGS}, whatever its mass and momentum.",
         r"D_2^{(1)} = e_3^{(1)}\,/\,\bigl(e_2^{(1)}\bigr)^3",
         "d",
     ),
-    "d2_b2_mmdt": Note(
-        "Two cores or one, wide angles counting more.", r"D_2^{(2)} = e_3^{(2)}\,/\,\bigl(e_2^{(2)}\bigr)^3", "d"
+    "d2_b2_mmdt": FeatureNote(
+        "Like d2_b1_mmdt, with more weight on large angles.", r"D_2^{(2)} = e_3^{(2)}\,/\,\bigl(e_2^{(2)}\bigr)^3", "d"
     ),
-    "d2_a1_b1_mmdt": Note(
-        "Two cores or one, with angular exponents 1 and 1.",
+    "d2_a1_b1_mmdt": FeatureNote(
+        "Whether the jet has two prongs or one, with angular exponent 1 for triples and for pairs.",
         r"D_2^{(1,1)} = e_3^{(1)}\,/\,\bigl(e_2^{(1)}\bigr)^3",
         "d",
-        remark="The same number as d2_b1_mmdt: of the sixteen features fifteen differ.",
+        remark="Equal to d2_b1_mmdt, so only fifteen of the sixteen features differ.",
     ),
-    "d2_a1_b2_mmdt": Note(
-        "Two cores or one, angles weighed differently for triples (exponent 1) and pairs (exponent 2).",
+    "d2_a1_b2_mmdt": FeatureNote(
+        "Whether the jet has two prongs or one, with angular exponent 1 for triples and 2 for pairs.",
         r"D_2^{(1,2)} = e_3^{(1)}\,/\,\bigl(e_2^{(2)}\bigr)^{3/2}",
         "d",
     ),
-    "m2_b1_mmdt": Note(
-        "Two cores or one, from the smallest angle of each triple alone.",
+    "m2_b1_mmdt": FeatureNote(
+        "Whether the jet has two prongs or one, from only the smallest angle of each triple.",
         r"M_2^{(1)} = {}_1e_3^{(1)}\,/\,e_2^{(1)}",
         "mn",
     ),
-    "m2_b2_mmdt": Note("The same, wide angles counting more.", r"M_2^{(2)} = {}_1e_3^{(2)}\,/\,e_2^{(2)}", "mn"),
-    "n2_b1_mmdt": Note(
-        "Two cores or one, from the two smallest angles of each triple; made to stay put when the mass changes.",
+    "m2_b2_mmdt": FeatureNote(
+        "Like m2_b1_mmdt, with more weight on large angles.", r"M_2^{(2)} = {}_1e_3^{(2)}\,/\,e_2^{(2)}", "mn"
+    ),
+    "n2_b1_mmdt": FeatureNote(
+        "Whether the jet has two prongs or one, from each triple's two smallest angles; it varies little with mass.",
         r"N_2^{(1)} = {}_2e_3^{(1)}\,/\,\bigl(e_2^{(1)}\bigr)^2",
         "mn",
     ),
-    "n2_b2_mmdt": Note(
-        "The same, wide angles counting more.", r"N_2^{(2)} = {}_2e_3^{(2)}\,/\,\bigl(e_2^{(2)}\bigr)^2", "mn"
+    "n2_b2_mmdt": FeatureNote(
+        "Like n2_b1_mmdt, with more weight on large angles.",
+        r"N_2^{(2)} = {}_2e_3^{(2)}\,/\,\bigl(e_2^{(2)}\bigr)^2",
+        "mn",
     ),
-    "mass_mmdt": Note(
-        "The mass of what grooming kept: W, Z and top show theirs, gluons and light quarks have none of their own.",
+    "mass_mmdt": FeatureNote(
+        "The mass of the groomed jet: it peaks at that of the W, Z or top; gluons and light quarks have no peak.",
         r"m = \sqrt{\bigl(\sum_i E_i\bigr)^2-\bigl|\sum_i \vec p_i\bigr|^2}",
         "mmdt",
         unit="GeV",
     ),
-    "multiplicity": Note(
-        "How many particles the detector saw in the jet; gluons and tops make the most.",
+    "multiplicity": FeatureNote(
+        "The number of particles that the detector measured in the jet; gluons and tops have the most.",
         r"n = \sum_i 1",
         "coleman",
-        remark="A whole number, and before grooming: all constituents count.",
+        remark="An integer, computed before grooming, from all constituents.",
     ),
 }

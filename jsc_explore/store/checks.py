@@ -21,7 +21,7 @@ from jsc_explore.config import FIELDS, RECIPE_VERSION, RunConfig
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import FieldError
 from jsc_explore.results import CURVE_PREFIX, SIGNAL_EFFICIENCIES
-from jsc_explore.store.schema import COLUMNS, CURVES, ROC, WEIGHTS, schema_problem, with_roc
+from jsc_explore.store.schema import COLUMNS, CURVES, ROC, WEIGHTS, schema_problem
 
 # Limits for files from other machines. The largest network that a config allows has about 10 MB of weights.
 MAX_POINTS, MAX_WEIGHTS_BYTES, MAX_TEXT = 2_000_000, 256 << 20, 4000
@@ -198,7 +198,7 @@ def read_row_groups(path: Path, *, with_weights: bool = True) -> Iterator[tuple[
             known.append(WEIGHTS.name)
         for group in range(file.num_row_groups):
             try:
-                table = with_roc(file.read_row_group(group, columns=known)).select(known)
+                table = file.read_row_group(group, columns=known).select(known)
                 # Finds strings that are not UTF-8 and list offsets beyond the values before anything uses them.
                 table.validate(full=True)
             except (OSError, pa.ArrowException) as error:

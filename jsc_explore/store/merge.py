@@ -24,7 +24,7 @@ from jsc_explore.store.store import Store
 _NOT_COMPARED = frozenset({
     "created_at", "train_time_s", "wall_time_s", "replicas", "peak_memory_mb", "device", "backend", "versions",
     "curve_time_s",
-    # Follows from the same predictions as auc; old runs lack it.
+    # Follows from the same predictions as auc, and may be unknown.
     "roc",
 })  # fmt: skip
 COMPARED_COLUMNS = tuple(column.name for column in COLUMNS if column.name not in _NOT_COMPARED)

@@ -13,8 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jsc_explore.store.schema import ROC, with_roc
-
 # The parsed footer of a file with 4,096 runs takes about 2 MB.
 _MAX_FOOTERS = 64
 
@@ -64,7 +62,6 @@ class CurveReader:
                 for group in np.unique(groups):
                     inside = rows[groups == group] - footer.starts[group]
                     table = file.read_row_group(int(group), columns=names, use_threads=False)
-                    table = with_roc(table).select(names) if ROC.name in names else table
                     tables.append(table.take(pa.array(inside)))
         except FileNotFoundError as error:
             raise StaleFileError(str(error)) from error

@@ -34,12 +34,12 @@ class Column:
     doc: str
 
 
-# Older runs lack it. Like a curve it is too long to be in memory for every run.
+# Like a curve it is too long to be in memory for every run.
 ROC = Column(
     "roc",
     pa.list_(pa.float32()),
     "background efficiencies at 50 signal efficiencies (0.02, 0.04, … 0.98, 0.99), class against rest, class after "
-    "class in the order of auc; missing in runs stored before it was recorded",
+    "class in the order of auc; null where it is not known",
 )
 
 
@@ -122,13 +122,6 @@ def part_schema() -> pa.Schema:
     )
 
 
-def with_roc(table: pa.Table) -> pa.Table:
-    """Return the table with a column ``roc``: nulls where the file lacks it."""
-    if ROC.name in table.column_names:
-        return table
-    return table.append_column(ROC.name, pa.nulls(table.num_rows, ROC.type))
-
-
 def to_table(record: RunRecord) -> pa.Table:
     """Return the one-row table of a run."""
     outcome = asdict(record.outcome)
@@ -175,8 +168,6 @@ def schema_problem(schema: pa.Schema) -> str | None:
         return f"has schema version {version.decode(errors='replace')[:12]}, this program reads {SCHEMA_VERSION}"
     for column in COLUMNS:
         index = schema.get_field_index(column.name)
-        if index < 0 and column == ROC:
-            continue
         if index < 0:
             return f"lacks the column {column.name}"
         if not _compatible(schema.field(index).type, column.type):

@@ -46,7 +46,7 @@ def test_every_feature_can_be_chosen_and_is_explained(app, feature):
     app.run()
     assert not app.exception
     assert not app.error
-    assert NOTES[feature].words in texts(app.markdown)
+    assert NOTES[feature].text in texts(app.markdown)
     assert NOTES[feature].formula in texts(app.latex)
 
 

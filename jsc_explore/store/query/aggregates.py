@@ -26,11 +26,11 @@ _UNPREDICTED = "len(silent_classes) > 0 OR " + " OR ".join(
 def cell_table(store: Store, metric: str, filters: Filters | None = None, expression: str = "") -> pa.Table:
     """Return one row per config: ``config_id``, its hyperparameters, ``parameters``, and over its seeds:
 
-    ``mean`` and ``sd`` of the metric (null for one seed), counts ``n``, ``n_diverged`` and ``n_unpredicted`` (seeds
-    that never predict some class), and ``seconds`` of training a run: a stack's time divided by its replicas.
-    Configs without a finite metric are left out; rows stand in the order of their means.
+    ``mean`` and ``sd`` of the metric (null for one seed), counts ``n``, ``n_diverged`` and ``n_lost`` (seeds with a
+    recall of zero for some class), and ``seconds`` of training per run: a stack's time divided by its replicas.
+    Configs without a finite metric are left out; rows are sorted by mean.
 
-    ``expression`` is a filter expression. Raises FieldError for a metric that is not in ``METRICS`` or a bad filter.
+    ``expression`` is a filter expression. Raises FieldError for a metric that is not in ``METRICS``, or a bad filter.
     """
     if metric not in METRICS:
         raise FieldError("metric", metric, "must be one of " + ", ".join(METRICS), f"try {next(iter(METRICS))}")

@@ -202,7 +202,7 @@ def _large(path: str, digest: str) -> None:
 def _explanation(feature: str) -> str:
     note = NOTES[feature]
     paper = PAPERS[note.paper]
-    return f"**{feature}**: {note.words} {note.remark} [{paper.title}]({paper.url})"
+    return f"**{feature}**: {note.text} {note.remark} [{paper.title}]({paper.url})"
 
 
 def _moments(feature: str, summary: pa.Table) -> str:
