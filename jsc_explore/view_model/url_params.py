@@ -23,6 +23,7 @@ from jsc_explore.store.schema import METRICS
 CELLS = "cells"
 NONE = "none"
 ANY = "any"
+ALL = "all"
 MAX_SEEDS = 20
 AXES = ("x", "y", "facet")
 AXIS_FIELDS = tuple(name for name in FIELDS if name not in ("seed", "dataset"))
@@ -293,6 +294,7 @@ COMPARE = PageParams(
         "curve": _choice("curve", next(iter(QUANTITIES)), QUANTITIES, QUANTITIES),
         "a": _CONFIG,
         "b": _CONFIG,
+        "seed": Param(ALL, lambda text: text if text == ALL else parse_value("seed", text)),
     }
 )
 OVERVIEW = PageParams(
@@ -304,8 +306,10 @@ DATA = PageParams(
     {
         "dataset": _FIELD["dataset"],
         "jet": _choice("jet", "w", CLASSES, CLASS_NAMES),
+        "mass": _choice("mass", "typical", ("light", "typical", "heavy")),
         "feature": _choice("feature", "mass_mmdt", FEATURES),
         "log_x": _switch("log_x", False),
         "log_y": _switch("log_y", False),
+        "correlations": _choice("correlations", ALL, (ALL, *CLASSES), CLASS_NAMES),
     }
 )

@@ -32,7 +32,8 @@ STATE = """() => {
     widgets: widgets.map(widget => [
       text(widget), ...[...widget.querySelectorAll("input, [role=slider], [role=radio]")].map(value)].join(" | ")),
     headings: texts("h5, h6"),
-    cells: texts(".st-key-grid svg.marks .mark-text text"),
+    // What is predicted of missing cells comes a moment later.
+    cells: texts(".st-key-grid svg.marks .mark-text text").filter(text => /^[\\dn]/.test(text)),
   };
 }"""
 

@@ -17,10 +17,11 @@ QUERIES = {
         "train_on_click": "no", "presentation": "yes", "batch_size": "16..64", "optimizer": "adam,sgd",
         "max_epochs": "5..10", "cells": "5:jsc-tiny:yes~10:16-8-5:no",
     },
-    "compare": {"metric": "test_acc", "curve": "val_loss", "a": "batch_size:16", "b": "default"},
+    "compare": {"metric": "test_acc", "curve": "val_loss", "a": "batch_size:16", "b": "default", "seed": "3"},
     "overview": {"metric": "val_loss", "validation": "holdout", "filter": "seed < 3", "against": "model",
                  "batch_size": "16", "model": "jsc-toy"},
-    "data": {"dataset": "openml", "jet": "t", "feature": "zlogz", "log_x": "yes", "log_y": "yes"},
+    "data": {"dataset": "openml", "jet": "t", "feature": "zlogz", "log_x": "yes", "log_y": "yes", "mass": "heavy",
+             "correlations": "g"},
 }  # fmt: skip
 
 

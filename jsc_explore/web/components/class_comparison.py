@@ -12,9 +12,9 @@ from jsc_explore.charts import compare as charts
 from jsc_explore.charts import roc
 from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES
+from jsc_explore.view_model.url_params import ALL
 from jsc_explore.web.state import chart_registry, services
-
-ALL_SEEDS = "all seeds"
+from jsc_explore.web.state.url import COMPARE
 
 Runs = dict[str, list[dict[str, Any]]]
 
@@ -24,13 +24,16 @@ def confusions(runs: Runs) -> None:
     st.markdown("##### Confusion matrix", help="On the test jets, with the weights of the best epoch")
     seeds = sorted({row["seed"] for side in runs.values() for row in side})
     lost = {row["seed"] for side in runs.values() for row in side if unpredicted_classes(row)}
-    words = {seed: f"seed {seed}{' †' if seed in lost else ''}" for seed in seeds[:20]}
-    picked = st.segmented_control(
-        "Of", [ALL_SEEDS, *words], default=ALL_SEEDS, key="confusion-seed", required=True, label_visibility="collapsed",
-        format_func=lambda seed: words.get(seed, ALL_SEEDS),
+    words = {ALL: "all seeds"} | {seed: f"seed {seed}{' †' if seed in lost else ''}" for seed in seeds[:20]}
+    if COMPARE["seed"] not in words:
+        COMPARE["seed"] = ALL
+    picked = COMPARE.widget(
+        st.segmented_control, "seed", "Of", list(words), required=True, label_visibility="collapsed",
+        format_func=words.get,
     )  # fmt: skip
+    COMPARE.write()
     shares = {
-        side: confusion_shares([row["confusion"] for row in runs[side] if picked in (ALL_SEEDS, row["seed"])])
+        side: confusion_shares([row["confusion"] for row in runs[side] if picked in (ALL, row["seed"])])
         for side in charts.SIDES
     }
     a, b = shares["A"], shares["B"]
@@ -42,11 +45,11 @@ def confusions(runs: Runs) -> None:
     for column, (title, values, difference) in zip(st.columns(3, gap="medium"), drawn, strict=True):
         with column, st.container(key=f"third-{title[:1]}{difference:d}"):
             if values is None:
-                st.caption(f"{title}: nothing known for {words.get(picked, ALL_SEEDS)}.")
+                st.caption(f"{title}: nothing known for {words[picked]}.")
                 continue
             name = f"confusion_{'difference' if difference else title}"
             make = partial(charts.confusion_chart, values, title, difference=difference)
-            chart_registry.draw(name, make, f"Confusion matrix, {title}, {words.get(picked, ALL_SEEDS)}", name)
+            chart_registry.draw(name, make, f"Confusion matrix, {title}, {words[picked]}", name)
 
 
 def separation(runs: Runs) -> None:

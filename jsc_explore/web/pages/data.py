@@ -16,6 +16,7 @@ from jsc_explore.data.examples import ExampleJet, example_jets, example_recipe
 from jsc_explore.data.glossary import CLASS_DESCRIPTIONS, CLASS_NAMES, NOTES, PAPERS, SYMBOLS
 from jsc_explore.errors import JscError
 from jsc_explore.store.query.jets import TAIL, JetFile
+from jsc_explore.view_model.url_params import ALL
 from jsc_explore.web.components import export_dialog, provenance
 from jsc_explore.web.state import chart_registry, dialogs, presentation
 from jsc_explore.web.state.url import DATA
@@ -23,7 +24,6 @@ from jsc_explore.web.state.url import DATA
 OVERVIEW_KEY = "overview"
 OVERVIEW_BINS, HISTOGRAM_BINS = 40, 80
 _DEFAULT = "mass_mmdt"
-_EVERY = "all classes"
 _PLACES = {"light": "lower-quartile", "typical": "median", "heavy": "upper-quartile"}
 _WORDS = f"""
 When protons collide at the LHC, quarks and gluons fly out. None of them is ever seen alone: each turns at once into a
@@ -95,14 +95,14 @@ def _jet(path: str | None, digest: str) -> None:
             st.segmented_control, "jet", "Jet of", list(CLASS_NAMES), required=True,
             format_func=lambda known: CLASS_NAMES[known], label_visibility="collapsed",
         )  # fmt: skip
-        DATA.write()
         below = st.container()
     with masses, st.container(key="mass_panel"):
         examples = example_jets()[label]
-        place = st.segmented_control(
-            "Its mass", list(examples), default="typical", key="place", required=True,
+        place = DATA.widget(
+            st.segmented_control, "mass", "Its mass", list(examples), required=True,
             format_func=lambda known: f"a {known} one", label_visibility="collapsed",
         )  # fmt: skip
+        DATA.write()
         jet = examples[place]
         if path is not None:
             table = _histogram(path, digest, (_DEFAULT,), HISTOGRAM_BINS, False)
@@ -223,13 +223,13 @@ def _moments(feature: str, summary: pa.Table) -> str:
 @st.fragment
 def _correlations(path: str, digest: str) -> None:
     st.markdown("###### How the features go together")
-    chosen = st.segmented_control(
-        "Of", [_EVERY, *CLASS_NAMES.values()], default=_EVERY, key="correlation_of", required=True,
-        label_visibility="collapsed",
+    label = DATA.widget(
+        st.segmented_control, "correlations", "Of", [ALL, *CLASS_NAMES], required=True, label_visibility="collapsed",
+        format_func=lambda known: CLASS_NAMES.get(known, "all classes"),
     )  # fmt: skip
-    label = next((key for key, words in CLASS_NAMES.items() if words == chosen), None)
-    table = _correlation(path, digest, label)
-    words = f"Correlation of every two features, {chosen}"
+    DATA.write()
+    table = _correlation(path, digest, None if label == ALL else label)
+    words = f"Correlation of every two features, {CLASS_NAMES.get(label, 'all classes')}"
     chart_registry.register("correlations", partial(charts.correlation_chart, table), words, table)
     st.altair_chart(charts.correlation_chart(table, _theme()), key="correlation", alt=words)
     r = {(row["x"], row["y"]): row["r"] for row in table.to_pylist()}
