@@ -433,3 +433,28 @@ def test_the_kernels_runs_add_up_over_the_workers_and_a_stack_takes_as_long_as_i
 )
 def test_durations_are_formatted_for_people(seconds, text):
     assert format_seconds(seconds) == text
+
+
+# ---- several requesters
+
+
+def test_who_requested_a_run_withdraws_alone_and_it_goes_on_for_the_others(queue):
+    queue.request(wanted("a"), session="ada")
+    queue.request(wanted("a"), session="bob")
+    assert job(queue, "a").requesters == {"ada", "bob"}
+    queue.cancel(["a"], "eve")
+    assert (state(queue, "a"), job(queue, "a").requesters) == ("queued", {"ada", "bob"})
+    queue.start(["a"])
+    queue.cancel(["a"], "ada")
+    assert (job(queue, "a").cancel, job(queue, "a").requesters) == (False, {"bob"})
+    queue.cancel(["a"], "bob")
+    assert job(queue, "a").cancel
+
+
+def test_whoever_runs_the_app_cancels_for_all_and_a_new_request_starts_with_its_own_requester(queue):
+    queue.request(wanted("a"), session="ada")
+    queue.request(wanted("a"), session="bob")
+    queue.cancel(["a"])
+    assert state(queue, "a") == "cancelled"
+    queue.request(wanted("a"), session="eve")
+    assert job(queue, "a").requesters == {"eve"}

@@ -49,13 +49,15 @@ def enqueue(
             )
         else:
             _insert(db, run_id, *runs[run_id], now, place)
+    db.executemany("INSERT OR IGNORE INTO requesters VALUES (?, ?)", [(run_id, session) for run_id in runs])
     return [run_id for run_id in added if run_id not in promoted]
 
 
 def _insert(
     db: sqlite3.Connection, run_id: str, config_id: str, run: RunConfig, now: float, place: tuple[int, int, int, str]
 ) -> None:
-    db.execute("DELETE FROM points WHERE run_id = ?", [run_id])
+    for table in ("points", "requesters"):
+        db.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
     db.execute(
         """
         INSERT INTO requests (run_id, config_id, config, state, requested_at, epochs, cause,

@@ -30,7 +30,8 @@ LOOK_AHEAD = 5000
 
 _JOB_COLUMNS = (
     "run_id, config_id, config, state, priority, attempt, cancel, step, total_steps, requested_at, started_at, "
-    "finished_at, error, session"
+    "finished_at, error, session, "
+    "(SELECT group_concat(r.session, char(10)) FROM requesters AS r WHERE r.run_id = requests.run_id)"
 )
 # The cause of a transition without an error; with an error it is the traceback's last line, cut to MAX_CAUSE.
 _CAUSES = {
@@ -48,7 +49,7 @@ HEARTBEAT_TIMEOUT_S = 10.0
 class Job:
     """A requested run and its progress. Times are seconds since the epoch; ``error`` holds a traceback.
 
-    ``session`` is the random name of the session that requested it first.
+    ``session`` is the random name of the session that requested it first, ``requesters`` are those of all that did.
     """
 
     run_id: str
@@ -65,6 +66,7 @@ class Job:
     finished_at: float | None
     error: str | None
     session: str = ""
+    requesters: frozenset[str] = frozenset()
 
     @property
     def share_done(self) -> float:
@@ -136,10 +138,16 @@ class Queue:
             drop_old_transitions(db)
         return new
 
-    def cancel(self, run_ids: Iterable[str]) -> None:
-        """Cancel active runs: queued ones at once, running ones when the engine next reads the queue."""
+    def cancel(self, run_ids: Iterable[str], session: str | None = None) -> None:
+        """Cancel active runs: queued ones at once, running ones when the engine next reads the queue.
+
+        A ``session`` withdraws its own requests: a run that another session requested, too, goes on, and so does one
+        that this session never requested. None cancels whoever requested them.
+        """
         with self._transaction() as db:
             for run_id in run_ids:
+                if session is not None and not _withdraw(db, run_id, session):
+                    continue
                 db.execute(
                     "UPDATE requests SET state = 'cancelled', finished_at = ?, cause = 'cancelled while queued' "
                     "WHERE run_id = ? AND state = 'queued'",
@@ -342,8 +350,15 @@ class Queue:
                 raise StoreError(f"queue {self.path}: cannot be read ({error})") from error
 
 
+def _withdraw(db: sqlite3.Connection, run_id: str, session: str) -> bool:
+    """Withdraw a session's request for a run; return whether it was the only one."""
+    withdrawn = db.execute("DELETE FROM requesters WHERE run_id = ? AND session = ?", [run_id, session]).rowcount
+    return bool(withdrawn) and not db.execute("SELECT 1 FROM requesters WHERE run_id = ?", [run_id]).fetchone()
+
+
 def _job(row: tuple[Any, ...]) -> Job:
-    run_id, config_id, config, state, priority, attempt, cancel, *rest = row
+    run_id, config_id, config, state, priority, attempt, cancel, *rest, requesters = row
+    rest.append(frozenset(requesters.split("\n")) if requesters else frozenset())
     return Job(run_id, config_id, _config(config), state, priority, attempt, bool(cancel), *rest)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from jsc_explore.errors import StoreError
 
 # Raise it when a table changes: a file of another version is refused.
-QUEUE_VERSION = 2
+QUEUE_VERSION = 3
 # Transitions are dropped when they are older than this, or when there are more of them, oldest first.
 TRANSITIONS_KEPT_S, TRANSITIONS_KEPT = 30 * 86_400.0, 500_000
 
@@ -42,6 +42,10 @@ CREATE TABLE IF NOT EXISTS requests (
 );
 CREATE INDEX IF NOT EXISTS requests_by_start ON requests (state, priority, virtual_start, position);
 CREATE INDEX IF NOT EXISTS requests_by_session ON requests (state, session, priority, virtual_start, epochs);
+-- Every session that wants an active run; requests.session is the one whose limits and turns it counts for.
+CREATE TABLE IF NOT EXISTS requesters (
+  run_id TEXT, session TEXT, PRIMARY KEY (run_id, session)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS points (
   run_id TEXT, step INTEGER, point TEXT NOT NULL, PRIMARY KEY (run_id, step)
 ) WITHOUT ROWID;

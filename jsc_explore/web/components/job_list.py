@@ -42,9 +42,9 @@ class Group:
         return next(state for state in _STATES if state in states)
 
     @property
-    def open(self) -> list[str]:
-        """The runs that may be cancelled."""
-        return [job.run_id for job in self.jobs if job.state in ("queued", "running")]
+    def active(self) -> list[Job]:
+        """The jobs that may be cancelled."""
+        return [job for job in self.jobs if job.state in ("queued", "running")]
 
 
 def groups_of(active: Sequence[Job], ended: Sequence[Job]) -> list[Group]:
@@ -65,16 +65,17 @@ def draw(snapshot: LiveSnapshot, slice: Slice) -> None:
     ended = [job for job in snapshot.ended if job.run_id not in ids and (job.finished_at or 0.0) >= opened_at]
     groups = groups_of(active, ended)
     # Where there are too many, the oldest that ended are left out first.
-    while len(groups) > MAX_SHOWN and (gone := next((group for group in groups if not group.open), None)):
+    while len(groups) > MAX_SHOWN and (gone := next((group for group in groups if not group.active), None)):
         groups.remove(gone)
     for group in groups[:MAX_SHOWN]:
         _row(group, active, slice)
     if rest := groups[MAX_SHOWN:]:
-        why = permissions.refusal()
+        jobs = [job for group in rest for job in group.active]
+        why = permissions.why_not_cancel(jobs)
         with st.container(key="live-rest"):
             line, button = st.columns([5, 1], vertical_alignment="center")
-            line.caption(f"and {len(rest)} more configurations, {sum(len(group.open) for group in rest)} runs")
-            runs = [run_id for group in rest for run_id in group.open]
+            line.caption(f"and {len(rest)} more configurations, {len(jobs)} runs")
+            runs = [job.run_id for job in jobs]
             button.button("Cancel", key="cancel-rest", on_click=permissions.cancel, args=(runs,), disabled=bool(why),
                           help=why or "Cancel all of these")  # fmt: skip
 
@@ -87,15 +88,15 @@ def _row(group: Group, active: Sequence[Job], slice: Slice) -> None:
         share, text = _progress(group, active)
         name = cell_details.describe(group.config, slice)
         line.progress(share, text=f"{name[0].upper() + name[1:]}: {text}")
-        if group.open:
-            stopping = all(job.cancel for job in group.jobs if job.run_id in group.open)
+        if group.active:
+            stopping, no_cancel = all(job.cancel for job in group.active), permissions.why_not_cancel(group.active)
             button.button(
                 "Cancel",
                 key=f"cancel-{key}",
                 on_click=permissions.cancel,
-                args=(group.open,),
-                disabled=stopping or bool(why),
-                help=why or None,
+                args=([job.run_id for job in group.active],),
+                disabled=stopping or bool(no_cancel),
+                help=no_cancel or None,
                 width="stretch",
             )
         elif group.state in ("failed", "cancelled"):

@@ -14,6 +14,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import JscError, UnconfirmedError
 from jsc_explore.jobs.auth import Access, LoginThrottle
+from jsc_explore.jobs.queue import Job
 from jsc_explore.jobs.submit import Requester, submit
 from jsc_explore.web.state import services
 
@@ -62,11 +63,23 @@ def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
     services.live().invalidate()
 
 
+def is_owner() -> bool:
+    """Whether this visitor runs the app: the browser is on the same machine, with no proxy in between."""
+    return st.context.ip_address is None and "X-Forwarded-For" not in st.context.headers
+
+
+def why_not_cancel(jobs: Sequence[Job]) -> str:
+    """Return the reason, in one line, why this visitor may cancel none of these jobs; empty if one may be cancelled."""
+    if is_owner() or any(requester().session in job.requesters for job in jobs):
+        return refusal()
+    return "Only who requested a training, or who runs the app, may cancel it."
+
+
 def cancel(run_ids: Sequence[str]) -> None:
-    """Cancel runs, if this visitor may train."""
+    """Cancel runs; runs that another visitor requested, too, go on for them unless this visitor runs the app."""
     try:
         if not refusal():
-            services.queue().cancel(run_ids)
+            services.queue().cancel(run_ids, None if is_owner() else requester().session)
     except JscError as error:
         st.session_state[_NOTICE] = Notice(str(error))
     services.live().invalidate()
