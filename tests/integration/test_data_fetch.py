@@ -158,7 +158,7 @@ def test_a_failure_that_passes_is_retried(publisher: Publisher, tmp_path: Path, 
 # Failures that do not: transport.
 
 
-def test_a_download_cut_short_is_not_taken_for_whole(publisher: Publisher, tmp_path: Path) -> None:
+def test_an_incomplete_download_is_refused(publisher: Publisher, tmp_path: Path) -> None:
     whole = as_hdf5(some_jets()[0], np.eye(5)[some_jets()[1]])
     publisher.cernbox(Submission(whole[: len(whole) // 2], announced=len(whole)))
     text = refusal("cernbox", tmp_path)
@@ -205,7 +205,7 @@ def test_metadata_with_a_useless_address(publisher: Publisher, tmp_path: Path, u
 @pytest.mark.parametrize(
     "text", [b"", b"[]", b"{not json", b'{"error": {"code": "111"}}', b'{"data_set_description": {"url": 5}}']
 )
-def test_metadata_that_is_none(publisher: Publisher, tmp_path: Path, text: bytes) -> None:
+def test_invalid_metadata(publisher: Publisher, tmp_path: Path, text: bytes) -> None:
     publisher.answers[METADATA] = [Submission(text)]
     assert "metadata.json: not the metadata expected" in refusal("openml", tmp_path)
 
@@ -317,7 +317,7 @@ def test_hdf5_without_a_table(publisher: Publisher, tmp_path: Path, make: Callab
     assert "no table t_allpar_new" in refusal("cernbox", tmp_path)
 
 
-def test_a_failed_fetch_leaves_the_good_cache_as_it_was(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_failed_fetch_leaves_the_cache_unchanged(publisher: Publisher, tmp_path: Path) -> None:
     features, labels = some_jets()
     publisher.openml(as_arff(features, [CLASSES[label] for label in labels]))
     fetch("openml", cache=tmp_path, progress=False)
@@ -328,7 +328,7 @@ def test_a_failed_fetch_leaves_the_good_cache_as_it_was(publisher: Publisher, tm
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_what_a_killed_fetch_left_is_cleared(publisher: Publisher, tmp_path: Path) -> None:
+def test_files_of_a_killed_fetch_are_deleted(publisher: Publisher, tmp_path: Path) -> None:
     left = tmp_path / "openml.download"
     left.mkdir()
     (left / openml.ARFF).write_bytes(b"half a file")

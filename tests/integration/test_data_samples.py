@@ -45,7 +45,7 @@ def make(folder: Path, name: str, jets: int, preset: str = "cernbox", seed: int 
     return sample.make_sample(name, jets, preset, seed, 1, folder / "blocks", **options)  # type: ignore[arg-type]
 
 
-def test_the_shipped_sample_comes_apart_into_its_blocks_and_together_again(tmp_path: Path) -> None:
+def test_the_shipped_sample_is_split_into_its_blocks_and_assembled_again(tmp_path: Path) -> None:
     parts = assembly.split_into_blocks(SHIPPED, "simulated")
     assert len(parts) == RECIPE["blocks"]
     again = assembly.assemble([], tmp_path, "simulated", list(parts.values()))
@@ -129,7 +129,7 @@ def test_a_sample_that_is_not_there_names_the_command_that_makes_it(small_blocks
         data.digest("simulated-openml_2")
 
 
-def test_a_harmed_sample_is_not_used(small_blocks: Path) -> None:
+def test_a_damaged_sample_is_not_used(small_blocks: Path) -> None:
     path = make(small_blocks, "a", 5 * SIZE)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataError, match="run: jsc-explore data simulate --name a"):

@@ -160,7 +160,7 @@ def test_a_boost_along_the_beam_changes_only_energy_shares(seed: int, size: int,
 
 @given(seed=st.integers(0, 10_000), sizes=st.lists(st.integers(3, 40), min_size=1, max_size=12))
 @settings(max_examples=25, deadline=None)
-def test_neither_order_nor_company_matters(seed: int, sizes: list[int]) -> None:
+def test_features_depend_neither_on_particle_order_nor_on_other_jets_of_the_batch(seed: int, sizes: list[int]) -> None:
     jets = [random_jet(seed + k, size) for k, size in enumerate(sizes)]
     alone = np.concatenate([jet_features([Jet(jet, jet)]) for jet in jets])
     shuffled = [np.random.default_rng(seed).permutation(jet) for jet in jets]
@@ -293,9 +293,7 @@ def test_other_seeds_numbers_and_presets_give_other_jets() -> None:
     assert len({derive_seeds("cernbox", "w", 5, number)[0] for number in range(5_000)}) == 5_000
 
 
-def test_what_is_there_and_whole_is_not_made_again(
-    sample: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_complete_blocks_are_not_made_again(sample: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch) -> None:
     directory, paths = sample
     monkeypatch.setattr(blocks_module, "simulate_block", lambda block: pytest.fail("simulated again"))
     assert simulate(10, "cernbox", 3, 1, directory, progress=False) == paths
@@ -315,7 +313,7 @@ def test_a_damaged_file_is_made_again(sample: tuple[Path, list[Path]], tmp_path:
     assert path.read_bytes() == good
 
 
-def test_a_block_that_another_process_holds_is_left_to_it(tmp_path: Path) -> None:
+def test_a_block_locked_by_another_process_is_not_written(tmp_path: Path) -> None:
     blocks_module.ensure_writable(tmp_path)
     block = Block("cernbox", "z", 4, 0, jets=1)
     with FileLock(tmp_path / ".claims" / f"{block.filename}.lock"):

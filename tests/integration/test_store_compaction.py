@@ -1,4 +1,4 @@
-"""Compaction: few sorted parts out of many, while others read and write; broken off anywhere, nothing has happened."""
+"""Compaction: many parts become few sorted ones while others read and write; an interruption changes nothing."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ def files(store):
     return {path.name for path in store.catalog.parts_directory.iterdir()}
 
 
-def test_many_parts_become_one_sorted_part_and_the_old_files_stay_for_a_while(store):
+def test_many_parts_become_one_sorted_part_and_the_old_files_are_kept_for_a_while(store):
     before = files(store)
     done = compact(store.directory, select=everything)
     assert (done.before, done.after, done.runs, done.problems) == (6, 1, 6, ())
@@ -61,7 +61,7 @@ def test_many_parts_become_one_sorted_part_and_the_old_files_stay_for_a_while(st
     assert store.runs().num_rows == 6
 
 
-def test_without_retention_the_old_files_go_at_once_and_a_reader_that_held_them_goes_on(store):
+def test_without_retention_the_old_files_are_deleted_and_an_open_reader_continues(store):
     reader = Store(store.directory)
     ids = reader.runs(columns=["run_id"])["run_id"].to_pylist()
     assert reader.curves(ids, ["step"]).num_rows == 24
@@ -72,7 +72,7 @@ def test_without_retention_the_old_files_go_at_once_and_a_reader_that_held_them_
     reader.close()
 
 
-def test_parts_are_put_together_when_a_size_class_holds_too_many():
+def test_parts_are_compacted_when_a_size_class_has_too_many():
     def parts(*rows):
         return [Part(seq, str(seq), count, "") for seq, count in enumerate(rows, 1)]
 
@@ -102,7 +102,7 @@ def test_every_run_is_written_three_times_at_most_on_its_way_to_a_full_part():
     assert written <= 3 * 100_000
 
 
-def test_the_store_compacts_in_the_background_once_it_is_due(store, monkeypatch):
+def test_the_store_compacts_in_the_background_when_needed(store, monkeypatch):
     assert not store.compact_if_needed()
     monkeypatch.setattr(compaction, "MAX_PARTS", 6)
     store.add(run(4))
@@ -117,7 +117,7 @@ def test_the_store_compacts_in_the_background_once_it_is_due(store, monkeypatch)
     assert verify(store.catalog) == []
 
 
-def test_only_one_compacts_at_a_time(store):
+def test_only_one_process_compacts_at_a_time(store):
     code = """
 import sys
 from pathlib import Path
@@ -135,7 +135,7 @@ with file_lock(Path(sys.argv[1]) / "compaction.lock", exclusive=True) as got:
     assert compact(store.directory, select=everything).after == 1
 
 
-def test_a_part_with_a_wrong_checksum_is_left_as_it_is_and_named(store):
+def test_a_part_with_a_wrong_checksum_is_not_compacted_and_reported(store):
     torn = store.catalog.parts()[2]
     path = store.catalog.path_of(torn)
     content = bytearray(path.read_bytes())
@@ -148,7 +148,7 @@ def test_a_part_with_a_wrong_checksum_is_left_as_it_is_and_named(store):
     assert path.read_bytes() == content
 
 
-def test_a_full_disk_in_the_middle_leaves_the_old_generation(store, monkeypatch):
+def test_a_full_disk_during_a_compaction_leaves_the_old_parts(store, monkeypatch):
     before, parts = files(store), store.catalog.parts()
 
     def full(*_):
@@ -162,8 +162,8 @@ def test_a_full_disk_in_the_middle_leaves_the_old_generation(store, monkeypatch)
     assert verify(store.catalog) == []
 
 
-def test_parts_that_go_meanwhile_are_not_brought_back(store, monkeypatch):
-    """verify --repair quarantines a part that is just being put together with others."""
+def test_parts_removed_during_a_compaction_are_not_restored(store, monkeypatch):
+    """verify --repair quarantines a part during its compaction."""
     parts = store.catalog.parts()
     real = compaction.write_part
 
@@ -198,7 +198,7 @@ compaction.compact(Path(sys.argv[1]), select=lambda parts: parts)
 
 
 @pytest.mark.parametrize("where", ["half", "written", "switched"])
-def test_killed_in_the_middle_it_has_not_happened_or_is_done(store, where):
+def test_a_compaction_killed_at_any_point_has_no_effect_or_is_complete(store, where):
     ended = subprocess.run([sys.executable, "-c", KILLED, str(store.directory), where], env=ENVIRONMENT)
     assert ended.returncode == -signal.SIGKILL
     assert len(store.catalog.parts()) == (1 if where == "switched" else 6)
@@ -220,10 +220,10 @@ looks, last, sizes = 0, 0, set()
 while not (Path(sys.argv[1]) / "done").exists():
     store.refresh()
     ids = store.runs(columns=["run_id"])["run_id"].to_pylist()
-    assert len(ids) == len(set(ids)), "a run is there twice"
+    assert len(ids) == len(set(ids)), "a run appears twice"
     assert len(ids) >= last, "a run is missing"
     curves = store.curves(ids, ["step"])
-    assert curves.num_rows == 4 * len(ids), "a curve is missing or there twice"
+    assert curves.num_rows == 4 * len(ids), "a curve is missing or appears twice"
     assert store.problems == []
     looks, last = looks + 1, len(ids)
 store.refresh()

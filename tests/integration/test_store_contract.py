@@ -164,7 +164,7 @@ def test_curves_cells_and_means_are_those_of_the_records(store):
     assert [cell["n"] for cell in cells] == [3] * 4
 
 
-def test_looking_again_changes_nothing(store):
+def test_refreshing_again_changes_nothing(store):
     store.refresh()
     version = store.version
     assert not store.refresh()

@@ -1,4 +1,4 @@
-"""Whatever fails, at whatever step: nothing half is seen, nothing finished is lost, and the store goes on."""
+"""Failures at any step: readers see no partial state, no finished run is lost, and the store stays usable."""
 
 import dataclasses
 import os
@@ -40,7 +40,7 @@ def store(tmp_path):
 
 
 def seeds(directory):
-    """What a reader that opens the store now finds."""
+    """Return the seeds that a new reader of the store finds."""
     reader = Store(directory)
     found = sorted(reader.runs(columns=["seed"])["seed"].to_pylist())
     assert reader.problems == []
@@ -49,11 +49,11 @@ def seeds(directory):
     return found
 
 
-# ---- the order of things
+# ---- the order of steps
 
 
 class Steps:
-    """Notes every step by which a part comes to be, and lets one of them fail as the system would."""
+    """Record every step of writing a part, and make one of them fail as the operating system would."""
 
     def __init__(self, monkeypatch, catalog, fail_at=None, error=None):
         self.seen, self.fail_at, self.error = [], fail_at, error
@@ -150,7 +150,7 @@ FAILURES = [(place, sqlite3.OperationalError("database or disk is full") if step
 
 
 @pytest.mark.parametrize(("place", "error"), FAILURES, ids=[f"{i} {step}" for i, step in enumerate(ORDER)])
-def test_a_disk_full_at_any_step_loses_nothing_shows_no_half_and_says_so(store, monkeypatch, place, error):
+def test_a_disk_full_at_any_step_loses_nothing_and_is_reported(store, monkeypatch, place, error):
     with monkeypatch.context() as patch:
         Steps(patch, store.catalog, place, error)
         with pytest.raises(StoreError, match=r"could not be written \((no space left|database or disk is full)"):
@@ -163,7 +163,7 @@ def test_a_disk_full_at_any_step_loses_nothing_shows_no_half_and_says_so(store, 
     assert seeds(store.directory) == [0, 1, 2]
 
 
-def test_a_commit_that_was_carried_out_and_raised_all_the_same_keeps_the_run(store, monkeypatch):
+def test_a_commit_that_succeeded_but_raised_keeps_the_run(store, monkeypatch):
     class Liar(_WatchedDatabase):
         def executemany(self, text, values):
             return self._database.executemany(text, values)
@@ -212,8 +212,8 @@ print(added, refused, number + 1)
 """
 
 
-def test_files_that_the_system_stops_in_the_middle_lose_nothing(store):
-    """A real limit, not a double: the kernel refuses to let any file, SQLite's included, grow further."""
+def test_a_file_size_limit_at_any_point_loses_nothing(store):
+    """A real limit, not a mock: the operating system refuses to let any file, SQLite's included, grow further."""
     code = LIMITED.format(tests=str(ROOT / "tests"))
     ended = subprocess.run([sys.executable, "-c", code, str(store.directory)], capture_output=True, text=True,
                            env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
@@ -225,7 +225,7 @@ def test_files_that_the_system_stops_in_the_middle_lose_nothing(store):
     assert verify(store.catalog) == []
 
 
-# ---- writers that died
+# ---- killed writers
 
 
 KILLED = """
@@ -243,8 +243,8 @@ for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 10_000):
 """
 
 
-def test_a_writer_killed_at_any_moment_has_stored_what_it_announced(store):
-    """kill -9, four times, at moments that nobody chose."""
+def test_a_writer_killed_at_any_moment_has_stored_the_runs_it_reported(store):
+    """kill -9, four times, at arbitrary moments."""
     announced = {0, 1}
     for attempt in range(4):
         code, first = KILLED.format(tests=str(ROOT / "tests")), 10_000 * (attempt + 1)
@@ -264,33 +264,33 @@ def test_a_writer_killed_at_any_moment_has_stored_what_it_announced(store):
     assert verify(store.catalog) == []
 
 
-def lay_down(store, table, name="0123456789abcdef.parquet"):
-    """Put a file among the parts that no row names, as a writer does that dies before its last step."""
+def write_orphan(store, table, name="0123456789abcdef.parquet"):
+    """Write a file to parts/ that the catalogue does not list, as a writer does that is killed before its last step."""
     path = store.catalog.parts_directory / name
     pq.write_table(table, path)
     return path
 
 
-def test_a_whole_part_that_was_never_entered_is_adopted(store):
-    path = lay_down(store, to_table(run(2)))
+def test_a_complete_part_that_was_never_registered_is_registered(store):
+    path = write_orphan(store, to_table(run(2)))
     assert store.recover().registered == [path]
     assert seeds(store.directory) == [0, 1, 2]
     assert store.runs().num_rows == 3
     assert verify(store.catalog) == []
 
 
-def test_of_a_part_that_is_stored_in_half_the_other_half_is_adopted(store):
-    path = lay_down(store, pa.concat_tables([to_table(run(1)), to_table(run(2))]))
+def test_of_an_orphan_part_only_the_runs_not_stored_yet_are_registered(store):
+    path = write_orphan(store, pa.concat_tables([to_table(run(1)), to_table(run(2))]))
     assert store.recover().registered == [path]
     assert seeds(store.directory) == [0, 1, 2]
     assert verify(store.catalog) == []
 
 
-def test_halves_and_what_is_stored_already_are_removed_and_strangers_kept_aside(store):
-    half = lay_down(store, to_table(run(2)), "half.parquet.tmp")
-    there = lay_down(store, to_table(run(1)), "there.parquet")
-    foreign = lay_down(store, pa.table({"a": [1]}), "foreign.parquet")
-    forged = lay_down(store, to_table(dataclasses.replace(run(3), run_id="f" * 32)), "forged.parquet")
+def test_incomplete_and_redundant_files_are_removed_and_invalid_ones_quarantined(store):
+    half = write_orphan(store, to_table(run(2)), "half.parquet.tmp")
+    there = write_orphan(store, to_table(run(1)), "there.parquet")
+    foreign = write_orphan(store, pa.table({"a": [1]}), "foreign.parquet")
+    forged = write_orphan(store, to_table(dataclasses.replace(run(3), run_id="f" * 32)), "forged.parquet")
     found = store.recover()
     assert set(found.removed) == {half, there}
     assert set(found.quarantined) == {foreign, forged}
@@ -300,9 +300,9 @@ def test_halves_and_what_is_stored_already_are_removed_and_strangers_kept_aside(
     assert verify(store.catalog) == []
 
 
-def test_a_writer_at_work_is_not_taken_for_a_dead_one(store, monkeypatch):
+def test_files_of_a_running_writer_are_not_recovered(store, monkeypatch):
     monkeypatch.setattr("jsc_explore.store.recovery._LOCK_TIMEOUT_S", 0.1)
-    path = lay_down(store, to_table(run(2)), "being-written.parquet.tmp")
+    path = write_orphan(store, to_table(run(2)), "being-written.parquet.tmp")
     other = Catalog(store.directory)
     with other.writing("nothing"):
         assert recover(store.catalog).lines() == []
@@ -311,7 +311,7 @@ def test_a_writer_at_work_is_not_taken_for_a_dead_one(store, monkeypatch):
     assert recover(store.catalog).removed == [path]
 
 
-def test_a_store_whose_catalogue_was_deleted_comes_back_from_its_parts(store):
+def test_a_store_whose_catalogue_was_deleted_is_recovered_from_its_parts(store):
     store.close()
     for path in store.directory.glob("catalog.sqlite*"):
         path.unlink()
@@ -322,7 +322,7 @@ def test_a_store_whose_catalogue_was_deleted_comes_back_from_its_parts(store):
     assert seeds(store.directory) == [0, 1]
 
 
-def test_a_run_whose_part_has_gone_or_is_torn_is_stored_anew_when_it_is_trained_again(store):
+def test_a_run_whose_part_is_missing_or_truncated_is_stored_again_after_training(store):
     first, second = store.catalog.parts()
     store.catalog.path_of(first).unlink()
     path = store.catalog.path_of(second)
@@ -374,7 +374,7 @@ def test_two_processes_that_write_the_same_runs_write_each_once(store):
     assert verify(store.catalog) == []
 
 
-def test_a_clock_that_was_moved_back_changes_nothing(store, monkeypatch):
+def test_a_clock_that_was_set_back_changes_nothing(store, monkeypatch):
     now = time.time()
     compact(store.directory, select=lambda parts: parts)
     with monkeypatch.context() as patch:

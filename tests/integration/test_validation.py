@@ -238,7 +238,7 @@ def test_a_network_learns_here_what_it_knows_there(halves: tuple[Jets, Jets]) ->
 # ---- the command
 
 
-def test_everything_is_written_and_said(
+def test_report_and_plots_are_written(
     tmp_path: Path, halves: tuple[Jets, Jets], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine, theirs = halves
@@ -282,7 +282,7 @@ def test_a_bad_file_is_one_line(
     assert error.count("\n") == 1
 
 
-def test_what_is_no_parquet_file_and_what_are_no_levels(tmp_path: Path, halves: tuple[Jets, Jets]) -> None:
+def test_files_that_are_not_parquet_or_not_levels_are_refused(tmp_path: Path, halves: tuple[Jets, Jets]) -> None:
     (tmp_path / "text").write_text("jets")
     with pytest.raises(DataError, match="is not Parquet"):
         read_jets(tmp_path / "text")

@@ -29,7 +29,7 @@ def numbers(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> list[int]:
 
 @given(st.integers(10, 400), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
-def test_mase_is_the_labs_split_to_the_last_row(rows: int, seed: int) -> None:
+def test_validating_on_training_data_is_the_labs_split_row_by_row(rows: int, seed: int) -> None:
     jets = some_jets(rows, seed)
     made = split(jets, "train")
     train_x, test_x, train_y, test_y = train_test_split(jets.features, jets.labels, test_size=0.2, random_state=42)
@@ -46,7 +46,7 @@ def test_mase_is_the_labs_split_to_the_last_row(rows: int, seed: int) -> None:
 
 @given(st.integers(10, 400), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
-def test_holdout_holds_a_tenth_out_and_tests_on_the_same_jets_as_mase(rows: int, seed: int) -> None:
+def test_holdout_validates_on_a_tenth_and_tests_on_the_same_jets(rows: int, seed: int) -> None:
     jets = some_jets(rows, seed)
     made, mase = split(jets, "holdout"), split(jets, "train")
     rest, test = train_test_split(np.arange(rows), test_size=0.2, random_state=42)
@@ -125,6 +125,6 @@ def test_too_few_jets() -> None:
         split(some_jets(9), "train")
 
 
-def test_an_unknown_protocol_names_the_choices() -> None:
+def test_an_unknown_validation_names_the_choices() -> None:
     with pytest.raises(FieldError, match="validation = 'lab': must be one of train, holdout"):
         split(some_jets(20), "lab")

@@ -78,7 +78,7 @@ def test_a_bad_filter_shows_where_it_is_wrong(text, place, says):
     assert caught.value.pointed().splitlines()[-1] == " " * place + "^"
 
 
-def test_a_filters_error_survives_the_way_between_processes():
+def test_a_filter_error_can_be_pickled():
     with pytest.raises(FilterError) as caught:
         parse_filter("optimizer = 'adam")
     again = pickle.loads(pickle.dumps(caught.value))
@@ -97,7 +97,7 @@ _WORDS = st.sampled_from(
 
 
 @given(st.lists(_WORDS, max_size=14).map(" ".join))
-def test_whatever_is_typed_is_refused_in_words_or_runs_over_the_runs_alone(text):
+def test_any_text_is_refused_with_a_message_or_filters_only_runs(text):
     with suppress(FilterError):
         where, values = parse_filter(text)
         assert where.count("?") == len(values), "every constant is a parameter"

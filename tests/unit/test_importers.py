@@ -1,4 +1,4 @@
-"""Runs that others trained: event files and tables, whole, torn, damaged and hostile; and where they are kept."""
+"""Importers: event files and tables, valid, truncated, damaged and hostile; and the store of imported runs."""
 
 import csv
 import io
@@ -115,7 +115,7 @@ def test_lightnings_own_logger_is_read_alike(tmp_path):
         assert [ours[name] for name in names] == pytest.approx([theirs[name] for name in names])
 
 
-def test_a_torn_file_is_read_up_to_the_break_and_says_so(tmp_path):
+def test_a_truncated_file_is_read_up_to_the_end_with_a_note(tmp_path):
     path = write_events(tmp_path / "version_0", test=False)
     whole = len(only(tmp_path).points)
     content = path.read_bytes()
@@ -127,7 +127,7 @@ def test_a_torn_file_is_read_up_to_the_break_and_says_so(tmp_path):
     assert len(run.points) < whole
 
 
-def test_a_damaged_record_ends_the_reading(tmp_path):
+def test_a_damaged_record_ends_the_reading_with_a_note(tmp_path):
     path = write_events(tmp_path / "version_0")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -136,7 +136,7 @@ def test_a_damaged_record_ends_the_reading(tmp_path):
 
 
 @given(st.binary(max_size=300), st.integers(0, 2000))
-def test_no_bytes_at_all_bring_the_reader_down(content, place):
+def test_no_file_content_raises_an_unexpected_error(content, place):
     import tempfile
 
     with tempfile.TemporaryDirectory() as name:
@@ -152,7 +152,7 @@ def test_no_bytes_at_all_bring_the_reader_down(content, place):
         assert run.points or run.notes
 
 
-def test_a_length_beyond_reason_is_not_believed(tmp_path):
+def test_a_record_length_above_the_limit_is_refused(tmp_path):
     import google_crc32c
 
     path = write_events(tmp_path / "version_0")
@@ -223,7 +223,7 @@ def test_hparams_that_refer_to_themselves_without_end_are_cut(tmp_path):
     assert "does not contain names" in read_hparams(path)[1]
 
 
-def test_names_of_others_are_understood_and_the_rest_is_kept_as_text():
+def test_aliases_of_hyperparameters_are_known_and_others_are_kept_as_text():
     fields, other = hyperparameters(
         {"lr": "1e-3", "optimizer.name": "x", "Optim": "Adam", "bs": 64, "seed": "many", "gpu": "a100", "epochs": 5}
     )
@@ -231,7 +231,7 @@ def test_names_of_others_are_understood_and_the_rest_is_kept_as_text():
     assert other == {"optimizer.name": "x", "seed": "many", "gpu": "a100"}
 
 
-def test_what_is_not_finite_is_left_out_and_counted():
+def test_values_that_are_not_finite_are_skipped_and_counted():
     nan, inf = float("nan"), float("inf")
     points, notes = points_from_series(
         {"val_loss": [LoggedValue(1, 0.0, 1.0), LoggedValue(2, 0.0, nan), LoggedValue(3, 0.0, inf)]}
@@ -289,7 +289,7 @@ def test_a_rate_that_changes_is_a_curve_and_no_hyperparameter(tmp_path):
         ("", "contain neither step nor epoch"),
     ],
 )
-def test_a_bad_table_is_told_by_line_and_column(tmp_path, text, said):
+def test_an_error_in_a_table_names_line_and_column(tmp_path, text, said):
     with pytest.raises(FieldError) as refused:
         table(tmp_path, text)
     assert said in str(refused.value)
@@ -303,7 +303,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
         read_table(tmp_path)
 
 
-def test_what_is_taken_away_comes_back_as_it_was(tmp_path):
+def test_an_exported_table_is_imported_unchanged(tmp_path):
     store = Store(tmp_path / "store", ROOT / "results.parquet")
     ids = store.runs({"batch_size": [256], "model": ["jsc-tiny"]}, ("run_id",))["run_id"].to_pylist()[:3]
     (tmp_path / "curve_points.csv").write_bytes(table_bytes(points_table(store, ids), "csv"))
@@ -318,7 +318,7 @@ def test_what_is_taken_away_comes_back_as_it_was(tmp_path):
 
 
 @given(st.lists(st.lists(st.text(max_size=8), max_size=4), max_size=6))
-def test_no_table_at_all_ends_in_a_traceback(rows):
+def test_no_table_raises_an_unexpected_error(rows):
     import tempfile
 
     text = io.StringIO()
@@ -330,10 +330,10 @@ def test_no_table_at_all_ends_in_a_traceback(rows):
             return
 
 
-# ---- where they are kept
+# ---- the store of imported runs
 
 
-def test_a_run_is_kept_once_and_under_a_name_of_its_own(tmp_path):
+def test_a_run_is_stored_once_and_under_a_unique_name(tmp_path):
     write_events(tmp_path / "a" / "version_0")
     write_events(tmp_path / "b" / "version_0", epochs=2)
     kept = ImportedRuns(tmp_path / "store")
@@ -359,7 +359,7 @@ def test_names_never_become_paths(tmp_path):
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
-def test_nothing_of_the_machine_is_kept(tmp_path):
+def test_no_path_of_the_machine_is_stored(tmp_path):
     path = write_events(tmp_path / "very secret folder" / "version_0")
     kept = ImportedRuns(tmp_path / "store")
     run = kept.add(only(tmp_path / "very secret folder"))
@@ -368,7 +368,7 @@ def test_nothing_of_the_machine_is_kept(tmp_path):
     assert "secret" not in str(pq.read_table(file).to_pylist())
 
 
-def test_a_file_that_is_none_of_ours_is_passed_over_and_named(tmp_path):
+def test_an_unreadable_file_is_skipped_and_reported(tmp_path):
     kept = ImportedRuns(tmp_path / "store")
     write_events(tmp_path / "a" / "version_0")
     kept.add(only(tmp_path / "a"))

@@ -143,7 +143,7 @@ def test_the_snapshot_opens_in_plain_duckdb_and_pandas(store, tmp_path):
     assert WEIGHTS.name not in frame.columns
 
 
-def test_a_new_snapshot_is_taken_in_while_the_store_is_open(store, tmp_path):
+def test_a_new_snapshot_is_read_while_the_store_is_open(store, tmp_path):
     filled(store, (16,), (1e-3,))
     snapshot = tmp_path / "results.parquet"
     publish(store, snapshot)
@@ -185,7 +185,7 @@ def test_a_catalogue_that_is_no_database_is_refused_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["foreign", "newer", "lacking", "torn"])
-def test_a_snapshot_that_is_none_is_one_clear_line(tmp_path, broken):
+def test_an_invalid_snapshot_is_one_clear_line(tmp_path, broken):
     good = to_table(record_of())
     newer = good.replace_schema_metadata({b"jsc_explore.schema_version": b"99"})
     tables = {"foreign": pa.table({"a": [1]}), "newer": newer, "lacking": good.drop_columns(["val_acc"])}

@@ -124,7 +124,7 @@ def test_thinning_keeps_both_ends_and_says_so_and_a_span_brings_the_others_back(
     assert {row["x"] for row in near.seeds.to_pylist()} == {10, 20}
 
 
-def test_growing_runs_join_the_mean_of_their_config(store):
+def test_live_points_are_in_the_mean_of_their_config(store):
     config_id = RunConfig(batch_size=16).config_id("d" * 64)
     live = pa.Table.from_pylist(
         [

@@ -104,7 +104,7 @@ def test_the_summary_counts_and_averages_class_by_class(jets):
         assert row["sd"] == pytest.approx(features[labels == k, 14].std())
 
 
-def test_what_cannot_be_asked_is_named(jets, tmp_path):
+def test_invalid_queries_are_refused(jets, tmp_path):
     file, _, _ = jets
     with pytest.raises(FieldError, match="feature = 'mass': must be one of zlogz"):
         file.bins(["mass"], 10)

@@ -1,4 +1,4 @@
-"""Merge: another machine's runs join, once; other figures are kept beside; rows that break a rule are refused."""
+"""Merge: runs of another machine are added once, conflicting ones stored separately, invalid rows refused."""
 
 import contextlib
 import dataclasses
@@ -86,7 +86,7 @@ def test_new_runs_join_and_the_same_ones_are_skipped(store, other, tmp_path, for
     assert not (store.directory / "conflicts").exists()
 
 
-def test_other_figures_are_said_run_by_run_and_kept_where_no_reader_mixes_them_in(store, other):
+def test_conflicting_runs_are_reported_and_stored_where_no_reader_sees_them(store, other):
     curve = [dict(point) for point in run(0).outcome.points]
     curve[2]["val_acc"] += 1e-9
     other.add(run(0, val_acc=0.71, curve=curve))
@@ -116,7 +116,7 @@ def test_other_figures_are_said_run_by_run_and_kept_where_no_reader_mixes_them_i
     assert [fault.what for fault in verify(store.catalog)] == ["its checksum differs from the recorded one"]
 
 
-def test_a_run_that_stands_twice_in_a_file_is_added_once(store, tmp_path):
+def test_a_run_that_is_twice_in_a_file_is_added_once(store, tmp_path):
     path = tmp_path / "twice.parquet"
     pq.write_table(pa.concat_tables([to_table(run(5)), to_table(run(5)), to_table(run(5, val_acc=0.1))]), path)
     done = merge(store, path)
@@ -203,7 +203,7 @@ def test_the_published_runs_of_this_project_break_no_rule():
         assert checks.external_faults(table) == {}
 
 
-def test_foreign_and_torn_files_are_one_clear_line(store, tmp_path):
+def test_invalid_and_truncated_files_are_one_clear_line(store, tmp_path):
     newer = to_table(run(2)).replace_schema_metadata({b"jsc_explore.schema_version": b"99"})
     for name, table in (("foreign", pa.table({"a": [1]})), ("newer", newer)):
         pq.write_table(table, tmp_path / f"{name}.parquet")
@@ -221,7 +221,7 @@ def test_foreign_and_torn_files_are_one_clear_line(store, tmp_path):
     assert seeds(store) == [0, 1]
 
 
-def test_a_file_of_a_torn_store_is_left_out_and_the_rest_joins(store, other):
+def test_a_damaged_part_of_the_source_is_skipped_and_the_others_are_merged(store, other):
     for seed in (2, 3):
         other.add(run(seed))
     path = other.catalog.path_of(other.catalog.parts()[0])
@@ -259,7 +259,7 @@ def test_row_groups_beyond_the_limit_are_not_read(store, tmp_path, monkeypatch):
         merge(store, bomb)
 
 
-def test_a_full_disk_in_the_middle_keeps_what_was_added_and_merging_again_goes_on(store, tmp_path, monkeypatch):
+def test_a_full_disk_during_a_merge_keeps_the_added_runs_and_merging_again_continues(store, tmp_path, monkeypatch):
     monkeypatch.setattr("jsc_explore.store.merge._BATCH_ROWS", 2)
     path = tmp_path / "theirs.parquet"
     pq.write_table(pa.concat_tables([to_table(run(seed)) for seed in range(2, 8)]), path)

@@ -1,4 +1,4 @@
-"""Verify finds what is not as it was written; repair moves it aside, saves what is sound, and says what is lost."""
+"""Verify finds files that are not as they were written; repair quarantines them and keeps their intact rows."""
 
 import dataclasses
 import sqlite3
@@ -48,7 +48,7 @@ def test_a_sound_store_has_no_faults(store):
     assert messages(store) == []
 
 
-def test_a_flipped_bit_a_missing_and_a_foreign_part_are_named(store):
+def test_a_flipped_bit_a_missing_and_an_invalid_part_are_reported(store):
     damage(path_of(store, 0))
     path_of(store, 1).unlink()
     stranger = path_of(store, 2)
@@ -61,7 +61,7 @@ def test_a_flipped_bit_a_missing_and_a_foreign_part_are_named(store):
 
 
 def rewrite(store, table):
-    """Put other rows into the first part and make the catalogue believe them."""
+    """Replace the rows of the first part, and its checksum in the catalogue."""
     from jsc_explore.files import sha256_of
 
     path = path_of(store)
@@ -93,7 +93,7 @@ def test_a_curve_of_unequal_lists_and_a_wrong_count_are_found(store):
     assert messages(store) == ["holds 2 runs, the catalogue says 1"]
 
 
-def test_a_run_that_is_entered_and_not_there_is_found_and_repaired(store):
+def test_a_registered_run_that_is_in_no_part_is_found_and_repaired(store):
     with store.catalog.transaction() as db:
         db.execute("INSERT INTO runs VALUES ('a', 1, '{}', 'd', 1), ('b', 99, '{}', 'd', 1)")
     assert messages(store) == [
@@ -126,7 +126,7 @@ def test_the_rows_of_the_snapshot_are_checked_too(store, tmp_path):
     assert "have the id" in messages(store, snapshot)[0]
 
 
-def test_repair_moves_broken_parts_aside_and_says_which_runs_are_lost(store):
+def test_repair_quarantines_damaged_parts_and_lists_the_lost_runs(store):
     broken, gone = path_of(store, 0), path_of(store, 1)
     content = bytearray(broken.read_bytes())
     damage(broken, len(content) - 20)  # The footer: nothing in it can be read.
@@ -143,7 +143,7 @@ def test_repair_moves_broken_parts_aside_and_says_which_runs_are_lost(store):
     assert store.runs().num_rows == 2
 
 
-def test_of_a_large_part_with_a_bad_sector_all_but_its_row_group_is_saved(tmp_path):
+def test_of_a_large_part_with_a_bad_sector_only_one_row_group_is_lost(tmp_path):
     store = Store(tmp_path / "large")
     records = [record_of(RunConfig(seed=seed)) for seed in range(300)]
     store.add_table(pa.concat_tables([to_table(record) for record in records]))
@@ -164,8 +164,8 @@ def test_of_a_large_part_with_a_bad_sector_all_but_its_row_group_is_saved(tmp_pa
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_wherever_a_byte_goes_wrong_nothing_wrong_is_kept(tmp_path, seed):
-    """Whatever repair saves is, to the bit, what was stored."""
+def test_repair_keeps_only_correct_runs_whichever_byte_is_damaged(tmp_path, seed):
+    """The kept runs equal the stored ones to the bit."""
     store = Store(tmp_path / "store")
     records = [record_of(RunConfig(seed=s)) for s in range(4)]
     store.add_table(pa.concat_tables([to_table(record) for record in records]))
@@ -212,7 +212,7 @@ def test_a_quarantined_run_that_the_snapshot_holds_stays_visible(store, tmp_path
     above.close()
 
 
-def test_a_part_that_is_being_written_is_no_fault(store, monkeypatch):
+def test_a_part_that_is_being_written_is_not_a_fault(store, monkeypatch):
     monkeypatch.setattr("jsc_explore.store.verify._LOCK_TIMEOUT_S", 0.1)
     (store.catalog.parts_directory / "half.parquet.tmp").write_bytes(b"x")
     with store.catalog.writing("nothing"):
@@ -266,7 +266,7 @@ def test_the_command_repairs_and_queues_the_lost_runs_again(call, store):
     assert call("verify") == (0, "", "2 parts checked, 0 faults\n")
 
 
-def test_the_command_takes_in_what_dead_writers_left(call, store):
+def test_the_command_registers_the_complete_parts_of_killed_writers(call, store):
     path = store.catalog.parts_directory / "left.parquet"
     pq.write_table(to_table(record_of(RunConfig(seed=9))), path)
     assert call("verify")[0] == 1
