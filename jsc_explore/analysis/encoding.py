@@ -30,20 +30,30 @@ class Encoding:
         self.fixed = {name: next(iter(values)) for name, values in known.items() if len(values) == 1}
         self.varied = {name: _ordered(name, values) for name, values in known.items() if len(values) > 1}
 
-    def unknown_field(self, row: Row) -> str | None:
-        """Return the field whose value cannot be encoded, if any: a fixed field with another value, or a new name."""
-        for name, value in self.fixed.items():
-            if row[name] != value:
-                return name
-        names = (name for name in self.varied if not _is_number(name))
-        return next((name for name in names if row[name] not in self.varied[name]), None)
+    def position(self, name: str, rows: Sequence[Row]) -> Numbers:
+        """Return where rows lie along a numeric field: its logarithm, or its rank; nan beyond the known ranks."""
+        values, given = self.varied[name], [row[name] for row in rows]
+        if FIELDS[name].log:
+            return np.asarray(np.log10(given), dtype=np.float64)
+        return np.asarray(np.interp(given, values, np.arange(len(values)), np.nan, np.nan), dtype=np.float64)
+
+    @property
+    def columns(self) -> list[str]:
+        """The field of each column of ``matrix``."""
+        widths = {name: 1 if self.is_number(name) else len(values) for name, values in self.varied.items()}
+        return [name for name, width in widths.items() for _ in range(width + (name == "model"))]
+
+    @staticmethod
+    def is_number(name: str) -> bool:
+        """Return whether the values of a field are numbers."""
+        return FIELDS[name].kind in ("int", "float")
 
     def matrix(self, rows: Sequence[Row]) -> Numbers:
         """Return ``(rows, columns) float64``; values outside the known range leave [0, 1]."""
         columns: list[Numbers] = []
         for name, values in self.varied.items():
             given = [row[name] for row in rows]
-            if _is_number(name):
+            if self.is_number(name):
                 columns.append(_scaled(name, given, values))
             else:
                 columns += [np.array([one == value for one in given], float) for value in values]
@@ -52,12 +62,8 @@ class Encoding:
         return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0))
 
 
-def _is_number(name: str) -> bool:
-    return FIELDS[name].kind in ("int", "float")
-
-
 def _ordered(name: str, values: set[Any]) -> list[Any]:
-    return sorted(values) if _is_number(name) else sorted(values, key=str)
+    return sorted(values) if Encoding.is_number(name) else sorted(values, key=str)
 
 
 def _scaled(name: str, given: Sequence[float], known: Sequence[float]) -> Numbers:

@@ -9,38 +9,51 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import linalg, optimize, special, stats
 from threadpoolctl import threadpool_limits
 
 from jsc_explore.analysis.encoding import Encoding, Numbers
+from jsc_explore.analysis.support import KINDS, Kind, find_support, rows_left_out
 from jsc_explore.config import DEFAULT_SEEDS, RunConfig
+from jsc_explore.data.jets import CLASSES
 
 BAND_LEVEL = 0.8
 # Fewer measured cells do not show how a metric changes along an axis.
 MIN_CELLS = 8
 # Fitting a Gaussian process takes time cubic in the cells: of more, those nearest to the predicted cells are used.
-MAX_CELLS = 150
-FOLDS = 8
-WARM_STEPS = 5
+MAX_CELLS = 216
+# A kind of cell is not predicted where fewer were held out, or where fewer of them lay inside than this share.
+MIN_HELD_OUT = 20
+MIN_SHARE = 0.7
+CHANCE = 1 / len(CLASSES)
+# More steps of the fit change nothing that is seen.
+MAX_STEPS = 60
+# Accuracies and losses this much better than the best measured one are never predicted.
+_MARGIN = 0.05
 _LEVELS = tuple(step / 20 for step in range(2, 20))
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The predicted mean over the seeds of an untrained cell, with its band at ``BAND_LEVEL``."""
+    """The predicted mean over the seeds of an untrained cell that predict every class, with its band.
+
+    ``kind`` says how measured cells lie around it, ``silent`` which share of the seeds there never predict a class.
+    """
 
     mean: float
     low: float
     high: float
+    kind: Kind = "between"
+    silent: float = 0.0
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How many of the measured cells, each held out once, lay inside their predicted band.
+    """How many held-out predictions of one kind of cell had the measured mean inside their band at ``BAND_LEVEL``.
 
-    ``low`` and ``high`` are the 95% interval (Clopper and Pearson, Biometrika 26 (1934) 404) of the share inside,
-    ``width`` is the median width of the bands, ``error`` the median absolute error of the predicted mean. ``levels``
-    pairs nominal levels with the shares found inside.
+    ``low`` and ``high`` are the 95% interval of the share inside, from how it differs between the rows that were held
+    out: cells of one row fail together. ``width`` is the median width of the bands, ``error`` the median absolute
+    error of the predicted mean. ``levels`` pairs nominal levels with the shares found inside.
     """
 
     held_out: int
@@ -53,8 +66,13 @@ class Calibration:
 
     @property
     def share(self) -> float:
-        """Share of the held-out cells inside their band."""
+        """Share of the held-out predictions with the measured mean inside their band."""
         return self.inside / self.held_out
+
+    @property
+    def holds(self) -> bool:
+        """Whether bands of this kind of cell may be drawn."""
+        return self.held_out >= MIN_HELD_OUT and self.share >= MIN_SHARE
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,7 @@ class PredictionSet:
     """Predictions in the order of the request, None where none is possible; ``reason`` says why all are None."""
 
     predictions: list[Prediction | None] = field(default_factory=list)
-    calibration: Calibration | None = None
+    calibrations: Mapping[Kind, Calibration] = field(default_factory=dict)
     reason: str | None = None
 
 
@@ -71,87 +89,124 @@ def predict(
 ) -> PredictionSet:
     """Predict the mean ``metric`` over ``seeds`` seeds of configs that were not trained.
 
-    ``cells`` are rows of ``store.query.aggregates.cell_table``: hyperparameters with ``mean``, ``sd``, ``n``. The
-    surrogate model is a Gaussian process (Rasmussen and Williams, 2006; scikit-learn) on logarithmic axes. The noise of
-    the seeds is a smooth function of the hyperparameters, too (Goldberg, Williams, Bishop, NIPS 10 (1998) 493): where
-    classes fall silent it is ten times that of elsewhere. Every measured cell is held out once, and the deviations set
-    the width of the bands (split conformal, Vovk et al., 2005): cells share seeds and metrics are bimodal, so that a
-    normal band would be too wide in places and too narrow in others.
+    ``cells`` are rows of ``store.query.aggregates.prediction_cells``: hyperparameters with ``mean``, ``sd``, ``n`` of
+    the seeds that predict every class, and ``n_silent``. A config without measured neighbours (``find_support``) is not
+    predicted. The surrogate model is a Gaussian process (Rasmussen and Williams, 2006; scikit-learn) on logarithmic
+    axes. The noise of the seeds is a smooth function of the hyperparameters, too (Goldberg, Williams, Bishop, NIPS 10
+    (1998) 493). Measured cells are held out in the same way as those to predict are missing (alone, with their row, or
+    with all that lies beyond it; of all networks or of one), and their deviations set the width of the bands of this
+    kind of cell (split conformal by groups: Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005).
     """
-    encoding = Encoding(cells)
     configs = [run.to_dict() for run in missing]
-    predictable = [index for index, row in enumerate(configs) if encoding.unknown_field(row) is None]
-    # Without a cell to predict, the calibration is measured around the default config.
-    centres = [configs[index] for index in predictable] or [RunConfig().to_dict()]
-    known = [cells[index] for index in _nearest(encoding, cells, centres)]
     predictions: list[Prediction | None] = [None] * len(configs)
-    if len(known) < MIN_CELLS:
-        return PredictionSet(predictions, reason=f"{len(known)} measured cells; a prediction needs {MIN_CELLS}")
-    x = encoding.matrix(known)
-    scale = _Standardizer(np.array([row["mean"] for row in known], float), metric.endswith("_acc"))
+    if len(cells) < MIN_CELLS:
+        return PredictionSet(predictions, reason=f"{len(cells)} measured cells; a prediction needs {MIN_CELLS}")
+    encoding = Encoding(cells)
+    supports = find_support(encoding, cells, configs)
+    chosen = [index for index, support in enumerate(supports) if support]
+    if configs and not chosen:
+        return PredictionSet(predictions, reason="no measured cells lie near enough on any axis")
+    # Without a cell to predict, the calibration is measured around the default config.
+    centres = [configs[index] for index in chosen] or [RunConfig().to_dict()]
+    known = [cells[index] for index in _nearest(encoding, cells, centres)]
+    scale = _Scale(np.array([row["mean"] for row in known], float), metric)
     # Matrices this small gain nothing from a second thread; on a busy machine waiting for it took 79 s, not 4.
     with threadpool_limits(1):
-        surrogate = _Surrogate(x, known, scale)
-        held = _cross_validate(x, known, surrogate)
-    if predictable:
-        mean, sd = surrogate.predict(
-            encoding.matrix([configs[index] for index in predictable]), np.full(len(predictable), float(seeds))
-        )
-        factor = _conformal_factor(held.deviation, BAND_LEVEL) * sd
-        ends = (scale.inverse(mean), scale.inverse(mean - factor), scale.inverse(mean + factor))
-        for index, *figures in zip(predictable, *ends, strict=True):
-            predictions[index] = Prediction(*map(float, figures))
-    return PredictionSet(predictions, _calibration(held))
+        surrogate = _Surrogate(encoding, known, scale)
+        held_out = _hold_out(encoding, known, surrogate)
+        calibrations = {kind: _calibration(held, scale) for kind, held in held_out.items()}
+        for index in chosen:
+            support = supports[index]
+            if support and support.kind in calibrations and calibrations[support.kind].holds:
+                around = [cells[place] for place in support.cells]
+                factor = _conformal_factor(held_out[support.kind].deviation, BAND_LEVEL)
+                predictions[index] = _predict_one(surrogate, scale, configs[index], support.kind, around, factor, seeds)
+    return PredictionSet(predictions, calibrations)
 
 
-class _Standardizer:
-    """Standardize metrics to zero mean and unit spread: accuracies as they are, losses and times by their logarithm."""
+def _predict_one(
+    surrogate: _Surrogate,
+    scale: _Scale,
+    config: Mapping[str, Any],
+    kind: Kind,
+    around: Sequence[Mapping[str, Any]],
+    factor: float,
+    seeds: int,
+) -> Prediction | None:
+    runs, silent = (sum(row[name] for row in around) for name in ("n", "n_silent"))
+    share = silent / (runs + silent)
+    mean, sd = surrogate.predict([config], max(1.0, seeds * (1 - share)))
+    means = [row["mean"] for row in around]
+    low, middle, high = np.clip(scale.interval(mean[0], factor * sd[0]), *scale.limits(min(means), max(means)))
+    # Of a band beyond the limits nothing is left.
+    return Prediction(float(middle), float(low), float(high), kind, share) if low < high else None
 
-    def __init__(self, values: Numbers, share: bool) -> None:
-        self.share = share
+
+class _Scale:
+    """Metrics as the surrogate sees them: the logarithm of the distance to a value a little better than the best.
+
+    Metrics saturate: near the best ones a point means more than elsewhere. Standardized to zero mean and unit spread.
+    """
+
+    def __init__(self, values: Numbers, metric: str) -> None:
+        self.is_share, self.is_loss = metric.endswith("_acc"), metric.endswith("_loss")
+        self.sign = -1.0 if self.is_share else 1.0
+        self.best = 0.0
+        if self.is_share or self.is_loss:
+            self.best = self.sign * float((self.sign * values).min() - _MARGIN)
         self.centre, self.spread = 0.0, 1.0
         plain = self.transform(values)
         self.centre, self.spread = float(plain.mean()), float(plain.std()) or 1.0
 
     def transform(self, values: Numbers) -> Numbers:
-        plain = values if self.share else np.log(np.maximum(values, 1e-12))
-        return np.asarray((plain - self.centre) / self.spread)
+        return np.asarray((np.log(np.maximum(self.sign * (values - self.best), 1e-12)) - self.centre) / self.spread)
 
     def inverse(self, values: Any) -> Any:
-        plain = np.asarray(values) * self.spread + self.centre
-        return np.clip(plain, 0.0, 1.0) if self.share else np.exp(plain)
+        return self.best + self.sign * np.exp(np.asarray(values) * self.spread + self.centre)
 
     def transform_variance(self, means: Numbers, variances: Numbers) -> Numbers:
         # The delta method, for logarithms.
-        plain = variances if self.share else variances / np.maximum(means, 1e-12) ** 2
-        return np.asarray(plain / self.spread**2)
+        return np.asarray(variances / (np.maximum(self.sign * (means - self.best), 1e-12) * self.spread) ** 2)
+
+    def interval(self, mean: Any, half: Any) -> Numbers:
+        """Return the lower end, the middle and the upper end in the units of the metric."""
+        return np.sort([self.inverse(mean - half), self.inverse(mean), self.inverse(mean + half)], axis=0)
+
+    def limits(self, lowest: float, highest: float) -> tuple[float, float]:
+        """Return the range of predictions: up to chance, or to the measured neighbours where they are worse."""
+        if self.is_share:
+            return min(CHANCE, lowest), 1.0
+        return 0.0, max(math.log(len(CLASSES)), highest) if self.is_loss else math.inf
 
 
 class _Surrogate:
-    """Two Gaussian processes over the same axes: the mean of the metric, and the logarithm of the variance over seeds.
+    """Two Gaussian processes over the same axes: the mean of the metric, and the logarithm of its seeds' variance."""
 
-    Fitting starts from the parameters of ``start``, a surrogate of nearly the same cells: it takes a third of the
-    steps.
-    """
-
-    def __init__(
-        self, x: Numbers, rows: Sequence[Mapping[str, Any]], scale: _Standardizer, start: _Surrogate | None = None
-    ) -> None:
-        self.scale = scale
-        means = np.array([row["mean"] for row in rows], float)
-        self.count = np.array([row["n"] for row in rows], float)
+    def __init__(self, encoding: Encoding, rows: Sequence[Mapping[str, Any]], scale: _Scale) -> None:
+        self.encoding = encoding
+        x = encoding.matrix(rows)
+        means, self.count = (np.array([row[name] for row in rows], float) for name in ("mean", "n"))
         variances = np.array([np.nan if row["sd"] is None else row["sd"] ** 2 for row in rows], float)
-        self._fit_noise(x, scale.transform_variance(means, variances), start._log_noise if start else None)
-        self._mean: Any = _fit_process(
-            x, scale.transform(means), self._noise_at(x) / self.count, start._mean if start else None
-        )
+        self._fit_noise(x, scale.transform_variance(means, variances))
+        self.y = scale.transform(means)
+        self._mean: Any = _fit_process(x, self.y, self._noise_at(x) / self.count, _own_curve(encoding))
+        self._inverse: Numbers = linalg.cho_solve((self._mean.L_, True), np.eye(len(x)))
 
-    def predict(self, x: Numbers, seeds: Numbers) -> tuple[Numbers, Numbers]:
+    def predict(self, rows: Sequence[Mapping[str, Any]], seeds: float) -> tuple[Numbers, Numbers]:
         """Return the mean over this many seeds and its standard deviation, both standardized."""
+        x = self.encoding.matrix(rows)
         mean, sd = self._mean.predict(x, return_std=True)
         return mean, np.sqrt(sd**2 + self._noise_at(x) / seeds)
 
-    def _fit_noise(self, x: Numbers, variances: Numbers, start: Any) -> None:
+    def leave_out(self, group: npt.NDArray[np.int64]) -> tuple[Numbers, Numbers]:
+        """Return mean and standard deviation of measured cells as predicted without any of them.
+
+        Source: Rasmussen and Williams, 2006, section 5.4.2, for groups of cells.
+        """
+        covariance = linalg.inv(self._inverse[np.ix_(group, group)])
+        return self.y[group] - covariance @ self._mean.alpha_[group], np.sqrt(np.diag(covariance))
+
+    def _fit_noise(self, x: Numbers, variances: Numbers) -> None:
         freedom = self.count - 1
         usable = (freedom >= 1) & (np.nan_to_num(variances) > 0)
         self._log_noise, self._noise = None, 1e-4
@@ -163,7 +218,7 @@ class _Surrogate:
         self._noise = float(np.exp(np.average(logs, weights=half)))
         if usable.sum() >= MIN_CELLS:
             self._noise_centre = float(np.average(logs, weights=half))
-            self._log_noise = _fit_process(x[usable], logs - self._noise_centre, special.polygamma(1, half), start)
+            self._log_noise = _fit_process(x[usable], logs - self._noise_centre, special.polygamma(1, half))
 
     def _noise_at(self, x: Numbers) -> Numbers:
         if self._log_noise is None:
@@ -171,14 +226,23 @@ class _Surrogate:
         return np.asarray(np.exp(self._log_noise.predict(x) + self._noise_centre))
 
 
-def _fit_process(x: Numbers, y: Numbers, noise: Numbers, start: Any) -> Any:
+def _own_curve(encoding: Encoding) -> Numbers | None:
+    """Return length scales that join configs which differ in their epochs alone; None where epochs do not vary."""
+    if "max_epochs" not in encoding.varied:
+        return None
+    return np.array([0.5 if name == "max_epochs" else 1e-3 for name in encoding.columns])
+
+
+def _fit_process(x: Numbers, y: Numbers, noise: Numbers, own: Numbers | None = None) -> Any:
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
     # The white kernel takes the differences between cells that their neighbours do not explain.
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(np.full(x.shape[1], 0.5), (0.1, 10.0), nu=2.5)
     kernel += WhiteKernel(1e-2, (1e-5, 1.0))
-    theta = kernel.theta if start is None else start.kernel_.theta
+    if own is not None:
+        # What tells a config from its neighbours at few epochs tells it from them at more.
+        kernel += ConstantKernel(0.1, (1e-4, 1e1)) * Matern(own, "fixed", nu=2.5)
     alpha = np.maximum(noise, 1e-8)
     process = GaussianProcessRegressor(kernel, alpha=alpha, optimizer=None).fit(x, y)
 
@@ -187,9 +251,9 @@ def _fit_process(x: Numbers, y: Numbers, noise: Numbers, start: Any) -> Any:
         return -value, -slope
 
     # scikit-learn's own optimizer warns of a length scale at its bound, which here means an axis without effect, and
-    # Python cannot silence warnings in one thread alone. After a warm start more steps change nothing.
-    steps = {} if start is None else {"maxiter": WARM_STEPS}
-    found = optimize.minimize(loss, theta, method="L-BFGS-B", jac=True, bounds=kernel.bounds, options=steps)
+    # Python cannot silence warnings in one thread alone.
+    steps = {"maxiter": MAX_STEPS}
+    found = optimize.minimize(loss, kernel.theta, method="L-BFGS-B", jac=True, bounds=kernel.bounds, options=steps)
     return GaussianProcessRegressor(kernel.clone_with_theta(found.x), alpha=alpha, optimizer=None).fit(x, y)
 
 
@@ -206,55 +270,58 @@ def _nearest(encoding: Encoding, cells: Sequence[Mapping[str, Any]], centres: Se
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """Every cell, held out once: its measured and predicted mean, standardized, and its fold."""
+    """Held-out predictions of one kind of cell: measured and predicted mean, standardized, and the row of each."""
 
-    scale: _Standardizer
     measured: Numbers
     mean: Numbers
     sd: Numbers
-    fold: npt.NDArray[np.int64]
+    row: npt.NDArray[Any]
 
     @property
     def deviation(self) -> Numbers:
         return np.asarray(np.abs(self.measured - self.mean) / self.sd)
 
 
-def _cross_validate(x: Numbers, rows: Sequence[Mapping[str, Any]], whole: _Surrogate) -> _HeldOut:
-    scale, count = whole.scale, whole.count
-    values = np.array([row["mean"] for row in rows], float)
-    fold = np.random.default_rng(0).permutation(len(rows)) % min(FOLDS, len(rows))
-    mean, sd = np.zeros(len(rows)), np.zeros(len(rows))
-    for one in range(fold.max() + 1):
-        out = fold == one
-        # The mean of a held-out cell is over its own number of seeds, and so is the prediction for it.
-        surrogate = _Surrogate(x[~out], [row for row, held in zip(rows, out, strict=True) if not held], scale, whole)
-        mean[out], sd[out] = surrogate.predict(x[out], count[out])
-    return _HeldOut(scale, scale.transform(values), mean, sd, fold)
+def _hold_out(encoding: Encoding, rows: Sequence[Mapping[str, Any]], surrogate: _Surrogate) -> dict[Kind, _HeldOut]:
+    """Predict measured cells of every kind without them."""
+    parts: dict[Kind, list[tuple[Numbers, ...]]] = {kind: [] for kind in KINDS}
+    for place, support in enumerate(find_support(encoding, rows, rows, leave_out=True)):
+        if support and support.kind == "surrounded":
+            alone = np.array([place])
+            parts["surrounded"].append((surrogate.y[alone], *surrogate.leave_out(alone), np.array([str(place)])))
+    for kind, name, group, wanted in rows_left_out(encoding, rows):
+        mean, sd = surrogate.leave_out(group)
+        row = np.full(int(wanted.sum()), name)
+        parts[kind].append((surrogate.y[group][wanted], mean[wanted], sd[wanted], row))
+    return {
+        kind: _HeldOut(*(np.concatenate(column) for column in zip(*found, strict=True)))
+        for kind, found in parts.items()
+        if len({row for *_, names in found for row in names}) > 1
+    }
 
 
 def _conformal_factor(deviation: Numbers, level: float) -> float:
     """Return the half-width, in standard deviations, of a band of this level, from the deviations of held-out cells."""
     # The +1 counts the predicted cell itself, as split conformal asks. With few cells this is the greatest deviation.
     place = min(len(deviation), math.ceil(level * (len(deviation) + 1)))
-    return float(np.sort(deviation)[place - 1])
+    return float(np.partition(deviation, place - 1)[place - 1])
 
 
-def _calibration(held: _HeldOut) -> Calibration:
-    """Count the held-out cells inside their band, its width set by the cells of the other folds alone."""
-    shares, count = [], len(held.fold)
-    factors = {}
-    for level in (*_LEVELS, BAND_LEVEL):
-        factor = np.zeros(count)
-        for one in range(held.fold.max() + 1):
-            factor[held.fold == one] = _conformal_factor(held.deviation[held.fold != one], level)
-        factors[level] = factor
-        shares.append((level, float((held.deviation <= factor).mean())))
-    inside = int((held.deviation <= factors[BAND_LEVEL]).sum())
-    found = stats.binomtest(inside, count).proportion_ci(0.95, "exact")
-    half = factors[BAND_LEVEL] * held.sd
-    width = held.scale.inverse(held.mean + half) - held.scale.inverse(held.mean - half)
-    error = np.abs(held.scale.inverse(held.measured) - held.scale.inverse(held.mean))
+def _calibration(held: _HeldOut, scale: _Scale) -> Calibration:
+    """Count the held-out predictions that hold, the width of their bands set by the other rows alone."""
+    deviation, names, of_row = held.deviation, *np.unique(held.row, return_inverse=True)
+    others = [deviation[of_row != row] for row in range(len(names))]
+    inside = {
+        level: deviation <= np.array([_conformal_factor(other, level) for other in others])[of_row]
+        for level in (*_LEVELS, BAND_LEVEL)
+    }
+    half = np.array([_conformal_factor(other, BAND_LEVEL) for other in others])[of_row] * held.sd
+    low, middle, high = scale.interval(held.mean, half)
+    share = inside[BAND_LEVEL].mean()
+    by_row = np.bincount(of_row, inside[BAND_LEVEL]) / np.bincount(of_row)
+    reach = stats.t.ppf(0.975, len(names) - 1) * by_row.std(ddof=1) / math.sqrt(len(names))
     return Calibration(
-        count, inside, float(found.low), float(found.high), float(np.median(width)), float(np.median(error)),
-        tuple(shares[:-1]),
+        len(deviation), int(inside[BAND_LEVEL].sum()), max(0.0, share - reach), min(1.0, share + reach),
+        float(np.median(high - low)), float(np.median(np.abs(middle - scale.inverse(held.measured)))),
+        tuple((level, float(inside[level].mean())) for level in _LEVELS),
     )  # fmt: skip

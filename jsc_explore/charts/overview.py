@@ -11,9 +11,11 @@ import pyarrow as pa
 from jsc_explore.analysis.cells import pareto_front
 from jsc_explore.analysis.importance import Ranking
 from jsc_explore.analysis.prediction import BAND_LEVEL, Calibration
+from jsc_explore.analysis.support import KINDS, Kind
 from jsc_explore.charts.parallel import thin_evenly
 from jsc_explore.charts.style import (
     ACCENT,
+    CATEGORIES,
     INK,
     MUTED,
     POWER_LABEL,
@@ -93,13 +95,18 @@ def _importance_table(ranking: Ranking, metric: str) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def _calibration_tables(found: Calibration) -> tuple[pa.Table, pa.Table]:
-    levels = pa.Table.from_pylist([{"level": level, "share": share} for level, share in found.levels])
-    at = pa.Table.from_pylist(
-        [{"level": BAND_LEVEL, "share": found.share, "low": found.low, "high": found.high,
-          "text": f"{found.inside} of {found.held_out} inside"}]
-    )  # fmt: skip
-    return levels, at
+def _calibration_tables(found: Mapping[Kind, Calibration]) -> tuple[pa.Table, pa.Table]:
+    levels = [
+        {"kind": KINDS[kind], "level": level, "share": share}
+        for kind, one in found.items()
+        for level, share in one.levels
+    ]
+    at = [
+        {"kind": KINDS[kind], "level": BAND_LEVEL, "share": one.share, "low": one.low, "high": one.high,
+         "text": f"{one.inside} of {one.held_out} inside"}
+        for kind, one in found.items()
+    ]  # fmt: skip
+    return pa.Table.from_pylist(levels), pa.Table.from_pylist(at)
 
 
 # ---- drawing
@@ -171,20 +178,28 @@ def importance_chart(ranking: Ranking, metric: str, theme: str = "light") -> Cha
     ).properties(height=max(120, 44 * table.num_rows + 50), usermeta=SVG_RENDERER)
 
 
-def calibration_chart(found: Calibration, theme: str = "light") -> Chart:
-    """Draw the share of held-out configs inside their band against the level of the band; the diagonal is perfect."""
+def calibration_chart(found: Mapping[Kind, Calibration], theme: str = "light") -> Chart:
+    """Draw the share of held-out configs inside their band against its level, by kind; the diagonal is perfect."""
     levels, at = _calibration_tables(found)
     share = alt.Scale(domain=[0, 1])
     x = alt.X("level:Q", title="level of the band", scale=share, axis=alt.Axis(format=".0%", tickCount=5, grid=False))
     y = alt.Y("share:Q", title="held-out configs inside", scale=share, axis=alt.Axis(format=".0%", tickCount=5))
-    tooltip = [alt.Tooltip("text:N", title="80% band"), alt.Tooltip("low:Q", format=".0%", title="95% from"),
-               alt.Tooltip("high:Q", format=".0%", title="to")]  # fmt: skip
+    legend = alt.Legend(title=None, orient="top", direction="vertical", labelLimit=300)
+    colour = alt.Color(
+        "kind:N", scale=alt.Scale(domain=list(KINDS.values()), range=list(CATEGORIES[: len(KINDS)])), legend=legend
+    )
+    tooltip = [
+        alt.Tooltip("kind:N", title="cell"),
+        alt.Tooltip("text:N", title="80% band"),
+        alt.Tooltip("low:Q", format=".0%", title="95% from"),
+        alt.Tooltip("high:Q", format=".0%", title="to"),
+    ]
     ends = pa.Table.from_pylist([{"level": 0.0, "share": 0.0}, {"level": 1.0, "share": 1.0}])
     return alt.layer(
         alt.Chart(ends).mark_line(color=MUTED[theme], strokeDash=[4, 4], strokeWidth=1).encode(x=x, y=y),
-        alt.Chart(levels).mark_line(color=ACCENT[theme], strokeWidth=2.5).encode(x=x, y=y),
-        alt.Chart(at).mark_rule(color=ACCENT[theme], strokeWidth=2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
-        alt.Chart(at).mark_point(filled=True, size=110, color=ACCENT[theme]).encode(x=x, y=y, tooltip=tooltip),
+        alt.Chart(levels).mark_line(strokeWidth=2.5).encode(x=x, y=y, color=colour),
+        alt.Chart(at).mark_rule(strokeWidth=2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour),
+        alt.Chart(at).mark_point(filled=True, size=110).encode(x=x, y=y, color=colour, tooltip=tooltip),
     ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
 

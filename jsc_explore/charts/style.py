@@ -144,4 +144,8 @@ def band_text(metric: str, prediction: Prediction) -> str:
 def prediction_text(metric: str, prediction: Prediction) -> str:
     """Format a prediction with its band: ``predicted ≈70.1%, 80% band 68.0–72.1%``."""
     mean = format_metric(metric, prediction.mean)
-    return f"predicted {PREDICTED_SIGN}{mean}, 80% band {band_text(metric, prediction)}"
+    text = f"predicted {PREDICTED_SIGN}{mean}, 80% band {band_text(metric, prediction)}"
+    if not prediction.silent:
+        return text
+    share = f"{100 * prediction.silent:.0f}%"
+    return f"{text}, for seeds that predict every class ({share} of those around it do not)"

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from jsc_explore import data
 from jsc_explore.analysis.prediction import PredictionSet, predict
-from jsc_explore.config import RunConfig
+from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.store import Store
-from jsc_explore.store.query.aggregates import cell_table
+from jsc_explore.store.query.aggregates import prediction_cells
 from jsc_explore.store.query.curves import CurvePoints, curve_points
 from jsc_explore.store.query.grid import configs, grid_cells, run_ids, stored_seeds
 from jsc_explore.view_model.slice import Slice
@@ -85,4 +85,7 @@ class Repository:
             "validation": [first.validation],
             "data_digest": [data.digest(first.dataset)],
         }
-        return predict(cell_table(self.store, metric, filters).to_pylist(), runs, metric)
+        epochs: set[int] = set()
+        if any(run.scheduler in ("constant", "warmup") for run in runs):
+            epochs = {*FIELDS["max_epochs"].default_values, *(run.max_epochs for run in runs)}
+        return predict(prediction_cells(self.store, metric, filters, epochs=sorted(epochs)), runs, metric)

@@ -425,7 +425,7 @@ def test_a_prediction_says_how_far_it_is_to_be_trusted_and_stays_under_the_curve
     open_page(page, address, "final_relu=no")
     expect(page.locator(".st-key-grid").get_by_text("≈").first).to_be_visible()
     expect(
-        page.get_by_text(re.compile(r"≈: predicted; \d+ of \d+ measured cells, held out, lay inside"))
+        page.get_by_text(re.compile(r"≈: predicted, with its 80% band; held-out predictions inside theirs: \d+ of \d+"))
     ).to_be_visible()
     click_cell(page, "1024", "1e-2")
     expect(page.locator(".st-key-curves_panel").get_by_text("predicted before it was trained")).to_be_visible()

@@ -335,7 +335,8 @@ def test_the_charts_of_the_overview_are_valid(theme, metric):
     ranking = Ranking([Importance("batch_size", 0.1, 0.02)], 40, 0.01, 0.1, 0.005)
     spec = overview_charts.importance_chart(ranking, metric, theme).to_dict()
     assert "±" in json.dumps(spec, ensure_ascii=False)
-    overview_charts.calibration_chart(Calibration(40, 32, 0.64, 0.91, 0.05, 0.01, ((0.5, 0.5),)), theme).to_dict()
+    calibrations = {"beyond": Calibration(40, 32, 0.64, 0.91, 0.05, 0.01, ((0.5, 0.5),))}
+    assert "one step beyond" in json.dumps(overview_charts.calibration_chart(calibrations, theme).to_dict())
 
 
 def test_the_front_is_that_of_all_configs_also_of_those_that_are_not_drawn():
@@ -372,6 +373,8 @@ def test_the_charts_of_a_comparison_are_valid_and_name_what_is_lost(theme):
 def test_a_prediction_is_never_taken_for_a_measurement():
     found = Prediction(0.701, 0.6804, 0.7212)
     assert prediction_text("val_acc", found) == "predicted ≈70.1%, 80% band 68.0–72.1%"
+    some = Prediction(0.701, 0.6804, 0.7212, silent=0.4)
+    assert prediction_text("val_acc", some).endswith("seeds that predict every class (40% of those around it do not)")
     assert prediction_text("val_loss", Prediction(1.1, 1.0, 1.2)) == "predicted ≈1.100, 80% band 1.000–1.200"
     assert prediction_text("train_time_s", Prediction(80.0, 70.0, 90.0)) == "predicted ≈80 s, 80% band 70–90 s"
 

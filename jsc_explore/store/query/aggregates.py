@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jsc_explore.config import FIELDS
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import FieldError
+from jsc_explore.results import POINT_FIELDS
 from jsc_explore.store.query.filters import Filters
 from jsc_explore.store.schema import METRICS
 from jsc_explore.store.store import Store
@@ -16,6 +20,8 @@ from jsc_explore.store.store import Store
 # The fields that identify a config: all but the seed.
 CONFIG_FIELDS = tuple(name for name in FIELDS if name != "seed")
 _N = len(CLASSES)
+# Curves that are read for predictions; of more runs the rest adds nothing.
+MAX_CURVES = 2000
 
 # The rule of analysis.classes.unpredicted_classes in SQL: a zero on the diagonal of the 25 counts.
 _UNPREDICTED = "len(silent_classes) > 0 OR " + " OR ".join(
@@ -47,6 +53,68 @@ def cell_table(store: Store, metric: str, filters: Filters | None = None, expres
         filters,
         expression,
     )
+
+
+def prediction_cells(
+    store: Store, metric: str, filters: Filters | None = None, text: str = "", epochs: Sequence[int] = ()
+) -> list[dict[str, Any]]:
+    """Return one row a config that ``analysis.prediction.predict`` learns from, in no order.
+
+    ``mean``, ``sd`` and ``n`` are over the runs that predict every class and did not diverge; ``n_silent`` counts those
+    with a silent class. Configs without the former are left out. At each of ``epochs`` there is also a row
+    for every config that trains longer at a constant rate: its runs are the first part of the longer ones.
+    Raises FieldError for a metric that is none of ``METRICS``.
+    """
+    if metric not in METRICS:
+        raise FieldError("metric", metric, "must be one of " + ", ".join(METRICS), f"try {next(iter(METRICS))}")
+    counts = f"FILTER (status <> 'diverged' AND isfinite({metric}) AND len(silent_classes) = 0)"
+    names = ", ".join(CONFIG_FIELDS)
+    rows: list[dict[str, Any]] = store.select(
+        f"""
+        SELECT {names}, avg({metric}) {counts} AS mean, stddev_samp({metric}) {counts} AS sd, count(*) {counts} AS n,
+               count(*) FILTER (len(silent_classes) > 0) AS n_silent
+        FROM selected GROUP BY {names} HAVING n > 0 ORDER BY {names}
+        """,
+        filters,
+        text,
+    ).to_pylist()
+    if epochs and metric in POINT_FIELDS:
+        known = {tuple(row[name] for name in CONFIG_FIELDS) for row in rows}
+        shorter = _shorter_cells(store, metric, filters, text, epochs)
+        rows += [row for row in shorter if tuple(row[name] for name in CONFIG_FIELDS) not in known]
+    return rows
+
+
+def _shorter_cells(
+    store: Store, metric: str, filters: Filters | None, text: str, epochs: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Return the cells that configs with a constant rate passed on their way, by their curves."""
+    others = ", ".join(name for name in CONFIG_FIELDS if name != "max_epochs")
+    runs = store.select(
+        f"""
+        SELECT run_id, max_epochs, {others} FROM selected
+        WHERE scheduler IN ('constant', 'warmup') AND patience = 0 AND status <> 'diverged' AND len(silent_classes) = 0
+        ORDER BY run_id LIMIT {MAX_CURVES}
+        """,
+        filters,
+        text,
+    )
+    if not runs.num_rows:
+        return []
+    points = store.curves(runs["run_id"].to_pylist(), ["epoch", metric])
+    points = points.filter(pc.is_in(points["epoch"], pa.array([float(epoch) for epoch in epochs])))
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    configs = {row.pop("run_id"): row for row in runs.to_pylist()}
+    for row in points.to_pylist():
+        config = configs[row["run_id"]]
+        if row["epoch"] < config["max_epochs"] and row[metric] is not None:
+            place = config | {"max_epochs": int(row["epoch"])}
+            groups.setdefault(tuple(place[name] for name in CONFIG_FIELDS), []).append(row[metric])
+    return [
+        dict(zip(CONFIG_FIELDS, place, strict=True))
+        | {"mean": fmean(values), "sd": stdev(values) if len(values) > 1 else None, "n": len(values), "n_silent": 0}
+        for place, values in groups.items()
+    ]
 
 
 def spread_table(

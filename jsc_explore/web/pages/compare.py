@@ -13,6 +13,7 @@ from jsc_explore import data
 from jsc_explore.analysis.classes import count_unpredicted, unpredicted_classes
 from jsc_explore.analysis.paired import Difference, compare, verdict_text
 from jsc_explore.analysis.statistics import half_width
+from jsc_explore.analysis.support import KINDS
 from jsc_explore.charts import compare as charts
 from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time
 from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, display_value
@@ -216,12 +217,13 @@ def _missing(side: str, config: RunConfig, metric: str) -> None:
 def _expected(config: RunConfig, metric: str) -> str:
     predicted = forecast([config], metric)
     found = predicted.predictions[0]
-    if found is None or predicted.calibration is None:
+    if found is None:
         return "Too little is known around it to predict a metric."
+    known = predicted.calibrations[found.kind]
     low, high = (format_metric(metric, end) for end in (found.low, found.high))
     return (
         f"Predicted: {format_metric(metric, found.mean)}, 80% band {low} to {high} "
-        f"({100 * predicted.calibration.share:.0f}% of {predicted.calibration.held_out} held-out cells lay in theirs)."
+        f"(it lies {KINDS[found.kind]}: {100 * known.share:.0f}% of {known.held_out} such held-out bands held)."
     )
 
 

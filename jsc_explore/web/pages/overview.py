@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -11,12 +12,13 @@ import streamlit as st
 from jsc_explore.analysis.importance import Ranking, importance
 from jsc_explore.analysis.prediction import MAX_CELLS, MIN_CELLS, Calibration, predict
 from jsc_explore.analysis.statistics import half_width
+from jsc_explore.analysis.support import KINDS, Kind
 from jsc_explore.charts import overview as charts
 from jsc_explore.charts.parallel import curve_table, parallel_chart, parallel_tables, thin_evenly, varying_fields
 from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time
 from jsc_explore.config import FIELDS, RunConfig, display_value
 from jsc_explore.errors import JscError
-from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, spread_table
+from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, prediction_cells, spread_table
 from jsc_explore.store.query.grid import run_ids, stored_seeds
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import MAX_COMMANDS, command
@@ -194,28 +196,29 @@ def _importance(ranking: Ranking, metric: str) -> None:
     )
 
 
-def _calibration(found: Calibration | None, metric: str, count: int) -> None:
+def _calibration(found: Mapping[Kind, Calibration], metric: str, count: int) -> None:
     st.markdown("##### Calibration of predictions")
-    if found is None:
+    if not found:
         st.info(f"{count} configurations; a prediction needs {MIN_CELLS}.", icon=":material/target:")
         return
     factor, unit = difference_scale(metric)
     left, right = st.columns(2, gap="large")
     with left, st.container(key="half-calibration"):
-        words = "Share of held-out configurations inside their band against its level"
+        words = "Share of held-out configurations inside their band against its level, by kind of cell"
         chart_registry.draw("calibration", partial(charts.calibration_chart, found), words, "calibration")
     with right, st.container(key="half-words"):
-        st.markdown(
-            f"**{found.inside} of {found.held_out} held-out configurations ({100 * found.share:.0f}%) lay inside their "
-            f"80% band** (95% interval of that share: {100 * found.low:.0f} to {100 * found.high:.0f}%). Half of the "
-            f"predictions were off by less than {factor * found.error:.2g}{unit}; half of the bands are narrower than "
-            f"{factor * found.width:.2g}{unit}."
-        )
+        for kind, one in found.items():
+            st.markdown(
+                f"**{100 * one.share:.0f}% of {one.held_out} held-out configurations {KINDS[kind]} lay inside their "
+                f"80% band** (95% interval of that share: {100 * one.low:.0f} to {100 * one.high:.0f}%). Half of the "
+                f"predictions were off by less than {factor * one.error:.2g}{unit}; half of the bands are narrower "
+                f"than {factor * one.width:.2g}{unit}." + ("" if one.holds else " Such cells are not predicted.")
+            )
         st.caption(
-            "A missing cell is predicted by a Gaussian process from the cells around it. Here each measured one was "
-            "held out once, an eighth of them at a time, predicted from the others and compared with its measured mean "
-            "over seeds. On the dashed line every band holds what it says. Neighbours were there to learn from: beyond "
-            "the edge of what was trained fewer lie inside."
+            "A missing cell is predicted by a Gaussian process from the cells around it, and only where measured cells "
+            "lie near enough. Measured ones were held out alone, with their row, or with all that lies beyond it, of "
+            "all networks or of one, predicted from the others and compared with their measured mean over the seeds "
+            "that predict every class. On the dashed line every band holds what it says."
             + (f" Measured on the {MAX_CELLS} configurations around the default one." if count > MAX_CELLS else "")
         )
 
@@ -243,5 +246,6 @@ def _ranking(version: int, chosen: OverviewFilters) -> Ranking:
 
 
 @st.cache_data(show_spinner=False, max_entries=16, hash_funcs={OverviewFilters: repr})
-def _measured(version: int, chosen: OverviewFilters) -> Calibration | None:
-    return predict(_cells(version, chosen).to_pylist(), [], chosen.metric).calibration
+def _measured(version: int, chosen: OverviewFilters) -> Mapping[Kind, Calibration]:
+    cells = prediction_cells(services.store(), chosen.metric, chosen.filters, chosen.text)
+    return predict(cells, [], chosen.metric).calibrations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import lru_cache
@@ -13,6 +13,7 @@ import streamlit as st
 
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.prediction import Calibration, Prediction, PredictionSet
+from jsc_explore.analysis.support import KINDS, Kind
 from jsc_explore.config import RunConfig
 from jsc_explore.store import Store
 from jsc_explore.view_model.repository import Repository
@@ -20,7 +21,7 @@ from jsc_explore.view_model.slice import Slice
 from jsc_explore.web.state import services
 from jsc_explore.web.state.render_queue import yield_turn
 
-_SHOWN, _CALIBRATION, _PENDING = "shown predictions", "calibration of predictions", "pending predictions"
+_SHOWN, _CALIBRATIONS, _PENDING = "shown predictions", "calibrations of predictions", "pending predictions"
 _BLOCKING = "wait for predictions"
 
 
@@ -58,7 +59,7 @@ def predictions(slice: Slice, cells: Sequence[Cell]) -> Mapping[str, Prediction]
         cell.config_id: guess for cell, guess in zip(missing, found.predictions, strict=True) if guess is not None
     }
     st.session_state.setdefault(_SHOWN, {}).setdefault(slice.metric, {}).update(found_by_id)
-    st.session_state[_CALIBRATION] = found.calibration
+    st.session_state.setdefault(_CALIBRATIONS, {})[slice.metric] = found.calibrations
     return found_by_id
 
 
@@ -88,12 +89,23 @@ def shown(metric: str) -> Mapping[str, Prediction]:
 
 def describe(slice: Slice, cells: Sequence[Cell]) -> str:
     """Describe how reliable the predictions in a grid are, measured on held-out cells; empty if there are none."""
-    if not any(cell.config_id in shown(slice.metric) for cell in cells if cell.state == "missing"):
+    known = shown(slice.metric)
+    drawn = [known[cell.config_id] for cell in cells if cell.state == "missing" and cell.config_id in known]
+    if not drawn:
         return ""
-    found: Calibration | None = st.session_state.get(_CALIBRATION)
-    if found is None:
-        return "predicted from neighbouring cells"
-    return f"predicted; {found.inside} of {found.held_out} measured cells, held out, lay inside their 80% band"
+    calibrations: Mapping[Kind, Calibration] = st.session_state.get(_CALIBRATIONS, {}).get(slice.metric, {})
+    return describe_kinds({prediction.kind for prediction in drawn}, calibrations)
+
+
+def describe_kinds(kinds: Collection[Kind], calibrations: Mapping[Kind, Calibration]) -> str:
+    """Describe how often bands held on held-out cells, for each of these kinds of predicted cells."""
+    shares = [
+        f"{calibrations[kind].inside} of {calibrations[kind].held_out} {text}"
+        for kind, text in KINDS.items()
+        if kind in kinds and kind in calibrations
+    ]
+    held = f"; held-out predictions inside theirs: {', '.join(shares)}" if shares else ""
+    return f"predicted, with its 80% band{held}"
 
 
 def _to_json(runs: Sequence[RunConfig]) -> str:
