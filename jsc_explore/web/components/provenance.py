@@ -18,7 +18,7 @@ def show(name: str, path: Path, manifest: Manifest) -> None:
     st.markdown("###### How they are split")
     st.markdown(splits_table(manifest.rows - manifest.duplicates))
     st.caption(
-        "*mase*, the lab's own: validation **is** the training part, evaluated in evaluation mode, so it cannot show "
+        "*train*, the lab's own way: validation **is** the training part, in evaluation mode, so it cannot show "
         "overfitting. *holdout* keeps a tenth aside, which is not trained on. Both test on the same fifth, drawn with "
         f"seed 42; {_dropped(manifest.duplicates)}, features are standardised with the training part's mean and spread."
     )
