@@ -39,9 +39,8 @@ RUN = "run"
 _POSITIONS = ("step", "epoch", "samples", "time_s")
 # As in results.parquet, this is the learning rate of a point; ``learning_rate`` is the hyperparameter.
 CURVE_RATE = CURVE_PREFIX + "learning_rate"
-_QUANTITIES = {name: name for name in POINT_FIELDS if name not in (*_POSITIONS, "learning_rate")} | {
-    CURVE_RATE: "learning_rate"
-}
+_QUANTITIES = {name: name for name in POINT_FIELDS if name not in (*_POSITIONS, "learning_rate")}
+_QUANTITIES[CURVE_RATE] = "learning_rate"
 _LIGHTNING = {
     tag for tags in (*TAGS.values(), *TEST_TAGS.values()) for tag in tags if tag.endswith(("_step", "_epoch"))
 }
@@ -58,12 +57,7 @@ def read_table(path: Path) -> list[ImportedRun]:
     if RUN not in columns and "step" in columns and _LIGHTNING & set(columns):
         return [_lightning(path, columns, rows, digest)]
     if not {"step", "epoch"} & set(columns):
-        _fail(
-            "columns",
-            ", ".join(columns)[:80],
-            "contain neither step nor epoch",
-            "add one: the steps or epochs done at each row",
-        )
+        _fail("columns", ", ".join(columns)[:80], "contain neither step nor epoch", "add one of them")
     if not set(_QUANTITIES) & set(columns):
         known = ", ".join(_QUANTITIES)
         _fail("columns", ", ".join(columns)[:80], "contain no quantity of a curve", f"add one of {known}")
@@ -138,12 +132,7 @@ def _run(path: Path, name: str, columns: Sequence[str], rows: Sequence[Row], dig
             if ALIASES.get(column, column) in FIELDS:
                 line = next(line for line, row in rows if row[column].strip() != rows[0][1][column].strip())
                 rule = "changes within a run, but a hyperparameter must not"
-                _fail(
-                    f"line {line}, column {column}",
-                    dict(rows)[line][column],
-                    rule,
-                    "name the run of each row in a column run",
-                )
+                _fail(f"line {line}, column {column}", dict(rows)[line][column], rule, "add a column run with names")
             notes.append(f"column {column} is skipped: it is not a known quantity and changes within the run")
         elif (value := values.pop()) and len(constant) < MAX_OTHER:
             constant[column[:MAX_NAME]] = value[:MAX_TEXT]

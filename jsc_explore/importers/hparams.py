@@ -32,8 +32,7 @@ _PlainLoader.add_multi_constructor("tag:", _as_text)
 def read_hparams(path: Path, digest: Any = None) -> tuple[dict[str, Any], str]:
     """Return name -> value, nested names joined by dots, and a message on what could not be read, or "".
 
-    Objects and functions that a tag names are never created: their names become text. ``digest`` is updated with the
-    file's content.
+    Objects and functions that a tag names are never created: their names become text. ``digest`` gets the content.
     """
     try:
         content = path.read_bytes()[: MAX_BYTES + 1]

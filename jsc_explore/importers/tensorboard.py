@@ -110,16 +110,14 @@ def _read_file(path: Path, series: dict[str, list[LoggedValue]], digest: Any) ->
                 for value in parsed.summary.value:
                     number = _scalar(value)
                     if number is not None:
-                        series.setdefault(value.tag[:200], []).append(
-                            LoggedValue(parsed.step, parsed.wall_time, number)
-                        )
+                        logged = LoggedValue(parsed.step, parsed.wall_time, number)
+                        series.setdefault(value.tag[:200], []).append(logged)
                         count += 1
                 if count > MAX_POINTS:
                     return f"{path.name} has more than {MAX_POINTS:,} values: the rest is skipped"
     except OSError as error:
-        raise FieldError(
-            "file", path.name, f"cannot be read ({error_reason(error)})", "check its permissions"
-        ) from error
+        rule = f"cannot be read ({error_reason(error)})"
+        raise FieldError("file", path.name, rule, "check its permissions") from error
     return ""
 
 

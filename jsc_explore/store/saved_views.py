@@ -35,12 +35,7 @@ class SavedViews:
         checked = _checked(name)
         with self._open() as db:
             if checked not in self._names(db) and len(self._names(db)) >= MAX_VIEWS:
-                raise FieldError(
-                    "view",
-                    name,
-                    f"would be more than the limit of {MAX_VIEWS} saved views",
-                    "delete one that is not needed",
-                )
+                raise FieldError("view", name, f"would exceed the limit of {MAX_VIEWS} views", "delete another one")
             db.execute("INSERT OR REPLACE INTO views VALUES (?, ?, ?)", [checked, query, time.time()])
 
     def rename(self, name: str, new: str) -> None:

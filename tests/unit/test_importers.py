@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import ROOT
 
@@ -135,6 +135,7 @@ def test_a_damaged_record_ends_the_reading_with_a_note(tmp_path):
     assert "is damaged: read up to there" in only(tmp_path).notes[0]
 
 
+@settings(deadline=None)  # the first example imports protobuf
 @given(st.binary(max_size=300), st.integers(0, 2000))
 def test_no_file_content_raises_an_unexpected_error(content, place):
     import tempfile
