@@ -66,8 +66,8 @@ def test_small_sizes_are_measured(monkeypatch):
         "tiny_b8_loss_difference", "tiny_b8_r1_epoch_ms", "tiny_b8_r1_speedup_vs_stack", "tiny_b8_r2_epoch_ms",
         "tiny_b8_r2_speedup_vs_stack", "grid_2x1x1_s",
     }  # fmt: skip
-    assert report.figures["tiny_b8_loss_difference"] < 1e-5
+    assert 0 <= report.figures.pop("tiny_b8_loss_difference") < 1e-5
     assert [(row["backend"], row["replicas"]) for row in report.rows] == [
         ("kernel", 1), ("stack", 1), ("kernel", 2), ("stack", 2),
     ]  # fmt: skip
-    assert min(report.figures.values()) > 0 or report.figures["tiny_b8_loss_difference"] == 0
+    assert min(report.figures.values()) > 0

@@ -1,12 +1,15 @@
 """What a journey does on a page: open it, click cells, choose in lists, read what is drawn."""
 
+import contextlib
+
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
-from servers import ROOT
+from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
+from servers import ROOT, eventually
 
 SHOTS = ROOT / "screenshots"
 # Machines are shared and slow at times; what must be quick is measured in bench, not here.
-TIMEOUT_MS = 180_000
+TIMEOUT_MS = 60_000
 
 
 def open_page(page: Page, address: str, query: str = "") -> None:
@@ -60,17 +63,32 @@ def drag(page: Page, begin: tuple[float, float], end: tuple[float, float]) -> No
     page.mouse.up()
 
 
+def idle(page: Page) -> None:
+    """Wait until the page's script has ended and nothing moves any more."""
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
+    page.wait_for_function("document.getAnimations().every(animation => animation.playState !== 'running')")
+
+
 def settle(page: Page) -> None:
     """Wait for all that comes by itself: what is drawn anew closes a list that has just been opened."""
     expect(page.locator(".st-key-grid").get_by_text("≈").first).to_be_visible()
-    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
+    idle(page)
 
 
-def choose(page: Page, box: str, option: str) -> None:
-    """Choose in a list."""
-    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
-    page.get_by_role("combobox", name=box, exact=True).click()
-    page.get_by_role("option", name=option).first.click()
+def choose(page: Page, box: str | Locator, option: str) -> None:
+    """Choose in a list, by its label or where it is; open it again if a redraw or a scrolling page closed it."""
+    box = page.get_by_role("combobox", name=box, exact=True) if isinstance(box, str) else box
+    wanted = page.get_by_role("option", name=option).first
+
+    def is_open() -> bool:
+        idle(page)
+        box.click()
+        with contextlib.suppress(PlaywrightTimeoutError):
+            wanted.wait_for(timeout=5000)
+        return wanted.is_visible()
+
+    eventually(is_open)
+    wanted.click()
 
 
 def legend(page: Page):

@@ -74,8 +74,10 @@ def test_its_curves_react_to_switches_and_legend(browser, faceted, tmp_path):
     page.wait_for_function("before => document.querySelector('#curves-0 svg .role-axis-label').textContent != before",
                            arg=before)  # fmt: skip
     assert "1e-3" in ticks.text_content()
+    y_axis = "Array.from(document.querySelectorAll('#curves-0 svg .role-axis-label')).at(-1).textContent"
+    before = page.evaluate(y_axis)
     page.get_by_label("Log y axis").check()
-    page.wait_for_timeout(300)
+    page.wait_for_function(f"before => {y_axis} !== before", arg=before)
     # A click on a name in the legend hides the other lines.
     lines = "() => document.querySelectorAll('#curves-0 svg .mark-line path[opacity=\"0\"]').length"
     # The invisible lines that carry the tooltips of the grey ones.

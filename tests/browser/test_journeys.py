@@ -17,6 +17,7 @@ from journeys import (
     click_cell,
     drag,
     grid_texts,
+    idle,
     legend,
     open_page,
     settle,
@@ -108,7 +109,7 @@ def test_a_long_training_shows_points_as_they_come_and_can_be_cancelled(page, se
     click_cell(page, "32", "1e-3")
     below = page.get_by_text(re.compile("Batch size 32, learning rate 1e-3: 5 seeds"))
     expect(below).to_be_visible()
-    page.wait_for_timeout(1500)
+    idle(page)
     shoot(page, "growing")
     place = below.bounding_box()["y"]
     page.get_by_role("button", name="Cancel").first.click()
@@ -199,7 +200,7 @@ def test_it_is_readable_dark_narrow_and_projected(browser, server, scheme, width
     expect(page.locator(".st-key-grid svg.marks")).to_be_visible(timeout=TIMEOUT_MS)
     expect(page.locator(".st-key-curves_panel svg.marks")).to_be_visible(timeout=TIMEOUT_MS)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    page.wait_for_timeout(500)
+    idle(page)
     assert_accessible(page)
     shoot(page, f"{scheme}-{width}")
     context.close()

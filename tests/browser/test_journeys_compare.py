@@ -14,10 +14,6 @@ GROWTH, PARALLEL = ".st-key-third-growth svg.marks", ".st-key-parallel svg.marks
 CURVES = f"{PARALLEL} .layer_1_marks"
 
 
-def settled(page: Page) -> None:
-    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
-
-
 def test_two_cells_of_the_grid_are_compared_changed_swapped_and_found_again(page, browser, server):
     address, _ = server
     journeys.open_page(page, address)
@@ -27,7 +23,7 @@ def test_two_cells_of_the_grid_are_compared_changed_swapped_and_found_again(page
     journeys.click_cell(page, "16", "1e-2")
     page.keyboard.up("Shift")
     expect(page.get_by_text("Batch size 16, learning rate 1e-2").first).to_be_visible()
-    settled(page)
+    journeys.idle(page)
     page.get_by_role("link", name="Compare").click()
     expect(page.locator(GROWTH)).to_be_visible()
     expect(page.get_by_text("From A to B: Batch size 256 → 16.")).to_be_visible()
@@ -43,7 +39,7 @@ def test_two_cells_of_the_grid_are_compared_changed_swapped_and_found_again(page
     expect(page.get_by_text(re.compile("^A is better than B by"))).to_be_visible()
     page.get_by_role("radio", name="seed 0").click()
     expect(page.locator(".st-key-third-A0 svg.marks .mark-text text").first).to_be_visible()
-    settled(page)
+    journeys.idle(page)
     journeys.shoot(page, "compare")
 
     second = browser.new_context().new_page()
@@ -74,7 +70,7 @@ def test_a_brush_on_an_axis_keeps_the_curves_that_pass_and_a_second_one_fewer(pa
     page.goto(f"{address}/overview")
     expect(page.locator(PARALLEL)).to_be_visible()
     expect(page.get_by_text("Calibration of predictions")).to_be_visible()
-    settled(page)
+    journeys.idle(page)
     every = page.locator(CURVES).count()
     # On the axis of the switch yes stands above no: the upper half keeps those with a final ReLU.
     drag(page, "ReLU", 0.0, 0.3)
@@ -89,12 +85,7 @@ def test_a_brush_on_an_axis_keeps_the_curves_that_pass_and_a_second_one_fewer(pa
     page.mouse.dblclick(*(page.locator(PARALLEL).bounding_box()[side] + 300 for side in ("x", "y")))
     expect(page.locator(CURVES)).to_have_count(every)
 
-    # A list that opens while the page scrolls closes again.
-    box = page.locator(".st-key-half-spread .stSelectbox")
-    box.evaluate("element => element.scrollIntoView({block: 'center', behavior: 'instant'})")
-    page.wait_for_timeout(500)
-    box.click()
-    page.get_by_role("option", name="Learning rate").click()
+    journeys.choose(page, page.locator(".st-key-half-spread .stSelectbox"), "Learning rate")
     expect(page).to_have_url(re.compile("against=learning_rate"))
     expect(page.locator(".st-key-half-spread svg.marks")).to_contain_text("Learning rate")
     expect(page.get_by_text(re.compile(r"\d+ of \d+ held-out configurations"))).to_be_visible()
@@ -149,12 +140,9 @@ def test_both_are_readable_dark_narrow_and_projected(browser, server, name, char
     page = context.new_page()
     page.goto(f"{address}/{name}")
     expect(page.locator(chart)).to_be_visible(timeout=journeys.TIMEOUT_MS)
-    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible(
-        timeout=journeys.TIMEOUT_MS
-    )
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert page.locator(chart).bounding_box()["width"] <= width
-    page.wait_for_timeout(500)
+    journeys.idle(page)
     journeys.assert_accessible(page)
     journeys.shoot(page, f"{name}-{scheme}-{width}")
     context.close()
@@ -164,7 +152,7 @@ def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
     address, _ = server
     page.goto(f"{address}/compare?a=batch_size:16384~learning_rate:1e-2~max_epochs:2&b=batch_size:512")
     expect(page.get_by_text("A is not trained yet.")).to_be_visible()
-    settled(page)
+    journeys.idle(page)
     page.get_by_role("button", name="Train 5 seeds").click()
     expect(page.get_by_text("A is being trained: 5 seeds")).to_be_visible()
     # An engine starts and trains in between.
@@ -177,7 +165,7 @@ def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
         drawn = page.locator(f".st-key-fifth-roc-{name} svg.marks")
         expect(drawn.locator(".mark-line.role-mark path")).to_have_count(2)
         expect(drawn.locator(".mark-text.role-mark text")).to_have_count(2)
-    settled(page)
+    journeys.idle(page)
     journeys.assert_accessible(page)
     journeys.shoot(page, "compare-roc")
     page.get_by_role("button", name="Export").click()

@@ -84,6 +84,6 @@ def test_the_data_are_readable_dark_narrow_and_projected(browser, server, scheme
     cone = page.locator(".st-key-jet_panel svg.marks .mark-line path").first.bounding_box()
     assert cone["width"] == pytest.approx(cone["height"], rel=0.02)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    page.wait_for_timeout(500)
+    journeys.idle(page)
     journeys.shoot(page, f"data-{scheme}-{width}")
     context.close()

@@ -1,13 +1,11 @@
 """Walks between the pages: whatever was chosen on a page is still chosen after a visit to any other page."""
 
-import contextlib
 import difflib
 import itertools
 import pprint
 
 import pytest
-from journeys import TIMEOUT_MS, click_cell, open_page, visible_errors
-from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
+from journeys import TIMEOUT_MS, choose, click_cell, idle, open_page, visible_errors
 from playwright.sync_api import expect
 from servers import eventually
 
@@ -38,10 +36,6 @@ STATE = """() => {
 }"""
 
 
-def idle(page):
-    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
-
-
 def settled_state(page):
     """Return the state once it no longer changes by itself: predictions come a moment after the grid."""
     states = [page.evaluate(STATE)]
@@ -57,17 +51,7 @@ def settled_state(page):
 
 
 def select(page, key, option):
-    """Choose in a list, which a redraw of the page closes: then open it again."""
-    box, wanted = page.locator(f".st-key-{key} [role=combobox]"), page.get_by_role("option", name=option).first
-
-    def is_open():
-        box.click()
-        with contextlib.suppress(PlaywrightTimeoutError):
-            wanted.wait_for(timeout=5000)
-            return True
-
-    eventually(is_open)
-    wanted.click()
+    choose(page, page.locator(f".st-key-{key} [role=combobox]"), option)
     settled_state(page)
 
 
@@ -162,10 +146,10 @@ def test_choices_on_a_page_outlive_a_visit_to_any_other_page(page, server, runni
     if running:
         eventually(lambda: steps_of(running), 300)
     chosen = {}
-    for name, (_, choose) in PAGES.items():
+    for name, (_, make_choices) in PAGES.items():
         go(page, name)
         settled_state(page)
-        choose(page)
+        make_choices(page)
         chosen[name] = settled_state(page)
     trained = sum(text.startswith("0.") or text.startswith("1.") for text in chosen["Explore"]["cells"])
     assert trained > 10, "the grid shows test losses"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -93,9 +94,9 @@ def test_the_command_trains_once_and_then_answers_from_the_store(served):
     line = ["train", "--batch-size", 65536, "--learning-rate", 1e-2, "--max-epochs", 2, "--json"]
     first = served.command(*line)
     assert (first.returncode, first.stderr) == (0, "")
-    began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     again = served.command(*line)
-    took = time.monotonic() - began
+    took = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
     assert (again.returncode, again.stderr) == (0, "")
     trained, answered = json.loads(first.stdout), json.loads(again.stdout)
     assert (trained.pop("from_store"), answered.pop("from_store")) == (False, True)

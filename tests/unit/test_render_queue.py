@@ -1,16 +1,18 @@
 """The render queue: in which order waiting pages are drawn, and what becomes of those that are no longer needed."""
 
 import threading
-import time
+from types import SimpleNamespace
 
 import pytest
+from servers import eventually
 
+from jsc_explore.web.state import render_queue
 from jsc_explore.web.state.render_queue import RenderQueue
 
 
-def start_threads(queue, delays, checks=None):
+def start_threads(queue, delays, checks=None, order=None):
     """Start a thread for each delay, one after the other; return the list of served names, which fills, and threads."""
-    order, threads = [], []
+    order, threads = [] if order is None else order, []
 
     def wait(name, delay):
         try:
@@ -21,9 +23,10 @@ def start_threads(queue, delays, checks=None):
         queue.release()
 
     for name, delay in delays.items():
+        waiting = len(queue._waiting)
         threads.append(threading.Thread(target=wait, args=(name, delay)))
         threads[-1].start()
-        time.sleep(0.02)
+        eventually(lambda waiting=waiting: len(queue._waiting) > waiting or not threads[-1].is_alive())
     return order, threads
 
 
@@ -45,16 +48,17 @@ def test_clicks_go_before_refreshes_and_equal_delays_keep_their_order():
     assert order == ["click", "another click", "live", "live too", "page"]
 
 
-def test_a_refresh_does_not_wait_for_ever():
-    queue = RenderQueue(1)
+def test_a_refresh_that_has_waited_for_its_delay_goes_before_later_clicks(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(render_queue, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    queue, order = RenderQueue(1), []
     queue.acquire()
-    order, threads = start_threads(queue, {"live": 0.1})
-    time.sleep(0.2)
-    late, more = start_threads(queue, {"click": 0.0})
+    _, threads = start_threads(queue, {"live": 5.0}, order=order)
+    clock[0] = 5.1
+    _, more = start_threads(queue, {"click": 0.0}, order=order)
     queue.release()
     join(threads + more)
-    assert order == ["live"]
-    assert late == ["click"]
+    assert order == ["live", "click"]
 
 
 def test_as_many_threads_draw_as_there_are_slots():
@@ -70,13 +74,17 @@ def test_as_many_threads_draw_as_there_are_slots():
 
 @pytest.mark.parametrize("obsolete", ["first", "second"])
 def test_an_obsolete_run_leaves_the_queue_and_blocks_no_other(obsolete):
+    checked = threading.Event()
+
     def check():
+        checked.set()
         raise RuntimeError("superseded")
 
     queue = RenderQueue(1)
     queue.acquire()
     order, threads = start_threads(queue, {"first": 0.0, "second": 0.0}, {obsolete: check})
-    time.sleep(0.4)
+    assert checked.wait(10)
+    threads[["first", "second"].index(obsolete)].join(10)
     queue.release()
     join(threads)
     assert order == ["second" if obsolete == "first" else "first"]
