@@ -71,7 +71,7 @@ def test_a_missing_cell_is_clicked_trains_grows_and_is_there_after_a_reload_and_
     assert set(engine.states(list(asked))) == set(asked)
     shoot(page, "training")
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
-    expect(page.get_by_text(re.compile("5 seeds finished; in the grid and in the store"))).to_be_visible()
+    expect(page.get_by_text(re.compile("5 seeds finished and stored"))).to_be_visible()
     expect(page.locator(".st-key-grid").get_by_text("n=5").first).to_be_visible()
     shoot(page, "trained")
     store = Store(store_directory)
@@ -301,7 +301,7 @@ def test_a_box_takes_many_cells_and_a_zoom_shows_a_part(page, server):
     open_page(page, address)
     drag(page, cell_position(page, "256", "1e-2"), cell_position(page, "1024", "1e-3"))
     expect(page.get_by_text("6 cells")).to_be_visible()
-    expect(page.get_by_role("button", name=re.compile("Fill these: 10 runs, about"))).to_be_enabled()
+    expect(page.get_by_role("button", name=re.compile("Train missing seeds: 10 runs, about"))).to_be_enabled()
     expect(page.get_by_role("button", name=re.compile("Add 3 seeds to each: 18 runs, about"))).to_be_enabled()
     expect(legend(page)).to_contain_text("256, 1e-2 (n=5)")
     shoot(page, "box")
@@ -341,14 +341,14 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
     expect(legend(page)).to_contain_text("1e-2 (n=10)")
     choose(page, "Dash by", "Final ReLU")
     expect(panel.locator(".role-legend").get_by_text("no", exact=True)).to_be_visible()
-    page.get_by_text("Logarithmic upwards", exact=True).click()
+    page.get_by_text("Log y axis", exact=True).click()
     page.get_by_role("radio", name="Log").click()
     smoothing = page.get_by_role("slider", name="Smoothing")
     smoothing.focus()
     for _ in range(5):
         smoothing.press("ArrowRight")
     expect(panel.get_by_text(re.compile(r"Smoothed \(0\.05\); thin: the raw mean"))).to_be_visible()
-    choose(page, "Panels by", "Final ReLU")
+    choose(page, "Facet by", "Final ReLU")
     expect(panel.get_by_test_id("stVegaLiteChart")).to_have_count(2)
     # Each panel counts its own seeds, and its legend fits it.
     for i in (0, 1):
@@ -429,9 +429,9 @@ def test_a_prediction_says_how_far_it_is_to_be_trusted_and_stays_under_the_curve
         page.get_by_text(re.compile(r"≈: predicted, with its 80% band; held-out predictions inside theirs: \d+ of \d+"))
     ).to_be_visible()
     click_cell(page, "1024", "1e-2")
-    expect(page.locator(".st-key-curves_panel").get_by_text("predicted before it was trained")).to_be_visible()
+    expect(page.locator(".st-key-curves_panel").get_by_text("predicted before training")).to_be_visible()
     expect(page.locator(".st-key-grid").get_by_text("training").first).to_have_count(0)
-    expect(page.locator(".st-key-curves_panel").get_by_text("predicted before it was trained")).to_be_visible()
+    expect(page.locator(".st-key-curves_panel").get_by_text("predicted before training")).to_be_visible()
     expect(legend(page)).to_contain_text("1024, 1e-2 (n=5)")
     shoot(page, "predicted-and-real")
     assert visible_errors(page) == []
@@ -481,7 +481,7 @@ def test_any_configuration_is_typed_counted_drawn_and_trained(page, server):
     choose("Network", "16-12-5")
     expect(form.get_by_text("269 parameters")).to_be_visible()
     choose("Batch size", "16384")
-    slider = form.get_by_role("slider", name="Seeds at once")
+    slider = form.get_by_role("slider", name="Number of seeds")
     slider.focus()
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
@@ -526,7 +526,7 @@ def test_charts_tables_commands_and_all_of_it_are_taken_away(page, server, tmp_p
     dialog.get_by_role("button", name="Close").click()
     expect(dialog).to_have_count(0)
     page.get_by_role("button", name="Share this view").click()
-    expect(page.get_by_role("img", name=re.compile("QR code of this address"))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("QR code of this URL"))).to_be_visible()
     shoot(page, "share")
 
 

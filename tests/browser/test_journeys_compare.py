@@ -48,7 +48,7 @@ def test_two_cells_of_the_grid_are_compared_changed_swapped_and_found_again(page
     second.context.close()
     page.get_by_role("link", name="Explore").click()
     expect(page.locator(".st-key-grid svg.marks")).to_be_visible()
-    assert page.get_by_text("In the address").count() == 0
+    assert page.get_by_text("In the URL").count() == 0
     assert journeys.visible_errors(page) == []
 
 
@@ -125,7 +125,7 @@ def test_the_overview_is_narrowed_by_keyboard_and_its_address_brings_the_same_vi
     page.get_by_role("button", name="Export").click()
     dialog = page.get_by_role("dialog")
     with page.expect_download() as download:
-        dialog.locator(".st-key-take-coordinates-svg").get_by_role("button").click()
+        dialog.locator(".st-key-download-coordinates-svg").get_by_role("button").click()
     assert Path(download.value.path()).read_bytes().startswith(b"<svg")
     assert journeys.visible_errors(page) == []
 
@@ -160,7 +160,7 @@ def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
     expect(done).to_be_visible(timeout=3 * journeys.TIMEOUT_MS)
     expect(page.get_by_text("A is being trained")).to_have_count(0)
     # What was trained just now and what was published have their ROC curves, with the mark at one half.
-    expect(page.get_by_text("No ROC curve is stored")).to_have_count(0)
+    expect(page.get_by_text("Older runs have no stored ROC curve")).to_have_count(0)
     for name in "gqwzt":
         drawn = page.locator(f".st-key-fifth-roc-{name} svg.marks")
         expect(drawn.locator(".mark-line.role-mark path")).to_have_count(2)
@@ -171,7 +171,7 @@ def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
     page.get_by_role("button", name="Export").click()
     dialog = page.get_by_role("dialog")
     with page.expect_download() as download:
-        dialog.locator(".st-key-take-roc_w-pdf").get_by_role("button").click()
+        dialog.locator(".st-key-download-roc_w-pdf").get_by_role("button").click()
     assert Path(download.value.path()).read_bytes().startswith(b"%PDF")
     with page.expect_download() as download:
         dialog.get_by_role("button", name="Everything in one ZIP").click()

@@ -36,14 +36,14 @@ def test_from_the_grid_to_a_feature_on_logarithmic_axes_and_back(page, server):
 
     page.get_by_role("radio", name="top").first.click()
     expect(page.get_by_text("A top quark (173 GeV) decays to a W and a b quark")).to_be_visible()
-    page.get_by_role("radio", name="a heavy one").click()
+    page.get_by_role("radio", name="heavy jet").click()
     expect(page.get_by_text("the mass stays 172.4 GeV")).to_be_visible()
     assert journeys.visible_errors(page) == []
 
     view = page.url
     page.get_by_role("link", name="Explore").click()
     expect(page.locator(".st-key-grid svg.marks")).to_be_visible()
-    assert page.get_by_text("In the address").count() == 0
+    assert page.get_by_text("In the URL").count() == 0
     page.goto(view)
     expect(page.locator(BIG)).to_contain_text("multiplicity")
     expect(page.get_by_text("A top quark (173 GeV) decays to a W and a b quark")).to_be_visible()

@@ -46,7 +46,7 @@ def test_imported_runs_stand_beside_the_curves_and_in_no_figure(page, server, tm
     shoot(page, "imported")
 
     page.get_by_role("button", name="Imported (2)").click()
-    expect(page.get_by_text("they enter no mean")).to_be_visible()
+    expect(page.get_by_text("not part of any mean")).to_be_visible()
     shoot(page, "imported_door")
     page.get_by_role("button", name="Remove ours").click()
     expect(names(page)).to_have_count(1)

@@ -323,7 +323,7 @@ def test_a_page_over_a_store_that_can_only_be_read_says_so_and_offers_no_trainin
     app.run()
     assert not app.exception
     assert not app.error
-    assert "can only be read here (opened for reading)" in texts(app.caption)
+    assert "read-only here (opened for reading)" in texts(app.caption)
     assert_nothing_is_offered(app)
     assert not (tmp_path / "theirs" / "queue.sqlite").exists()
     theirs.close()

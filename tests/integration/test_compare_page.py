@@ -252,7 +252,7 @@ def test_overview_takes_explores_filters_from_the_address_and_says_them_in_its_l
     page.multiselect(key="overview choices model@axis").set_value([]).run()
     assert "model" not in page.query_params
     page.text_input(key="overview expression").set_value("val_acc >").run()
-    assert "The filter before is in force" in texts(page.error)
+    assert "The previous filter still applies" in texts(page.error)
     assert "and val_acc > 0.6" in texts(page.markdown)
 
 
@@ -269,7 +269,7 @@ def test_compare_says_which_runs_have_no_roc_curve_and_marks_what_is_known(app, 
     monkeypatch.setenv("JSC_EXPLORE_SNAPSHOT", str(tmp_path / "older.parquet"))
     page = app("compare", a="default", b="batch_size:64")
     assert not page.exception
-    assert "No ROC curve is stored for runs of before it was recorded (5 of A; 5 of B)" in texts(page.caption)
+    assert "Older runs have no stored ROC curve (5 of A; 5 of B)" in texts(page.caption)
 
 
 # ---- the charts

@@ -5,6 +5,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from jsc_explore import data
+from jsc_explore.config import display_value
 from jsc_explore.data import cache
 from jsc_explore.data.glossary import CLASS_DESCRIPTIONS, CLASS_NAMES, NOTES, PAPERS
 from jsc_explore.data.sources import SourceData
@@ -32,8 +33,8 @@ def test_it_says_how_many_jets_of_how_many_kinds_and_how_they_are_split(app):
     assert not app.exception
     said = texts(app.markdown)
     assert "270,000 jets of 5 kinds, 54,000 of each; 16 features a jet" in said
-    assert "| train | 216,000 | the same jets | 54,000 |" in said
-    assert "| holdout | 189,000 | 27,000 | 54,000 |" in said
+    assert "| training data (as in the lab) | 216,000 | the same jets | 54,000 |" in said
+    assert "| held-out data | 189,000 | 27,000 | 54,000 |" in said
     assert "Preset cernbox, seed 2018" in said
     assert data.digest("simulated") in texts(app.code)
 
@@ -116,7 +117,10 @@ def test_an_unknown_protocol_has_no_sizes():
 
 
 def test_the_table_of_splits_names_every_protocol():
-    assert all(f"| {validation} |" in provenance.splits_table(1000) for validation in data.VALIDATIONS)
+    assert all(
+        f"| {display_value('validation', validation)} |" in provenance.splits_table(1000)
+        for validation in data.VALIDATIONS
+    )
 
 
 def test_every_feature_and_class_is_explained_and_every_paper_is_known():

@@ -1,1 +1,1 @@
-"""Components: what a page is made of."""
+"""Components: the panels, sidebars and dialogs that pages are made of."""

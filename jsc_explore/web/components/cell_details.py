@@ -1,4 +1,4 @@
-"""The selected cells: what is known of each, and the buttons that train more seeds of one or of all."""
+"""Details of the selected cells: results, failures, commands, and buttons that train more seeds."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from jsc_explore.view_model.tables import command
 from jsc_explore.web.components import permissions
 from jsc_explore.web.state import services
 
-# More cells than this are summed up: they would push everything else off the screen.
+# Details of more cells than this would push everything else off the screen; then only their sum is shown.
 MAX_SHOWN = 3
 EXTRA_SEEDS = 3
 
 
 def train(cells: Sequence[Cell], count: int) -> None:
-    """Request ``count`` further seeds of each cell."""
+    """Request ``count`` more seeds of each cell."""
     permissions.train([cell.config.with_(seed=seed) for cell in cells for seed in cell.next_seeds(count)])
 
 
 def draw(slice: Slice, selected: Sequence[Cell]) -> None:
-    """Show what is known of the selected cells, and offer to train more seeds of each or of all."""
+    """Draw the details of the selected cells, with buttons that train more seeds of each or of all."""
     if not selected:
         st.caption(
             "Click a cell to see its curves, shift-click to compare several, drag a box over many"
@@ -41,15 +41,15 @@ def draw(slice: Slice, selected: Sequence[Cell]) -> None:
             _draw_one(slice, cell)
 
 
-def offer(runs: Sequence[RunConfig]) -> str:
-    """Return how many runs and how long they take: 14 runs, about 9 s."""
+def runs_text(runs: Sequence[RunConfig]) -> str:
+    """Return the number of runs and their estimated time: 14 runs, about 9 s."""
     seconds = estimate_seconds(services.store(), runs)
     time = f"about {format_seconds(seconds)}" if seconds is not None else "time not known yet"
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {time}"
 
 
-def estimate(runs: Sequence[RunConfig]) -> str:
-    """Return how long runs take, with the usual error of the estimate: about 9 s, usually within 20%."""
+def time_text(runs: Sequence[RunConfig]) -> str:
+    """Return the estimated time of runs with its usual error: about 9 s, usually within 20%."""
     found = estimate_time(services.store(), runs)
     return "time not known yet" if found is None else str(found)
 
@@ -57,30 +57,30 @@ def estimate(runs: Sequence[RunConfig]) -> str:
 def _draw_all(slice: Slice, selected: Sequence[Cell]) -> None:
     missing = [run for cell in selected for run in cell.missing_seeds()]
     more = [cell.config.with_(seed=seed) for cell in selected for seed in cell.next_seeds(EXTRA_SEEDS)]
-    why = permissions.refusal()
+    refusal = permissions.refusal()
     with st.container(horizontal=True, vertical_alignment="center", key="together"):
         st.markdown(f"**{len(selected)} cells**")
         st.button(
-            f"Fill these: {offer(missing)}" if missing else f"All have {slice.seeds} seeds",
-            key="fill",
+            f"Train missing seeds: {runs_text(missing)}" if missing else f"All have {slice.seeds} seeds",
+            key="train-missing",
             type="primary" if missing else "secondary",
-            disabled=not missing or bool(why),
+            disabled=not missing or bool(refusal),
             on_click=permissions.train,
             args=(missing,),
-            help=why or f"Every selected cell up to {slice.seeds} seeds: {estimate(missing)}",
+            help=refusal or f"Up to {slice.seeds} seeds in each selected cell: {time_text(missing)}",
         )
         st.button(
-            f"Add {EXTRA_SEEDS} seeds to each: {offer(more)}",
+            f"Add {EXTRA_SEEDS} seeds to each: {runs_text(more)}",
             key="add-to-each",
-            disabled=bool(why),
+            disabled=bool(refusal),
             on_click=permissions.train,
             args=(more,),
-            help=why or None,
+            help=refusal or None,
         )
 
 
 def describe(config: RunConfig, slice: Slice) -> str:
-    """Describe a config by its values on the axes and by what differs from the base of the slice."""
+    """Describe a config by its values on the axes and the fields that differ from the base of the slice."""
     names = [*slice.axes]
     names += [
         name for name in FIELDS if name not in (*names, "seed") and config.is_relevant(name)
@@ -99,15 +99,15 @@ def _draw_one(slice: Slice, cell: Cell) -> None:
             )
             runs = [cell.config.with_(seed=seed) for seed in cell.next_seeds(count or EXTRA_SEEDS)]
             verb = {"missing": "Train ", "failed": "Retry: "}.get(cell.state, "Add ")
-            why = permissions.refusal()
+            refusal = permissions.refusal()
             st.button(
-                verb + offer(runs),
+                verb + runs_text(runs),
                 key=f"train-{cell.config_id}",
                 on_click=permissions.train,
                 args=(runs,),
-                disabled=bool(why),
+                disabled=bool(refusal),
                 type="secondary" if cell.n else "primary",
-                help=why or f"Further seeds of this configuration: {estimate(runs)}",
+                help=refusal or f"More seeds of this configuration: {time_text(runs)}",
             )
         with st.popover("Command", type="tertiary", help="The command line that reproduces these runs"):
             st.code(command(cell.config, cell.seeds or range(slice.seeds)), language="shell", wrap_lines=True)
@@ -127,11 +127,13 @@ def _result(slice: Slice, cell: Cell) -> str:
             "hidden": f"{cell.n_hidden} runs, left out by the filter expression.",
         }.get(cell.state, "Training.")
     if cell.n_configs > 1:
-        span = f"{format_metric(slice.metric, cell.low)} to {format_metric(slice.metric, cell.high)}"
-        return f"{cell.n} runs of {cell.n_configs} configs, {span}, mean {format_metric(slice.metric, cell.mean)}"
+        value_range = f"{format_metric(slice.metric, cell.low)} to {format_metric(slice.metric, cell.high)}"
+        return (
+            f"{cell.n} runs of {cell.n_configs} configs, {value_range}, mean {format_metric(slice.metric, cell.mean)}"
+        )
     spread = None if is_time(slice.metric) else half_width(cell.sd, cell.n)
-    figure = format_metric(slice.metric, cell.mean, spread)
-    notes = [f"{figure} ({cell.n} seed{'s' if cell.n > 1 else ''}{', 95% interval' if spread is not None else ''})"]
+    mean = format_metric(slice.metric, cell.mean, spread)
+    notes = [f"{mean} ({cell.n} seed{'s' if cell.n > 1 else ''}{', 95% interval' if spread is not None else ''})"]
     if cell.n_silent:
         notes.append(f":orange[† {cell.n_silent} never predict a class]")
     if cell.n_diverged:

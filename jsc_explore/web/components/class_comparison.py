@@ -1,4 +1,4 @@
-"""The classes on the Compare page: which is taken for which, and how well each is told from the rest."""
+"""The classes on the Compare page: confusion matrices, ROC curves and the areas under them."""
 
 from __future__ import annotations
 
@@ -23,53 +23,53 @@ def confusions(runs: Runs) -> None:
     """Draw the confusion matrices of A and B, of all seeds or of one, and their difference."""
     st.markdown("##### Confusion matrix", help="On the test jets, with the weights of the best epoch")
     seeds = sorted({row["seed"] for side in runs.values() for row in side})
-    lost = {row["seed"] for side in runs.values() for row in side if unpredicted_classes(row)}
-    words = {ALL: "all seeds"} | {seed: f"seed {seed}{' †' if seed in lost else ''}" for seed in seeds[:20]}
-    if COMPARE["seed"] not in words:
+    marked = {row["seed"] for side in runs.values() for row in side if unpredicted_classes(row)}
+    labels = {ALL: "all seeds"} | {seed: f"seed {seed}{' †' if seed in marked else ''}" for seed in seeds[:20]}
+    if COMPARE["seed"] not in labels:
         COMPARE["seed"] = ALL
-    picked = COMPARE.widget(
-        st.segmented_control, "seed", "Of", list(words), required=True, label_visibility="collapsed",
-        format_func=words.get,
+    selected = COMPARE.widget(
+        st.segmented_control, "seed", "Of", list(labels), required=True, label_visibility="collapsed",
+        format_func=labels.get,
     )  # fmt: skip
     COMPARE.write()
     shares = {
-        side: confusion_shares([row["confusion"] for row in runs[side] if picked in (ALL, row["seed"])])
+        side: confusion_shares([row["confusion"] for row in runs[side] if selected in (ALL, row["seed"])])
         for side in charts.SIDES
     }
     a, b = shares["A"], shares["B"]
-    drawn = [
+    matrices = [
         ("A", a, False),
         ("B", b, False),
         ("B − A, in points", None if a is None or b is None else b - a, True),
     ]
-    for column, (title, values, difference) in zip(st.columns(3, gap="medium"), drawn, strict=True):
+    for column, (title, values, difference) in zip(st.columns(3, gap="medium"), matrices, strict=True):
         with column, st.container(key=f"third-{title[:1]}{difference:d}"):
             if values is None:
-                st.caption(f"{title}: nothing known for {words[picked]}.")
+                st.caption(f"{title}: no confusion matrix of {labels[selected]}.")
                 continue
             name = f"confusion_{'difference' if difference else title}"
             make = partial(charts.confusion_chart, values, title, difference=difference)
-            chart_registry.draw(name, make, f"Confusion matrix, {title}, {words[picked]}", name)
+            chart_registry.draw(name, make, f"Confusion matrix, {title}, {labels[selected]}", name)
 
 
 def separation(runs: Runs) -> None:
-    """Draw the ROC curves of every class with the rejection at 50%, the areas under them, and say what is not known."""
+    """Draw the ROC curve of each class with its rejection at 50% signal efficiency, and the areas under the curves."""
     st.markdown(
         "##### ROC curves, one class against the rest", help="On the test jets, with the weights of the best epoch"
     )
     halves = [{**row, "side": side} for side in charts.SIDES for row in per_class(runs[side], "rejection")]
-    means, missing = _roc(runs)
+    means, note = _roc(runs)
     tables = roc.roc_tables(means, halves)
-    span = roc.rejection_range(*tables)
+    y_range = roc.rejection_range(*tables)
     for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
         with column, st.container(key=f"fifth-roc-{name}"):
-            make = partial(roc.roc_chart, *tables, name, span)
-            words = f"Background rejection of A and B along signal efficiency, {CLASS_NAMES[name]}"
-            chart_registry.draw(f"roc_{name}", make, words, f"roc-{name}")
+            make = partial(roc.roc_chart, *tables, name, y_range)
+            alt_text = f"Background rejection of A and B against signal efficiency, {CLASS_NAMES[name]}"
+            chart_registry.draw(f"roc_{name}", make, alt_text, f"roc-{name}")
     st.caption(
-        ":blue[**A**] and :orange[**B**]: background rejection, 1 / false positive rate, along the share of the class "
-        "that is kept; mean over seeds with its 95% interval. Marked: where half of it is kept. Rejections span "
-        f"decades: their means are geometric, their axis logarithmic.{missing}"
+        ":blue[**A**] and :orange[**B**]: background rejection (1 / false positive rate) against signal efficiency "
+        "(the share of the class that is kept); mean over seeds with its 95% interval. The mark is at 50%. Rejections "
+        f"span orders of magnitude, so means are geometric and the axis is logarithmic.{note}"
     )
     with st.container(key="third-auc"):
         rows = [{**row, "side": side} for side in charts.SIDES for row in per_class(runs[side], "auc")]
@@ -77,25 +77,22 @@ def separation(runs: Runs) -> None:
 
 
 def _roc(runs: Runs) -> tuple[list[dict[str, Any]], str]:
-    """Return the mean curves of both sides, and what must be said of runs that have none."""
+    """Return the mean curves of both sides, and a note about runs without one."""
     store = services.store()
     rows: list[dict[str, Any]] = []
     notes = []
     for side in charts.SIDES:
         done = [run["run_id"] for run in runs[side] if run["auc"]]
-        curves = _stored(store.version, done)
+        curves = _roc_curves(store.version, done)
         rows += [{**row, "side": side} for row in roc_means(curves)]
         if missing_seeds := len(done) - len(curves):
             notes.append(f"{missing_seeds} of {len(done)} of {side}" if curves else f"{len(done)} of {side}")
     if not notes:
         return rows, ""
-    return rows, (
-        f" No ROC curve is stored for runs of before it was recorded ({'; '.join(notes)}): the mark is all that is "
-        "known of them."
-    )
+    return rows, (f" Older runs have no stored ROC curve ({'; '.join(notes)}): for them only the mark at 50% is known.")
 
 
 @st.cache_data(show_spinner=False, max_entries=32)
-def _stored(version: int, run_ids: list[str]) -> list[list[float | None]]:
+def _roc_curves(version: int, run_ids: list[str]) -> list[list[float | None]]:
     curves: list[list[float | None]] = services.store().roc_curves(run_ids)["roc"].to_pylist()
     return curves

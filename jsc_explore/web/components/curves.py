@@ -24,7 +24,7 @@ CURVES_KEY = "curves"
 
 
 def _controls() -> None:
-    """Draw what is changed most often above the chart, and the rest in a popover."""
+    """Draw the most used options above the chart, and the others in a popover."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="curve_controls"):
         EXPLORE.widget(
             st.selectbox,
@@ -41,7 +41,7 @@ def _controls() -> None:
             "Chart options", icon=":material/tune:", help="Axes, band, colours, smoothing", key="chart_options",
             on_change="rerun",
         )  # fmt: skip
-    # Its content is made when it is open: the panel is drawn several times a second while something trains.
+    # Made only when it is open: the panel is drawn several times a second while something trains.
     if popover.open:
         with popover:
             _options()
@@ -61,13 +61,13 @@ def _options() -> None:
     EXPLORE.widget(
         left.selectbox, "band", "Band", list(BAND_KINDS), format_func=lambda band: BAND_KINDS[band].capitalize()
     )
-    EXPLORE.widget(right.toggle, "seed_lines", "Seeds", help="Every seed as a faint line")
+    EXPLORE.widget(right.toggle, "seed_lines", "Each seed", help="Each seed as a faint line")
     axes = list(AXIS_FIELDS)
     EXPLORE.widget(left.selectbox, "colour", "Colour by", [BY_CELL, *axes], format_func=label)
     both = EXPLORE["curve"] in METRIC_PAIRS
     EXPLORE.widget(
         right.selectbox, "dash", "Dash by", [NONE, *axes], format_func=label, disabled=both,
-        help="Training is dashed while both parts are shown" if both else None,
+        help="With both shown, dashed is training" if both else None,
     )  # fmt: skip
     EXPLORE.widget(left.selectbox, "curve_facet", "Facet by", [NONE, *axes], format_func=label)
     EXPLORE.widget(
@@ -81,7 +81,7 @@ def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]
     theme = st.context.theme.type or "light"
     drawn = panels(slice, cells, live, theme)
     if not drawn.figures:
-        # As high as the chart will be: nothing jumps when it appears.
+        # As high as a chart, so that nothing moves when the first one appears.
         with st.container(height=HEIGHT + 60, border=False):
             st.info(_why_empty(cells), icon=":material/show_chart:")
             imported_runs.draw()
@@ -91,7 +91,7 @@ def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]
         with columns[i % len(columns)]:
             if title:
                 st.markdown(f"**{title}**")
-            # Another zoom is another chart: the dragged box vanishes with the chart that it was dragged on.
+            # A new key for each zoom makes a new chart, without the box that was dragged on the old one.
             key = f"{CURVES_KEY}-{i}-{EXPLORE['zoom']}"
             st.vega_lite_chart(
                 figure.arrow_spec(),
@@ -104,21 +104,21 @@ def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]
         if EXPLORE["zoom"]:
             st.button("Zoom out", icon=":material/zoom_out_map:", key="zoom_out", on_click=_zoom_out)
         imported_runs.draw()
-        expected = any(one.tables[PREDICTIONS].num_rows for _, one in drawn.figures)
-        legend = curves.legend(EXPLORE, imported_runs.any_drawn(), expected)
+        predicted = any(figure.tables[PREDICTIONS].num_rows for _, figure in drawn.figures)
+        legend = curves.legend(EXPLORE, imported_runs.any_drawn(), predicted)
         st.caption(legend + "".join(f" {note[0].upper()}{note[1:]}." for note in drawn.notes))
 
 
 def _why_empty(cells: Sequence[Cell]) -> str:
     if any(cell.active for cell in grid.selected_of(cells) or cells):
-        return "No point yet: the first one comes as soon as a worker is free and has started."
+        return "No points yet: they appear as soon as a worker has started the run."
     if any(cell.n for cell in cells):
-        return "No curve yet: select a cell with a figure, or click a missing one to train it."
+        return "No curve selected: select a cell with a result, or click a missing one to train it."
     return "No run passes the filters: click a + to train one, or widen a filter."
 
 
 def panels(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]], theme: str) -> Panels:
-    """Return the charts to draw: one, or one for each value of the field chosen under Panels by."""
+    """Return the charts to draw: one, or one for each value of the field under Facet by."""
     imported = services.imported().all()
     predicted = predictions.shown(slice.metric)
     return curves.panels(CachedRepository(), EXPLORE, slice, cells, live, theme, imported, predicted)

@@ -1,4 +1,4 @@
-"""The export dialog: each chart as SVG, PNG and PDF, the drawn tables, the commands that reproduce the runs, a ZIP."""
+"""The export dialog: charts as SVG, PNG and PDF, their tables, the commands that reproduce the runs, a ZIP of all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ The same view, live: {url}
 
 Charts are SVG, PNG and PDF; tables are CSV and Parquet.
 {runs}
-view.json       what the page was asked to show
+view.json       the URL parameters of the page
 """
 # Of pages with runs.
 _RUNS = """A dagger marks seeds whose network never predicts one of the classes.
@@ -45,33 +45,34 @@ commands.sh     the command lines that reproduce every run"""
 
 
 @st.dialog("Export", width="large", on_dismiss=dialogs.close)
-def dialog(slice: Slice) -> None:
-    """Offer what the Explore page shows as files; each is made when it is requested."""
+def explore_dialog(slice: Slice) -> None:
+    """Draw the dialog of the Explore page."""
     figures, tables = contents(slice)
     lines = commands(services.store(), slice)
-    _offer(figures, tables, lines, _texts(slice, lines), whole=True)
+    _draw_downloads(figures, tables, lines, _texts(slice, lines), html=True)
 
 
 @st.dialog("Export", width="large", on_dismiss=dialogs.close)
-def drawn(state: UrlState, title: str, tables: Mapping[str, pa.Table], lines: Sequence[str]) -> None:
-    """Offer the charts that a page has drawn, these tables and these command lines as files."""
+def charts_dialog(state: UrlState, title: str, tables: Mapping[str, pa.Table], lines: Sequence[str]) -> None:
+    """Draw the dialog of another page: its registered charts, ``tables`` and command ``lines``."""
     texts = {
         "README.txt": _readme(title, saved_views.page_url(state.query), _RUNS if lines else ""),
         "view.json": json.dumps(state.query, indent=1),
     }
     if lines:
         texts["commands.sh"] = _script(lines)
-    _offer(chart_registry.figures(), tables, lines, texts)
+    _draw_downloads(chart_registry.figures(), tables, lines, texts)
 
 
-def _offer(
+def _draw_downloads(
     figures: Mapping[str, Figure],
     tables: Mapping[str, pa.Table],
     lines: Sequence[str],
     texts: Mapping[str, str],
-    whole: bool = False,
+    html: bool = False,
 ) -> None:
-    st.caption("What the page shows now, without what is still growing. Files are made on the click.")
+    """Draw the buttons; each file is made when its button is clicked."""
+    st.caption("What the page shows now, without runs that are still training. Each file is made when you click.")
     for name, figure in figures.items():
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{name.replace('_', ' ').capitalize()}**", width="stretch")
@@ -83,11 +84,13 @@ def _offer(
             _button("CSV", f"{name}.csv", partial(table_bytes, table, "csv"))
             _button("Parquet", f"{name}.parquet", partial(table_bytes, table, "parquet"))
     if lines:
-        part = st.expander(f"Command lines that reproduce {len(lines):,} configurations")
-        part.code("\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell")
-    both = st.container(horizontal=True)
-    if whole:
-        with both:
+        expander = st.expander(f"Command lines that reproduce {len(lines):,} configurations")
+        expander.code(
+            "\n".join(lines[:50]) + ("\n# the rest is in the ZIP" if len(lines) > 50 else ""), language="shell"
+        )
+    buttons = st.container(horizontal=True)
+    if html:
+        with buttons:
             download_button(
                 "One page, interactive and offline",
                 partial(_page, services.store(), services.imported(), EXPLORE.query),
@@ -96,10 +99,10 @@ def _offer(
                 key="html page",
                 help="Charts, table and commands in one file that opens in any browser, on paper too",
             )
-    with both:
+    with buttons:
         download_button(
             "Everything in one ZIP",
-            # Made outside the page's run: it takes everything it needs as arguments.
+            # It is made outside the page's run and so gets everything as arguments.
             partial(zip_archive, figures, tables, texts, FOLDER),
             f"{FOLDER}.zip",
             icon=":material/folder_zip:",
@@ -113,7 +116,7 @@ def _page(store: Store, imported: ImportedRuns, query: Mapping[str, str]) -> byt
 
 
 def contents(slice: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
-    """Return the figures and tables of the page by file name, drawn for white paper."""
+    """Return the figures, in the light theme, and the tables of the Explore page by file name."""
     cells = grid.cells_of(slice, [], EXPLORE[CELLS])
     drawn_curves = curves_panel.panels(slice, cells, {}, "light")
     grids = grid.parts(slice, cells, "light")
@@ -121,7 +124,7 @@ def contents(slice: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
     curves = drawn_curves.figures
     figures |= {_numbered("curves", i, len(curves)): figure for i, (_, figure) in enumerate(curves)}
     tables = {"grid": cells_table(slice, cells)}
-    for name, source in (("curves_means", MEANS), ("curves_behind", CONTEXT), ("curves_seeds", SEEDS)):
+    for name, source in (("curves_means", MEANS), ("curves_context", CONTEXT), ("curves_seeds", SEEDS)):
         parts = [figure.tables[source] for _, figure in curves]
         if parts and sum(part.num_rows for part in parts):
             tables[name] = pa.concat_tables(parts)
@@ -136,10 +139,10 @@ def _texts(slice: Slice, lines: Sequence[str]) -> dict[str, str]:
     title = grid.title(slice, grid.cells_of(slice, [], EXPLORE[CELLS]))
     readme = _readme(title, saved_views.page_url(EXPLORE.query), _RUNS)
     readme += """
-grid.*          the grid; its table has a row a cell: mean, standard deviation and count over seeds
-curves.*        the learning curves; curves_means has the drawn means with their bands, curves_seeds every seed,
-                curves_behind the means of the other cells, in grey
-curve_points.*  every recorded point of the runs in colour with their hyperparameters; `jsc-explore import csv` reads it
+grid.*          the grid; its table has one row a cell: mean, standard deviation and number of runs
+curves.*        the learning curves; curves_means has the drawn means with their bands, curves_seeds each seed,
+                curves_context the means of the other cells, in grey
+curve_points.*  all recorded points of the runs in colour with their hyperparameters; `jsc-explore import csv` reads it
 """
     return {
         "README.txt": readme,
@@ -156,9 +159,9 @@ def _script(lines: Sequence[str]) -> str:
     return "#!/bin/sh\nset -e\n" + "\n".join(lines) + "\n"
 
 
-def _numbered(name: str, place: int, count: int) -> str:
-    return name if count == 1 else f"{name}_{place + 1}"
+def _numbered(name: str, index: int, count: int) -> str:
+    return name if count == 1 else f"{name}_{index + 1}"
 
 
 def _button(label: str, name: str, make: Callable[[], bytes]) -> None:
-    download_button(label, make, name, key=f"take-{name.replace('.', '-')}", help=f"Download {name}")
+    download_button(label, make, name, key=f"download-{name.replace('.', '-')}", help=f"Download {name}")

@@ -1,4 +1,4 @@
-"""Filters: a range for a number, choices for a name, each with counts of runs; and a filter expression."""
+"""Filter widgets: a range for a number, choices for a name, with counts of runs; and a filter expression."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from jsc_explore.view_model.url_params import filter_key, filter_param
 from jsc_explore.web.state import services
 from jsc_explore.web.state.url import UrlState
 
-# More values than this cannot be hit with a mouse: the slider leaves some out.
+# A slider with more values cannot be set with a mouse; some are then left out.
 MAX_SLIDER_VALUES = 60
 
 
 def counts(
     store: Store, filters: Mapping[str, Between | tuple[Any, ...]], expression: str
 ) -> dict[str, dict[Any, int]]:
-    """Return, for each field, its stored values with the count of runs that the other filters let pass."""
+    """Return the stored values of each field, with the number of runs that pass the other filters."""
     return _counts(store.version, tuple(filters.items()), expression)
 
 
@@ -47,7 +47,7 @@ def draw(state: UrlState, name: str, axis: bool, stored: Mapping[Any, int]) -> N
 
 
 def draw_more(state: UrlState, stored: Mapping[str, Mapping[Any, int]], axes: Collection[str]) -> None:
-    """Draw the filters that are rarely wanted in an expander, and which of them are set."""
+    """Draw the less used filters in an expander, and name those that are set."""
     changed = [FIELDS[name].inline_label for name in stored if _is_changed(state, name, name in axes)]
     expander = draw_expander("More filters", "more_filters", changed)
     if expander.open:
@@ -61,11 +61,11 @@ def _is_changed(state: UrlState, name: str, axis: bool) -> bool:
 
 
 def draw_expander(label: str, key: str, changed: Sequence[str]) -> Any:
-    """Draw an expander of the sidebar, and below it the names of what is not at its default inside; return it.
+    """Draw an expander of the sidebar, and below it the labels of ``changed`` settings; return it.
 
-    Its content is to be made only when it is open.
+    The caller draws its content only if it is open.
     """
-    # The names stand below the label, not in it: with another label it would be another expander, and a closed one.
+    # The changed settings are named below the label: a new label would make a new, closed expander.
     expander = st.expander(label, key=key, on_change="rerun")
     if changed:
         st.caption(f"Set: {', '.join(changed)}")
@@ -84,13 +84,13 @@ def _draw_range(state: UrlState, name: str, axis: bool, stored: Mapping[Any, int
 
     def changed() -> None:
         low, high = st.session_state[widget]
-        # From end to end means any value, also one that is stored tomorrow.
+        # The whole range means any value, also values that are stored later.
         state.change(key, None if (low, high) == (values[0], values[-1]) else (low, high))
 
-    # The widget follows the state: labels hold counts, and a label that changed is no option any more.
+    # Set from the state in each run: labels contain counts, and a changed label is no longer an option.
     st.session_state[widget] = current or (values[0], values[-1])
     if current and current[0] == current[1]:
-        # Both handles stand on one value, which is written once.
+        # Both handles are at one value: write it only once.
         st.html(f"<style>.st-key-{_css_class(widget)} [role=group] > div > div:nth-child(3) "
                 "[data-testid=stSliderThumbValue] "
                 "{display: none}</style>")  # fmt: skip
@@ -114,15 +114,15 @@ def _slider_values(name: str, values: set[Any], current: Any) -> list[Any]:
     ordered = in_order(name, values)
     if len(ordered) <= MAX_SLIDER_VALUES:
         return ordered
-    kept = {*FIELDS[name].default_values, ordered[0], ordered[-1], *(current or ())}
+    required = {*FIELDS[name].default_values, ordered[0], ordered[-1], *(current or ())}
     stride = -(-len(ordered) // MAX_SLIDER_VALUES)
-    return in_order(name, {*ordered[::stride], *kept})
+    return in_order(name, {*ordered[::stride], *required})
 
 
 def _draw_choices(state: UrlState, name: str, axis: bool, stored: Mapping[Any, int]) -> None:
     spec, key = FIELDS[name], filter_key(name, axis)
     current = state[key]
-    # Samples of the user's own are no choices of the field's Spec: they are what lies in the cache.
+    # Samples that the user simulated are not in the choices of the Spec; the cache lists them.
     own = data.names() if name == "dataset" else ()
     options = in_order(name, {*spec.default_values, *own, *stored, DEFAULTS[name], *current})
     label, widget, fault = _label(name, stored), f"{state.page} choices {key}", f"{state.page} fault {key}"
@@ -156,7 +156,7 @@ def _draw_choices(state: UrlState, name: str, axis: bool, stored: Mapping[Any, i
 
 
 def draw_expression(state: UrlState) -> None:
-    """Draw the filter expression; a bad one is marked where it is wrong, and the last good one stays in force."""
+    """Draw the filter expression; an invalid one is marked at its error, and the last valid one still applies."""
     widget, fault_key = f"{state.page} expression", f"{state.page} fault expression"
 
     def changed() -> None:
@@ -177,13 +177,13 @@ def draw_expression(state: UrlState) -> None:
         key=widget,
         on_change=changed,
         placeholder="val_acc > 0.7 and not silent",
-        help="SQL's WHERE language over the columns of a run: "
+        help="An SQL WHERE condition on the columns of a run: "
         + ", ".join(f"`{column}`" for column in filter_columns())
-        + ". Texts stand in single quotes.",
+        + ". Put text in single quotes.",
     )
     if fault is not None:
         st.code(fault.pointed(), language=None)
-        st.error(f"{_capitalise(fault.rule)}: {fault.remedy}. The filter before is in force.")
+        st.error(f"{_capitalise(fault.rule)}: {fault.remedy}. The previous filter still applies.")
 
 
 def _capitalise(text: str) -> str:

@@ -42,13 +42,13 @@ def parts(slice: Slice, cells: Sequence[Cell], theme: str) -> list[Part]:
 
 
 def draw(slice: Slice, cells: Sequence[Cell]) -> None:
-    """Draw the grids side by side, and the meaning of their signs."""
+    """Draw the grids side by side, with a legend of their signs."""
     if not cells:
         st.info("No value of an axis passes its filter: widen it in the sidebar.", icon=":material/filter_alt_off:")
         return
     if len(cells) > MAX_CELLS:
         st.warning(
-            f"{len(cells):,} cells cannot be read: narrow an axis under More filters, at most {MAX_CELLS:,} are drawn.",
+            f"{len(cells):,} cells are too many to draw (at most {MAX_CELLS:,}): narrow an axis under More filters.",
             icon=":material/grid_off:",
         )
         return
@@ -71,10 +71,10 @@ def draw(slice: Slice, cells: Sequence[Cell]) -> None:
 
 
 def draw_cell_list(slice: Slice, cells: Sequence[Cell]) -> None:
-    """Draw a popover that selects cells without a mouse; its content is made when it is open."""
+    """Draw a popover that selects cells by keyboard; its content is made only when it is open."""
     popover = st.popover(
         "Select cells", icon=":material/keyboard:", type="tertiary", key="cell_list", on_change="rerun",
-        help="Select cells by keyboard, as a click on the grid does",
+        help="Select cells by keyboard instead of clicking the grid",
     )  # fmt: skip
     if not popover.open:
         return
@@ -91,11 +91,11 @@ def draw_cell_list(slice: Slice, cells: Sequence[Cell]) -> None:
 
 
 def _clicked(slice: Slice, key: str, own: Sequence[Cell], cells: Sequence[Cell]) -> None:
-    """Take a click or a box: select its cells, with shift add or remove one; train a missing one that was clicked."""
+    """Handle a click or a box: select its cells, with shift add or remove one; train a missing cell if clicked."""
     selection = st.session_state[key].selection
     clicked, toggled = ({entry["config_id"] for entry in selection.get(name, [])} for name in (SELECTION, TOGGLED))
     box = _cells_in(selection.get(BOX) or {}, own)
-    # The chart keeps all that was ever clicked or boxed in it; the difference to the last time is what happened now.
+    # The chart reports all that was ever clicked or boxed in it: compare with the previous report.
     before = st.session_state.get(f"_{key}", (set(), set(), set()))
     st.session_state[f"_{key}"] = (clicked, toggled, box)
     selected = {cell.config_id for cell in selected_of(cells)}
@@ -106,7 +106,7 @@ def _clicked(slice: Slice, key: str, own: Sequence[Cell], cells: Sequence[Cell])
     elif clicked:
         new, selected = clicked, clicked
     elif box or before[2]:
-        # The end of a drag is also a click outside every cell, or the box was dismissed: the selection stays.
+        # The end of a drag also counts as a click outside all cells, or the box was dismissed: keep the selection.
         return
     else:
         new, selected = set(), set()

@@ -1,4 +1,4 @@
-"""The jobs: progress, position in the queue, time left, Cancel; then that they ended, or why they failed."""
+"""The job list: progress, position in the queue and time left of active jobs; the result of those that just ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jsc_explore.web.state import services
 from jsc_explore.web.state.live import LiveSnapshot
 from jsc_explore.web.state.url import EXPLORE
 
-# More configs than this are summed up in one line: a sweep of hundreds would push everything else off the screen.
+# More rows than this, as in a sweep of hundreds, would push everything else off the screen; one line sums them up.
 MAX_SHOWN = 5
 _STATES = ("running", "queued", "failed", "cancelled", "diverged", "done")
 
@@ -32,7 +32,7 @@ class Group:
 
     @property
     def config(self) -> RunConfig:
-        """The config they share."""
+        """The config that they share."""
         return self.jobs[0].config
 
     @property
@@ -43,18 +43,18 @@ class Group:
 
     @property
     def active(self) -> list[Job]:
-        """The jobs that may be cancelled."""
+        """The queued and running jobs, which can be cancelled."""
         return [job for job in self.jobs if job.state in ("queued", "running")]
 
 
 def groups_of(active: Sequence[Job], ended: Sequence[Job]) -> list[Group]:
-    """Return a group for the jobs of a config that were requested together, in the order of the requests."""
+    """Group jobs by config and time of request, in the order of the requests."""
     ordered = sorted((*active, *ended), key=lambda job: (job.requested_at, job.config_id))
     return [Group(tuple(jobs)) for _, jobs in groupby(ordered, key=lambda job: (job.requested_at, job.config_id))]
 
 
 def draw(snapshot: LiveSnapshot, slice: Slice) -> None:
-    """Draw a row for every config that is active or has just ended; and what is wrong with the engine, if anything."""
+    """Draw a row for each config with active or just ended jobs, and a message if the engine has a problem."""
     active, engine = snapshot.active, snapshot.engine
     if active and (engine is None or not engine.is_alive):
         st.info("The engine is starting; the requested runs wait for it.", icon=":material/hourglass_top:")
@@ -64,9 +64,9 @@ def draw(snapshot: LiveSnapshot, slice: Slice) -> None:
     ids = {job.run_id for job in active}
     ended = [job for job in snapshot.ended if job.run_id not in ids and (job.finished_at or 0.0) >= opened_at]
     groups = groups_of(active, ended)
-    # Where there are too many, the oldest that ended are left out first.
-    while len(groups) > MAX_SHOWN and (gone := next((group for group in groups if not group.active), None)):
-        groups.remove(gone)
+    # If there are too many, leave out the oldest ended ones first.
+    while len(groups) > MAX_SHOWN and (ended_group := next((group for group in groups if not group.active), None)):
+        groups.remove(ended_group)
     for group in groups[:MAX_SHOWN]:
         _row(group, active, slice)
     if rest := groups[MAX_SHOWN:]:
@@ -109,7 +109,7 @@ def _row(group: Group, active: Sequence[Job], slice: Slice) -> None:
 
 
 def _progress(group: Group, active: Sequence[Job]) -> tuple[float, str]:
-    """Return the share that is done, and the state as text."""
+    """Return the completed share in [0, 1], and the state as text."""
     jobs = group.jobs
     seeds = f"{len(jobs)} seed{'s' if len(jobs) > 1 else ''}"
     share = sum(job.share_done if job.state != "done" else 1.0 for job in jobs) / len(jobs)
@@ -124,12 +124,12 @@ def _progress(group: Group, active: Sequence[Job]) -> tuple[float, str]:
         return share, f"failed: {reason.strip().splitlines()[-1][:120]}"
     if group.state == "cancelled":
         return share, f"{seeds}, cancelled"
-    return 1.0, f"{seeds} finished; in the grid and in the store" + (", diverged" if group.state == "diverged" else "")
+    return 1.0, f"{seeds} finished and stored" + (", diverged" if group.state == "diverged" else "")
 
 
 def _time_left(jobs: Sequence[Job], share: float) -> str:
     started = min((job.started_at for job in jobs if job.started_at), default=None)
-    # The first quarter says little about the speed: a start takes a while, and most evaluations come early.
+    # The first quarter does not show the speed: starting takes a while, and most evaluations come early.
     if started is None or share < 0.25:
         seconds = estimate_seconds(services.store(), [job.config for job in jobs])
         return f"about {format_seconds(seconds * (1 - share))} left" if seconds is not None else "time not known yet"

@@ -23,7 +23,7 @@ _FIRST = ("model", "batch_size", "learning_rate")
 
 @dataclass(frozen=True)
 class OverviewFilters:
-    """Which runs the page is about: those of one data set and validation that pass the filters. Hashable."""
+    """Selects the runs of the page: one data set, one kind of validation, and filters. Hashable."""
 
     metric: str
     conditions: tuple[tuple[str, Between | tuple[Any, ...]], ...]
@@ -31,12 +31,12 @@ class OverviewFilters:
 
     @property
     def filters(self) -> Filters:
-        """The conditions as the store takes them."""
+        """The conditions in the form that the store's queries take."""
         return dict(self.conditions)
 
     @property
     def description(self) -> str:
-        """The filters as the page's title names them; empty if there are none."""
+        """The filters as text for the page's title; empty if there are none."""
         parts = []
         for name, allowed in self.conditions:
             if name not in FILTERED:
@@ -51,28 +51,28 @@ class OverviewFilters:
 
 
 def draw(store: Store) -> OverviewFilters:
-    """Draw the sidebar; return which runs were chosen."""
+    """Draw the sidebar; return the selected metric and filters."""
     with st.sidebar:
         OVERVIEW.widget(
             st.selectbox, "metric", "Metric", list(METRICS), format_func=lambda name: METRICS[name].capitalize()
         )
-        # Metrics on other data, or measured on other jets, must not be mixed: one of each is chosen.
+        # Metrics of different data or kinds of validation must not be mixed: exactly one of each is selected.
         for name, options in (("dataset", list(data.names())), ("validation", list(FIELDS["validation"].choices))):
             spec = FIELDS[name]
             OVERVIEW.widget(
                 st.selectbox, name, spec.label, options, format_func=partial(display_value, name),
                 help=spec.help[0].upper() + spec.help[1:],
             )  # fmt: skip
-        chosen = {name: (OVERVIEW[name],) for name in ("dataset", "validation")} | filters_of(
+        selected = {name: (OVERVIEW[name],) for name in ("dataset", "validation")} | filters_of(
             OVERVIEW, FILTERED, FILTERED
         )
-        counts = filters.counts(store, chosen, OVERVIEW["filter"])
+        counts = filters.counts(store, selected, OVERVIEW["filter"])
         st.divider()
         for name in _FIRST:
             filters.draw(OVERVIEW, name, True, counts[name])
         rest = {name: counts[name] for name in FILTERED if name not in _FIRST}
         filters.draw_more(OVERVIEW, rest, FILTERED)
         filters.draw_expression(OVERVIEW)
-    # Runs on other jets under the same name are other runs.
-    conditions = (*chosen.items(), ("data_digest", (data.digest(OVERVIEW["dataset"]),)))
+    # Other jets may have had the same name: their runs are left out.
+    conditions = (*selected.items(), ("data_digest", (data.digest(OVERVIEW["dataset"]),)))
     return OverviewFilters(OVERVIEW["metric"], conditions, OVERVIEW["filter"])

@@ -1,4 +1,4 @@
-"""What this visitor may do, and the one place of the app that submits and cancels runs: rights, login, notices."""
+"""Permissions of this visitor: login, submitting and cancelling runs (nothing else in the app does), and notices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jsc_explore.jobs.queue import Job
 from jsc_explore.jobs.submit import Requester, submit
 from jsc_explore.web.state import services
 
-_NOTICE = "notice"
+_NOTICE, _LOGIN_FAULT = "notice", "_login fault"
 _THROTTLE = LoginThrottle()
 # Sessions that gave the password. Not in the session's state, which messages of a browser can write to.
 _UNLOCKED: set[str] = set()
@@ -27,7 +27,7 @@ _SALT = secrets.token_bytes(16)
 
 @dataclass(frozen=True)
 class Notice:
-    """What the last request led to: an error, or runs that take so long that they have to be confirmed."""
+    """The result of the last request: an error, or runs that take so long that they have to be confirmed."""
 
     text: str
     runs: tuple[RunConfig, ...] = ()
@@ -35,14 +35,14 @@ class Notice:
 
 
 def refusal() -> str:
-    """Return the reason, in one line, why this visitor may not train; empty if they may."""
+    """Return the reason in one line why this visitor may not train; empty if they may."""
     if reason := services.store().read_only:
-        return f"This store can only be read here ({reason}): nothing can be trained."
+        return f"The store is read-only here ({reason}): nothing can be trained."
     return Access.from_environment().refusal(unlocked=session() in _UNLOCKED, email=_email())
 
 
 def requester() -> Requester:
-    """Return this visitor as the queue knows them: a name that cannot be traced back, limits, and their rights."""
+    """Return this visitor as a requester for the queue: an anonymous name, limits, and the refusal if any."""
     name = hashlib.sha256(_SALT + session().encode()).hexdigest()[:12]
     return Requester(f"page {name}", Access.from_environment().limits, refusal())
 
@@ -56,7 +56,7 @@ def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
         submit(services.store(), services.queue(), runs, requester=requester(), confirmed=confirmed)
     except UnconfirmedError as error:
         runs_text = f"{error.runs:,} run{'s' if error.runs != 1 else ''}"
-        text = f"{runs_text} would take **{error.duration}** on this machine, and others wait meanwhile."
+        text = f"{runs_text} would take **{error.duration}** on this machine; other requests wait for that time."
         st.session_state[_NOTICE] = Notice(text, tuple(runs), error.duration)
     except JscError as error:
         st.session_state[_NOTICE] = Notice(str(error))
@@ -86,7 +86,7 @@ def cancel(run_ids: Sequence[str]) -> None:
 
 
 def draw_notice() -> None:
-    """Draw what the last request led to, until the next request or until it is dismissed."""
+    """Draw the notice about the last request, until the next request or until it is dismissed."""
     notice: Notice | None = st.session_state.get(_NOTICE)
     if notice is None:
         return
@@ -102,7 +102,7 @@ def draw_notice() -> None:
 
 
 def draw_status() -> None:
-    """Draw, where not everybody may train, who may and how to get permission."""
+    """Draw the permissions of this visitor and how to get more, unless everybody may train."""
     access, why = Access.from_environment(), refusal()
     if access.read_only or services.store().read_only is not None:
         st.caption(f":material/visibility: {why}")
@@ -113,8 +113,8 @@ def draw_status() -> None:
         st.caption(f":material/lock: {why}" if why else ":material/lock_open: You may train here.", width="content")
         if why and access.has_password:
             with st.popover("Enter password", type="tertiary"):
-                st.text_input("Launch password", type="password", key="launch password", on_change=_guess)
-                if fault := st.session_state.get("_wrong"):
+                st.text_input("Launch password", type="password", key="launch password", on_change=_check_password)
+                if fault := st.session_state.get(_LOGIN_FAULT):
                     st.error(fault)
         if access.allowed:
             _login()
@@ -122,23 +122,23 @@ def draw_status() -> None:
 
 def _login() -> None:
     if not _can_log_in():
-        st.caption("No login is set up: `secrets.toml` needs a section `[auth]`, see docs/public.md.")
+        st.caption("Login is not set up: `secrets.toml` needs a section `[auth]`, see docs/public.md.")
     elif _email():
         st.button("Log out", key="log out", type="tertiary", on_click=st.logout)
     else:
         st.button("Log in", key="log in", type="tertiary", on_click=st.login)
 
 
-def _guess() -> None:
-    guess = st.session_state["launch password"]
-    # No session keeps the password: what was typed is removed at once.
+def _check_password() -> None:
+    password = st.session_state["launch password"]
+    # Do not keep the password in the session.
     st.session_state["launch password"] = ""
-    address: object = st.context.ip_address  # None for this very machine
+    address: object = st.context.ip_address  # None for localhost
     try:
-        fault = _THROTTLE.attempt(Access.from_environment(), guess, address if isinstance(address, str) else "")
+        fault = _THROTTLE.attempt(Access.from_environment(), password, address if isinstance(address, str) else "")
     except JscError as error:
         fault = str(error)
-    st.session_state["_wrong"] = fault
+    st.session_state[_LOGIN_FAULT] = fault
     if not fault:
         _UNLOCKED.add(session())
 

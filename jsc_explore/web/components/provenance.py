@@ -1,4 +1,4 @@
-"""Where the jets come from and how they are split: the part of the Data page that a paper would cite."""
+"""Provenance on the Data page: the splits, source, recipe, licence and digest of the jets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from jsc_explore import data
+from jsc_explore.config import display_value
 from jsc_explore.data.cache import Manifest
 from jsc_explore.data.glossary import PAPERS
 from jsc_explore.data.sources import find_source
@@ -14,32 +15,34 @@ from jsc_explore.errors import JscError
 
 
 def show(name: str, path: Path, manifest: Manifest) -> None:
-    """Draw splits, source, recipe, licence and digest of a source."""
-    st.markdown("###### How they are split")
+    """Draw splits, source, recipe, licence and digest of a data set."""
+    st.markdown("###### How the jets are split")
     st.markdown(splits_table(manifest.rows - manifest.duplicates))
     st.caption(
-        "*train*, the lab's own way: validation **is** the training part, in evaluation mode, so it cannot show "
-        "overfitting. *holdout* keeps a tenth aside, which is not trained on. Both test on the same fifth, drawn with "
-        f"seed 42; {_dropped(manifest.duplicates)}, features are standardised with the training part's mean and spread."
+        "As in the lab, validation can use **the training jets** themselves (in evaluation mode): then it cannot show "
+        "overfitting. The other choice holds out a tenth of the jets, which is not trained on. Both test on the same "
+        f"fifth, drawn with seed 42. {_duplicates_text(manifest.duplicates)}; features are standardised with the mean "
+        "and standard deviation of the training jets."
     )
-    st.markdown("###### Where they come from")
+    st.markdown("###### Where the jets come from")
     st.markdown("\n".join(f"- {line}" for line in _lines(name, path, manifest)))
-    st.caption("Digest: the sha256 of all values; part of the identity of every run trained on these jets.")
+    st.caption("Digest: the SHA-256 of all values. It is part of the id of every run that is trained on these jets.")
     st.code(manifest.digest, language=None, wrap_lines=True)
 
 
 def splits_table(distinct: int) -> str:
-    """Return the sizes of the parts under each validation, as Markdown."""
-    lines = ["| validation | training | validation | test |", "|:--|--:|--:|--:|"]
+    """Return the sizes of the parts for each kind of validation, as a Markdown table."""
+    lines = ["| validate on | training | validation | test |", "|:--|--:|--:|--:|"]
     for validation in data.VALIDATIONS:
         size = data.part_sizes(distinct, validation)
         held_out = "the same jets" if validation == "train" else f"{size['val']:,}"
-        lines.append(f"| {validation} | {size['train']:,} | {held_out} | {size['test']:,} |")
+        label = display_value("validation", validation)
+        lines.append(f"| {label} | {size['train']:,} | {held_out} | {size['test']:,} |")
     return "\n".join(lines)
 
 
-def _dropped(duplicates: int) -> str:
-    return f"{duplicates:,} repeated rows are dropped first" if duplicates else "no row repeats another"
+def _duplicates_text(duplicates: int) -> str:
+    return f"{duplicates:,} duplicate rows are dropped first" if duplicates else "No row is a duplicate"
 
 
 def _lines(name: str, path: Path, manifest: Manifest) -> list[str]:

@@ -1,4 +1,4 @@
-"""Saved views and sharing: names for URLs, the URL of the page itself, its QR code."""
+"""Saved views (named URLs) and sharing: the URL of the page and its QR code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def draw_buttons() -> None:
 
 
 def page_url(query: Mapping[str, str]) -> str:
-    """Return the whole URL of the open page with this query."""
+    """Return the full URL of the open page with this query."""
     base = (st.context.url or "").split("?")[0]
     return f"{base}?{_encoded(query)}" if query else base
 
@@ -36,7 +36,7 @@ def _encoded(query: Mapping[str, str]) -> str:
 
 
 def qr_code(text: str) -> bytes:
-    """Return a QR code as PNG, black on white whatever the theme: phones read it so."""
+    """Return a QR code as PNG; black on white in every theme, as phones need it."""
     stream = io.BytesIO()
     segno.make(text, error="m", micro=False).save(stream, kind="png", scale=8, border=3)
     return stream.getvalue()
@@ -44,14 +44,14 @@ def qr_code(text: str) -> bytes:
 
 @st.dialog("Saved views", on_dismiss=dialogs.close)
 def views() -> None:
-    """Save the view under a name; open, rename or delete saved ones."""
+    """Draw the dialog that saves the view under a name, and opens, renames or deletes saved ones."""
     saved, may_write = services.saved_views(), not permissions.refusal()
     with (
         st.form("save_view", border=False, clear_on_submit=True),
         st.container(horizontal=True, vertical_alignment="bottom"),
     ):
-        name = st.text_input("Save what is seen now as", placeholder="batch size at 1e-3", disabled=not may_write)
-        # Views are shared by all: who may not train may not change them either.
+        name = st.text_input("Save the current view as", placeholder="batch size at 1e-3", disabled=not may_write)
+        # Views are shared by all visitors: those who may not train may not change them either.
         if st.form_submit_button("Save", disabled=not may_write, help=permissions.refusal() or None):
             _write(lambda: saved.save(name, _encoded(EXPLORE.query)))
     if message := st.session_state.pop(_FAULT, None):
@@ -105,11 +105,11 @@ def _write(action: Callable[[], None]) -> None:
 
 @st.dialog("Share this view", on_dismiss=dialogs.close)
 def share() -> None:
-    """Show the URL of the view, and its QR code."""
+    """Draw the dialog with the URL of the view and its QR code."""
     text = page_url(EXPLORE.query)
-    st.caption("Whoever opens this URL sees the same view.")
+    st.caption("Everybody who opens this URL sees the same view.")
     st.code(text, language=None, wrap_lines=True)
-    # Streamlit removes SVG from HTML; an image stays.
+    # An image, since Streamlit removes SVG from HTML.
     st.image(qr_code(text), width=256, alt="QR code of this URL")
     if "localhost" in text or "127.0.0.1" in text:
         st.caption("This URL works on this machine only; start with `--address 0.0.0.0` for other machines.")

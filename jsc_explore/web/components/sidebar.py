@@ -13,8 +13,8 @@ from jsc_explore.view_model.url_params import AXIS_FIELDS, CELLS, NONE, axes_of,
 from jsc_explore.web.components import filters, saved_views
 from jsc_explore.web.state.url import EXPLORE
 
-# The filters that change most often come first; the others are one click away. A browser needs some 10 ms for each
-# widget of a sidebar before it draws the first chart, and a slider's own script besides: no slider is open at first.
+# The most used filters come first; the others are one click away, for speed: the browser needs some 10 ms for each
+# widget of the sidebar before it draws the first chart, and must load another script for sliders.
 _FIRST = ("model",)
 _NEXT = ("max_epochs", "validation", "final_relu")
 _SETTINGS = {
@@ -26,7 +26,7 @@ _SEED_COUNTS = (1, 2, 3, 5, 10, 20)
 
 
 def draw(store: Store) -> Slice | None:
-    """Draw the sidebar; return the slice, or None, with an error on the page, when its data are missing."""
+    """Draw the sidebar; return the slice. If it is invalid or its data are missing, draw an error and return None."""
     with st.sidebar:
         axes = _axes()
         counts = filters.counts(store, filters_of(EXPLORE, axes), EXPLORE["filter"])
@@ -80,12 +80,12 @@ def _axis_changed(before: tuple[str, ...]) -> None:
     state = dict(EXPLORE)
     separate_axes(state)
     EXPLORE.params.reset_filters(state, {*before} ^ {*axes_of(state)})
-    # Selected cells are values of the axes, and a zoom is a range of curves of other cells.
+    # The selected cells and the zoom belong to the old axes.
     EXPLORE.update(state | {CELLS: [], "zoom": None})
 
 
 def _settings() -> None:
-    """Draw the settings in an expander; its widgets are made when it is open."""
+    """Draw the settings in an expander; its widgets are made only when it is open."""
     changed = [
         label[0].lower() + label[1:]
         for name, label in _SETTINGS.items()
@@ -102,5 +102,5 @@ def _settings() -> None:
         )
         EXPLORE.widget(
             st.toggle, "presentation", _SETTINGS["presentation"],
-            help="Larger letters and figures, readable from the last row.",
+            help="Larger text and charts, readable from the last row of a lecture hall.",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The dialog that trains any configuration: a widget for every hyperparameter, the network drawn, the time."""
+"""The dialog that trains any config: a widget for each hyperparameter, a drawing of the network, the expected time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FIRST = ("batch_size", "learning_rate", "max_epochs", "optimizer", "final_relu"
 
 @st.dialog("Train a configuration", width="large", on_dismiss=dialogs.close)
 def dialog(slice: Slice, start: RunConfig | None = None) -> None:
-    """Draw the form; ``start`` fills it, by default the base of the slice."""
+    """Draw the dialog with the values of ``start``, by default the base of the slice."""
     values: dict[str, Any] = {}
     faults: list[str] = []
     start = start or slice.base
@@ -53,11 +53,11 @@ def dialog(slice: Slice, start: RunConfig | None = None) -> None:
         figure = network_figure(config.network, theme, presentation.text_scale())
         st.markdown(f"**{config.network.parameters:,} parameters** in {len(config.network.layers)} layers")
         st.vega_lite_chart(figure.arrow_spec(), key="network", alt=figure.alt_text)
-    _offer(config, [config.with_(seed=int(first) + i) for i in range(count)])
+    _draw_train_button(config, [config.with_(seed=int(first) + i) for i in range(count)])
 
 
 def _draw_field(name: str, start: RunConfig, values: dict[str, Any], faults: list[str]) -> None:
-    """Draw one field's widget; add its value to ``values``, or what is wrong with it to ``faults``."""
+    """Draw one field's widget; add its value to ``values``, or a message to ``faults`` if it is invalid."""
     spec, current = FIELDS[name], getattr(start, name)
     key, text = f"form {name}", spec.help[0].upper() + spec.help[1:]
     if spec.kind == "bool":
@@ -76,8 +76,8 @@ def _draw_field(name: str, start: RunConfig, values: dict[str, Any], faults: lis
         faults.append(str(error))
 
 
-def _offer(config: RunConfig, runs: list[RunConfig]) -> None:
-    """Show what is stored already and how long the rest takes, and offer to train it."""
+def _draw_train_button(config: RunConfig, runs: list[RunConfig]) -> None:
+    """Draw how many runs are stored, how long the others take, and the button that trains them."""
     store = services.store()
     try:
         config_id = config.config_id(data.digest(config.dataset))
@@ -88,14 +88,14 @@ def _offer(config: RunConfig, runs: list[RunConfig]) -> None:
     missing = [run for run in runs if run.seed not in stored]
     known = f"{len(runs) - len(missing)} of {len(runs)} seeds are in the store. " if len(missing) < len(runs) else ""
     st.caption(
-        f"{known}To train: {len(missing)} run{'s' if len(missing) != 1 else ''}, {cell_details.estimate(missing)}."
+        f"{known}To train: {len(missing)} run{'s' if len(missing) != 1 else ''}, {cell_details.time_text(missing)}."
         if missing
-        else f"{known}Nothing is left to train."
+        else f"{known}Nothing to train."
     )
     st.code(command(config, [run.seed for run in runs]), language="shell", wrap_lines=True)
     verb = f"Train {len(missing)} seed{'s' if len(missing) != 1 else ''}" if missing else "Show"
-    why = permissions.refusal() if missing else ""
-    if st.button(verb, type="primary", key="form train", disabled=bool(why), help=why or None):
+    refusal = permissions.refusal() if missing else ""
+    if st.button(verb, type="primary", key="form train", disabled=bool(refusal), help=refusal or None):
         permissions.train(missing)
         _show(config)
         dialogs.close()
@@ -103,7 +103,7 @@ def _offer(config: RunConfig, runs: list[RunConfig]) -> None:
 
 
 def _show(config: RunConfig) -> None:
-    """Make the page show a config: its filters let it pass, its cell is selected; axes and all else stay."""
+    """Show a config on the page: set the filters to its values and select its cell; the axes stay."""
     axes = axes_of(EXPLORE)
     fields = (name for name in FIELDS if name not in (*axes, "seed"))
     values = {name: getattr(config, name) for name in fields}

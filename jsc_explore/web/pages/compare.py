@@ -1,4 +1,4 @@
-"""The Compare page: two configs side by side, what differs, by how much, and in which classes."""
+"""The Compare page: two configs side by side, their differing fields, metrics, curves and classes."""
 
 from __future__ import annotations
 
@@ -71,26 +71,26 @@ def page() -> None:
 
 
 def _export(pair: tuple[RunConfig, RunConfig], metric: str) -> None:
-    """Offer the drawn charts, every run of both, and the commands that reproduce them as files."""
+    """Draw the export dialog with the charts, all runs of both configs and the commands that reproduce them."""
     store = services.store()
     ids = [config.config_id(data.digest(config.dataset)) for config in pair]
-    known = stored_seeds(store, ids)
-    lines = [command(one, known.get(i, range(DEFAULT_SEEDS))) for one, i in zip(pair, ids, strict=True)]
+    seeds = stored_seeds(store, ids)
+    lines = [command(config, seeds.get(id_, range(DEFAULT_SEEDS))) for config, id_ in zip(pair, ids, strict=True)]
     a, b = (write_config(config) for config in pair)
     title = f"{METRICS[metric].capitalize()}: A is {a}, B is {b}."
-    export_dialog.drawn(COMPARE, title, {"seeds": _flat(seed_table(store, ids, metric))}, lines)
+    export_dialog.charts_dialog(COMPARE, title, {"seeds": _flatten(seed_table(store, ids, metric))}, lines)
 
 
-def _flat(seeds: pa.Table) -> pa.Table:
-    """Return a row a run with a column for each class instead of lists, which no CSV can hold."""
+def _flatten(seeds: pa.Table) -> pa.Table:
+    """Return one row a run, with a column for each class instead of lists, which CSV cannot hold."""
     rows = [
         {
             **{name: row[name] for name in ("run_id", "config_id", "seed", "status", "metric")},
             "silent_classes": " ".join(row["silent_classes"] or ()),
             **{
-                f"{figure}_{name}": row[figure][place] if row[figure] else None
-                for figure in ("auc", "rejection")
-                for place, name in enumerate(CLASSES)
+                f"{metric}_{name}": row[metric][i] if row[metric] else None
+                for metric in ("auc", "rejection")
+                for i, name in enumerate(CLASSES)
             },
         }
         for row in seeds.to_pylist()
@@ -103,7 +103,7 @@ def _body(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, was_active
     try:
         snapshot = services.live().snapshot()
         if bool(snapshot.active) != was_active and not dialogs.is_open():
-            # Only a run of the whole page starts, or ends, the refresh of every second.
+            # Only a run of the whole page starts or stops the refresh of this fragment.
             st.rerun()
         _draw(pair, metric, curve, snapshot)
     except JscError as error:
@@ -116,57 +116,64 @@ def _draw(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, snapshot: 
     table = seed_table(store, list(ids.values()), metric).to_pylist()
     runs: Runs = {side: [row for row in table if row["config_id"] == config_id] for side, config_id in ids.items()}
     chart_registry.begin(f"comparison of {pair}, {metric}, {curve}, version {store.version}")
-    _verdict(pair, runs, metric)
+    _draw_verdict(pair, runs, metric)
     for side, config in zip(charts.SIDES, pair, strict=True):
         if not _draw_progress(side, ids[side], snapshot) and not runs[side]:
-            _missing(side, config, metric)
+            _draw_missing(side, config, metric)
     if not any(runs.values()):
         return
-    _growth(ids, runs, metric, curve)
-    _recalls(ids, runs)
+    _draw_curves(ids, runs, metric, curve)
+    _draw_recalls(ids, runs)
     class_comparison.confusions(runs)
     class_comparison.separation(runs)
 
 
-# ---- what differs, by how much
+# ---- the difference
 
 
-def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, metric: str) -> None:
+def _draw_verdict(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str) -> None:
     factor, unit = difference_scale(metric)
-    difference = _difference(runs, metric, whole=False)
+    difference = _difference(runs, metric)
     text = verdict_text(difference, unit, factor)
     st.markdown(f"##### {text[0].upper()}{text[1:]}")
-    figures = "; ".join(f"{side} {_figure(runs[side], metric)}" for side in charts.SIDES)
-    how = "; paired by seed" if difference.paired else "; no seed in common, so not paired" if difference.n else ""
-    st.markdown(f"{_differing(*chosen)}  \n{METRICS[metric].capitalize()}: {figures}{how}; ± are 95% intervals.")
+    means = "; ".join(f"{side} {_mean_text(runs[side], metric)}" for side in charts.SIDES)
+    pairing = "; paired by seed" if difference.paired else "; not paired (no common seed)" if difference.n else ""
+    st.markdown(f"{_changes_text(*pair)}  \n{METRICS[metric].capitalize()}: {means}{pairing}; ± are 95% intervals.")
     if difference.verdict == "inconclusive" and difference.more_seeds:
         st.caption(
-            "Enough more seeds of each for a power of 80% at the 5% level, were difference and spread those seen."
+            "So many more seeds of each give a power of 80% at the 5% level, if difference and spread stay as measured."
         )
-    lost = {side: count_unpredicted(runs[side]) for side in charts.SIDES}
-    if any(lost.values()):
-        lines = [f"**†** {side}: {_listed(counts, len(runs[side]))}" for side, counts in lost.items() if counts]
-        whole = _difference(runs, metric, whole=True)
-        if whole.n:
-            lines.append(f"Among the seeds that predict every class: {verdict_text(whole, unit, factor)}.")
+    unpredicted = {side: count_unpredicted(runs[side]) for side in charts.SIDES}
+    if any(unpredicted.values()):
+        lines = [
+            f"**†** {side}: {_unpredicted_text(counts, len(runs[side]))}"
+            for side, counts in unpredicted.items()
+            if counts
+        ]
+        complete = _difference(runs, metric, complete_only=True)
+        if complete.n:
+            lines.append(f"Among the seeds that predict every class: {verdict_text(complete, unit, factor)}.")
         elif difference.n:
-            lines.append("No seed is left in which both predict every class.")
+            lines.append("There is no seed in which both predict every class.")
         st.warning("  \n".join(lines), icon=":material/heart_broken:")
 
 
-def _difference(runs: Runs, metric: str, *, whole: bool) -> Difference:
+def _difference(runs: Runs, metric: str, *, complete_only: bool = False) -> Difference:
+    """Return the difference of the finished runs; with ``complete_only`` of those that predict every class."""
     metrics: list[Mapping[int, float]] = [
         {
             row["seed"]: row["metric"]
             for row in runs[side]
-            if row["metric"] is not None and row["status"] == "done" and not (whole and unpredicted_classes(row))
+            if row["metric"] is not None
+            and row["status"] == "done"
+            and not (complete_only and unpredicted_classes(row))
         }
         for side in charts.SIDES
     ]
     return compare(metrics[0], metrics[1], higher_is_better=is_percentage(metric))
 
 
-def _figure(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+def _mean_text(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
     table = pa.table({"metric": pa.array([row["metric"] for row in rows if row["metric"] is not None], pa.float64())})
     n = table.num_rows
     if not n:
@@ -176,7 +183,7 @@ def _figure(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
     return f"{format_metric(metric, mean, spread)} (n={n})"
 
 
-def _differing(a: RunConfig, b: RunConfig) -> str:
+def _changes_text(a: RunConfig, b: RunConfig) -> str:
     names = [name for name in CONFIG_FIELDS if getattr(a, name) != getattr(b, name)]
     if not names:
         return "A and B are the same configuration: change a value above."
@@ -187,13 +194,13 @@ def _differing(a: RunConfig, b: RunConfig) -> str:
     return "From A to B: " + ", ".join(parts) + "."
 
 
-def _listed(counts: Mapping[str, int], runs: int) -> str:
+def _unpredicted_text(counts: Mapping[str, int], runs: int) -> str:
     parts = [f"{CLASS_NAMES[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()]
     return ", ".join(parts)
 
 
 def _draw_progress(side: str, config_id: str, snapshot: LiveSnapshot) -> bool:
-    """Draw how far the training of a config is, if any of its seeds is active; return whether one is."""
+    """Draw the progress of a config's training, if any of its seeds is active; return whether one is."""
     jobs = [job for job in snapshot.active if job.config_id == config_id]
     if jobs:
         share = sum(job.share_done for job in jobs) / len(jobs)
@@ -201,40 +208,41 @@ def _draw_progress(side: str, config_id: str, snapshot: LiveSnapshot) -> bool:
     return bool(jobs)
 
 
-def _missing(side: str, config: RunConfig, metric: str) -> None:
-    """Say that a config has no run and what may be expected of it, and offer to train it."""
-    wanted = [config.with_(seed=seed) for seed in range(DEFAULT_SEEDS)]
+def _draw_missing(side: str, config: RunConfig, metric: str) -> None:
+    """Draw a note that a config has no run, the predicted metric, and a button that trains it."""
+    runs = [config.with_(seed=seed) for seed in range(DEFAULT_SEEDS)]
     text, button = st.columns([5, 2], vertical_alignment="center")
-    text.info(f"{side} is not trained yet. {_expected(config, metric)}", icon=":material/pending:")
-    why = permissions.refusal()
+    text.info(f"{side} is not trained yet. {_prediction_text(config, metric)}", icon=":material/pending:")
+    refusal = permissions.refusal()
     button.button(
-        f"Train {DEFAULT_SEEDS} seeds", key=f"train-{side}", type="primary", on_click=permissions.train, args=(wanted,),
-        help=why or f"Expected: {estimate_time(services.store(), wanted) or 'time not known yet'}", disabled=bool(why),
+        f"Train {DEFAULT_SEEDS} seeds", key=f"train-{side}", type="primary", on_click=permissions.train, args=(runs,),
+        help=refusal or f"Expected: {estimate_time(services.store(), runs) or 'time not known yet'}",
+        disabled=bool(refusal),
         width="stretch",
     )  # fmt: skip
 
 
-def _expected(config: RunConfig, metric: str) -> str:
+def _prediction_text(config: RunConfig, metric: str) -> str:
     predicted = forecast([config], metric)
     found = predicted.predictions[0]
     if found is None:
-        return "Too little is known around it to predict a metric."
-    known = predicted.calibrations[found.kind]
+        return "There are too few similar runs to predict its metric."
+    calibration = predicted.calibrations[found.kind]
     low, high = (format_metric(metric, end) for end in (found.low, found.high))
     return (
-        f"Predicted: {format_metric(metric, found.mean)}, 80% band {low} to {high} "
-        f"(it lies {KINDS[found.kind]}: {100 * known.share:.0f}% of {known.held_out} such held-out bands held)."
+        f"Predicted: {format_metric(metric, found.mean)}, 80% band {low} to {high} (it lies {KINDS[found.kind]}: "
+        f"{100 * calibration.share:.0f}% of {calibration.held_out} such held-out cells lay inside their bands)."
     )
 
 
 # ---- the curves
 
 
-def _growth(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str) -> None:
+def _draw_curves(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str) -> None:
     version = services.store().version
     left, right = st.columns([1, 2], gap="large")
     rows = [
-        {"side": side, "seed": row["seed"], "metric": row["metric"], "unpredicted": _unpredicted_text(row)}
+        {"side": side, "seed": row["seed"], "metric": row["metric"], "unpredicted": _never_predicted(row)}
         for side in charts.SIDES
         for row in runs[side]
     ]
@@ -242,51 +250,52 @@ def _growth(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str) -> N
     with left, st.container(key="third-paired"):
         chart_registry.draw(
             "seeds", lambda theme: charts.seed_chart(seeds, metric, theme),
-            f"{METRICS[metric]} of every seed under A and under B", "paired",
+            f"{METRICS[metric]} of each seed of A and B", "paired",
         )  # fmt: skip
-    bands, each = _growth_tables(version, dict(ids), _unpredicted_runs(runs), quantity)
+    bands, seed_lines = _curve_tables(version, dict(ids), _unpredicted_runs(runs), quantity)
     with right, st.container(key="third-growth"):
         chart_registry.draw(
-            "curves", lambda theme: charts.learning_curve_chart(bands, each, quantity, theme),
+            "curves", lambda theme: charts.learning_curve_chart(bands, seed_lines, quantity, theme),
             f"{QUANTITIES[quantity]} of A and B over the epochs", "growth",
         )  # fmt: skip
     st.caption(
-        ":blue[**A**] and :orange[**B**]. Left: every seed, joined to itself; a triangle never predicts some class. "
-        "Right: mean over seeds with its 95% interval, every seed faint, dashed where a class is never predicted."
+        ":blue[**A**] and :orange[**B**]. Left: a line joins the results of one seed; a triangle marks a run in which "
+        "a class is never predicted. Right: mean over seeds with its 95% interval; each seed faint, dashed if a class "
+        "is never predicted."
     )
 
 
-def _recalls(ids: Mapping[str, str], runs: Runs) -> None:
-    st.markdown("##### Recall per class", help="Share of the validation jets of a class that are recognised")
-    version, lost = services.store().version, _unpredicted_runs(runs)
+def _draw_recalls(ids: Mapping[str, str], runs: Runs) -> None:
+    st.markdown("##### Recall per class", help="Share of the validation jets of a class that are assigned to it")
+    version, unpredicted = services.store().version, _unpredicted_runs(runs)
     for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
         quantity = f"recall_{name}"
-        bands, each = _growth_tables(version, dict(ids), lost, quantity)
+        bands, seed_lines = _curve_tables(version, dict(ids), unpredicted, quantity)
         make = partial(
-            charts.learning_curve_chart, bands, each, quantity, title=CLASS_NAMES[name], height=RECALL_HEIGHT
+            charts.learning_curve_chart, bands, seed_lines, quantity, title=CLASS_NAMES[name], height=RECALL_HEIGHT
         )
         with column, st.container(key=f"fifth-{name}"):
-            words = f"{QUANTITIES[quantity]} of A and B over the epochs"
-            chart_registry.draw(f"recall_{name}", make, words, f"recall-{name}")
+            alt_text = f"{QUANTITIES[quantity]} of A and B over the epochs"
+            chart_registry.draw(f"recall_{name}", make, alt_text, f"recall-{name}")
 
 
 def _unpredicted_runs(runs: Runs) -> tuple[str, ...]:
     return tuple(row["run_id"] for side in runs.values() for row in side if unpredicted_classes(row))
 
 
-def _unpredicted_text(run: Mapping[str, Any]) -> str | None:
+def _never_predicted(run: Mapping[str, Any]) -> str | None:
     names = [CLASS_NAMES[name] for name in unpredicted_classes(run)]
     return f"{', '.join(names)} never predicted" if names else None
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def _growth_tables(
-    version: int, ids: dict[str, str], lost: tuple[str, ...], quantity: str
+def _curve_tables(
+    version: int, ids: dict[str, str], unpredicted: tuple[str, ...], quantity: str
 ) -> tuple[pa.Table, pa.Table]:
     store = services.store()
     run_ids = store.runs({"config_id": list(ids.values())}, ["run_id"])["run_id"].to_pylist()
     return charts.learning_curve_tables(
-        store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, lost, quantity
+        store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, unpredicted, quantity
     )
 
 

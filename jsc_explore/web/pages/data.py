@@ -1,4 +1,4 @@
-"""The Data page: what a jet is, the sixteen features by class, how they go together, and where the jets come from."""
+"""The Data page: what a jet is, the sixteen features by class, their correlations, and the provenance of the jets."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from jsc_explore.web.state.url import DATA
 OVERVIEW_KEY = "overview"
 OVERVIEW_BINS, HISTOGRAM_BINS = 40, 80
 _DEFAULT = "mass_mmdt"
-_PLACES = {"light": "lower-quartile", "typical": "median", "heavy": "upper-quartile"}
-_WORDS = f"""
-When protons collide at the LHC, quarks and gluons fly out. None of them is ever seen alone: each turns at once into a
-narrow spray of dozens of particles, a **jet**. Heavier particles, the W and Z bosons and the top quark, decay to quarks
-first; where they are fast enough, all of these end in one jet. Which of the five began it must be read from the
+_QUANTILES = {"light": "lower-quartile", "typical": "median", "heavy": "upper-quartile"}
+_JET_TEXT = f"""
+When protons collide at the LHC, quarks and gluons fly out. They cannot be observed alone: each turns at once into a
+narrow spray of dozens of particles, a **jet**. Heavier particles (W and Z bosons and the top quark) decay to quarks
+first; if they are fast enough, all of these end in one jet. Which of the five started the jet must be inferred from the
 pattern of the spray. That is what the networks here learn.
 
-The particles' energies and directions give the jet a **mass**. That of a W should be 80 GeV, but soft particles from
+The particles' energies and directions give the jet a **mass**. For a W it should be 80 GeV, but soft particles from
 elsewhere in the collision, and radiation at wide angles, add to it. **Grooming**
-([modified mass drop]({PAPERS["mmdt"].url})) takes the jet apart, last join first, and drops the softer piece until
-both pieces carry a tenth of the momentum: the *groomed* mass is that of what is left.
+([modified mass drop]({PAPERS["mmdt"].url})) undoes the joining of particles into a jet, last step first, and drops the
+softer piece until both pieces carry at least a tenth of the momentum. The *groomed* mass is that of the rest.
 """
 
 
@@ -49,12 +49,12 @@ def page() -> None:
         path, manifest = data.locate(name)
         summary = _summary(str(path), manifest.digest, _DEFAULT)
     except JscError as error:
-        title.markdown(f"##### The jets of *{name}*: not at hand")
+        title.markdown(f"##### The jets of *{name}* are not on this machine")
         st.info(str(error), icon=":material/download:")
         _jet(None, "")
         return
-    sentence = _sentence(summary)
-    title.markdown(f"##### {sentence}")
+    counts = _counts_text(summary)
+    title.markdown(f"##### {counts}")
     with buttons:
         dialogs.button("export", "Export", ":material/download:", "Charts and tables as files", stretch=True)
     chart_registry.begin(f"jets of {name}, {manifest.digest}")
@@ -67,11 +67,11 @@ def page() -> None:
         _correlations(str(path), manifest.digest)
     with right, st.container(key="provenance_panel"):
         provenance.show(name, path, manifest)
-    text = f"{sentence}. Jets: {name}, digest {manifest.digest}."
-    dialogs.draw({"export": lambda: export_dialog.drawn(DATA, text, chart_registry.tables(), [])})
+    text = f"{counts}. Jets: {name}, digest {manifest.digest}."
+    dialogs.draw({"export": lambda: export_dialog.charts_dialog(DATA, text, chart_registry.tables(), [])})
 
 
-def _sentence(summary: pa.Table) -> str:
+def _counts_text(summary: pa.Table) -> str:
     counts = summary["n"].to_pylist()
     low, high = min(counts), max(counts)
     each = f"{low:,} of each" if low == high else f"{low:,} to {high:,} of each"
@@ -83,59 +83,59 @@ def _sentence(summary: pa.Table) -> str:
 
 @st.fragment
 def _jet(path: str | None, digest: str) -> None:
-    words, seen = st.columns([5, 9], gap="large")
-    with seen, st.container(key="seen_panel"):
+    left, right = st.columns([5, 9], gap="large")
+    with right, st.container(key="jet_charts_panel"):
         drawing, masses = st.columns([4, 5], gap="medium")
         caption = st.container()
-    with words, st.container(key="words_panel"):
+    with left, st.container(key="jet_text_panel"):
         st.markdown("###### What a jet is")
-        st.markdown(_WORDS)
+        st.markdown(_JET_TEXT)
     with drawing, st.container(key="jet_panel"):
         label = DATA.widget(
             st.segmented_control, "jet", "Jet of", list(CLASS_NAMES), required=True,
-            format_func=lambda known: CLASS_NAMES[known], label_visibility="collapsed",
+            format_func=lambda name: CLASS_NAMES[name], label_visibility="collapsed",
         )  # fmt: skip
         below = st.container()
     with masses, st.container(key="mass_panel"):
         examples = example_jets()[label]
-        place = DATA.widget(
+        quantile = DATA.widget(
             st.segmented_control, "mass", "Its mass", list(examples), required=True,
-            format_func=lambda known: f"a {known} one", label_visibility="collapsed",
+            format_func=lambda name: f"{name} jet", label_visibility="collapsed",
         )  # fmt: skip
         DATA.write()
-        jet = examples[place]
+        jet = examples[quantile]
         if path is not None:
             table = _histogram(path, digest, (_DEFAULT,), HISTOGRAM_BINS, False)
-            words_of = f"Groomed masses of {CLASS_NAMES[label]} jets, and the two masses of the one drawn"
+            alt_text = f"Groomed masses of {CLASS_NAMES[label]} jets, and the two masses of the drawn jet"
             make = partial(mass_chart, table, label, jet)
-            chart_registry.register("masses", make, f"{words_of}, {place}", table)
-            st.altair_chart(make(_theme()), key="mass_chart", alt=words_of)
-    caption.caption(_caption(label, place, jet))
-    words_of = f"Constituents of a {CLASS_NAMES[label]} jet around its axis"
+            chart_registry.register("masses", make, f"{alt_text}, {quantile}", table)
+            st.altair_chart(make(_theme()), key="mass_chart", alt=alt_text)
+    caption.caption(_caption(label, quantile, jet))
+    alt_text = f"Constituents of a {CLASS_NAMES[label]} jet around its axis"
     table = constituent_table(jet)
-    draw = partial(jet_chart, table, label)
-    chart_registry.register("jet", draw, f"{words_of}, {place}", table)
-    below.altair_chart(draw(_theme()), width="content", key="jet_chart", alt=words_of)
+    make = partial(jet_chart, table, label)
+    chart_registry.register("jet", make, f"{alt_text}, {quantile}", table)
+    below.altair_chart(make(_theme()), width="content", key="jet_chart", alt=alt_text)
 
 
-def _caption(label: str, place: str, jet: ExampleJet) -> str:
+def _caption(label: str, quantile: str, jet: ExampleJet) -> str:
     total = len(jet.constituents)
-    lost = total - jet.kept
-    away = sum(row[0] for row in jet.constituents if not row[3]) / sum(row[0] for row in jet.constituents)
-    took = (
-        f"Grooming took {lost} of its {total} particles with {100 * away:.1f}% of the momentum, and the mass went from "
-        f"{jet.mass_gev:.1f} to {jet.mass_mmdt_gev:.1f} GeV."
-        if lost
-        else f"Grooming took none of its {total} particles: the mass stays {jet.mass_gev:.1f} GeV."
+    removed = total - jet.kept
+    share = sum(row[0] for row in jet.constituents if not row[3]) / sum(row[0] for row in jet.constituents)
+    grooming = (
+        f"Grooming removed {removed} of its {total} particles with {100 * share:.1f}% of the momentum; its mass fell "
+        f"from {jet.mass_gev:.1f} to {jet.mass_mmdt_gev:.1f} GeV."
+        if removed
+        else f"Grooming removed none of its {total} particles: the mass stays {jet.mass_gev:.1f} GeV."
     )
-    made = example_recipe()
+    recipe = example_recipe()
     origin = (
-        f"Of the first {made['of']} simulated {CLASS_NAMES[label]} jets it has the {_PLACES[place]} groomed mass "
-        f"(preset {made['preset']}, seed {made['seed']})."
+        f"Of the first {recipe['of']} simulated {CLASS_NAMES[label]} jets it has the {_QUANTILES[quantile]} groomed "
+        f"mass (preset {recipe['preset']}, seed {recipe['seed']})."
     )
     return (
-        f"{CLASS_DESCRIPTIONS[label]} This one has {jet.pt_gev:,.0f} GeV of transverse momentum. {took} Area: a "
-        f"particle's momentum; dashed circle: the cone, R = 0.4. {origin} The ungroomed mass is not among the features."
+        f"{CLASS_DESCRIPTIONS[label]} This one has {jet.pt_gev:,.0f} GeV of transverse momentum. {grooming} Area: "
+        f"momentum of a particle; dashed circle: the cone, R = 0.4. {origin} The ungroomed mass is not a feature."
     )
 
 
@@ -148,19 +148,19 @@ def _features(path: str, digest: str) -> None:
     feature = DATA["feature"]
     with left, st.container(key="overview_panel"):
         st.markdown("###### The sixteen features, by class")
-        words = "Distribution of each of the sixteen features by class"
+        alt_text = "Distribution of each of the sixteen features by class"
         table = _overview(path, digest)
         make = partial(charts.overview_chart, table, feature)
-        chart_registry.register("features", make, f"{words}, {feature} marked", table)
+        chart_registry.register("features", make, f"{alt_text}, {feature} marked", table)
         st.altair_chart(
-            make(_theme()), key=OVERVIEW_KEY, on_select=_clicked, selection_mode=charts.SELECTION, alt=words
+            make(_theme()), key=OVERVIEW_KEY, on_select=_clicked, selection_mode=charts.SELECTION, alt=alt_text
         )
         st.caption(
-            "Click one to see it at large. Names without the _mmdt that says: of the groomed jet (of all particles are "
-            "zlogz and multiplicity)."
+            "Click a feature to enlarge it. Names are without _mmdt, which stands for the groomed jet; only zlogz and "
+            "multiplicity describe the jet before grooming."
         )
     with right, st.container(key="histogram_panel"):
-        _large(path, digest)
+        _histogram_panel(path, digest)
 
 
 def _clicked() -> None:
@@ -169,11 +169,11 @@ def _clicked() -> None:
         DATA.change("feature", selected[0]["feature"])
 
 
-def _large(path: str, digest: str) -> None:
+def _histogram_panel(path: str, digest: str) -> None:
     first, second, third = st.columns([4, 2, 2], vertical_alignment="bottom")
     feature = DATA.widget(first.selectbox, "feature", "Feature", list(data.FEATURES), label_visibility="collapsed")
-    negative = feature == "zlogz"
-    log_x = DATA.widget(second.toggle, "log_x", "Log x", disabled=negative) and not negative
+    is_negative = feature == "zlogz"
+    log_x = DATA.widget(second.toggle, "log_x", "Log x", disabled=is_negative) and not is_negative
     log_y = DATA.widget(third.toggle, "log_y", "Log y")
     DATA.write()
     try:
@@ -181,20 +181,20 @@ def _large(path: str, digest: str) -> None:
     except JscError as error:
         st.error(str(error))
         return
-    words = f"Distribution of {feature} by class"
+    alt_text = f"Distribution of {feature} by class"
 
     def make(theme: str) -> Chart:
         return charts.histogram_chart(table, feature, log_x=log_x, log_y=log_y, theme=theme)
 
     chart_registry.register(
-        "feature", make, f"{words}, {'log' if log_x else 'linear'} x, {'log' if log_y else 'linear'} y", table
+        "feature", make, f"{alt_text}, {'log' if log_x else 'linear'} x, {'log' if log_y else 'linear'} y", table
     )
-    st.altair_chart(make(_theme()), key="histogram", alt=words)
+    st.altair_chart(make(_theme()), key="histogram", alt=alt_text)
     st.markdown(_explanation(feature))
     st.latex(NOTES[feature].formula)
     st.markdown(_moments(feature, _summary(path, digest, feature)))
-    st.caption(f"The outermost {100 * TAIL:.1f}% of jets on either side are counted, not drawn. A click in the legend "
-               "brings one class to the fore.")  # fmt: skip
+    st.caption(f"The outermost {100 * TAIL:.1f}% of jets on either side are counted, not drawn. Click a class in the "
+               "legend to highlight it.")  # fmt: skip
     with st.popover("Symbols", type="tertiary"):
         st.markdown(SYMBOLS)
 
@@ -217,26 +217,26 @@ def _moments(feature: str, summary: pa.Table) -> str:
     return "\n".join(lines)
 
 
-# ---- how they go together
+# ---- correlations
 
 
 @st.fragment
 def _correlations(path: str, digest: str) -> None:
-    st.markdown("###### How the features go together")
+    st.markdown("###### Correlations of the features")
     label = DATA.widget(
         st.segmented_control, "correlations", "Of", [ALL, *CLASS_NAMES], required=True, label_visibility="collapsed",
-        format_func=lambda known: CLASS_NAMES.get(known, "all classes"),
+        format_func=lambda name: CLASS_NAMES.get(name, "all classes"),
     )  # fmt: skip
     DATA.write()
     table = _correlation(path, digest, None if label == ALL else label)
-    words = f"Correlation of every two features, {CLASS_NAMES.get(label, 'all classes')}"
-    chart_registry.register("correlations", partial(charts.correlation_chart, table), words, table)
-    st.altair_chart(charts.correlation_chart(table, _theme()), key="correlation", alt=words)
+    alt_text = f"Correlation of each pair of features, {CLASS_NAMES.get(label, 'all classes')}"
+    chart_registry.register("correlations", partial(charts.correlation_chart, table), alt_text, table)
+    st.altair_chart(charts.correlation_chart(table, _theme()), key="correlation", alt=alt_text)
     r = {(row["x"], row["y"]): row["r"] for row in table.to_pylist()}
-    same = r["d2_b1_mmdt", "d2_a1_b1_mmdt"]
+    r_equal = r["d2_b1_mmdt", "d2_a1_b1_mmdt"]
     st.caption(
-        "Pearson's r; the figure on hover. d2_b1 and d2_a1_b1 are one number under two names"
-        + (f": r = {same:.4g}." if same is not None else ".")
+        "Pearson's r; hover for the value. d2_b1 and d2_a1_b1 are the same quantity under two names"
+        + (f": r = {r_equal:.4g}." if r_equal is not None else ".")
     )
 
 
@@ -244,7 +244,7 @@ def _theme() -> str:
     return st.context.theme.type or "light"
 
 
-# ---- asked once for each set of jets: the digest stands for them
+# ---- queries, cached for each set of jets, which its digest identifies
 
 
 @st.cache_data(show_spinner=False, max_entries=128)

@@ -68,7 +68,7 @@ def _page() -> None:
     dialogs.draw(
         {
             "train": partial(train_dialog.dialog, slice),
-            "export": partial(export_dialog.dialog, slice),
+            "export": partial(export_dialog.explore_dialog, slice),
             "views": saved_views.views,
             "share": saved_views.share,
         }

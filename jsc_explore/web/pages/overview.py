@@ -1,4 +1,4 @@
-"""The Overview page: all configs at once; hyperparameter importance, accuracy against cost, calibration."""
+"""The Overview page: all configs in one chart, hyperparameter importance, accuracy against cost, calibration."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from jsc_explore.web.state import chart_registry, dialogs, presentation, service
 from jsc_explore.web.state.url import OVERVIEW
 
 _TIMES = (
-    "Seconds of a run are those of its stack, divided by its replicas, on the machine that trained it: "
-    "compare like with like."
+    "Seconds of a run are those of its stack, divided by the number of replicas: compare only runs of one machine and "
+    "one stack size."
 )
 
 
@@ -39,89 +39,93 @@ def page() -> None:
     try:
         store = services.store()
         store.refresh()
-        chosen = overview_sidebar.draw(store)
+        selected = overview_sidebar.draw(store)
         presentation.apply_style()
-        chart_registry.begin(f"overview of {chosen}, version {store.version}")
-        _draw_charts(store.version, chosen, _cells(store.version, chosen))
+        chart_registry.begin(f"overview of {selected}, version {store.version}")
+        _draw_charts(store.version, selected, _cells(store.version, selected))
     except JscError as error:
         st.error(str(error))
     OVERVIEW.write()
 
 
-def _draw_charts(version: int, chosen: OverviewFilters, table: pa.Table) -> None:
-    metric = chosen.metric
+def _draw_charts(version: int, selected: OverviewFilters, table: pa.Table) -> None:
+    metric = selected.metric
     if table.num_rows < 2:
         st.info(
             "Fewer than two configurations are finished for these data and these filters: train some on "
-            "the Explore page, or choose others at the left.",
+            "the Explore page, or change the filters on the left.",
             icon=":material/query_stats:",
         )
         return
-    # The table is ordered by the mean; the best one stands last, whichever way is good.
+    # The table is ordered by the mean. Put the best row last, also for metrics where lower is better.
     rows = table.to_pylist() if is_percentage(metric) else table.to_pylist()[::-1]
     fields = varying_fields(rows)
-    title = _title(rows, fields, chosen)
+    title = _title(rows, fields, selected)
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
         st.markdown(f"##### {title}", width="stretch")
         dialogs.button("export", "Export", ":material/download:", "Charts, tables and commands as files")
-    _coordinates(version, chosen, rows, fields)
+    _coordinates(version, selected, rows, fields)
     left, right = st.columns(2, gap="large")
     with left, st.container(key="half-spread"):
         points = charts.point_table(rows, metric, fields)
-        # A fragment of its own: another hyperparameter draws this chart alone again.
-        st.fragment(_spread)(version, chosen, fields, points, len(rows))
+        # Its own fragment, so that another hyperparameter redraws only this chart.
+        st.fragment(_spread)(version, selected, fields, points, len(rows))
     with right, st.container(key="half-importance"):
         st.markdown("##### Hyperparameter importance")
-        place = st.empty()
+        importance_place = st.empty()
     _tradeoffs(rows, points, metric, fields)
-    below = st.container()
+    calibration_place = st.container()
     dialogs.draw(
-        {"export": lambda: export_dialog.drawn(OVERVIEW, f"{title}.", {"configurations": table}, _commands(rows))}
+        {
+            "export": lambda: export_dialog.charts_dialog(
+                OVERVIEW, f"{title}.", {"configurations": table}, _commands(rows)
+            )
+        }
     )
-    # What takes seconds the first time comes last: everything else is drawn by then.
-    with place.container(), st.spinner("Fitting random forests …", show_time=True):
-        _importance(_ranking(version, chosen), metric)
-    with below, st.spinner("Holding out configurations …", show_time=True):
-        _calibration(_measured(version, chosen), metric, table.num_rows)
+    # These two take seconds the first time, so they come after everything else.
+    with importance_place.container(), st.spinner("Fitting random forests …", show_time=True):
+        _importance(_ranking(version, selected), metric)
+    with calibration_place, st.spinner("Holding out configurations …", show_time=True):
+        _calibration(_measured(version, selected), metric, table.num_rows)
 
 
 def _commands(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the command lines of the configurations, the best ones first."""
+    """Return the command lines of the configs, best first."""
     best = rows[: -MAX_COMMANDS - 1 : -1]
     seeds = stored_seeds(services.store(), [row["config_id"] for row in best])
     return [command(RunConfig(**{name: row[name] for name in CONFIG_FIELDS}), seeds[row["config_id"]]) for row in best]
 
 
-def _title(rows: list[dict[str, Any]], fields: list[str], chosen: OverviewFilters) -> str:
-    metric = chosen.metric
+def _title(rows: list[dict[str, Any]], fields: list[str], selected: OverviewFilters) -> str:
+    metric = selected.metric
     best, worst = rows[-1], rows[0]
     runs = sum(row["n"] for row in rows)
     spread = None if is_time(metric) else half_width(best["sd"], best["n"])
     return (
-        f"{runs:,} runs of {len(rows):,} configurations{chosen.description}: {METRICS[metric]}, from "
+        f"{runs:,} runs of {len(rows):,} configurations{selected.description}: {METRICS[metric]}, from "
         f"{format_metric(metric, worst['mean'])} to {format_metric(metric, best['mean'], spread)}"
         + (f" ({charts.config_text(best, fields)})" if fields else "")
     )
 
 
-def _coordinates(version: int, chosen: OverviewFilters, rows: list[dict[str, Any]], fields: list[str]) -> None:
-    metric, drawn = chosen.metric, thin_evenly(rows)
+def _coordinates(version: int, selected: OverviewFilters, rows: list[dict[str, Any]], fields: list[str]) -> None:
+    metric, drawn = selected.metric, thin_evenly(rows)
     quantity = _curve_of(metric)
-    curves = _curves(version, drawn, chosen.text, quantity)
+    curves = _curves(version, drawn, selected.text, quantity)
     lines, ticks = parallel_tables(drawn, metric)
     titles = [*(FIELDS[name].label for name in fields), METRICS[metric].split(",")[0].capitalize()]
-    words = (
-        f"Parallel coordinates: {', '.join(titles)}; below, the learning curves. The filters in the sidebar keep the "
+    alt_text = (
+        f"Parallel coordinates: {', '.join(titles)}; below, the learning curves. The filters in the sidebar select the "
+        "same ranges by keyboard as a drag along an axis."
     )
-    words += "same ranges as a drag along an axis does, by keyboard."
     with st.container(key="parallel"):
         make = partial(parallel_chart, lines, ticks, curves, titles, metric, quantity)
-        chart_registry.draw("coordinates", make, words, "parallel-chart")
+        chart_registry.draw("coordinates", make, alt_text, "parallel-chart")
     thinned = f"{_thinned(len(drawn), len(rows))} " if len(drawn) < len(rows) else ""
     st.caption(
-        f"{thinned}A line is a configuration, its colour the metric; below, its curve ({QUANTITIES[quantity]}, mean "
-        "over seeds). Drag along an axis to keep what passes there, along several to keep what passes all; a double "
-        "click takes it back. By keyboard, and for all charts of the page: the filters in the sidebar."
+        f"{thinned}Each line is a configuration, coloured by the metric; below is its curve "
+        f"({QUANTITIES[quantity]}, mean over seeds). Drag along axes to show only the lines that pass there, "
+        "double-click to show all. The filters in the sidebar do the same by keyboard, for all charts of the page."
     )
 
 
@@ -130,12 +134,12 @@ def _thinned(drawn: int, count: int) -> str:
 
 
 def _curve_of(metric: str) -> str:
-    """Name the curve that goes with a metric: test figures have none, the validation's stands for them."""
+    """Return the curve to show for a metric; validation curves also for test metrics, which have no curve."""
     return "val_loss" if metric.endswith("loss") else "val_acc"
 
 
-def _spread(version: int, chosen: OverviewFilters, fields: list[str], points: pa.Table, count: int) -> None:
-    metric = chosen.metric
+def _spread(version: int, selected: OverviewFilters, fields: list[str], points: pa.Table, count: int) -> None:
+    metric = selected.metric
     options = fields or ["batch_size"]
     if OVERVIEW["against"] not in options:
         OVERVIEW["against"] = options[0]
@@ -143,13 +147,13 @@ def _spread(version: int, chosen: OverviewFilters, fields: list[str], points: pa
         st.selectbox, "against", "Metric against", options, format_func=lambda name: FIELDS[name].label
     )
     OVERVIEW.write()
-    spread = _spreads(version, chosen, field)
+    spread = _spreads(version, selected, field)
     make = partial(charts.spread_chart, spread, points, field, metric)
     chart_registry.draw("metric_against", make, f"{METRICS[metric]} against {FIELDS[field].label}", "spread")
     best = max(spread.to_pylist(), key=lambda row: row["median"] if is_percentage(metric) else -row["median"])
     st.caption(
         f"Best median at {display_value(field, best['value'])}: {format_metric(metric, best['median'])}. Line: median "
-        "over the configurations with this value; bar: the middle half of them, the other hyperparameters varying."
+        "over the configurations with this value, whatever their other hyperparameters; bar: the middle half of them."
         + (f" Of the points {_thinned(points.num_rows, count)}" if points.num_rows < count else "")
     )
 
@@ -161,15 +165,15 @@ def _tradeoffs(rows: list[dict[str, Any]], points: pa.Table, metric: str, fields
         with column, st.container(key=f"half-{cost}"):
             if cost == "parameters" and "model" not in fields:
                 size = points["parameters"][0].as_py()
-                st.info(f"One size of network so far ({size:,} parameters): train another to see what size brings.",
+                st.info(f"One size of network so far ({size:,} parameters): train another to compare sizes.",
                         icon=":material/hub:")  # fmt: skip
                 continue
-            best = charts.front_table(rows, cost, metric, fields)
-            words = f"{METRICS[metric]} against {charts.COSTS[cost]}, with the Pareto front"
-            make = partial(charts.tradeoff_chart, points, best, cost, metric)
-            chart_registry.draw(f"cost_{cost}", make, words, f"cost-{cost}")
+            front = charts.front_table(rows, cost, metric, fields)
+            alt_text = f"{METRICS[metric]} against {charts.COSTS[cost]}, with the Pareto front"
+            make = partial(charts.tradeoff_chart, points, front, cost, metric)
+            chart_registry.draw(f"cost_{cost}", make, alt_text, f"cost-{cost}")
     thinned = f" {_thinned(points.num_rows, len(rows))}" if points.num_rows < len(rows) else ""
-    st.caption(f"Ringed: the Pareto front, which nothing beats in metric at the same cost or less.{thinned} {_TIMES}")
+    st.caption(f"Ringed: the Pareto front; nothing is better at the same or lower cost.{thinned} {_TIMES}")
 
 
 def _importance(ranking: Ranking, metric: str) -> None:
@@ -179,20 +183,20 @@ def _importance(ranking: Ranking, metric: str) -> None:
     factor, unit = difference_scale(metric)
     make = partial(charts.importance_chart, ranking, metric)
     chart_registry.draw("importance", make, "Importance of the hyperparameters with 95% intervals", "importance")
-    error, plain = ((factor * value) for value in (ranking.error or 0.0, ranking.baseline_error or 0.0))
-    noise = "" if ranking.seed_noise is None else f"; the seeds alone leave {factor * ranking.seed_noise:.2g}{unit}"
-    known = (
-        f"A random forest predicts an unseen configuration to {error:.2g}{unit} (the mean alone: {plain:.2g}{unit}"
+    error, baseline = ((factor * value) for value in (ranking.error or 0.0, ranking.baseline_error or 0.0))
+    noise = "" if ranking.seed_noise is None else f"; noise of the seeds: {factor * ranking.seed_noise:.2g}{unit}"
+    accuracy = (
+        f"A random forest predicts an unseen configuration to {error:.2g}{unit} (the mean alone: {baseline:.2g}{unit}"
         f"{noise})."
     )
     if not ranking.beats_mean:
         st.warning(
-            f"{known} That is hardly more than guessing: do not read a ranking from it.", icon=":material/warning:"
+            f"{accuracy} That is hardly better than guessing: do not rely on this ranking.", icon=":material/warning:"
         )
     st.caption(
-        f"{known if ranking.beats_mean else ''} Bars: how much that error grows when one hyperparameter is shuffled "
-        f"among the unseen ones; lines: 95% interval. {ranking.cells:,} configurations; hyperparameters that were "
-        "varied together share their importance."
+        f"{accuracy if ranking.beats_mean else ''} Bars: how much that error grows when one hyperparameter is shuffled "
+        f"among the unseen configurations; lines: 95% interval. {ranking.cells:,} configurations; hyperparameters that "
+        "were varied together share their importance."
     )
 
 
@@ -204,9 +208,9 @@ def _calibration(found: Mapping[Kind, Calibration], metric: str, count: int) -> 
     factor, unit = difference_scale(metric)
     left, right = st.columns(2, gap="large")
     with left, st.container(key="half-calibration"):
-        words = "Share of held-out configurations inside their band against its level, by kind of cell"
-        chart_registry.draw("calibration", partial(charts.calibration_chart, found), words, "calibration")
-    with right, st.container(key="half-words"):
+        alt_text = "Share of held-out configurations inside their band against its level, by kind of cell"
+        chart_registry.draw("calibration", partial(charts.calibration_chart, found), alt_text, "calibration")
+    with right, st.container(key="half-calibration-text"):
         for kind, one in found.items():
             st.markdown(
                 f"**{100 * one.share:.0f}% of {one.held_out} held-out configurations {KINDS[kind]} lay inside their "
@@ -215,22 +219,22 @@ def _calibration(found: Mapping[Kind, Calibration], metric: str, count: int) -> 
                 f"than {factor * one.width:.2g}{unit}." + ("" if one.holds else " Such cells are not predicted.")
             )
         st.caption(
-            "A missing cell is predicted by a Gaussian process from the cells around it, and only where measured cells "
-            "lie near enough. Measured ones were held out alone, with their row, or with all that lies beyond it, of "
+            "A Gaussian process predicts a missing cell from the measured cells, and only if some of them are near "
+            "enough. To test it, measured cells were held out alone, with their row, or with all cells beyond them, of "
             "all networks or of one, predicted from the others and compared with their measured mean over the seeds "
-            "that predict every class. On the dashed line every band holds what it says."
+            "that predict every class. On the dashed line the bands contain exactly the share that they promise."
             + (f" Measured on the {MAX_CELLS} configurations around the default one." if count > MAX_CELLS else "")
         )
 
 
 @st.cache_data(show_spinner=False, max_entries=16, hash_funcs={OverviewFilters: repr})
-def _cells(version: int, chosen: OverviewFilters) -> pa.Table:
-    return cell_table(services.store(), chosen.metric, chosen.filters, chosen.text)
+def _cells(version: int, selected: OverviewFilters) -> pa.Table:
+    return cell_table(services.store(), selected.metric, selected.filters, selected.text)
 
 
 @st.cache_data(show_spinner=False, max_entries=64, hash_funcs={OverviewFilters: repr})
-def _spreads(version: int, chosen: OverviewFilters, field: str) -> pa.Table:
-    return spread_table(services.store(), field, chosen.metric, chosen.filters, chosen.text)
+def _spreads(version: int, selected: OverviewFilters, field: str) -> pa.Table:
+    return spread_table(services.store(), field, selected.metric, selected.filters, selected.text)
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
@@ -241,11 +245,11 @@ def _curves(version: int, drawn: list[dict[str, Any]], text: str, quantity: str)
 
 
 @st.cache_data(show_spinner=False, max_entries=16, hash_funcs={OverviewFilters: repr})
-def _ranking(version: int, chosen: OverviewFilters) -> Ranking:
-    return importance(_cells(version, chosen).to_pylist())
+def _ranking(version: int, selected: OverviewFilters) -> Ranking:
+    return importance(_cells(version, selected).to_pylist())
 
 
 @st.cache_data(show_spinner=False, max_entries=16, hash_funcs={OverviewFilters: repr})
-def _measured(version: int, chosen: OverviewFilters) -> Mapping[Kind, Calibration]:
-    cells = prediction_cells(services.store(), chosen.metric, chosen.filters, chosen.text)
-    return predict(cells, [], chosen.metric).calibrations
+def _measured(version: int, selected: OverviewFilters) -> Mapping[Kind, Calibration]:
+    cells = prediction_cells(services.store(), selected.metric, selected.filters, selected.text)
+    return predict(cells, [], selected.metric).calibrations
