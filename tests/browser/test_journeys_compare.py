@@ -160,7 +160,7 @@ def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
     expect(done).to_be_visible(timeout=3 * journeys.TIMEOUT_MS)
     expect(page.get_by_text("A is being trained")).to_have_count(0)
     # What was trained just now and what was published have their ROC curves, with the mark at one half.
-    expect(page.get_by_text("Older runs have no stored ROC curve")).to_have_count(0)
+    expect(page.get_by_text("Some runs have no stored ROC curve")).to_have_count(0)
     for name in "gqwzt":
         drawn = page.locator(f".st-key-fifth-roc-{name} svg.marks")
         expect(drawn.locator(".mark-line.role-mark path")).to_have_count(2)

@@ -92,7 +92,7 @@ def choose_on_overview(page):
 
 def choose_on_data(page):
     page.get_by_role("radio", name="top").first.click()
-    page.get_by_role("radio", name="a heavy one").click()
+    page.get_by_role("radio", name="heavy jet").click()
     expect(page.get_by_text("the mass stays 172.4 GeV")).to_be_visible()
     page.get_by_text("Log y").click()
     page.get_by_role("radio", name="gluon").last.click()

@@ -267,7 +267,7 @@ def test_rows_of_what_is_under_way_keep_their_order_when_one_ends():
     after = job_list.groups_of([job_of(second, "running", 2.0)], [job_of(first, "cancelled", 1.0)])
     assert [group.config for group in before] == [group.config for group in after] == [first, second]
     assert [group.state for group in after] == ["cancelled", "running"]
-    assert after[0].active_ids == []
+    assert after[0].active == []
 
 
 def test_a_qr_code_is_a_picture_of_its_address_alone():

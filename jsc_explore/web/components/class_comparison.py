@@ -89,7 +89,7 @@ def _roc(runs: Runs) -> tuple[list[dict[str, Any]], str]:
             notes.append(f"{missing_seeds} of {len(done)} of {side}" if curves else f"{len(done)} of {side}")
     if not notes:
         return rows, ""
-    return rows, (f" Older runs have no stored ROC curve ({'; '.join(notes)}): for them only the mark at 50% is known.")
+    return rows, f" Some runs have no stored ROC curve ({'; '.join(notes)}): for them only the mark at 50% is known."
 
 
 @st.cache_data(show_spinner=False, max_entries=32)

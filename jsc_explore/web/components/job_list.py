@@ -71,7 +71,7 @@ def draw(snapshot: LiveSnapshot, slice: Slice) -> None:
         _row(group, active, slice)
     if rest := groups[MAX_SHOWN:]:
         jobs = [job for group in rest for job in group.active]
-        why = permissions.why_not_cancel(jobs)
+        why = permissions.cancel_refusal(jobs)
         with st.container(key="live-rest"):
             line, button = st.columns([5, 1], vertical_alignment="center")
             line.caption(f"and {len(rest)} more configurations, {len(jobs)} runs")
@@ -89,7 +89,7 @@ def _row(group: Group, active: Sequence[Job], slice: Slice) -> None:
         name = cell_details.describe(group.config, slice)
         line.progress(share, text=f"{name[0].upper() + name[1:]}: {text}")
         if group.active:
-            stopping, no_cancel = all(job.cancel for job in group.active), permissions.why_not_cancel(group.active)
+            stopping, no_cancel = all(job.cancel for job in group.active), permissions.cancel_refusal(group.active)
             button.button(
                 "Cancel",
                 key=f"cancel-{key}",

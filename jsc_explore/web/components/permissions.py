@@ -68,11 +68,11 @@ def is_owner() -> bool:
     return st.context.ip_address is None and "X-Forwarded-For" not in st.context.headers
 
 
-def why_not_cancel(jobs: Sequence[Job]) -> str:
+def cancel_refusal(jobs: Sequence[Job]) -> str:
     """Return the reason, in one line, why this visitor may cancel none of these jobs; empty if one may be cancelled."""
     if is_owner() or any(requester().session in job.requesters for job in jobs):
         return refusal()
-    return "Only who requested a training, or who runs the app, may cancel it."
+    return "Only the person who requested a training, or who runs the app, may cancel it."
 
 
 def cancel(run_ids: Sequence[str]) -> None:
