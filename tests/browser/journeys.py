@@ -75,6 +75,11 @@ def settle(page: Page) -> None:
     idle(page)
 
 
+def parameter(page: Page, name: str) -> Locator:
+    """Return the list that chooses a URL parameter of the Explore page; some labels occur in sidebar and panel."""
+    return page.locator(f".st-key-explore-{name} [role=combobox]")
+
+
 def choose(page: Page, box: str | Locator, option: str) -> None:
     """Choose in a list, by its label or where it is; open it again if a redraw or a scrolling page closed it."""
     box = page.get_by_role("combobox", name=box, exact=True) if isinstance(box, str) else box
