@@ -135,7 +135,7 @@ def test_shift_click_compares_cells_and_the_url_holds_the_view(page, browser, se
     click_cell(page, "16", "1e-3")
     page.keyboard.up("Shift")
     expect(page.get_by_text("Batch size 16, learning rate 1e-3").first).to_be_visible()
-    eventually(lambda: "cells=256%3A1e-3~16%3A1e-3" in page.url)
+    page.wait_for_function("location.href.includes('cells=256%3A1e-3~16%3A1e-3')")
     choose(page, parameter(page, "curve"), "Validation loss")
     expect(page.locator(".st-key-curves_panel svg.marks")).to_contain_text("validation loss")
     shoot(page, "compared")
