@@ -10,7 +10,7 @@ import pyarrow as pa
 import streamlit as st
 
 from jsc_explore import data
-from jsc_explore.analysis.classes import count_unpredicted, unpredicted_classes
+from jsc_explore.analysis.classes import count_silent
 from jsc_explore.analysis.paired import Difference, compare, verdict_text
 from jsc_explore.analysis.statistics import half_width
 from jsc_explore.analysis.support import KINDS
@@ -123,7 +123,7 @@ def _draw(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, snapshot: 
     if not any(runs.values()):
         return
     _growth(ids, runs, metric, curve)
-    _recalls(ids, runs)
+    _recalls(ids)
     class_comparison.confusions(runs)
     class_comparison.separation(runs)
 
@@ -143,9 +143,9 @@ def _verdict(chosen: tuple[RunConfig, RunConfig], runs: Runs, metric: str) -> No
         st.caption(
             "Enough more seeds of each for a power of 80% at the 5% level, were difference and spread those seen."
         )
-    lost = {side: count_unpredicted(runs[side]) for side in charts.SIDES}
-    if any(lost.values()):
-        lines = [f"**†** {side}: {_listed(counts, len(runs[side]))}" for side, counts in lost.items() if counts]
+    silent = {side: count_silent(runs[side]) for side in charts.SIDES}
+    if any(silent.values()):
+        lines = [f"**†** {side}: {_listed(counts, len(runs[side]))}" for side, counts in silent.items() if counts]
         whole = _difference(runs, metric, whole=True)
         if whole.n:
             lines.append(f"Among the seeds that predict every class: {verdict_text(whole, unit, factor)}.")
@@ -159,7 +159,7 @@ def _difference(runs: Runs, metric: str, *, whole: bool) -> Difference:
         {
             row["seed"]: row["metric"]
             for row in runs[side]
-            if row["metric"] is not None and row["status"] == "done" and not (whole and unpredicted_classes(row))
+            if row["metric"] is not None and row["status"] == "done" and not (whole and row["silent_classes"])
         }
         for side in charts.SIDES
     ]
@@ -234,7 +234,7 @@ def _growth(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str) -> N
     version = services.store().version
     left, right = st.columns([1, 2], gap="large")
     rows = [
-        {"side": side, "seed": row["seed"], "metric": row["metric"], "unpredicted": _unpredicted_text(row)}
+        {"side": side, "seed": row["seed"], "metric": row["metric"], "silent": _silent_text(row)}
         for side in charts.SIDES
         for row in runs[side]
     ]
@@ -244,7 +244,7 @@ def _growth(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str) -> N
             "seeds", lambda theme: charts.seed_chart(seeds, metric, theme),
             f"{METRICS[metric]} of every seed under A and under B", "paired",
         )  # fmt: skip
-    bands, each = _growth_tables(version, dict(ids), _unpredicted_runs(runs), quantity)
+    bands, each = _growth_tables(version, dict(ids), quantity)
     with right, st.container(key="third-growth"):
         chart_registry.draw(
             "curves", lambda theme: charts.learning_curve_chart(bands, each, quantity, theme),
@@ -252,16 +252,17 @@ def _growth(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str) -> N
         )  # fmt: skip
     st.caption(
         ":blue[**A**] and :orange[**B**]. Left: every seed, joined to itself; a triangle never predicts some class. "
-        "Right: mean over seeds with its 95% interval, every seed faint, dashed where a class is never predicted."
+        "Right: mean over the seeds that predict every class with its 95% interval, every seed faint; dashed: seeds that "
+        "never predict some class, and their mean."
     )
 
 
-def _recalls(ids: Mapping[str, str], runs: Runs) -> None:
+def _recalls(ids: Mapping[str, str]) -> None:
     st.markdown("##### Recall per class", help="Share of the validation jets of a class that are recognised")
-    version, lost = services.store().version, _unpredicted_runs(runs)
+    version = services.store().version
     for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
         quantity = f"recall_{name}"
-        bands, each = _growth_tables(version, dict(ids), lost, quantity)
+        bands, each = _growth_tables(version, dict(ids), quantity)
         make = partial(
             charts.learning_curve_chart, bands, each, quantity, title=CLASS_NAMES[name], height=RECALL_HEIGHT
         )
@@ -270,26 +271,18 @@ def _recalls(ids: Mapping[str, str], runs: Runs) -> None:
             chart_registry.draw(f"recall_{name}", make, words, f"recall-{name}")
 
 
-def _unpredicted_runs(runs: Runs) -> tuple[str, ...]:
-    return tuple(row["run_id"] for side in runs.values() for row in side if unpredicted_classes(row))
-
-
-def _unpredicted_text(run: Mapping[str, Any]) -> str | None:
-    names = [CLASS_NAMES[name] for name in unpredicted_classes(run)]
+def _silent_text(run: Mapping[str, Any]) -> str | None:
+    names = [CLASS_NAMES[name] for name in CLASSES if name in run["silent_classes"]]
     return f"{', '.join(names)} never predicted" if names else None
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def _growth_tables(
-    version: int, ids: dict[str, str], lost: tuple[str, ...], quantity: str
-) -> tuple[pa.Table, pa.Table]:
+def _growth_tables(version: int, ids: dict[str, str], quantity: str) -> tuple[pa.Table, pa.Table]:
     store = services.store()
     run_ids = store.runs({"config_id": list(ids.values())}, ["run_id"])["run_id"].to_pylist()
     return charts.learning_curve_tables(
-        store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, lost, quantity
+        store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, quantity
     )
 
 
-_SEEDS = pa.schema(
-    [("side", pa.string()), ("seed", pa.int64()), ("metric", pa.float64()), ("unpredicted", pa.string())]
-)
+_SEEDS = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("metric", pa.float64()), ("silent", pa.string())])
