@@ -1,6 +1,7 @@
 """What a journey does on a page: open it, click cells, choose in lists, read what is drawn."""
 
 import contextlib
+import re
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
@@ -70,8 +71,8 @@ def idle(page: Page) -> None:
 
 
 def settle(page: Page) -> None:
-    """Wait for all that comes by itself: what is drawn anew closes a list that has just been opened."""
-    expect(page.locator(".st-key-grid").get_by_text("≈").first).to_be_visible()
+    """Wait until the grid is drawn, with predictions where cells can be predicted, and nothing moves."""
+    expect(page.locator(".st-key-grid").get_by_text(re.compile("[≈+]")).first).to_be_visible()
     idle(page)
 
 
