@@ -42,6 +42,7 @@ def test_two_cells_of_the_grid_are_compared_changed_swapped_and_found_again(page
     journeys.idle(page)
     journeys.shoot(page, "compare")
 
+    expect(page).to_have_url(re.compile("filter="))
     second = browser.new_context().new_page()
     second.goto(page.url)
     expect(second.get_by_text("Final ReLU no → yes.")).to_be_visible()
@@ -88,7 +89,7 @@ def test_a_brush_on_an_axis_keeps_the_curves_that_pass_and_a_second_one_fewer(pa
     journeys.choose(page, page.locator(".st-key-half-spread .stSelectbox"), "Learning rate")
     expect(page).to_have_url(re.compile("against=learning_rate"))
     expect(page.locator(".st-key-half-spread svg.marks")).to_contain_text("Learning rate")
-    expect(page.get_by_text(re.compile(r"\d+ of \d+ held-out configurations"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"\d+% of \d+ held-out configurations")).first).to_be_visible()
 
     # What matters, with its uncertainty, and what it costs.
     expect(page.locator(".st-key-half-importance svg.marks")).to_contain_text("Learning rate")
@@ -106,7 +107,7 @@ def test_the_overview_is_narrowed_by_keyboard_and_its_address_brings_the_same_vi
     page.goto(f"{address}/overview?model=jsc-tiny")
     expect(page.get_by_text(re.compile(r"^\d+ runs of \d+ configurations, where network jsc-tiny:"))).to_be_visible()
     # What is drawn anew puts a slider back that has just been moved: first all that comes by itself.
-    expect(page.get_by_text(re.compile(r"\d+ of \d+ held-out configurations"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"\d+% of \d+ held-out configurations")).first).to_be_visible()
     expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
     page.get_by_role("slider").first.focus()
     page.keyboard.press("ArrowRight")
@@ -118,6 +119,7 @@ def test_the_overview_is_narrowed_by_keyboard_and_its_address_brings_the_same_vi
     narrowed = page.get_by_text(re.compile(r"batch size 32 to \d+ and val_acc > 0\.6:"))
     expect(narrowed).to_be_visible()
     journeys.shoot(page, "overview-narrowed")
+    expect(page).to_have_url(re.compile("filter="))
     second = browser.new_context().new_page()
     second.goto(page.url)
     expect(second.get_by_text(narrowed.text_content())).to_be_visible()

@@ -25,13 +25,13 @@ def test_from_the_grid_to_a_feature_on_logarithmic_axes_and_back(page, server):
     page.mouse.click(name["x"] + name["width"] / 2, name["y"] + 40)
     expect(page.locator(BIG)).to_contain_text("multiplicity")
     # The tooltip over the overview says it too.
-    expect(page.locator(".st-key-histogram_panel").get_by_text("How many particles the detector saw")).to_be_visible()
+    expect(page.locator(".st-key-histogram_panel").get_by_text("The number of particles that the detector measured")).to_be_visible()
     assert "feature=multiplicity" in page.url
 
     page.get_by_text("Log y").click()
     expect(page.locator(BIG)).to_contain_text("0.1%")
     page.get_by_text("Log x").click()
-    expect(page).to_have_url(re.compile("log_x=true"))
+    expect(page).to_have_url(re.compile("log_x=yes"))
     journeys.shoot(page, "data-feature")
 
     page.get_by_role("radio", name="top").first.click()
