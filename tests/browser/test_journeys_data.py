@@ -25,7 +25,9 @@ def test_from_the_grid_to_a_feature_on_logarithmic_axes_and_back(page, server):
     page.mouse.click(name["x"] + name["width"] / 2, name["y"] + 40)
     expect(page.locator(BIG)).to_contain_text("multiplicity")
     # The tooltip over the overview says it too.
-    expect(page.locator(".st-key-histogram_panel").get_by_text("The number of particles that the detector measured")).to_be_visible()
+    expect(
+        page.locator(".st-key-histogram_panel").get_by_text("The number of particles that the detector measured")
+    ).to_be_visible()
     assert "feature=multiplicity" in page.url
 
     page.get_by_text("Log y").click()

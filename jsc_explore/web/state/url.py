@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
@@ -9,6 +10,10 @@ import streamlit as st
 
 from jsc_explore.view_model import url_params
 from jsc_explore.view_model.url_params import PageParams
+
+# How long a browser may still report a URL that this session has since replaced: it asks for a run before it has
+# read the new URL. A later report is the visitor's Back button.
+IN_FLIGHT_S = 2.0
 
 
 class UrlState(MutableMapping[str, Any]):
@@ -54,7 +59,7 @@ class UrlState(MutableMapping[str, Any]):
         A page that is opened again without parameters keeps its state.
         """
         query = _query()
-        if self.page not in st.session_state or (query and query != st.session_state[f"{self.page} query"]):
+        if self.page not in st.session_state or (query and query not in self._known()):
             self.load(query)
         for line in st.session_state[f"{self.page} faults"]:
             st.warning(f"In the URL: {line}", icon=":material/link_off:")
@@ -63,16 +68,19 @@ class UrlState(MutableMapping[str, Any]):
         """Set the state from a query; parameters that it does not name take their defaults."""
         values, faults = self.params.read(query)
         st.session_state[self.page] = values
-        st.session_state[f"{self.page} query"] = dict(query)
+        st.session_state[f"{self.page} known"] = [dict(query)]
+        st.session_state[f"{self.page} in flight"] = []
         st.session_state[f"{self.page} faults"] = faults
 
     def write(self) -> None:
         """Write the state to the browser's URL."""
         query = self.query
-        st.session_state[f"{self.page} query"] = query
         if query != _query():
+            now = time.monotonic()
+            st.session_state[f"{self.page} in flight"] = [(now, one) for one in [*self._known(), _query()]]
             embedding = {key: text for key, text in st.query_params.to_dict().items() if _is_embedding(key)}
             st.query_params.from_dict(embedding | query)
+        st.session_state[f"{self.page} known"] = [query]
 
     def widget(
         self,
@@ -100,6 +108,14 @@ class UrlState(MutableMapping[str, Any]):
         """Set a parameter on behalf of the visitor; this also clears the warnings about the URL."""
         self[name] = value
         st.session_state[f"{self.page} faults"] = []
+        # Who uses a widget does not navigate: a URL that comes with the change can only be an old one.
+        st.session_state[f"{self.page} known"].append(_query())
+
+    def _known(self) -> list[dict[str, str]]:
+        """Return the queries that this session has written or met, and that are therefore not a navigation."""
+        since = time.monotonic() - IN_FLIGHT_S
+        in_flight = [query for written_at, query in st.session_state[f"{self.page} in flight"] if written_at > since]
+        return [*st.session_state[f"{self.page} known"], *in_flight]
 
 
 def _query() -> dict[str, str]:
