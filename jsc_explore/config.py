@@ -202,9 +202,7 @@ class RunConfig:
             del values["seed"]
         values["model"] = canonical(self.model)
         return json.dumps(
-            {"config": values, "data": digest, "recipe_version": RECIPE_VERSION},
-            sort_keys=True,
-            separators=(",", ":"),
+            {"config": values, "data": digest, "recipe_version": RECIPE_VERSION}, sort_keys=True, separators=(",", ":")
         )
 
     def run_id(self, digest: str) -> str:

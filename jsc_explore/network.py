@@ -188,9 +188,7 @@ class _Builder:
         parameters = sum(layer.parameters for layer in self.layers)
         if parameters > MAX_PARAMETERS:
             raise _error(
-                self.model,
-                f"has {parameters:,} parameters, the limit is {MAX_PARAMETERS:,}",
-                "use narrower layers",
+                self.model, f"has {parameters:,} parameters, the limit is {MAX_PARAMETERS:,}", "use narrower layers"
             )
         network = Network("-".join(self.nodes), tuple(self.layers), parameters)
         if activations(network) > MAX_ACTIVATIONS:
@@ -231,20 +229,11 @@ class _Builder:
         self._tail(batch_norm, activation, dropout)
         self.nodes.append(
             f"{width}"
-            + _suffix(
-                batch_norm,
-                activation,
-                dropout,
-                plain="linear" if (first and not batch_norm) or last else "relu",
-            )
+            + _suffix(batch_norm, activation, dropout, plain="linear" if (first and not batch_norm) or last else "relu")
         )
 
     def _conv(self, match: re.Match[str], where: str) -> None:
-        channels, kernel, stride = (
-            self._width(match["width"], where),
-            int(match["kernel"]),
-            int(match["stride"] or 1),
-        )
+        channels, kernel, stride = (self._width(match["width"], where), int(match["kernel"]), int(match["stride"] or 1))
         if len(self.shape) == 1:
             self.shape = (1, self.shape[0])
         incoming, positions = self.shape
@@ -269,11 +258,7 @@ class _Builder:
             return
         out = (positions - 1) // stride + 1
         self._append(
-            "conv1d",
-            (channels, out),
-            parameters=kernel * incoming * channels + channels,
-            size=kernel,
-            stride=stride,
+            "conv1d", (channels, out), parameters=kernel * incoming * channels + channels, size=kernel, stride=stride
         )
         self._tail(batch_norm, activation, dropout)
         self.nodes.append(
@@ -285,9 +270,7 @@ class _Builder:
         channels, positions = self.shape
         if not 2 <= size <= positions:
             raise _error(
-                self.model,
-                f"{where} pools over {size} of {positions} positions",
-                f"it must lie in [2, {positions}]",
+                self.model, f"{where} pools over {size} of {positions} positions", f"it must lie in [2, {positions}]"
             )
         self._append("maxpool", (channels, positions // size), size=size)
         self.nodes.append(f"p{size}")

@@ -21,15 +21,7 @@ from bench.peers.task import RATE, AbsentError, Task
 from jsc_explore.training.models import biases_before_batch_norm
 
 SOURCE = Path(__file__).parent / "yardstick.cpp"
-FLAGS = (
-    "-O3",
-    "-march=native",
-    "-ffast-math",
-    "-mprefer-vector-width=512",
-    "-std=c++17",
-    "-fPIC",
-    "-Wno-psabi",
-)
+FLAGS = ("-O3", "-march=native", "-ffast-math", "-mprefer-vector-width=512", "-std=c++17", "-fPIC", "-Wno-psabi")
 
 
 class Loop(task.Loop):

@@ -35,10 +35,7 @@ def add_commands(commands: Any) -> None:
     jets.add_argument("--share", default="1/1", metavar="K/N", help="simulate every N-th block, starting with the K-th")
     jets.add_argument("--name", metavar="NAME", help="combine the blocks into a data set of your own, simulated-NAME")
     jets.add_argument(
-        "--assemble",
-        type=Path,
-        metavar="DIR",
-        help="combine the blocks into a sample like the shipped one",
+        "--assemble", type=Path, metavar="DIR", help="combine the blocks into a sample like the shipped one"
     )
     validate.add_commands(actions)
 

@@ -129,7 +129,4 @@ def _download_folder(folder: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-_RETRIEVE: dict[str, Callable[[Path, bool], SourceData]] = {
-    "openml": openml.retrieve,
-    "cernbox": cernbox.retrieve,
-}
+_RETRIEVE: dict[str, Callable[[Path, bool], SourceData]] = {"openml": openml.retrieve, "cernbox": cernbox.retrieve}

@@ -43,9 +43,7 @@ def features_of(momenta: Floats) -> dict[str, float]:
 def random_jet(seed: int, size: int) -> Floats:
     rng = np.random.default_rng(seed)
     return massless(
-        list(rng.exponential(20, size) + 0.1),
-        list(rng.normal(0.3, 0.15, size)),
-        list(rng.normal(3, 0.15, size)),
+        list(rng.exponential(20, size) + 0.1), list(rng.normal(0.3, 0.15, size)), list(rng.normal(3, 0.15, size))
     )
 
 
@@ -118,11 +116,7 @@ def test_the_blocked_sums_equal_the_sums_over_triples(seed: int, size: int, beta
     for triple in itertools.combinations(range(size), 3):
         a, b, c = sorted(theta[i, j] ** beta for i, j in itertools.combinations(triple, 2))
         weight = z[list(triple)].prod()
-        e3, smallest, two_smallest = (
-            e3 + weight * a * b * c,
-            smallest + weight * a,
-            two_smallest + weight * a * b,
-        )
+        e3, smallest, two_smallest = (e3 + weight * a * b * c, smallest + weight * a, two_smallest + weight * a * b)
     found = energy_correlations(z[None], theta[None])
     assert found.e3[0, beta - 1] == pytest.approx(e3)
     assert found.smallest[0, beta - 1] == pytest.approx(smallest)
@@ -217,8 +211,7 @@ def test_grooming_drops_what_is_soft_and_wide() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pt", "partons"),
-    [([500, 290, 5], [(0.0, 0.0)]), ([500, 300, 200], [(2.0, 0.0)]), ([500, 300], [(0.0, 0.0)])],
+    ("pt", "partons"), [([500, 290, 5], [(0.0, 0.0)]), ([500, 300, 200], [(2.0, 0.0)]), ([500, 300], [(0.0, 0.0)])]
 )
 def test_soft_stray_and_thin_jets_are_not_kept(pt: list[float], partons: list[tuple[float, float]]) -> None:
     momenta = massless(pt, [0, 0.1, 0.1][: len(pt)], [0, 0, 0.03][: len(pt)])
@@ -265,13 +258,7 @@ def test_a_sample_has_every_class_equally_often(sample: tuple[Path, list[Path]])
 def test_a_file_says_what_made_it(sample: tuple[Path, list[Path]]) -> None:
     metadata = pq.read_schema(sample[1][0]).metadata
     assert metadata[b"jsc.preset"] == b"cernbox"
-    assert {
-        b"jsc.recipe",
-        b"jsc.class",
-        b"jsc.seed",
-        b"jsc.block",
-        b"jsc.version.pythia8mc",
-    } <= metadata.keys()
+    assert {b"jsc.recipe", b"jsc.class", b"jsc.seed", b"jsc.block", b"jsc.version.pythia8mc"} <= metadata.keys()
     assert b"jsc.version.fastjet" in metadata
 
 
@@ -282,12 +269,7 @@ def test_other_worker_counts_give_the_same_bytes(sample: tuple[Path, list[Path]]
 
 
 def test_other_seeds_numbers_and_presets_give_other_jets() -> None:
-    identities = [
-        ("cernbox", "w", 0, 0),
-        ("cernbox", "w", 0, 1),
-        ("cernbox", "w", 1, 0),
-        ("openml", "w", 0, 0),
-    ]
+    identities = [("cernbox", "w", 0, 0), ("cernbox", "w", 0, 1), ("cernbox", "w", 1, 0), ("openml", "w", 0, 0)]
     assert len({derive_seeds(*identity)[0] for identity in identities}) == 4
     assert len({tuple(derive_seeds(*identity)[1].generate_state(4)) for identity in identities}) == 4
     assert len({derive_seeds("cernbox", "w", 5, number)[0] for number in range(5_000)}) == 5_000

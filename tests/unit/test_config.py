@@ -103,13 +103,7 @@ def test_grid_is_the_product_with_seeds():
 
 @pytest.mark.parametrize(
     "grid",
-    [
-        {"batch_size": []},
-        {"seeds": 0},
-        {"seeds": 2, "seed": 1},
-        {"batchsize": 3},
-        {"seed": list(range(200_000))},
-    ],
+    [{"batch_size": []}, {"seeds": 0}, {"seeds": 2, "seed": 1}, {"batchsize": 3}, {"seed": list(range(200_000))}],
 )
 def test_a_bad_grid_is_refused(grid):
     with pytest.raises(FieldError):
@@ -117,12 +111,7 @@ def test_a_bad_grid_is_refused(grid):
 
 
 def test_numbers_are_written_as_people_write_them():
-    assert [format_value("learning_rate", v) for v in (1e-3, 3.2e-5, 0.1, 1.0)] == [
-        "1e-3",
-        "3.2e-5",
-        "0.1",
-        "1",
-    ]
+    assert [format_value("learning_rate", v) for v in (1e-3, 3.2e-5, 0.1, 1.0)] == ["1e-3", "3.2e-5", "0.1", "1"]
     assert format_value("final_relu", False) == "no"
     assert format_value("batch_size", 65536) == "65536"
 

@@ -428,8 +428,7 @@ def test_the_kernels_runs_add_up_over_the_workers_and_a_stack_takes_as_long_as_i
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, "time not known yet"), (0.2, "1 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")],
+    ("seconds", "text"), [(None, "time not known yet"), (0.2, "1 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")]
 )
 def test_durations_are_formatted_for_people(seconds, text):
     assert format_seconds(seconds) == text

@@ -15,11 +15,7 @@ INTERACTIVE, BULK = 0, 1
 
 
 def enqueue(
-    db: sqlite3.Connection,
-    runs: Mapping[str, tuple[str, RunConfig]],
-    priority: int,
-    session: str,
-    limits: Limits,
+    db: sqlite3.Connection, runs: Mapping[str, tuple[str, RunConfig]], priority: int, session: str, limits: Limits
 ) -> list[str]:
     """Enter a request within the caller's transaction; return the ids of new runs. FieldError beyond the limits."""
     rows = db.execute(

@@ -37,11 +37,7 @@ def confusions(runs: Runs) -> None:
         for side in charts.SIDES
     }
     a, b = shares["A"], shares["B"]
-    matrices = [
-        ("A", a, False),
-        ("B", b, False),
-        ("B − A, in points", None if a is None or b is None else b - a, True),
-    ]
+    matrices = [("A", a, False), ("B", b, False), ("B − A, in points", None if a is None or b is None else b - a, True)]
     for column, (title, values, difference) in zip(st.columns(3, gap="medium"), matrices, strict=True):
         with column, st.container(key=f"third-{title[:1]}{difference:d}"):
             if values is None:

@@ -144,11 +144,7 @@ curves.*        the learning curves; curves_means has the drawn means with their
                 curves_context the means of the other cells, in grey
 curve_points.*  all recorded points of the runs in colour with their hyperparameters; `jsc-explore import csv` reads it
 """
-    return {
-        "README.txt": readme,
-        "commands.sh": _script(lines),
-        "view.json": json.dumps(EXPLORE.query, indent=1),
-    }
+    return {"README.txt": readme, "commands.sh": _script(lines), "view.json": json.dumps(EXPLORE.query, indent=1)}
 
 
 def _readme(title: str, url: str, runs: str) -> str:

@@ -39,11 +39,7 @@ class CudaBackend(Backend):
     name = "kernel-cuda"
 
     def __init__(
-        self,
-        runs: list[RunConfig],
-        data: DeviceSplit,
-        threads: int | None = None,
-        shared_bytes: int = SHARED_BYTES,
+        self, runs: list[RunConfig], data: DeviceSplit, threads: int | None = None, shared_bytes: int = SHARED_BYTES
     ) -> None:
         super().__init__(runs, data)
         self.threads = threads or min(max(_next_power_of_two(self.batch_size), _MIN_THREADS), _MAX_THREADS)
