@@ -7,7 +7,7 @@ from typing import Any, Final
 import altair as alt
 
 from jsc_explore.analysis.prediction import Prediction
-from jsc_explore.config import format_number
+from jsc_explore.config import FIELDS, format_number
 
 # Okabe and Ito, for colour-blind readers, https://jfly.uni-koeln.de/color/ (without black and yellow, which vanish on
 # the dark and on the light theme).
@@ -115,11 +115,14 @@ def number_axis(quantity: str, **options: Any) -> alt.Axis:
     return alt.Axis(**options)
 
 
+_VALUE_LABELS = {value: label for spec in FIELDS.values() for value, label in spec.value_labels.items()}
+
+
 def axis_value_text(value: Any) -> str:
     """Format an axis value of a grid."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return format_number(value) if isinstance(value, (int, float)) else str(value)
+    return format_number(value) if isinstance(value, (int, float)) else _VALUE_LABELS.get(value, str(value))
 
 
 # A Vega expression: 1e-3 instead of 0.001, 1e5 instead of 100,000; other numbers unchanged.

@@ -24,7 +24,7 @@ from jsc_explore.charts.style import BACKGROUND, FAINT, INK, MUTED, POWER_LABEL,
 from jsc_explore.config import FIELDS, RECIPE_VERSION, format_value
 from jsc_explore.errors import FieldError, JscError
 from jsc_explore.export.chart_files import render_image
-from jsc_explore.files import atomic_write
+from jsc_explore.files import atomic_write, error_reason
 from jsc_explore.importers.imported_run import ImportedRun
 from jsc_explore.store import Store
 from jsc_explore.store.schema import METRICS
@@ -127,8 +127,7 @@ def write_page(text: str, path: Path, *, force: bool = False) -> None:
     except FileExistsError:
         raise FieldError("file", str(path), "exists already", "choose another name or add --force") from None
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise FieldError("file", str(path), f"cannot be written ({reason})", "choose another place") from error
+        raise FieldError("file", str(path), f"cannot be written ({error_reason(error)})", "choose another place") from error
 
 
 def _predictions(repository: Repository, slice: Slice, cells: Sequence[Cell]) -> dict[str, Prediction]:

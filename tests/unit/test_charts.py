@@ -152,3 +152,8 @@ def test_a_third_axis_gives_each_cell_its_facet():
     cells = build_cells(RunConfig(), axes, DIGEST, [], [])
     assert [(cell.facet, cell.config.final_relu) for cell in cells] == [(True, True), (False, False)]
     assert grid_of()[0].facet is None
+
+
+def test_an_axis_shows_values_by_their_labels():
+    values = ["holdout", "jsc-tiny", False, 0.001, 256]
+    assert [axis_value_text(value) for value in values] == ["held-out data", "jsc-tiny", "no", "1e-3", "256"]
