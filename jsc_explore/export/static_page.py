@@ -127,7 +127,9 @@ def write_page(text: str, path: Path, *, force: bool = False) -> None:
     except FileExistsError:
         raise FieldError("file", str(path), "exists already", "choose another name or add --force") from None
     except OSError as error:
-        raise FieldError("file", str(path), f"cannot be written ({error_reason(error)})", "choose another place") from error
+        raise FieldError(
+            "file", str(path), f"cannot be written ({error_reason(error)})", "choose another place"
+        ) from error
 
 
 def _predictions(repository: Repository, slice: Slice, cells: Sequence[Cell]) -> dict[str, Prediction]:
