@@ -22,8 +22,9 @@ Place = tuple[Any, ...]
 class Cell:
     """One place of a grid: a value for each axis (x, y and, where the grid is faceted, the facet).
 
-    ``config`` is what training here trains. The figures are over the ``n`` stored runs that pass the filters, of
-    ``n_configs`` configs; ``seeds`` are the stored seeds of ``config`` itself, ``wanted`` how many there should be.
+    ``config`` is what training here trains. The figures are those of ``grid_cells``: ``median``, ``low`` and ``high``
+    over ``n`` runs of ``n_configs`` configs, ``mean`` and ``sd`` over those that predict every class. ``seeds`` are the
+    stored seeds of ``config`` itself, ``wanted`` how many there should be.
     """
 
     place: Place
@@ -32,6 +33,7 @@ class Cell:
     wanted: int = 1
     mean: float | None = None
     sd: float | None = None
+    median: float | None = None
     low: float | None = None
     high: float | None = None
     n: int = 0
@@ -59,14 +61,24 @@ class Cell:
         return self.place[2] if len(self.place) > 2 else None
 
     @property
+    def n_mean(self) -> int:
+        """How many runs the mean is over: those that predict every class."""
+        return self.n - self.n_silent
+
+    @property
+    def value(self) -> float | None:
+        """The figure that the grid shows: the mean, or the median where every seed never predicts some class."""
+        return self.mean if self.n_mean else self.median
+
+    @property
     def state(self) -> State:
         """Its state: what trains comes before what is stored, what is stored before what failed."""
         if any(job.state == "running" for job in self.active):
             return "running"
         if self.active:
             return "queued"
-        if self.n:
-            return "done" if self.n_configs > 1 or self.n + self.n_hidden >= self.wanted else "partly"
+        if stored := self.n + self.n_diverged:
+            return "done" if self.n_configs > 1 or stored + self.n_hidden >= self.wanted else "partly"
         if self.failed:
             return "failed"
         return "hidden" if self.n_hidden else "missing"
@@ -101,7 +113,7 @@ def in_order(name: str, values: Iterable[Any]) -> list[Any]:
     return sorted(set(values), key=lambda value: (order.get(value, len(order)), str(value)))
 
 
-_FIGURES = ("mean", "sd", "low", "high", "n", "n_configs", "n_hidden", "n_silent", "n_diverged")
+_FIGURES = ("mean", "sd", "median", "low", "high", "n", "n_configs", "n_hidden", "n_silent", "n_diverged")
 
 
 def build_cells(

@@ -10,11 +10,13 @@ import numpy as np
 
 
 def half_width(sd: float | None, n: int, confidence: float = 0.95) -> float | None:
-    """Return half the width of Student's t interval of a mean of ``n`` values; None for fewer than two.
+    """Return half the width of Student's t interval of a mean of ``n`` values; None for fewer than three.
+
+    Two values give an interval that is 13 standard deviations wide and is read as a measurement.
 
     Source: Student, Biometrika 6 (1908) 1, in any textbook.
     """
-    if sd is None or n < 2:
+    if sd is None or n < 3:
         return None
     return _t_quantile(n - 1, 0.5 + confidence / 2) * sd / math.sqrt(n)
 
