@@ -1,4 +1,4 @@
-"""Statistics of curves and of their seeds: the confidence interval of a mean, the moving average of a curve."""
+"""Statistics of seeds and curves: intervals of a mean and of a rate, correction for many comparisons, smoothing."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ def half_width(sd: float | None, n: int, confidence: float = 0.95) -> float | No
     if sd is None or n < 3:
         return None
     return _t_quantile(n - 1, 0.5 + confidence / 2) * sd / math.sqrt(n)
+
+
+def proportion_interval(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact confidence interval of a rate seen as ``count`` of ``n``.
+
+    Source: Clopper and Pearson, Biometrika 26 (1934) 404.
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(count, n).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 @lru_cache(maxsize=256)

@@ -166,7 +166,7 @@ def _ordinal(number: int) -> str:
 
 def legend(state: Mapping[str, Any], imported: bool = False, predicted: bool = False) -> str:
     """Return the meaning of the lines, bands and signs of the curves."""
-    parts = ["Line: mean over seeds"]
+    parts = ["Line: mean over the seeds that predict every class", "thin and dotted: over those that do not"]
     if state["band"] != "none":
         parts.append(f"band: {BAND_KINDS[state['band']]}")
     if state["seed_lines"]:

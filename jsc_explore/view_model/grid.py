@@ -96,9 +96,9 @@ def legend_text(slice: Slice, cells: Sequence[Cell], predicted: str = "") -> str
     """Return the meaning of the signs that occur in the grid; ``predicted`` describes the predictions, if any."""
     states = {cell.state for cell in cells}
     meanings = [
-        ("n: seeds", bool(states & {"done", "partly"})),
+        (_figure_text(cells), bool(states & {"done", "partly"})),
         (f"dashed: fewer than {slice.seeds}", "partly" in states),
-        ("†: a class is never predicted", any(cell.n_silent for cell in cells)),
+        ("†: seeds in which a class is never predicted", any(cell.n_silent for cell in cells)),
         ("‡: diverged", any(cell.n_diverged for cell in cells)),
         ("+: missing", "missing" in states),
         ("✕: failed", "failed" in states),
@@ -110,9 +110,15 @@ def legend_text(slice: Slice, cells: Sequence[Cell], predicted: str = "") -> str
     return line + (f". {TIMES}" if is_time(slice.metric) else "")
 
 
+def _figure_text(cells: Sequence[Cell]) -> str:
+    if not any(cell.n_silent for cell in cells):
+        return "the mean of n seeds"
+    return "the mean of the n seeds that predict every class, or the median of all where none does"
+
+
 def title(slice: Slice, cells: Sequence[Cell]) -> str:
     """Return the title of the grid, in one line."""
-    runs = sum(cell.n for cell in cells)
+    runs = sum(cell.n + cell.n_diverged for cell in cells)
     missing = sum(cell.state == "missing" for cell in cells)
     base, free = slice.base, (*slice.axes, *slice.several)
     epochs = f" after {base.max_epochs} epoch{'s' if base.max_epochs > 1 else ''}" if "max_epochs" not in free else ""

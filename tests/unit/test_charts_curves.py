@@ -35,7 +35,7 @@ from jsc_explore.network import NAMED, parse
 
 def means_table(config_ids, quantity="val_acc", steps=(0, 10, 20), mean=0.5):
     rows = [
-        {"config_id": c, "x": s / 10, "quantity": quantity, "mean": mean, "sd": 0.1 if n > 1 else None,
+        {"config_id": c, "is_silent": False, "x": s / 10, "quantity": quantity, "mean": mean, "sd": 0.1 if n > 1 else None,
          "low": 0.4, "high": 0.6, "n": n}
         for c, n in config_ids.items() for s in steps
     ]  # fmt: skip
@@ -59,7 +59,7 @@ def seeds_table(config_id, values=(0.2, 0.6), silent="w t", quantity="val_acc"):
 
 
 _MEANS = pa.schema(
-    [("config_id", pa.string()), ("x", pa.float64()), ("quantity", pa.string())]
+    [("config_id", pa.string()), ("is_silent", pa.bool_()), ("x", pa.float64()), ("quantity", pa.string())]
     + [(name, pa.float64()) for name in ("mean", "sd", "low", "high")]
     + [("n", pa.int64())]
 )
@@ -87,7 +87,13 @@ def tables(options=PlotOptions(), means=None, seeds=None):  # noqa: B008
 def test_a_curve_has_mean_band_and_each_seed(band, low, high):
     drawn = tables(PlotOptions(band=band))
     assert set(drawn[MEANS]["config_id"].to_pylist()) == {"a"}
-    assert drawn[CONTEXT].to_pylist()[0] == {"line": 0, "x": 0.0, "mean": 0.5, "name": "Batch size 32"}
+    assert drawn[CONTEXT].to_pylist()[0] == {
+        "line": 0,
+        "is_silent": False,
+        "x": 0.0,
+        "mean": 0.5,
+        "name": "Batch size 32",
+    }
     assert drawn[CONTEXT].num_rows == 3
     first = drawn[MEANS].to_pylist()[0]
     assert (first["low"], first["high"]) == (pytest.approx(low), pytest.approx(high))

@@ -97,12 +97,25 @@ def test_curves_are_tidy_and_know_their_run(store):
 def test_mean_curves_agree_with_numpy(store):
     records = filled(store, (16,), (1e-3,), range(4))
     table = store.mean_curves([r.run_id for r in records], "val_loss").to_pylist()
-    values = np.array([[p["val_loss"] for p in r.outcome.points] for r in records])
-    np.testing.assert_allclose([row["mean"] for row in table], values.mean(0))
-    np.testing.assert_allclose([row["sd"] for row in table], values.std(0, ddof=1))
-    assert {row["n"] for row in table} == {4}
+    for silent, seeds in ((False, (0, 1, 3)), (True, (2,))):
+        rows = [row for row in table if row["is_silent"] == silent]
+        values = np.array([[p["val_loss"] for p in records[seed].outcome.points] for seed in seeds])
+        np.testing.assert_allclose([row["mean"] for row in rows], values.mean(0))
+        assert {row["n"] for row in rows} == {len(seeds)}
+        if len(seeds) > 1:
+            np.testing.assert_allclose([row["sd"] for row in rows], values.std(0, ddof=1))
     assert store.mean_curves([records[0].run_id], "train_loss").to_pylist()[0]["sd"] is None
     assert store.mean_curves([], "val_loss").num_rows == 0
+
+
+def test_a_mean_curve_ends_with_its_shortest_run_and_has_no_diverged_one(store):
+    runs = [record_of(RunConfig(seed=seed), points=points) for seed, points in ((0, 4), (1, 3), (3, 4))]
+    runs.append(record_of(RunConfig(seed=4), status="diverged"))
+    for one in runs:
+        store.add(one)
+    table = store.mean_curves([one.run_id for one in runs], "val_loss").to_pylist()
+    assert [row["step"] for row in table] == [p["step"] for p in runs[1].outcome.points]
+    assert {row["n"] for row in table} == {3}
 
 
 def test_the_snapshot_and_the_parts_are_one_store(store, tmp_path):

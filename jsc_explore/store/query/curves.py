@@ -108,7 +108,9 @@ def _stored(store: Store, run_ids: Sequence[str], names: Sequence[str]) -> _Runs
     columns = [CURVE_PREFIX + name for name in names]
     read = store.rows(run_ids, columns, scalars=("config_id", "seed", "silent_classes", "status"))
     silent = pc.binary_join(read["silent_classes"].cast(pa.list_(pa.string())), " ")
-    runs = pa.table([read["run_id"], read["config_id"], read["seed"], silent, pc.equal(read["status"], "diverged")], schema=_RUNS)
+    runs = pa.table(
+        [read["run_id"], read["config_id"], read["seed"], silent, pc.equal(read["status"], "diverged")], schema=_RUNS
+    )
     lengths = pc.list_value_length(read[columns[0]]).to_numpy()
     values = {name: _numbers(pc.list_flatten(read[column])) for name, column in zip(names, columns, strict=True)}
     if any(len(column) != lengths.sum() for column in values.values()):
@@ -198,8 +200,12 @@ def _means(points: pa.Table, runs_in_mean: pa.Table) -> pa.Table:
     """Return the mean over seeds, with its spread, of each group and step that all runs of the group have reached."""
     keys = [*_GROUP, "step"]
     spread = pc.VarianceOptions(ddof=1)
-    found = _with_group(points).group_by(keys, use_threads=False).aggregate(
-        [("x", "mean"), ("value", "stddev", spread), *(("value", name) for name in ("mean", "min", "max", "count"))]
+    found = (
+        _with_group(points)
+        .group_by(keys, use_threads=False)
+        .aggregate(
+            [("x", "mean"), ("value", "stddev", spread), *(("value", name) for name in ("mean", "min", "max", "count"))]
+        )
     )
     # Of runs of unlike length the thinned points differ, too: the last one of each is kept, whatever its step.
     found = found.join(runs_in_mean, _GROUP, join_type="inner")

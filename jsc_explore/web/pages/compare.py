@@ -10,7 +10,7 @@ import pyarrow as pa
 import streamlit as st
 
 from jsc_explore import data
-from jsc_explore.analysis.classes import count_unpredicted, unpredicted_classes
+from jsc_explore.analysis.classes import count_silent
 from jsc_explore.analysis.paired import Difference, compare, verdict_text
 from jsc_explore.analysis.statistics import half_width
 from jsc_explore.analysis.support import KINDS
@@ -123,7 +123,7 @@ def _draw(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, snapshot: 
     if not any(runs.values()):
         return
     _draw_curves(ids, runs, metric, curve)
-    _draw_recalls(ids, runs)
+    _draw_recalls(ids)
     class_comparison.confusions(runs)
     class_comparison.separation(runs)
 
@@ -143,13 +143,9 @@ def _draw_verdict(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str) ->
         st.caption(
             "So many more seeds of each give a power of 80% at the 5% level, if difference and spread stay as measured."
         )
-    unpredicted = {side: count_unpredicted(runs[side]) for side in charts.SIDES}
-    if any(unpredicted.values()):
-        lines = [
-            f"**†** {side}: {_unpredicted_text(counts, len(runs[side]))}"
-            for side, counts in unpredicted.items()
-            if counts
-        ]
+    silent = {side: count_silent(runs[side]) for side in charts.SIDES}
+    if any(silent.values()):
+        lines = [f"**†** {side}: {_silent_counts_text(counts, len(runs[side]))}" for side, counts in silent.items() if counts]
         complete = _difference(runs, metric, complete_only=True)
         if complete.n:
             lines.append(f"Among the seeds that predict every class: {verdict_text(complete, unit, factor)}.")
@@ -164,9 +160,7 @@ def _difference(runs: Runs, metric: str, *, complete_only: bool = False) -> Diff
         {
             row["seed"]: row["metric"]
             for row in runs[side]
-            if row["metric"] is not None
-            and row["status"] == "done"
-            and not (complete_only and unpredicted_classes(row))
+            if row["metric"] is not None and row["status"] == "done" and not (complete_only and row["silent_classes"])
         }
         for side in charts.SIDES
     ]
@@ -194,7 +188,7 @@ def _changes_text(a: RunConfig, b: RunConfig) -> str:
     return "From A to B: " + ", ".join(parts) + "."
 
 
-def _unpredicted_text(counts: Mapping[str, int], runs: int) -> str:
+def _silent_counts_text(counts: Mapping[str, int], runs: int) -> str:
     parts = [f"{CLASS_NAMES[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()]
     return ", ".join(parts)
 
@@ -242,7 +236,7 @@ def _draw_curves(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str)
     version = services.store().version
     left, right = st.columns([1, 2], gap="large")
     rows = [
-        {"side": side, "seed": row["seed"], "metric": row["metric"], "unpredicted": _never_predicted(row)}
+        {"side": side, "seed": row["seed"], "metric": row["metric"], "silent": _silent_text(row)}
         for side in charts.SIDES
         for row in runs[side]
     ]
@@ -252,25 +246,25 @@ def _draw_curves(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str)
             "seeds", lambda theme: charts.seed_chart(seeds, metric, theme),
             f"{METRICS[metric]} of each seed of A and B", "paired",
         )  # fmt: skip
-    bands, seed_lines = _curve_tables(version, dict(ids), _unpredicted_runs(runs), quantity)
+    bands, seed_lines = _curve_tables(version, dict(ids), quantity)
     with right, st.container(key="third-growth"):
         chart_registry.draw(
             "curves", lambda theme: charts.learning_curve_chart(bands, seed_lines, quantity, theme),
             f"{QUANTITIES[quantity]} of A and B over the epochs", "growth",
         )  # fmt: skip
     st.caption(
-        ":blue[**A**] and :orange[**B**]. Left: a line joins the results of one seed; a triangle marks a run in which "
-        "a class is never predicted. Right: mean over seeds with its 95% interval; each seed faint, dashed if a class "
-        "is never predicted."
+        ":blue[**A**] and :orange[**B**]. Left: every seed, joined to itself; a triangle never predicts some class. "
+        "Right: mean over the seeds that predict every class with its 95% interval, every seed faint; dashed: seeds that "
+        "never predict some class, and their mean."
     )
 
 
-def _draw_recalls(ids: Mapping[str, str], runs: Runs) -> None:
-    st.markdown("##### Recall per class", help="Share of the validation jets of a class that are assigned to it")
-    version, unpredicted = services.store().version, _unpredicted_runs(runs)
+def _draw_recalls(ids: Mapping[str, str]) -> None:
+    st.markdown("##### Recall per class", help="Share of the validation jets of a class that are recognised")
+    version = services.store().version
     for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
         quantity = f"recall_{name}"
-        bands, seed_lines = _curve_tables(version, dict(ids), unpredicted, quantity)
+        bands, seed_lines = _curve_tables(version, dict(ids), quantity)
         make = partial(
             charts.learning_curve_chart, bands, seed_lines, quantity, title=CLASS_NAMES[name], height=RECALL_HEIGHT
         )
@@ -279,26 +273,18 @@ def _draw_recalls(ids: Mapping[str, str], runs: Runs) -> None:
             chart_registry.draw(f"recall_{name}", make, alt_text, f"recall-{name}")
 
 
-def _unpredicted_runs(runs: Runs) -> tuple[str, ...]:
-    return tuple(row["run_id"] for side in runs.values() for row in side if unpredicted_classes(row))
-
-
-def _never_predicted(run: Mapping[str, Any]) -> str | None:
-    names = [CLASS_NAMES[name] for name in unpredicted_classes(run)]
+def _silent_text(run: Mapping[str, Any]) -> str | None:
+    names = [CLASS_NAMES[name] for name in CLASSES if name in run["silent_classes"]]
     return f"{', '.join(names)} never predicted" if names else None
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def _curve_tables(
-    version: int, ids: dict[str, str], unpredicted: tuple[str, ...], quantity: str
-) -> tuple[pa.Table, pa.Table]:
+def _curve_tables(version: int, ids: dict[str, str], quantity: str) -> tuple[pa.Table, pa.Table]:
     store = services.store()
     run_ids = store.runs({"config_id": list(ids.values())}, ["run_id"])["run_id"].to_pylist()
     return charts.learning_curve_tables(
-        store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, unpredicted, quantity
+        store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, quantity
     )
 
 
-_SEEDS = pa.schema(
-    [("side", pa.string()), ("seed", pa.int64()), ("metric", pa.float64()), ("unpredicted", pa.string())]
-)
+_SEEDS = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("metric", pa.float64()), ("silent", pa.string())])

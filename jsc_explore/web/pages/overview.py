@@ -99,7 +99,7 @@ def _commands(rows: list[dict[str, Any]]) -> list[str]:
 def _title(rows: list[dict[str, Any]], fields: list[str], selected: OverviewFilters) -> str:
     metric = selected.metric
     best, worst = rows[-1], rows[0]
-    runs = sum(row["n"] for row in rows)
+    runs = sum(row["n_runs"] for row in rows)
     spread = None if is_time(metric) else half_width(best["sd"], best["n"])
     return (
         f"{runs:,} runs of {len(rows):,} configurations{selected.description}: {METRICS[metric]}, from "
