@@ -35,8 +35,8 @@ def confusion_shares(counts: Sequence[Sequence[int] | None]) -> npt.NDArray[np.f
 def per_class(runs: Sequence[Mapping[str, Any]], figure: str) -> list[dict[str, Any]]:
     """Return one row a class of ``figure`` (``auc`` or ``rejection``) over runs.
 
-    Columns: ``class``, ``mean``, the ends ``low`` and ``high`` of its 95% interval (the mean itself for fewer than three
-    runs), and ``n``, the runs that have the figure. Rejections span decades: their mean is geometric, and the interval
+    Columns: ``class``, ``mean``, the ends ``low`` and ``high`` of its 95% interval (the mean itself for fewer than
+    three runs), and ``n``, the runs that have the figure. Rejections span decades: their mean is geometric, and the interval
     is that of the logarithm.
     """
     rows = []

@@ -17,7 +17,8 @@ DIGEST = "d" * 64
 
 def row(run, **changes):
     defaults = {
-        "mean": 0.7, "sd": 0.01, "median": 0.7, "low": 0.69, "high": 0.71, "n": 3, "n_configs": 1, "n_hidden": 0, "n_silent": 0,
+        "mean": 0.7, "sd": 0.01, "median": 0.7,
+        "low": 0.69, "high": 0.71, "n": 3, "n_configs": 1, "n_hidden": 0, "n_silent": 0,
         "n_diverged": 0, "seeds": [0, 1, 2],
     }  # fmt: skip
     return run, {**defaults, **changes}

@@ -35,7 +35,8 @@ from jsc_explore.network import NAMED, parse
 
 def means_table(config_ids, quantity="val_acc", steps=(0, 10, 20), mean=0.5):
     rows = [
-        {"config_id": c, "is_silent": False, "x": s / 10, "quantity": quantity, "mean": mean, "sd": 0.1 if n > 1 else None,
+        {"config_id": c, "is_silent": False, "x": s / 10,
+         "quantity": quantity, "mean": mean, "sd": 0.1 if n > 1 else None,
          "low": 0.4, "high": 0.6, "n": n}
         for c, n in config_ids.items() for s in steps
     ]  # fmt: skip

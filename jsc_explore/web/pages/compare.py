@@ -254,8 +254,8 @@ def _draw_curves(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str)
         )  # fmt: skip
     st.caption(
         ":blue[**A**] and :orange[**B**]. Left: every seed, joined to itself; a triangle never predicts some class. "
-        "Right: mean over the seeds that predict every class with its 95% interval, every seed faint; dashed: seeds that "
-        "never predict some class, and their mean."
+        "Right: mean over the seeds that predict every class with its 95% interval, every seed faint; dashed: seeds "
+        "that never predict some class, and their mean."
     )
 
 
