@@ -36,8 +36,8 @@ def per_class(runs: Sequence[Mapping[str, Any]], figure: str) -> list[dict[str, 
     """Return one row a class of ``figure`` (``auc`` or ``rejection``) over runs.
 
     Columns: ``class``, ``mean``, the ends ``low`` and ``high`` of its 95% interval (the mean itself for fewer than
-    three runs), and ``n``, the runs that have the figure. Rejections span decades: their mean is geometric, and the interval
-    is that of the logarithm.
+    three runs), and ``n``, the runs that have the figure. Rejections span decades: their mean is geometric, and the
+    interval is that of the logarithm.
     """
     rows = []
     for position, name in enumerate(CLASSES):

@@ -330,16 +330,13 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
     )
     seeds = (
         chart_from(SEEDS).mark_line(strokeWidth=options.size, clip=True, aria=False)
-        .encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash,
-                opacity=visible(0.25 if crowded else 0.45))
+        .encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash, opacity=visible(0.25 if crowded else 0.45))
     )  # fmt: skip
     # The mean of the seeds that never predict a class is thin and dotted, whatever the dash of its config.
     mean = highlighted.mark_line(clip=True).encode(
         x=x, y="smooth:Q", color=colour, detail=["config_id:N", "is_silent:N"], opacity=visible(1.0),
         strokeDash=alt.condition("datum.is_silent", alt.value([2, 3]), dash.get("strokeDash", alt.value([1, 0]))),
-        strokeWidth=alt.condition(
-            "datum.is_silent", alt.value(1.5 * options.size), alt.value(2.5 * options.size)
-        ),
+        strokeWidth=alt.condition("datum.is_silent", alt.value(1.5 * options.size), alt.value(2.5 * options.size)),
     )  # fmt: skip
     silent = (
         chart_from(MARKS).mark_text(align="left", dx=4, fontSize=11 * options.size, fontWeight=600)
