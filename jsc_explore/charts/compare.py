@@ -64,13 +64,7 @@ def learning_curve_tables(
             for side in _sides_of(row["config_id"], sides)
         ]
     seeds = [
-        {
-            "side": side,
-            "run_id": row["run_id"],
-            "x": row["epoch"],
-            "value": row[quantity],
-            "silent": row["silent"],
-        }
+        {"side": side, "run_id": row["run_id"], "x": row["epoch"], "value": row[quantity], "silent": row["silent"]}
         for row in points.to_pylist()
         if row[quantity] is not None
         for side in _sides_of(row["config_id"], sides)

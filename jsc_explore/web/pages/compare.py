@@ -145,7 +145,9 @@ def _draw_verdict(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str) ->
         )
     silent = {side: count_silent(runs[side]) for side in charts.SIDES}
     if any(silent.values()):
-        lines = [f"**†** {side}: {_silent_counts_text(counts, len(runs[side]))}" for side, counts in silent.items() if counts]
+        lines = [
+            f"**†** {side}: {_counts_text(counts, len(runs[side]))}" for side, counts in silent.items() if counts
+        ]
         complete = _difference(runs, metric, complete_only=True)
         if complete.n:
             lines.append(f"Among the seeds that predict every class: {verdict_text(complete, unit, factor)}.")
@@ -188,7 +190,7 @@ def _changes_text(a: RunConfig, b: RunConfig) -> str:
     return "From A to B: " + ", ".join(parts) + "."
 
 
-def _silent_counts_text(counts: Mapping[str, int], runs: int) -> str:
+def _counts_text(counts: Mapping[str, int], runs: int) -> str:
     parts = [f"{CLASS_NAMES[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()]
     return ", ".join(parts)
 
