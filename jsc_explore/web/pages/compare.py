@@ -145,9 +145,7 @@ def _draw_verdict(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str) ->
         )
     silent = {side: count_silent(runs[side]) for side in charts.SIDES}
     if any(silent.values()):
-        lines = [
-            f"**†** {side}: {_counts_text(counts, len(runs[side]))}" for side, counts in silent.items() if counts
-        ]
+        lines = [f"**†** {side}: {_counts_text(counts, len(runs[side]))}" for side, counts in silent.items() if counts]
         complete = _difference(runs, metric, complete_only=True)
         if complete.n:
             lines.append(f"Among the seeds that predict every class: {verdict_text(complete, unit, factor)}.")
