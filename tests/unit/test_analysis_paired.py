@@ -13,7 +13,7 @@ def metrics(seed, n=5, shift=0.0, sd=0.01):
     return {place: 0.6 + shift + float(value) for place, value in enumerate(rng.normal(0, sd, n))}
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 20])
+@pytest.mark.parametrize("n", [3, 5, 20])
 def test_the_difference_is_that_of_the_paired_t_test(n):
     a, b = metrics(1, n), metrics(2, n, 0.02)
     found = compare(a, b, higher_is_better=True)

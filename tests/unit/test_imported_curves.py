@@ -19,7 +19,7 @@ from jsc_explore.view_model.imported_runs import (
 from jsc_explore.view_model.url_params import EXPLORE
 
 MEANS = pa.schema(
-    [("config_id", pa.string()), ("x", pa.float64()), ("quantity", pa.string())]
+    [("config_id", pa.string()), ("is_silent", pa.bool_()), ("x", pa.float64()), ("quantity", pa.string())]
     + [(name, pa.float64()) for name in ("mean", "sd", "low", "high")]
     + [("n", pa.int64())]
 )
