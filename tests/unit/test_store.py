@@ -20,7 +20,8 @@ from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.results import POINT_FIELDS
 from jsc_explore.store import Store
 from jsc_explore.store.publish import publish
-from jsc_explore.store.schema import COLUMNS, METRICS, WEIGHTS, from_row, to_table
+from jsc_explore.store.query.curves import curve_points
+from jsc_explore.store.schema import COLUMNS, METRICS, OPTIONAL, WEIGHTS, from_row, to_table
 from jsc_explore.store.verify import verify
 
 
@@ -235,6 +236,26 @@ def test_runs_without_roc_curves_are_read_listed_and_published_beside_others(sto
     again = Store(tmp_path / "again", tmp_path / "after.parquet")
     assert again.roc_curves(ids)["roc"].to_pylist() == [new.outcome.roc]
     again.close()
+
+
+def test_columns_that_were_not_recorded_yet_are_null(store, tmp_path):
+    old, new = record_of(RunConfig(seed=0)), record_of(RunConfig(seed=1), train_eval_acc=0.75, zero_output_share=0.25)
+    before, after = tmp_path / "before.parquet", tmp_path / "after.parquet"
+    pq.write_table(to_table(old).drop_columns(["weights", *OPTIONAL]), before)
+    for both in (False, True):
+        if both:
+            store.add(new)
+        seen = Store(store.directory, before)
+        assert seen.problems == []
+        outcome = seen.record(old.run_id).outcome
+        assert (outcome.train_eval_acc, outcome.zero_output_share) == (None, None)
+        assert [point["train_eval_acc"] for point in outcome.points] == [None] * 4
+        points = curve_points(seen, [old.run_id], "step", ["val_acc", "train_eval_acc"], budget=100)
+        assert points.means["quantity"].to_pylist() == ["val_acc"] * 4
+        assert seen.mean_curves([old.run_id], "train_eval_acc").num_rows == 0
+        assert publish(seen, after) == 1 + both
+        assert verify(seen.catalog, before) == verify(seen.catalog, after) == []
+        seen.close()
 
 
 def test_readers_in_threads_while_parts_are_added(store, tmp_path):
