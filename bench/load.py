@@ -88,7 +88,7 @@ async def _run_session(
                 await session.stay(max(0.0, seconds / 3 + EVERY_S + phase - now))
                 await session.set("grid", clicked(CELL.config_id(data.digest(CELL.dataset))))
             due = time.monotonic() + EVERY_S
-            slices.append(await session.set("where typed", f"val_acc > {chance.choice(THRESHOLDS)}"))
+            slices.append(await session.set("explore expression", f"val_acc > {chance.choice(THRESHOLDS)}"))
             await session.stay(max(0.0, due - time.monotonic()))
         return slices, opened, session.errors
 

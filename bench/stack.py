@@ -27,7 +27,7 @@ _EPOCHS = 1000
 class _Eager(VmapBackend):
     """A stack that never uses a compiled program."""
 
-    def ready(self, epoch: int) -> bool:
+    def prepare(self, epoch: int) -> bool:
         """Return True: nothing has to be compiled."""
         return True
 

@@ -1,4 +1,4 @@
-"""The bench's peers: each trains the same network as a plain torch loop does; what is measured is told as it was."""
+"""The bench's peers train the same network as a plain torch loop does, and their times are reported as measured."""
 
 import importlib
 import json

@@ -136,7 +136,7 @@ def _predictions(repository: Repository, slice: Slice, cells: Sequence[Cell]) ->
     missing = [cell for cell in cells if cell.state == "missing"]
     if not missing or len(cells) > grid.MAX_CELLS:
         return {}
-    found = repository.forecast([cell.config for cell in missing], slice.metric).predictions
+    found = repository.predict([cell.config for cell in missing], slice.metric).predictions
     return {cell.config_id: one for cell, one in zip(missing, found, strict=True) if one is not None}
 
 

@@ -77,7 +77,7 @@ class Repository:
             self.store, runs, x, quantities, budget=budget, x_range=x_range, live=live, each_seed=each_seed
         )
 
-    def forecast(self, runs: Sequence[RunConfig], metric: str) -> PredictionSet:
+    def predict(self, runs: Sequence[RunConfig], metric: str) -> PredictionSet:
         """Return predictions of runs, from the runs on the same data and validation as the first of them."""
         first = runs[0]
         filters = {

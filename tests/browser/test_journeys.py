@@ -229,7 +229,7 @@ def test_settings_behind_their_door_stand_in_the_address_and_stay_when_it_is_clo
     expect(page.get_by_text("Set: train a missing cell on click, presentation mode")).to_be_visible()
 
 
-def test_how_curves_are_drawn_stays_when_its_door_is_closed(page, server):
+def test_chart_options_stay_when_their_popover_is_closed(page, server):
     address, _ = server
     open_page(page, address)
     settle(page)
@@ -264,7 +264,7 @@ def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(pag
     page.keyboard.press("Escape")
     expect(page.get_by_text("several values of final ReLU")).to_be_visible()
     expect(page.get_by_text("Set: final ReLU")).to_be_visible()
-    # The door stays as it is.
+    # The expander stays open.
     expect(page.get_by_role("combobox", name=re.compile("Validate on"))).to_be_visible()
     page.get_by_label("Facet by").first.click()
     page.get_by_role("option", name="Final ReLU").click()
@@ -383,7 +383,7 @@ def test_a_curve_says_what_it_is_and_a_name_in_the_legend_leaves_the_others_as_t
     chart = page.locator(".st-key-curves_panel svg.marks")
 
     def paths() -> dict[str, str]:
-        """Return the shape of each mean that is seen, by its colour."""
+        """Return the shape of each visible mean, by its colour."""
         lines = chart.locator(".mark-line path[stroke-width='2.5']").all()
         return {line.get_attribute("stroke"): line.get_attribute("d") for line in lines
                 if line.get_attribute("opacity") != "0"}  # fmt: skip
@@ -498,7 +498,7 @@ def test_any_configuration_is_typed_counted_drawn_and_trained(page, server):
     store.close()
 
 
-def test_charts_tables_commands_and_all_of_it_are_taken_away(page, server, tmp_path):
+def test_charts_tables_commands_and_all_of_it_are_exported(page, server, tmp_path):
     address, _ = server
     open_page(page, address, "cells=64:1e-3")
     page.get_by_role("button", name="Export").click()

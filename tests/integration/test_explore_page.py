@@ -1,4 +1,4 @@
-"""Views without a browser: what each door of the page accepts and refuses, and how light it is."""
+"""Views without a browser: what each input of the page accepts and refuses, and how light it is."""
 
 import os
 from contextlib import closing

@@ -34,12 +34,12 @@ def without_weights(record):
 @functools.cache
 def template():
     """A store with every record, written once and copied."""
-    keeper = tempfile.TemporaryDirectory()
-    store = Store(Path(keeper.name) / "store")
+    directory = tempfile.TemporaryDirectory()
+    store = Store(Path(directory.name) / "store")
     for record in RECORDS:
         store.add(record)
     store.close()
-    return keeper
+    return directory
 
 
 def local(directory):

@@ -1,4 +1,4 @@
-"""The cache and the jets made here: what is torn or foreign is told from what is whole, and digests never drift."""
+"""The cache and the simulated jets: torn or foreign files are recognised, and digests never drift."""
 
 from __future__ import annotations
 

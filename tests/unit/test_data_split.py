@@ -48,14 +48,14 @@ def test_validating_on_training_data_is_the_labs_split_row_by_row(rows: int, see
 @settings(max_examples=40, deadline=None)
 def test_holdout_validates_on_a_tenth_and_tests_on_the_same_jets(rows: int, seed: int) -> None:
     jets = some_jets(rows, seed)
-    made, mase = split(jets, "holdout"), split(jets, "train")
+    holdout, lab = split(jets, "holdout"), split(jets, "train")
     rest, test = train_test_split(np.arange(rows), test_size=0.2, random_state=42)
     train, validation = train_test_split(rest, test_size=0.125, random_state=42)
-    parts = [numbers(x, made.mean, made.scale) for x in (made.train_x, made.val_x, made.test_x)]
+    parts = [numbers(x, holdout.mean, holdout.scale) for x in (holdout.train_x, holdout.val_x, holdout.test_x)]
     assert parts == [train.tolist(), validation.tolist(), test.tolist()]
-    assert numbers(mase.test_x, mase.mean, mase.scale) == parts[2]
+    assert numbers(lab.test_x, lab.mean, lab.scale) == parts[2]
     assert sorted(number for part in parts for number in part) == list(range(rows))
-    np.testing.assert_array_equal(made.val_y, jets.labels[validation])
+    np.testing.assert_array_equal(holdout.val_y, jets.labels[validation])
 
 
 @pytest.mark.parametrize("validation", VALIDATIONS)

@@ -1,5 +1,7 @@
 """A page's state against the URLs that a browser reports: old ones are in flight, others are a navigation."""
 
+import sys
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -21,6 +23,8 @@ def page():
 def app(monkeypatch):
     """The page in a session that has loaded a URL, and the clock of its state."""
     clock = [100.0]
+    # Streamlit puts the page in place of the main module, which processes that later tests spawn would run.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     monkeypatch.setattr(url.time, "monotonic", lambda: clock[0])
     test = AppTest.from_function(page, default_timeout=30)
     report(test, {"feature": "zlogz"})

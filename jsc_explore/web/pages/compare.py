@@ -30,7 +30,7 @@ from jsc_explore.web.components import class_comparison, export_dialog, permissi
 from jsc_explore.web.components.class_comparison import Runs
 from jsc_explore.web.state import chart_registry, compare_selection, dialogs, presentation, services
 from jsc_explore.web.state.live import LiveSnapshot
-from jsc_explore.web.state.predictions import forecast
+from jsc_explore.web.state.predictions import predict
 from jsc_explore.web.state.url import COMPARE
 
 REFRESH_S = 1.0
@@ -217,7 +217,7 @@ def _draw_missing(side: str, config: RunConfig, metric: str) -> None:
 
 
 def _prediction_text(config: RunConfig, metric: str) -> str:
-    predicted = forecast([config], metric)
+    predicted = predict([config], metric)
     found = predicted.predictions[0]
     if found is None:
         return "There are too few similar runs to predict its metric."

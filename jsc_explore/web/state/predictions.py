@@ -25,7 +25,7 @@ _SHOWN, _CALIBRATIONS, _PENDING = "shown predictions", "calibrations of predicti
 _BLOCKING = "wait for predictions"
 
 
-def forecast(runs: Sequence[RunConfig], metric: str) -> PredictionSet:
+def predict(runs: Sequence[RunConfig], metric: str) -> PredictionSet:
     """Return predictions of these runs, from the runs on the same data and validation as the first of them."""
     while True:
         with suppress(CancelledError):  # The store has changed meanwhile: ask again.
@@ -136,4 +136,4 @@ def _request(version: int, configs: str, metric: str) -> Future[PredictionSet]:
 
 
 def _forecast(store: Store, configs: str, metric: str) -> PredictionSet:
-    return Repository(store).forecast([RunConfig.from_dict(row) for row in json.loads(configs)], metric)
+    return Repository(store).predict([RunConfig.from_dict(row) for row in json.loads(configs)], metric)
