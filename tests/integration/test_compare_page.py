@@ -164,15 +164,32 @@ def test_a_bad_config_is_refused_in_one_line(text, words):
 
 
 def test_compare_says_by_how_much_and_in_what_two_configs_differ(app, store):
-    page = app("compare", a="batch_size:64", b="batch_size:64~final_relu:no")
+    page = app("compare", a="model:jsc-s~learning_rate:1e-3", b="model:jsc-s~learning_rate:1e-4")
     assert not page.exception
-    a, b = (run_figures(store, RunConfig(batch_size=64, final_relu=relu), "val_acc") for relu in (True, False))
+    rates = (RunConfig(model="jsc-s", learning_rate=rate) for rate in (1e-3, 1e-4))
+    a, b = (run_figures(store, config, "val_acc") for config in rates)
     found = compare(a, b, higher_is_better=True)
     said = texts(page.markdown)
     assert f"{100 * abs(found.mean):.1f} ± {100 * found.half_width:.1f} points" in said
-    assert "**Final ReLU** yes → no" in said
+    assert "**Learning rate** 1e-3 → 1e-4" in said
     assert "paired by seed" in said
+    assert "for a pair chosen from 6 configs by its results (Holm, 15 pairs)" in texts(page.caption)
+
+
+def test_the_verdict_is_withheld_where_few_seeds_are_silent_and_more_can_be_trained(app):
+    page = app("compare", a="batch_size:64", b="batch_size:64~final_relu:no")
+    assert not page.exception
+    assert "##### No verdict: some class is never predicted, and 5 seeds do not show how often" in texts(page.markdown)
+    assert "seeds of A (" in texts(page.warning)
     assert "is never predicted in" in texts(page.warning)
+    assert "better" not in texts(page.markdown)
+    (button,) = (button for button in page.button if button.label == "Train up to 10 seeds of each")
+    button.click().run()
+    assert not page.exception
+    jobs = services.queue().jobs()
+    assert sorted((job.config.final_relu, job.config.seed) for job in jobs) == [
+        (relu, seed) for relu in (False, True) for seed in range(5, 10)
+    ]
 
 
 def test_compare_opens_on_the_default_and_the_best(app):

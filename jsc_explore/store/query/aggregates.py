@@ -150,3 +150,20 @@ def seed_table(store: Store, config_ids: Sequence[str], metric: str) -> pa.Table
     columns = ["run_id", "config_id", "seed", "auc", "rejection", "confusion", "silent_classes", "status"]
     table = store.runs({"config_id": list(config_ids)}, [*columns, metric])
     return table.rename_columns([*columns, "metric"])
+
+
+def seed_metrics(store: Store, metric: str, filters: Filters | None = None, expression: str = "") -> pa.Table:
+    """Return one row per run that did not diverge: ``config_id``, ``seed``, ``metric``, ``silent``; sorted.
+
+    ``silent``: some class is never predicted. Raises FieldError for a metric that is none of ``METRICS``.
+    """
+    if metric not in METRICS:
+        raise FieldError("metric", metric, "must be one of " + ", ".join(METRICS), f"try {next(iter(METRICS))}")
+    return store.select(
+        f"""
+        SELECT config_id, seed, {metric} AS metric, len(silent_classes) > 0 AS silent FROM selected
+        WHERE status <> 'diverged' AND isfinite({metric}) ORDER BY config_id, seed
+        """,
+        filters,
+        expression,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from statistics import fmean, median, stdev
 from typing import Any
 
 import pyarrow as pa
@@ -11,17 +12,18 @@ import streamlit as st
 
 from jsc_explore import data
 from jsc_explore.analysis.classes import count_silent
-from jsc_explore.analysis.paired import Difference, compare, verdict_text
+from jsc_explore.analysis.paired import Difference, Family, compare, family_of, needed_text, reason_text, verdict_text
+from jsc_explore.analysis.silent_rates import MIN_RATE_SEEDS, RateDifference, compare_rates, rates_text
 from jsc_explore.analysis.statistics import half_width
 from jsc_explore.analysis.support import KINDS
 from jsc_explore.charts import compare as charts
 from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time
-from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, display_value
+from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RECIPE_VERSION, RunConfig, display_value
 from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
 from jsc_explore.jobs.estimate import estimate_time
-from jsc_explore.store.query.aggregates import CONFIG_FIELDS, seed_table
+from jsc_explore.store.query.aggregates import CONFIG_FIELDS, seed_metrics, seed_table
 from jsc_explore.store.query.grid import stored_seeds
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import command
@@ -116,7 +118,7 @@ def _draw(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, snapshot: 
     table = seed_table(store, list(ids.values()), metric).to_pylist()
     runs: Runs = {side: [row for row in table if row["config_id"] == config_id] for side, config_id in ids.items()}
     chart_registry.begin(f"comparison of {pair}, {metric}, {curve}, version {store.version}")
-    _draw_verdict(pair, runs, metric)
+    _draw_verdict(pair, runs, metric, snapshot)
     for side, config in zip(charts.SIDES, pair, strict=True):
         if not _draw_progress(side, ids[side], snapshot) and not runs[side]:
             _draw_missing(side, config, metric)
@@ -131,50 +133,110 @@ def _draw(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, snapshot: 
 # ---- the difference
 
 
-def _draw_verdict(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str) -> None:
+def _draw_verdict(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str, snapshot: LiveSnapshot) -> None:
     factor, unit = difference_scale(metric)
-    difference = _difference(runs, metric)
-    text = verdict_text(difference, unit, factor)
+    difference, rates = _difference(pair, runs, metric), _rates(runs)
+    silent = any(rates.silent) and not is_time(metric)
+    withheld = silent and 0 < rates.n < MIN_RATE_SEEDS
+    if withheld:
+        text = f"No verdict: some class is never predicted, and {rates.n} seeds do not show how often"
+    elif silent and rates.n and not difference.n:
+        text = "There is no seed of each that predicts every class"
+    else:
+        text = verdict_text(difference, unit, factor)
+        text += " among the seeds that predict every class" if silent else ""
     st.markdown(f"##### {text[0].upper()}{text[1:]}")
     means = "; ".join(f"{side} {_mean_text(runs[side], metric)}" for side in charts.SIDES)
-    pairing = "; paired by seed" if difference.paired else "; not paired (no common seed)" if difference.n else ""
+    pairing = "; paired by seed" if difference.paired else "; not paired (no common seeds)" if difference.n else ""
     st.markdown(f"{_changes_text(*pair)}  \n{METRICS[metric].capitalize()}: {means}{pairing}; ± are 95% intervals.")
-    if difference.verdict == "inconclusive" and difference.more_seeds:
-        st.caption(
-            "So many more seeds of each give a power of 80% at the 5% level, if difference and spread stay as measured."
-        )
-    silent = {side: count_silent(runs[side]) for side in charts.SIDES}
-    if any(silent.values()):
-        lines = [f"**†** {side}: {_counts_text(counts, len(runs[side]))}" for side, counts in silent.items() if counts]
-        complete = _difference(runs, metric, complete_only=True)
-        if complete.n:
-            lines.append(f"Among the seeds that predict every class: {verdict_text(complete, unit, factor)}.")
-        elif difference.n:
-            lines.append("There is no seed in which both predict every class.")
+    if silent:
+        counts = {side: _counts_text(count_silent(runs[side]), len(runs[side])) for side in charts.SIDES}
+        lines = [f"**†** {rates_text(rates)}", *(f"{side}: {text}." for side, text in counts.items() if text)]
         st.warning("  \n".join(lines), icon=":material/heart_broken:")
+    if withheld:
+        _draw_more_seeds(pair, MIN_RATE_SEEDS, snapshot, f"A verdict needs {MIN_RATE_SEEDS} seeds of each.")
+    elif advice := f"{reason_text(difference)} {needed_text(difference)}".strip():
+        needed = difference.needed.measured if difference.needed and not difference.decided else None
+        _draw_more_seeds(pair, needed or 0, snapshot, advice)
 
 
-def _difference(runs: Runs, metric: str, *, complete_only: bool = False) -> Difference:
-    """Return the difference of the finished runs; with ``complete_only`` of those that predict every class."""
-    metrics: list[Mapping[int, float]] = [
+def _draw_more_seeds(pair: tuple[RunConfig, RunConfig], seeds: int, snapshot: LiveSnapshot, advice: str) -> None:
+    """Draw advice, and a button that trains the missing ones of the first ``seeds`` seeds of A and B, if any."""
+    text, button = st.columns([5, 2], vertical_alignment="center")
+    text.caption(advice)
+    ids = [config.config_id(data.digest(config.dataset)) for config in pair]
+    stored = stored_seeds(services.store(), ids)
+    active = {(job.config_id, job.config.seed) for job in snapshot.active}
+    runs = [
+        config.with_(seed=seed)
+        for config, config_id in zip(pair, ids, strict=True)
+        for seed in range(seeds)
+        if seed not in stored.get(config_id, ()) and (config_id, seed) not in active
+    ]
+    if runs:
+        refusal, time = permissions.refusal(), estimate_time(services.store(), runs)
+        button.button(
+            f"Train up to {seeds} seeds of each", key="train-more", on_click=permissions.train, args=(runs,),
+            help=refusal or f"{len(runs)} runs, expected: {time or 'time not known yet'}",
+            disabled=bool(refusal), width="stretch",
+        )  # fmt: skip
+
+
+def _difference(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str) -> Difference:
+    """Return the difference of the finished runs that predict every class, of times that of all."""
+    a, b = (
         {
             row["seed"]: row["metric"]
             for row in runs[side]
-            if row["metric"] is not None and row["status"] == "done" and not (complete_only and row["silent_classes"])
+            if _is_finished(row) and (is_time(metric) or not row["silent_classes"])
         }
         for side in charts.SIDES
-    ]
-    return compare(metrics[0], metrics[1], higher_is_better=is_percentage(metric))
+    )
+    ids = tuple(config.config_id(data.digest(config.dataset)) for config in pair)
+    family = None if is_time(metric) else _family(services.store().version, (ids[0], ids[1]), metric, pair)
+    return compare(a, b, higher_is_better=is_percentage(metric), family=family)
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _family(version: int, ids: tuple[str, str], metric: str, _pair: tuple[RunConfig, RunConfig]) -> Family | None:
+    """Return the configs that differ from A and B in nothing but the fields in which these two differ."""
+    a, b = _pair
+    filters = {name: [getattr(a, name)] for name in CONFIG_FIELDS if getattr(a, name) == getattr(b, name)}
+    filters |= {"data_digest": [data.digest(a.dataset)], "recipe_version": [RECIPE_VERSION]}
+    metrics: dict[str, dict[int, float]] = {}
+    for row in seed_metrics(services.store(), metric, filters).to_pylist():
+        if not row["silent"]:
+            metrics.setdefault(row["config_id"], {})[row["seed"]] = row["metric"]
+    return family_of(metrics, *ids)
+
+
+def _rates(runs: Runs) -> RateDifference:
+    a, b = (
+        {row["seed"]: bool(row["silent_classes"]) for row in runs[side] if _is_finished(row)} for side in charts.SIDES
+    )
+    return compare_rates(a, b)
+
+
+def _is_finished(row: Mapping[str, Any]) -> bool:
+    return row["metric"] is not None and row["status"] == "done"
 
 
 def _mean_text(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
-    table = pa.table({"metric": pa.array([row["metric"] for row in rows if row["metric"] is not None], pa.float64())})
-    n = table.num_rows
-    if not n:
-        return "not trained yet" if not rows else "diverged"
-    mean, sd = pa.compute.mean(table["metric"]).as_py(), pa.compute.stddev(table["metric"], ddof=1).as_py()
-    spread = None if is_time(metric) or n < 2 else half_width(sd, n)
-    return f"{format_metric(metric, mean, spread)} (n={n})"
+    """Return the mean over the seeds that predict every class; where others do not, also median and range of all."""
+    finished = [row for row in rows if _is_finished(row)]
+    if not finished:
+        return "diverged" if rows else "not trained yet"
+    complete = [row["metric"] for row in finished if is_time(metric) or not row["silent_classes"]]
+    text = ""
+    if complete:
+        sd = stdev(complete) if len(complete) > 1 else None
+        spread = None if is_time(metric) else half_width(sd, len(complete))
+        text = f"{format_metric(metric, fmean(complete), spread)} (n={len(complete)})"
+    if len(complete) == len(finished):
+        return text
+    values = [row["metric"] for row in finished]
+    middle, low, high = (format_metric(metric, figure(values)) for figure in (median, min, max))
+    return ", ".join(filter(None, [text, f"all {len(values)}: median {middle}, {low} to {high}"]))
 
 
 def _changes_text(a: RunConfig, b: RunConfig) -> str:
