@@ -161,13 +161,13 @@ def verdict_text(difference: Difference, unit: str, scale: float = 1.0, names: t
         return f"nothing to compare yet: {a} or {b} has no finished run"
     seeds = f"{d.n} seed{'s' if d.n > 1 else ''}"
     if d.half_width is None:
-        signed = f"{_number(d.mean * scale, signed=True)}{unit}"
+        signed = f"{format_difference(d.mean * scale, signed=True)}{unit}"
         return f"{b} − {a} is {signed} in {seeds}: fewer than {MIN_SEEDS} give no interval"
-    spread = f"{_number(abs(d.mean) * scale)} ± {_number(d.half_width * scale)}{unit}"
+    spread = f"{format_difference(abs(d.mean) * scale)} ± {format_difference(d.half_width * scale)}{unit}"
     if d.verdict == "equal":
         return f"{a} and {b} score the same in all {seeds}"
     if d.verdict == "inconclusive":
-        signed = f"{_number(d.mean * scale, signed=True)} ± {_number(d.half_width * scale)}{unit}"
+        signed = f"{format_difference(d.mean * scale, signed=True)} ± {format_difference(d.half_width * scale)}{unit}"
         return f"not distinguishable with {seeds} ({b} − {a}: {signed})"
     better, worse = (b, a) if d.verdict == "better" else (a, b)
     if d.decided:
@@ -212,8 +212,9 @@ def needed_text(difference: Difference) -> str:
     )
 
 
-def _number(value: float, *, signed: bool = False) -> str:
-    digits = 1 if abs(value) >= 0.1 or value == 0 else 2
+def format_difference(value: float, *, signed: bool = False) -> str:
+    """Format a difference with one decimal place, or two digits where it is small: 2.1, 0.05, 0.0012."""
+    digits = 1 if abs(value) >= 0.1 or value == 0 else min(5, 1 - math.floor(math.log10(abs(value))))
     return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 

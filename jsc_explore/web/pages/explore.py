@@ -12,6 +12,7 @@ from jsc_explore.errors import JscError
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import CELLS
 from jsc_explore.web.components import (
+    best_config,
     cell_details,
     curves,
     export_dialog,
@@ -155,6 +156,7 @@ def _head(slice: Slice, snapshot: LiveSnapshot) -> None:
         st.markdown(f"##### {grid.title(slice, _cells(slice, snapshot, _selected()))}", width="stretch")
         dialogs.button("train", "Train…", ":material/model_training:", "Train any configuration")
         dialogs.button("export", "Export", ":material/download:", "Charts, tables and commands as files")
+    best_config.draw(slice, snapshot)
     permissions.draw_notice()
 
 
