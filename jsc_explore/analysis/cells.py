@@ -22,7 +22,8 @@ Place = tuple[Any, ...]
 class Cell:
     """One place of a grid: a value for each axis (x, y and, where the grid is faceted, the facet).
 
-    ``config`` is what training here trains. The figures are those of ``grid_cells``: ``median``, ``low`` and ``high``
+    ``config`` is what training here trains. Two places have one config where their values train the same, such as adam
+    and adamw without weight decay. The figures are those of ``grid_cells``: ``median``, ``low`` and ``high``
     over ``n`` runs of ``n_configs`` configs, ``mean`` and ``sd`` over those that predict every class. ``seeds`` are the
     stored seeds of ``config`` itself, ``wanted`` how many there should be.
     """
@@ -124,15 +125,18 @@ def build_cells(
     jobs: Iterable[Job],
     wanted: int = 1,
     seeds_of: Callable[[tuple[str, ...]], Mapping[str, Sequence[int]]] = lambda config_ids: {},
+    *,
+    several: bool = False,
 ) -> list[Cell]:
     """Return a cell for every combination of axis values, in the order of the axes.
 
     ``base`` gives the other fields, ``stored`` the rows of ``grid_cells``, ``jobs`` the requests that are not done and
     pass the filters; ``seeds_of`` returns the stored seeds of configs by their ids. A job that failed does not count
-    where its seed is stored.
+    where its seed is stored. A place has the runs of its config's canonical form; with ``several``, if ``stored`` also
+    has runs that differ from ``base`` in fields on no axis, the runs that are stored with its own values.
     """
     names = tuple(axes)
-    placed = {place: _config_at(base, names, place, digest) for place in itertools.product(*axes.values())}
+    placed = {place: _config_at(base, names, place, digest, several) for place in itertools.product(*axes.values())}
     seeds = seeds_of(tuple(config_id for _, config_id in placed.values()))
     figures = {tuple(row[name] for name in names): {figure: row[figure] for figure in _FIGURES} for row in stored}
     jobs_at: dict[Place, list[Job]] = {}
@@ -140,20 +144,23 @@ def build_cells(
         jobs_at.setdefault(tuple(getattr(job.config, name) for name in names), []).append(job)
     cells = []
     for place, (config, config_id) in placed.items():
-        known, here = tuple(seeds.get(config_id, ())), jobs_at.get(place, [])
+        at = tuple(getattr(config, name) for name in names)
+        known, here = tuple(seeds.get(config_id, ())), jobs_at.get(at, [])
         active = tuple(job for job in here if job.state != "failed")
         failed = tuple(job for job in here if job.state == "failed" and job.config.seed not in known)
         cells.append(
-            Cell(place, config, config_id, wanted, **figures.get(place, {}), seeds=known, active=active, failed=failed)
+            Cell(place, config, config_id, wanted, **figures.get(at, {}), seeds=known, active=active, failed=failed)
         )
     return cells
 
 
 @lru_cache(maxsize=1 << 14)
-def _config_at(base: RunConfig, names: tuple[str, ...], place: Place, digest: str) -> tuple[RunConfig, str]:
+def _config_at(
+    base: RunConfig, names: tuple[str, ...], place: Place, digest: str, several: bool
+) -> tuple[RunConfig, str]:
     """Return the config at a place and its id. Cached: checking and hashing are most of the cost of a grid."""
     config = base.with_(**dict(zip(names, place, strict=True)))
-    return config, config.config_id(digest)
+    return config if several else config.canonical_form, config.config_id(digest)
 
 
 def pareto_front(cost: npt.ArrayLike, metric: npt.ArrayLike, *, higher_is_better: bool = True) -> npt.NDArray[np.bool_]:

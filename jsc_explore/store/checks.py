@@ -41,7 +41,7 @@ def run_identity(config: Mapping[str, Any], digest: str, recipe_version: int) ->
 
     Raises FieldError for a config that is not valid or not in its canonical form.
     """
-    run = RunConfig.from_dict(config)
+    run = RunConfig.from_dict(config).canonical_form
     for name, value in run.to_dict().items():
         if value != config[name]:
             raise FieldError(name, config[name], f"is not in canonical form, which is {value!r}", "train the run again")

@@ -2,6 +2,7 @@
 
 import itertools
 import statistics
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -18,7 +19,7 @@ from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.store import Store
 from jsc_explore.store.query.curves import curve_points
-from jsc_explore.store.query.filters import Between
+from jsc_explore.store.query.filters import Between, is_allowed
 from jsc_explore.store.query.grid import configs, count_choices, grid_cells, run_ids, stored_seeds  # fmt: skip
 from jsc_explore.store.saved_views import SavedViews
 
@@ -75,6 +76,47 @@ def test_ranges_include_both_ends_and_a_momentum_is_asked_of_sgd_alone(store):
     assert set(cells(store, {"batch_size": Between(16, 255)})) == {(16, 1e-3), (16, 1e-2)}
     assert len(run_ids(store, {"batch_size": Between(16, 256), "momentum": Between(0.9, 0.9)})) == 12
     assert len(run_ids(store, {"momentum": Between(0.5, 0.5)})) == 13
+
+
+def test_a_filter_selects_the_runs_that_train_the_same_with_a_value_that_it_allows(tmp_path):
+    stored = [
+        RunConfig(),  # also adamw, momentum 0.5, patience 10
+        RunConfig(optimizer="adamw", weight_decay=1e-3),
+        RunConfig(max_epochs=1),  # also a constant schedule
+        RunConfig(max_epochs=20),
+        RunConfig(patience=3),
+        RunConfig(learning_rate=1e-6),  # also a constant schedule: the cosine one ends at this rate
+        RunConfig(learning_rate=1e-6, optimizer="sgd"),
+    ]
+    filters = {
+        "optimizer": ["adamw"], "scheduler": ["constant"], "patience": Between(10, 12), "momentum": [0.5, 0.7],
+    }  # fmt: skip
+    with closing(Store(tmp_path / "store")) as store:
+        for run in stored:
+            store.add(record_of(run))
+        for names in itertools.chain.from_iterable(itertools.combinations(filters, n) for n in range(1, 5)):
+            chosen = {name: filters[name] for name in names}
+            found = set(run_ids(store, chosen))
+            assert found == {
+                run.run_id("d" * 64) for run in stored if all(is_allowed(run, *one) for one in chosen.items())
+            }
+        counts = {name: len(run_ids(store, {name: allowed})) for name, allowed in filters.items()}
+    assert counts == {"optimizer": 6, "scheduler": 2, "patience": 5, "momentum": 6}
+
+
+def test_places_whose_values_train_the_same_show_the_same_runs(tmp_path):
+    with closing(Store(tmp_path / "store")) as store:
+        for seed in (0, 1, 3):
+            store.add(record_of(RunConfig(seed=seed)))
+        store.add(record_of(RunConfig(optimizer="adamw", weight_decay=1e-3)))
+        axes = {"optimizer": ["adam", "adamw"], "weight_decay": [0.0, 1e-3]}
+        rows = grid_cells(store, tuple(axes), "val_acc", axes).to_pylist()
+        found = build_cells(RunConfig(), axes, "d" * 64, rows, [], 3, lambda ids: stored_seeds(store, ids))
+    assert {cell.place: cell.n for cell in found} == {
+        ("adam", 0.0): 3, ("adamw", 0.0): 3, ("adam", 1e-3): 0, ("adamw", 1e-3): 1,
+    }  # fmt: skip
+    assert [cell.state for cell in found] == ["done", "missing", "done", "partly"]
+    assert len({cell.config_id for cell in found}) == 3
 
 
 @pytest.mark.parametrize(("axes", "metric"), [(("batch", "learning_rate"), "val_acc"), (AXES, "val_ac")])
