@@ -29,6 +29,7 @@ from jsc_explore.charts.style import (
     is_percentage,
     number_axis,
     prediction_text,
+    silent_text,
 )
 
 HEIGHT = 420
@@ -42,7 +43,9 @@ _PLACEHOLDER_RANGE = (0.25, 0.75)
 # Silent-class marks nearer to each other than this share of the y axis are merged or moved apart.
 MIN_MARK_DISTANCE = 0.05
 SILENT = "seeds that never predict a class"
-_PARTS = {"val": "validation", "train": "training"}
+# The legend of a pair of quantities, both in evaluation mode.
+_PARTS = {"val": "validation jets", "train": "training jets"}
+_PARTS_TITLE = "In evaluation mode"
 
 
 @dataclass(frozen=True)
@@ -142,19 +145,23 @@ def prediction_table(
 def silent_marks(seeds: pa.Table, brief: bool) -> pa.Table:
     """Return one row a mark: ``x``, ``value``, ``group``, the ``mark``, and ``name`` for its tooltip.
 
-    ``seeds`` has one row a point of each seed; ``silent`` names the silent classes, which a ``brief`` mark leaves out.
+    ``seeds`` has one row a point of each seed; ``silent`` names the silent classes, which a ``brief`` mark leaves out,
+    and ``zero_output_share`` is of its run.
     Marks of one group that would overlap are merged.
     """
     silent = seeds.filter(pc.not_equal(seeds["silent"], ""))
     last: dict[str, dict[str, Any]] = {}
-    rows = silent.select(["run_id", "x", "value", "group", "dash", "silent", "name", "seed"]).to_pylist()
+    rows = silent.select(
+        ["run_id", "x", "value", "group", "dash", "silent", "name", "seed", "zero_output_share"]
+    ).to_pylist()
     for row in rows:
         last[row["run_id"]] = row
     values = [row["value"] for row in rows]
     distance = MIN_MARK_DISTANCE * (max(values) - min(values)) if values else 0.0
     marks: list[dict[str, Any]] = []
     for row in sorted(last.values(), key=lambda row: (row["group"], row["value"])):
-        text = f"{row['name']}, seed {row['seed']}: never predicts {', '.join(row['silent'].split())}"
+        found = silent_text(row["silent"].split(), row["zero_output_share"])
+        text = f"{row['name']}, seed {row['seed']}: {found}"
         before = marks[-1] if marks else {}
         if before.get("group") == row["group"] and row["value"] - before["value"] < distance:
             before["mark"] += "" if brief else "".join(c for c in row["silent"].split() if c not in before["mark"])
@@ -448,7 +455,7 @@ def _dash(dashes: tuple[str, ...], options: PlotOptions) -> dict[str, alt.Stroke
     values = [*_PARTS.values()] if options.metric in METRIC_PAIRS else list(dashes)
     if len(values) < 2:
         return {}
-    title = None if options.metric in METRIC_PAIRS else options.titles[1] or None
+    title = _PARTS_TITLE if options.metric in METRIC_PAIRS else options.titles[1] or None
     return {
         "strokeDash": alt.StrokeDash(
             "dash:N",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import altair as alt
@@ -37,9 +38,11 @@ SVG_RENDERER: dict[str, Any] = {"embedOptions": {"renderer": "svg"}}
 
 QUANTITIES = {
     "val_acc": "validation accuracy",
-    "train_acc": "training accuracy",
+    "train_eval_acc": "training accuracy, evaluation mode",
+    "train_acc": "training accuracy, training mode",
     "val_loss": "validation loss",
-    "train_loss": "training loss",
+    "train_eval_loss": "training loss, evaluation mode",
+    "train_loss": "training loss, training mode",
     "recall_g": "recall of gluons",
     "recall_q": "recall of light quarks",
     "recall_w": "recall of W",
@@ -54,9 +57,10 @@ X_AXES = {
     "time_s": "seconds of training",
     "lr_sum": "sum of learning rates over steps",
 }
-# The metrics of the curves: one quantity, or training and validation together.
+# The metrics of the curves: one quantity, or training and validation together. Both are in evaluation mode: they differ
+# in the jets alone, so that their difference is the overfitting.
 CURVE_METRICS = QUANTITIES | {"acc": "accuracy, training and validation", "loss": "loss, training and validation"}
-METRIC_PAIRS = {"acc": ("val_acc", "train_acc"), "loss": ("val_loss", "train_loss")}
+METRIC_PAIRS = {"acc": ("val_acc", "train_eval_acc"), "loss": ("val_loss", "train_eval_loss")}
 BAND_KINDS = {
     "interval": "95% interval of the mean",
     "sd": "standard deviation",
@@ -130,6 +134,12 @@ POWER_LABEL = (
     "datum.value == 0 ? '0' : (abs(datum.value) < 0.01 || abs(datum.value) >= 10000) "
     "? replace(replace(format(datum.value, '.2~e'), 'e+', 'e'), '−', '-') : format(datum.value, '~g')"
 )
+
+
+def silent_text(classes: Sequence[str], zero_output_share: float | None) -> str:
+    """Name the silent classes of a run and the share of test jets whose outputs are all zero; None: not recorded."""
+    share = "not recorded" if zero_output_share is None else f"{100 * zero_output_share:.1f}%"
+    return f"never predicts {', '.join(classes)}; test jets whose outputs are all zero: {share}"
 
 
 PREDICTED_SIGN = "≈"

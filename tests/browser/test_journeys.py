@@ -332,7 +332,7 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
         choose(page, parameter(page, "curve_x"), along)
         expect(panel.locator(".role-axis-title").get_by_text(title, exact=True)).to_be_visible()
     choose(page, parameter(page, "curve"), "Accuracy, training and validation")
-    expect(panel.locator(".role-legend").get_by_text("training", exact=True)).to_be_visible()
+    expect(panel.locator(".role-legend").get_by_text("training jets", exact=True)).to_be_visible()
     choose(page, parameter(page, "curve"), "Validation loss")
     expect(page.get_by_label(re.compile("^Validation loss against epoch"))).to_be_visible()
 

@@ -26,7 +26,7 @@ MEANS = pa.schema(
 SEEDS = pa.schema(
     [(name, pa.string()) for name in ("run_id", "config_id", "silent", "quantity")]
     + [("seed", pa.int32())]
-    + [(name, pa.float64()) for name in ("x", "value")]
+    + [(name, pa.float64()) for name in ("zero_output_share", "x", "value")]
 )
 
 
@@ -67,6 +67,8 @@ def test_readings_follow_the_chosen_x_axis():
     assert readings_table([run()], "epoch", "val_acc", x_range=(1.5, 2))[0]["x"].to_pylist() == [2]
     both, _ = readings_table([run()], "epoch", "acc")
     assert set(both["label"].to_pylist()) == {"imported: theirs, validation"}
+    logged, _ = readings_table([run("lab", tag="train_acc")], "step", "acc")
+    assert set(logged["label"].to_pylist()) == {"imported: lab, training, training mode"}
 
 
 def test_missing_quantities_of_a_source_are_reported():

@@ -143,11 +143,12 @@ def spread_table(
 
 def seed_table(store: Store, config_ids: Sequence[str], metric: str) -> pa.Table:
     """Return one row per run of these configs: ids, seed, ``metric``, ``auc``, ``rejection``, ``confusion``,
-    ``silent_classes``, ``status``.
+    ``silent_classes``, ``zero_output_share``, ``status``.
 
     Raises FieldError for a metric that is not a column.
     """
-    columns = ["run_id", "config_id", "seed", "auc", "rejection", "confusion", "silent_classes", "status"]
+    columns = ["run_id", "config_id", "seed", "auc", "rejection", "confusion", "silent_classes", "zero_output_share"]
+    columns.append("status")
     table = store.runs({"config_id": list(config_ids)}, [*columns, metric])
     return table.rename_columns([*columns, "metric"])
 

@@ -29,7 +29,8 @@ LR_SUM = "lr_sum"
 class CurvePoints:
     """Points of every seed and means over seeds, after thinning.
 
-    ``seeds`` has ``run_id, config_id, seed, silent`` (names of silent classes), ``diverged``, ``x, quantity, value``.
+    ``seeds`` has ``run_id, config_id, seed, silent`` (names of silent classes), ``zero_output_share, diverged``, ``x,
+    quantity, value``.
     ``means`` has ``config_id, is_silent, x, quantity, mean, sd, low, high, n``: runs of a config that never predict a
     class are another group than the others, and diverged runs are in neither. A mean ends where the shortest of its
     runs ends, one that still trains included. Every ``stride``-th point was kept, of ``total`` rows.
@@ -100,17 +101,18 @@ class _Runs:
 
 _RUNS = pa.schema(
     [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("silent", pa.string()),
-     ("diverged", pa.bool_())]
+     ("zero_output_share", pa.float64()), ("diverged", pa.bool_())]
 )  # fmt: skip
 
 
 def _stored(store: Store, run_ids: Sequence[str], names: Sequence[str]) -> _Runs:
     columns = [CURVE_PREFIX + name for name in names]
-    read = store.rows(run_ids, columns, scalars=("config_id", "seed", "silent_classes", "status"))
+    scalars = ("config_id", "seed", "silent_classes", "zero_output_share", "status")
+    read = store.rows(run_ids, columns, scalars=scalars)
     silent = pc.binary_join(read["silent_classes"].cast(pa.list_(pa.string())), " ")
-    runs = pa.table(
-        [read["run_id"], read["config_id"], read["seed"], silent, pc.equal(read["status"], "diverged")], schema=_RUNS
-    )
+    known = [read[name] for name in ("run_id", "config_id", "seed")]
+    diverged = pc.equal(read["status"], "diverged")
+    runs = pa.table([*known, silent, read["zero_output_share"], diverged], schema=_RUNS)
     lengths = pc.list_value_length(read[columns[0]]).to_numpy()
     values = {name: _numbers(pc.list_flatten(read[column])) for name, column in zip(names, columns, strict=True)}
     if any(len(column) != lengths.sum() for column in values.values()):
@@ -126,6 +128,7 @@ def _live_points(live: pa.Table | None, names: Sequence[str]) -> _Runs:
     first = np.unique(owner, return_index=True)[1]
     runs = live.select(["run_id", "config_id", "seed"]).take(first)
     runs = runs.append_column("silent", pa.array([""] * len(first), pa.string()))
+    runs = runs.append_column("zero_output_share", pa.nulls(len(first), pa.float64()))
     runs = runs.append_column("diverged", pa.array([False] * len(first)))
     return _Runs(runs.cast(_RUNS), owner, {name: _numbers(live[name]) for name in names})
 

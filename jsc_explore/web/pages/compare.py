@@ -17,7 +17,7 @@ from jsc_explore.analysis.silent_rates import MIN_RATE_SEEDS, RateDifference, co
 from jsc_explore.analysis.statistics import half_width
 from jsc_explore.analysis.support import KINDS
 from jsc_explore.charts import compare as charts
-from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time
+from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time, silent_text
 from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RECIPE_VERSION, RunConfig, display_value
 from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES
@@ -89,6 +89,7 @@ def _flatten(seeds: pa.Table) -> pa.Table:
         {
             **{name: row[name] for name in ("run_id", "config_id", "seed", "status", "metric")},
             "silent_classes": " ".join(row["silent_classes"] or ()),
+            "zero_output_share": row["zero_output_share"],
             **{
                 f"{metric}_{name}": row[metric][i] if row[metric] else None
                 for metric in ("auc", "rejection")
@@ -309,6 +310,8 @@ def _draw_curves(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str)
             f"{METRICS[metric]} of each seed of A and B", "paired",
         )  # fmt: skip
     bands, seed_lines = _curve_tables(version, dict(ids), quantity)
+    if not seed_lines.num_rows and any(runs.values()):
+        right.info(f"{QUANTITIES[quantity].capitalize()}: not recorded for these runs.", icon=":material/show_chart:")
     with right, st.container(key="third-growth"):
         chart_registry.draw(
             "curves", lambda theme: charts.learning_curve_chart(bands, seed_lines, quantity, theme),
@@ -337,7 +340,7 @@ def _draw_recalls(ids: Mapping[str, str]) -> None:
 
 def _silent_text(run: Mapping[str, Any]) -> str | None:
     names = [CLASS_NAMES[name] for name in CLASSES if name in run["silent_classes"]]
-    return f"{', '.join(names)} never predicted" if names else None
+    return silent_text(names, run["zero_output_share"]) if names else None
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
