@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import optimize, special, stats
 
 from jsc_explore.analysis.selection import LEVEL, MIN_SEEDS, corrected_p_values, metric_table, p_values
-from jsc_explore.analysis.statistics import half_width
+from jsc_explore.analysis.statistics import MIN_INTERVAL_SEEDS, median_interval
 
 CONFIDENCE = 1 - LEVEL
 POWER = 0.8
@@ -21,7 +21,7 @@ POWER = 0.8
 MAX_SEEDS = 200
 # At this level a test may be repeated after each added seed, from 3 up to MAX_SEEDS seeds, with at most 5% false alarms
 # in all (`python -m bench statistics`); at a level of 5% there are 40%.
-REPEATED_LEVEL = 0.003
+REPEATED_LEVEL = 0.0025
 
 Verdict = Literal["better", "worse", "inconclusive", "equal", "unknown"]
 
@@ -53,18 +53,17 @@ class SeedsNeeded:
 
 @dataclass(frozen=True)
 class Difference:
-    """The metric of B minus that of A: ``mean`` ± ``half_width`` (95%) over ``n`` seeds, ``paired`` or not.
+    """The metric of B minus that of A in ``n`` common seeds: its ``median``, and the 95% ``interval`` of that if any.
 
-    ``verdict`` is about B: better, worse, inconclusive (the interval contains zero), equal (the same in every seed),
-    unknown (no interval); ``p`` is for a pair and a number of seeds that were planned. It is ``decided`` if it also
+    ``verdict`` is about B: better, worse, inconclusive, equal (the same in every seed), unknown (no interval). ``p`` of
+    Student's paired t test is for a pair and a number of seeds that were planned. The verdict is ``decided`` if it also
     holds for a pair chosen from its ``family`` and for a test that is repeated after each added seed.
     """
 
     n: int
-    mean: float | None
-    half_width: float | None
-    verdict: Verdict
-    paired: bool
+    median: float | None = None
+    interval: tuple[float, float] | None = None
+    verdict: Verdict = "unknown"
     p: float = 1.0
     family: Family | None = None
     needed: SeedsNeeded | None = None
@@ -79,34 +78,31 @@ class Difference:
 def compare(
     a: Mapping[int, float], b: Mapping[int, float], *, higher_is_better: bool, family: Family | None = None
 ) -> Difference:
-    """Compare two configs by their metrics per seed.
+    """Compare two configs by their metrics per seed, in the seeds that both have.
 
-    Seeds that both have are paired (Student's t on the differences): runs of one seed share the batch order and, for
-    one network, the initial weights, so that the effect of the seed cancels. With fewer than three common seeds the
-    means are compared unpaired (Welch, Biometrika 34 (1947) 28), where each config has three.
+    Runs of one seed share the batch order and, for one network, the initial weights, so that the effect of the seed
+    cancels. The median and its interval hold for any distribution, while the interval of a mean of seeds with two humps
+    covers too rarely; the p value is right for configs that do not differ.
     """
     common = sorted(a.keys() & b.keys())
-    if not a or not b:
-        return Difference(0, None, None, "unknown", paired=False)
-    first, second = np.array(list(a.values())), np.array(list(b.values()))
-    enough = min(len(first), len(second)) >= MIN_SEEDS
+    if not common:
+        return Difference(0)
+    differences = np.array([b[seed] - a[seed] for seed in common])
+    median, interval = float(np.median(differences)), median_interval(differences)
+    if interval is None:
+        return Difference(len(common), median)
+    low, high = float(interval[0]), float(interval[1])
     p = float(p_values(metric_table({"A": a, "B": b}), 0)[1])
-    if len(common) >= MIN_SEEDS or (common and not enough):
-        differences = np.array([b[seed] - a[seed] for seed in common])
-        sd = float(differences.std(ddof=1)) if len(common) > 1 else None
-        mean, half = float(differences.mean()), half_width(sd, len(common), CONFIDENCE)
-        needed = None
-        if half is not None and sd:
-            level = min(REPEATED_LEVEL, LEVEL / max(1, family.n_pairs if family else 1))
-            needed = seeds_range(mean / sd, len(common), level)
-        verdict = _verdict(mean, half, higher_is_better)
-        return Difference(len(common), mean, half, verdict, paired=True, p=p, family=family, needed=needed)
-    mean, half = float(second.mean() - first.mean()), None
-    if enough and first.std() + second.std() > 0:
-        interval = stats.ttest_ind(second, first, equal_var=False).confidence_interval(CONFIDENCE)
-        half = float(interval.high - interval.low) / 2
-    verdict = _verdict(mean, half, higher_is_better)
-    return Difference(min(len(a), len(b)), mean, half, verdict, paired=False, p=p, family=family)
+    if low == high == 0:
+        verdict: Verdict = "equal"
+    elif low <= 0 <= high or p > LEVEL:
+        verdict = "inconclusive"
+    else:
+        verdict = "better" if (low > 0) == higher_is_better else "worse"
+    sd = float(differences.std(ddof=1))
+    level = min(REPEATED_LEVEL, LEVEL / (family.n_pairs if family else 1))
+    needed = seeds_range(float(differences.mean()) / sd, len(common), level) if sd else None
+    return Difference(len(common), median, (low, high), verdict, p, family, needed)
 
 
 def family_of(metrics: Mapping[str, Mapping[int, float]], a: str, b: str) -> Family | None:
@@ -118,21 +114,26 @@ def family_of(metrics: Mapping[str, Mapping[int, float]], a: str, b: str) -> Fam
     return Family(len(names), float(corrected[names.index(b)]))
 
 
-def seeds_range(effect: float, n: int, level: float = REPEATED_LEVEL) -> SeedsNeeded:
-    """Return the seeds needed for a measured ``effect`` and for the ends of its 95% interval.
+def effect_interval(effect: float, n: int) -> tuple[float, float]:
+    """Return the 95% interval of an effect, mean / sd of ``n`` paired differences.
 
-    ``effect`` is mean / sd of ``n`` paired differences; its interval is that of the noncentral t distribution.
+    Source: the noncentral t distribution, as in Steiger and Fouladi (1997), "Noncentrality interval estimation".
     """
-    t, spread = abs(effect) * math.sqrt(n), 50 + 2 * abs(effect) * math.sqrt(n)
+    t = effect * math.sqrt(n)
+    reach = 50 + 2 * abs(t)
 
-    def shift(probability: float) -> float:
-        return float(optimize.brentq(lambda at: _noncentral_cdf(t, n - 1, at) - probability, t - spread, t + spread))
+    def end(probability: float) -> float:
+        shift = optimize.brentq(lambda at: _noncentral_cdf(t, n - 1, at) - probability, t - reach, t + reach)
+        return float(shift) / math.sqrt(n)
 
-    low, high = (shift(0.5 + side * CONFIDENCE / 2) / math.sqrt(n) for side in (1, -1))
-    smallest = 0.0 if low <= 0 else low
-    return SeedsNeeded(
-        seeds_needed(max(-low, high), level), seeds_needed(abs(effect), level), seeds_needed(smallest, level)
-    )
+    return end(0.5 + CONFIDENCE / 2), end(0.5 - CONFIDENCE / 2)
+
+
+def seeds_range(effect: float, n: int, level: float = REPEATED_LEVEL) -> SeedsNeeded:
+    """Return the seeds needed for an ``effect`` measured with ``n`` seeds, and for the ends of its 95% interval."""
+    low, high = effect_interval(abs(effect), n)
+    smallest = max(low, 0.0)
+    return SeedsNeeded(seeds_needed(max(-low, high), level), seeds_needed(effect, level), seeds_needed(smallest, level))
 
 
 def seeds_needed(effect: float, level: float = REPEATED_LEVEL) -> int | None:
@@ -157,19 +158,18 @@ def verdict_text(difference: Difference, unit: str, scale: float = 1.0, names: t
     """Return the verdict as one line; ``unit`` and ``scale`` are those of the metric, e.g. points and 100."""
     a, b = names
     d = difference
-    if d.n == 0 or d.mean is None:
-        return f"nothing to compare yet: {a} or {b} has no finished run"
+    if d.median is None:
+        return f"nothing to compare yet: {a} and {b} have no seed in common"
     seeds = f"{d.n} seed{'s' if d.n > 1 else ''}"
-    if d.half_width is None:
-        signed = f"{format_difference(d.mean * scale, signed=True)}{unit}"
-        return f"{b} − {a} is {signed} in {seeds}: fewer than {MIN_SEEDS} give no interval"
-    spread = f"{format_difference(abs(d.mean) * scale)} ± {format_difference(d.half_width * scale)}{unit}"
+    if d.interval is None:
+        signed = f"{format_difference(d.median * scale, signed=True)}{unit}"
+        return f"{b} − {a} is {signed} in {seeds}: fewer than {MIN_INTERVAL_SEEDS} give no interval"
     if d.verdict == "equal":
         return f"{a} and {b} score the same in all {seeds}"
     if d.verdict == "inconclusive":
-        signed = f"{format_difference(d.mean * scale, signed=True)} ± {format_difference(d.half_width * scale)}{unit}"
-        return f"not distinguishable with {seeds} ({b} − {a}: {signed})"
+        return f"not distinguishable with {seeds} ({b} − {a}: {_interval_text(d, unit, scale, signed=True)})"
     better, worse = (b, a) if d.verdict == "better" else (a, b)
+    spread = _interval_text(d, unit, scale)
     if d.decided:
         return f"{better} is better than {worse} by {spread}"
     return f"{better} scored better than {worse} by {spread} in {seeds}: not enough for a verdict"
@@ -178,7 +178,7 @@ def verdict_text(difference: Difference, unit: str, scale: float = 1.0, names: t
 def reason_text(difference: Difference) -> str:
     """Return what a verdict allows for: the p value, the configs looked at, and tests that are repeated."""
     d = difference
-    if d.half_width is None or d.verdict == "equal":
+    if d.interval is None or d.verdict == "equal":
         return ""
     text = f"p = {d.p:.2g} for a pair and a number of seeds planned beforehand"
     if d.family is not None:
@@ -197,10 +197,8 @@ def reason_text(difference: Difference) -> str:
 def needed_text(difference: Difference) -> str:
     """Return how many seeds would decide, as a range; empty where a verdict is decided or cannot be."""
     d = difference
-    if d.decided or d.half_width is None or d.verdict == "equal":
+    if d.decided or d.needed is None:
         return ""
-    if d.needed is None:
-        return "Train the same seeds of both to pair them."
     low, measured, high = (
         f"more than {MAX_SEEDS}" if n is None else str(n) for n in (d.needed.low, d.needed.measured, d.needed.high)
     )
@@ -212,20 +210,21 @@ def needed_text(difference: Difference) -> str:
     )
 
 
+def _interval_text(difference: Difference, unit: str, scale: float, *, signed: bool = False) -> str:
+    """Format median and interval; without ``signed`` by how much the better one is better."""
+    assert difference.median is not None
+    assert difference.interval is not None
+    values = [scale * value for value in (difference.median, *difference.interval)]
+    if not signed:
+        values = [abs(values[0]), *sorted(abs(end) for end in values[1:])]
+    middle, low, high = (format_difference(value, signed=signed) for value in values)
+    return f"{middle}{unit}, {low} to {high}" if signed else f"{middle}{unit} ({low} to {high})"
+
+
 def format_difference(value: float, *, signed: bool = False) -> str:
     """Format a difference with one decimal place, or two digits where it is small: 2.1, 0.05, 0.0012."""
     digits = 1 if abs(value) >= 0.1 or value == 0 else min(5, 1 - math.floor(math.log10(abs(value))))
     return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
-
-
-def _verdict(mean: float, half: float | None, higher_is_better: bool) -> Verdict:
-    if half is None:
-        return "unknown"
-    if mean == 0 and half == 0:
-        return "equal"
-    if abs(mean) <= half:
-        return "inconclusive"
-    return "better" if (mean > 0) == higher_is_better else "worse"
 
 
 @lru_cache(maxsize=4096)

@@ -12,7 +12,7 @@ from scipy import special
 
 from jsc_explore.analysis.statistics import holm
 
-# Fewer values show no spread: a config with fewer is not compared, a pair with fewer common seeds is not paired.
+# Fewer values show no spread: configs with fewer common seeds are not compared.
 MIN_SEEDS = 3
 LEVEL = 0.05
 SPLITS = 200
@@ -46,26 +46,21 @@ def metric_table(metrics: Mapping[str, Mapping[int, float]]) -> Metrics:
     return table
 
 
-def p_values(metrics: Metrics, row: int) -> npt.NDArray[np.float64]:
-    """Return the two-sided p values ``(configs,)`` of the differences from one config; 1 where there are too few seeds.
+def p_values(metrics: Metrics, row: int) -> Metrics:
+    """Return the two-sided p values ``(configs,)`` of the differences from one config, by Student's paired t test.
 
-    ``metrics`` is ``(configs, seeds)`` with NaN for a missing seed. A pair with ``MIN_SEEDS`` common seeds is compared
-    by Student's t test of their differences, another one by Welch's test.
+    ``metrics`` is ``(configs, seeds)`` with NaN for a missing seed; 1 with fewer than ``MIN_SEEDS`` common seeds.
     """
-    count, differences = np.isfinite(metrics).sum(axis=1), metrics - metrics[row]
+    differences = metrics - metrics[row]
     n = np.isfinite(differences).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean, squared_error = _mean_and_error(metrics, count)
-        paired, paired_error = _mean_and_error(differences, n)
-        both = squared_error + squared_error[row]
-        freedom = both**2 / (squared_error**2 / (count - 1) + squared_error[row] ** 2 / (count[row] - 1))
-        is_paired = n >= MIN_SEEDS
-        t = np.where(is_paired, paired / np.sqrt(paired_error), (mean - mean[row]) / np.sqrt(both))
-        p = 2 * special.stdtr(np.where(is_paired, n - 1, freedom), -np.abs(t))
-    return np.asarray(np.where(np.isnan(p) | (np.minimum(count, count[row]) < MIN_SEEDS), 1.0, p))
+        mean = np.nansum(differences, axis=1) / n
+        error = np.sqrt(np.nansum((differences - mean[:, None]) ** 2, axis=1) / (n - 1) / n)
+        p = 2 * special.stdtr(n - 1, -np.abs(mean / error))
+    return np.asarray(np.where(np.isnan(p) | (n < MIN_SEEDS), 1.0, p))
 
 
-def corrected_p_values(metrics: Metrics, row: int) -> npt.NDArray[np.float64]:
+def corrected_p_values(metrics: Metrics, row: int) -> Metrics:
     """Return ``p_values`` corrected for the number of pairs of all configs: Holm, or Bonferroni for very many."""
     n = len(metrics)
     if n > MAX_HOLM_CONFIGS:
@@ -74,12 +69,6 @@ def corrected_p_values(metrics: Metrics, row: int) -> npt.NDArray[np.float64]:
     corrected = np.ones((n, n))
     corrected[above] = holm(np.array([p_values(metrics, one) for one in range(n)])[above])
     return np.asarray(np.minimum(corrected, corrected.T)[row])
-
-
-def _mean_and_error(values: Metrics, n: npt.NDArray[np.int64]) -> tuple[Metrics, Metrics]:
-    """Return the means of the rows and their squared standard errors."""
-    mean = np.nansum(values, axis=1) / n
-    return mean, np.nansum((values - mean[:, None]) ** 2, axis=1) / (n - 1) / n
 
 
 def find_best(metrics: Metrics, *, higher_is_better: bool) -> Best | None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+# Fewer values have no interval of their median: the range of four covers 87.5%.
+MIN_INTERVAL_SEEDS = 5
 
 
 def half_width(sd: float | None, n: int, confidence: float = 0.95) -> float | None:
@@ -20,6 +24,34 @@ def half_width(sd: float | None, n: int, confidence: float = 0.95) -> float | No
     if sd is None or n < 3:
         return None
     return _t_quantile(n - 1, 0.5 + confidence / 2) * sd / math.sqrt(n)
+
+
+def median_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[Any, Any] | None:
+    """Return the interval of the median of the population that the ``(..., n)`` values are from; None for n < 5.
+
+    It lies between order statistics, so that it holds for any distribution, with two humps, too, where Student's
+    covers as little as 83% (`python -m bench statistics`). Of five values it is their range, which covers 93.75%.
+    Source: Hettmansperger and Sheather, Statistics and Probability Letters 4 (1986) 75.
+    """
+    ordered = np.sort(np.asarray(values, float), axis=-1)
+    n = ordered.shape[-1]
+    if n < MIN_INTERVAL_SEEDS:
+        return None
+    rank, share = _ranks(n, confidence)
+    low = (1 - share) * ordered[..., rank - 1] + share * ordered[..., rank]
+    high = (1 - share) * ordered[..., n - rank] + share * ordered[..., n - rank - 1]
+    return low, high
+
+
+@lru_cache(maxsize=256)
+def _ranks(n: int, confidence: float) -> tuple[int, float]:
+    """Return the rank, from 1, of the outer order statistic, and the share of the next one inside."""
+    from scipy.stats import binom
+
+    rank = max(1, int(binom.ppf((1 - confidence) / 2, n, 0.5)))
+    outer, inner = (1 - 2 * float(binom.cdf(at - 1, n, 0.5)) for at in (rank, rank + 1))
+    part = max(0.0, (outer - confidence) / (outer - inner))
+    return rank, (n - rank) * part / (rank + (n - 2 * rank) * part)
 
 
 def proportion_interval(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

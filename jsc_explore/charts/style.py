@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Any, Final
 
 import altair as alt
 
 from jsc_explore.analysis.prediction import Prediction
+from jsc_explore.analysis.statistics import median_interval
 from jsc_explore.config import FIELDS, format_number
 
 # Okabe and Ito, for colour-blind readers, https://jfly.uni-koeln.de/color/ (without black and yellow, which vanish on
@@ -101,6 +103,16 @@ def format_metric(quantity: str, value: float | None, spread: float | None = Non
     if is_percentage(quantity):
         return f"{100 * value:.1f}%" if spread is None else f"{100 * value:.1f} ± {100 * spread:.1f}%"
     return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
+
+
+def format_median(quantity: str, values: Sequence[float]) -> str:
+    """Format the median of seeds, with its 95% interval where there are enough: 71.3% (70.9 to 71.6%)."""
+    middle = format_metric(quantity, median(values))
+    interval = None if is_time(quantity) else median_interval(values)
+    if interval is None:
+        return middle
+    low, high = (format_metric(quantity, float(end)) for end in interval)
+    return f"{middle} ({low} to {high})"
 
 
 def difference_scale(quantity: str) -> tuple[float, str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 
 from jsc_explore.analysis.paired import format_difference
 from jsc_explore.analysis.selection import MIN_SEEDS, Best, find_best, metric_table
-from jsc_explore.analysis.statistics import half_width
-from jsc_explore.charts.style import difference_scale, format_metric, is_percentage, is_time
+from jsc_explore.charts.style import difference_scale, format_median, format_metric, is_percentage, is_time
 from jsc_explore.config import FIELDS, RunConfig, display_value
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, seed_metrics
 from jsc_explore.view_model.repository import Repository
@@ -98,12 +97,7 @@ def _held_back_text(found: BestConfig, metric: str) -> str:
     held_back, silent = found.held_back, found.n_held_back_silent
     if not held_back and not silent:
         return ""
-    parts = []
-    if held_back:
-        sd = stdev(held_back) if len(held_back) > 1 else None
-        spread = half_width(sd, len(held_back))
-        interval = " (95% interval)" if spread is not None else ""
-        parts.append(f"mean {format_metric(metric, fmean(held_back), spread)}{interval}")
+    parts = [f"median {format_median(metric, held_back)}"] if held_back else []
     if silent:
         parts.append(f"in {silent} of them a class is never predicted")
     n = len(held_back) + silent

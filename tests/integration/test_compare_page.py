@@ -170,7 +170,8 @@ def test_compare_says_by_how_much_and_in_what_two_configs_differ(app, store):
     a, b = (run_figures(store, config, "val_acc") for config in rates)
     found = compare(a, b, higher_is_better=True)
     said = texts(page.markdown)
-    assert f"{100 * abs(found.mean):.1f} ± {100 * found.half_width:.1f} points" in said
+    low, high = sorted(100 * abs(end) for end in found.interval)
+    assert f"by {100 * abs(found.median):.1f} points ({low:.1f} to {high:.1f})" in said
     assert "**Learning rate** 1e-3 → 1e-4" in said
     assert "paired by seed" in said
     assert "for a pair chosen from 6 configs by its results (Holm, 15 pairs)" in texts(page.caption)

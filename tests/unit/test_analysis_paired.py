@@ -9,7 +9,9 @@ from jsc_explore.analysis.paired import (
     MAX_SEEDS,
     REPEATED_LEVEL,
     Family,
+    SeedsNeeded,
     compare,
+    effect_interval,
     family_of,
     needed_text,
     reason_text,
@@ -19,7 +21,7 @@ from jsc_explore.analysis.paired import (
 )
 from jsc_explore.analysis.selection import corrected_p_values, expected_loss, find_best, p_values
 from jsc_explore.analysis.silent_rates import compare_rates, rates_text
-from jsc_explore.analysis.statistics import holm
+from jsc_explore.analysis.statistics import holm, median_interval
 
 
 def metrics(seed, n=5, shift=0.0, sd=0.01):
@@ -27,40 +29,42 @@ def metrics(seed, n=5, shift=0.0, sd=0.01):
     return {place: 0.6 + shift + float(value) for place, value in enumerate(rng.normal(0, sd, n))}
 
 
-@pytest.mark.parametrize("n", [3, 5, 20])
-def test_the_difference_is_that_of_the_paired_t_test(n):
+@pytest.mark.parametrize("n", [5, 6, 20])
+def test_the_p_value_is_that_of_the_paired_t_test_and_the_interval_that_of_the_median(n):
     a, b = metrics(1, n), metrics(2, n, 0.02)
     found = compare(a, b, higher_is_better=True)
-    expected = stats.ttest_rel(list(b.values()), list(a.values()))
-    interval = expected.confidence_interval(0.95)
-    assert found.mean == pytest.approx((interval.low + interval.high) / 2)
-    assert found.half_width == pytest.approx((interval.high - interval.low) / 2)
-    assert (found.verdict in ("better", "worse")) == (expected.pvalue < 0.05)
-    assert found.p == pytest.approx(expected.pvalue)
-    assert (found.n, found.paired) == (n, True)
+    differences = np.array(list(b.values())) - np.array(list(a.values()))
+    assert found.p == pytest.approx(stats.ttest_rel(list(b.values()), list(a.values())).pvalue)
+    assert found.median == pytest.approx(np.median(differences))
+    assert found.interval == pytest.approx(median_interval(differences))
+    assert found.n == n
 
 
 def test_only_common_seeds_are_paired_and_the_effect_of_the_seed_cancels():
-    a = {0: 0.5, 1: 0.7, 2: 0.6, 8: 0.1}
-    b = {0: 0.51, 1: 0.71, 2: 0.61, 9: 0.9}
+    a = {0: 0.5, 1: 0.7, 2: 0.6, 3: 0.4, 4: 0.55, 8: 0.1}
+    b = {seed: value + 0.01 + seed / 10_000 for seed, value in a.items() if seed != 8} | {9: 0.9}
     found = compare(a, b, higher_is_better=True)
-    assert found.n == 3
-    assert found.mean == pytest.approx(0.01)
+    assert found.n == 5
+    assert found.median == pytest.approx(0.0102)
     assert found.verdict == "better"
+    assert compare({0: 0.5}, {1: 0.6}, higher_is_better=True).median is None
 
 
-def test_without_a_common_seed_the_means_are_compared_as_welch_does():
-    a, b = {0: 0.60, 1: 0.62, 2: 0.61}, {2: 0.62, 5: 0.64, 6: 0.65, 7: 0.66}
-    found = compare(a, b, higher_is_better=True)
-    interval = stats.ttest_ind(list(b.values()), list(a.values()), equal_var=False).confidence_interval(0.95)
-    assert not found.paired
-    assert found.half_width == pytest.approx((interval.high - interval.low) / 2)
-    assert found.mean == pytest.approx((interval.high + interval.low) / 2)
-    assert found.p == pytest.approx(stats.ttest_ind(list(b.values()), list(a.values()), equal_var=False).pvalue)
+@pytest.mark.parametrize("n", [5, 6, 7, 10, 20])
+def test_the_interval_of_the_median_covers_for_normal_skewed_and_two_humped_seeds(n):
+    rng = np.random.default_rng(0)
+    humps = rng.normal(0, 1, 100_000) - 12 * (rng.random(100_000) < 0.15)
+    for population in (rng.normal(0, 1, 100_000), rng.exponential(1, 100_000), humps):
+        low, high = median_interval(rng.choice(population, (20_000, n)))
+        middle = np.median(population)
+        assert 0.93 <= np.mean((low <= middle) & (middle <= high)) <= 0.97
+    assert median_interval([1.0, 2.0, 3.0, 4.0]) is None
+    assert median_interval([3.0, 1.0, 5.0, 2.0, 4.0]) == (1.0, 5.0)
 
 
 def test_of_losses_the_lower_is_better():
-    a, b = {0: 1.0, 1: 1.1, 2: 0.9}, {0: 0.8, 1: 0.91, 2: 0.7}
+    a = {0: 1.0, 1: 1.1, 2: 0.9, 3: 1.0, 4: 1.2}
+    b = {0: 0.8, 1: 0.91, 2: 0.7, 3: 0.82, 4: 0.99}
     assert compare(a, b, higher_is_better=False).verdict == "better"
     assert compare(a, b, higher_is_better=True).verdict == "worse"
 
@@ -95,51 +99,55 @@ def test_some_differences_are_too_small_for_any_number_of_seeds():
     assert seeds_needed(0.3) <= MAX_SEEDS
 
 
-def test_the_range_of_seeds_needed_covers_the_number_that_the_true_effect_needs():
-    rng, n, effect = np.random.default_rng(0), 6, 1.2
-    draws = rng.normal(effect, 1.0, (1500, n))
-    truth, inside = seeds_needed(effect), []
-    for measured in draws.mean(axis=1) / draws.std(axis=1, ddof=1):
-        found = seeds_range(float(measured), n)
-        inside.append((found.low or MAX_SEEDS) <= truth <= (found.high or MAX_SEEDS))
-    assert 0.93 <= np.mean(inside) <= 0.98
+def test_the_range_of_seeds_needed_is_that_of_an_interval_that_covers_the_true_effect():
+    draws = np.random.default_rng(0).normal(1.2, 1.0, (1500, 6))
+    ends = [effect_interval(float(one), 6) for one in draws.mean(axis=1) / draws.std(axis=1, ddof=1)]
+    assert np.mean([low <= 1.2 <= high for low, high in ends]) == pytest.approx(0.95, abs=0.015)
+    low, high = effect_interval(2.0, 10)
+    assert seeds_range(2.0, 10) == SeedsNeeded(seeds_needed(high), seeds_needed(2.0), seeds_needed(low))
+    assert seeds_range(-2.0, 10) == seeds_range(2.0, 10)
+
+
+A = {0: 0.600, 1: 0.610, 2: 0.590, 3: 0.600, 4: 0.605}
+
+
+def shifted(*points):
+    return {seed: value + by / 100 for (seed, value), by in zip(A.items(), points, strict=True)}
 
 
 def test_a_verdict_is_one_sentence():
-    a = {0: 0.600, 1: 0.610, 2: 0.590}
-    said = [
-        (compare(a, {0: 0.620, 1: 0.632, 2: 0.611}, higher_is_better=True), "B is better than A by 2.1 ± 0.2 points"),
-        (compare(a, {0: 0.580, 1: 0.588, 2: 0.569}, higher_is_better=True), "A is better than B by 2.1 ± 0.2 points"),
-        (compare(a, a, higher_is_better=True), "A and B score the same in all 3 seeds"),
-        (compare(a, {0: 0.61}, higher_is_better=True), "B − A is +1.0 points in 1 seed: fewer than 3 give no interval"),
-        (compare(a, {}, higher_is_better=True), "nothing to compare yet: A or B has no finished run"),
+    sentences = [
+        (shifted(2.0, 2.2, 2.1, 2.1, 2.1), "B is better than A by 2.1 points (2.0 to 2.2)"),
+        (shifted(-2.0, -2.2, -2.1, -2.1, -2.1), "A is better than B by 2.1 points (2.0 to 2.2)"),
+        (A, "A and B score the same in all 5 seeds"),
+        ({0: 0.61}, "B − A is +1.0 points in 1 seed: fewer than 5 give no interval"),
+        ({}, "nothing to compare yet: A and B have no seed in common"),
     ]
-    for difference, words in said:
-        assert verdict_text(difference, " points", 100) == words
+    for b, text in sentences:
+        assert verdict_text(compare(A, b, higher_is_better=True), " points", 100) == text
 
 
 def test_a_difference_that_repeated_looks_or_a_choice_can_explain_is_no_verdict():
-    a, b = {0: 0.600, 1: 0.610, 2: 0.590}, {0: 0.630, 1: 0.632, 2: 0.611}
-    once = compare(a, b, higher_is_better=True)
+    once = compare(A, shifted(3.0, 2.2, 1.1, 1.5, 2.5), higher_is_better=True)
     assert REPEATED_LEVEL < once.p < 0.05
     assert not once.decided
     assert verdict_text(once, " points", 100) == (
-        "B scored better than A by 2.4 ± 1.2 points in 3 seeds: not enough for a verdict"
+        "B scored better than A by 2.2 points (1.1 to 3.0) in 5 seeds: not enough for a verdict"
     )
     assert f"needs p ≤ {REPEATED_LEVEL}" in reason_text(once)
-    sure = {0: 0.620, 1: 0.632, 2: 0.611}
-    chosen = compare(a, sure, higher_is_better=True, family=Family(36, 0.2))
+    sure = shifted(2.0, 2.2, 2.1, 2.1, 2.1)
+    chosen = compare(A, sure, higher_is_better=True, family=Family(36, 0.2))
     assert not chosen.decided
     assert "0.2 for a pair chosen from 36 configs by its results (Holm, 630 pairs)" in reason_text(chosen)
-    assert compare(a, sure, higher_is_better=True, family=Family(36, 0.04)).decided
+    assert compare(A, sure, higher_is_better=True, family=Family(36, 0.04)).decided
 
 
 def test_an_inconclusive_verdict_says_as_a_range_how_many_seeds_would_decide():
-    a = {0: 0.600, 1: 0.610, 2: 0.590}
-    found = compare(a, {0: 0.610, 1: 0.605, 2: 0.600}, higher_is_better=True)
-    assert verdict_text(found, " points", 100) == "not distinguishable with 3 seeds (B − A: +0.5 ± 2.2 points)"
-    effect = found.mean / np.std([0.01, -0.005, 0.01], ddof=1)
-    assert found.needed == seeds_range(effect, 3)
+    points = (1.0, -0.5, 1.0, 0.4, 0.2)
+    found = compare(A, shifted(*points), higher_is_better=True)
+    assert verdict_text(found, " points", 100) == "not distinguishable with 5 seeds (B − A: +0.4 points, −0.5 to +1.0)"
+    effect = np.mean(points) / np.std(points, ddof=1)
+    assert found.needed == seeds_range(effect, 5)
     assert found.needed.measured == seeds_needed(effect)
     assert f"{found.needed.low} to more than 200 by the 95% interval of the effect" in needed_text(found)
     assert f"{found.needed.measured} if it is as measured" in needed_text(found)
@@ -173,16 +181,18 @@ def test_holm_is_that_of_its_definition():
     assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
-def test_p_values_of_many_pairs_are_those_of_two():
+def test_p_values_of_many_pairs_are_those_of_scipy():
     rng = np.random.default_rng(4)
     table = rng.normal(size=(8, 9))
     table[rng.random(table.shape) < 0.35] = np.nan
     for row in range(len(table)):
         found = p_values(table, row)
         for other in range(len(table)):
-            a, b = ({s: v for s, v in enumerate(table[one]) if np.isfinite(v)} for one in (row, other))
             if row != other:
-                assert found[other] == pytest.approx(compare(a, b, higher_is_better=True).p)
+                common = np.isfinite(table[row]) & np.isfinite(table[other])
+                few = common.sum() < 3
+                expected = 1.0 if few else stats.ttest_rel(table[row][common], table[other][common]).pvalue
+                assert found[other] == pytest.approx(expected)
 
 
 def test_of_equal_configs_the_best_is_rarely_called_better_and_its_expected_loss_is_right():

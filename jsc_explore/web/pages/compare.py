@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from statistics import fmean, median, stdev
+from statistics import median
 from typing import Any
 
 import pyarrow as pa
@@ -14,10 +14,17 @@ from jsc_explore import data
 from jsc_explore.analysis.classes import count_silent
 from jsc_explore.analysis.paired import Difference, Family, compare, family_of, needed_text, reason_text, verdict_text
 from jsc_explore.analysis.silent_rates import MIN_RATE_SEEDS, RateDifference, compare_rates, rates_text
-from jsc_explore.analysis.statistics import half_width
 from jsc_explore.analysis.support import KINDS
 from jsc_explore.charts import compare as charts
-from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time, silent_text
+from jsc_explore.charts.style import (
+    QUANTITIES,
+    difference_scale,
+    format_median,
+    format_metric,
+    is_percentage,
+    is_time,
+    silent_text,
+)  # fmt: skip
 from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RECIPE_VERSION, RunConfig, display_value
 from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES
@@ -147,9 +154,11 @@ def _draw_verdict(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str, sn
         text = verdict_text(difference, unit, factor)
         text += " among the seeds that predict every class" if silent else ""
     st.markdown(f"##### {text[0].upper()}{text[1:]}")
-    means = "; ".join(f"{side} {_mean_text(runs[side], metric)}" for side in charts.SIDES)
-    pairing = "; paired by seed" if difference.paired else "; not paired (no common seeds)" if difference.n else ""
-    st.markdown(f"{_changes_text(*pair)}  \n{METRICS[metric].capitalize()}: {means}{pairing}; ± are 95% intervals.")
+    means = "; ".join(f"{side} {_median_text(runs[side], metric)}" for side in charts.SIDES)
+    paired = f"; paired by seed, {difference.n} in common" if difference.n else ""
+    st.markdown(
+        f"{_changes_text(*pair)}  \n{METRICS[metric].capitalize()}: {means}{paired}; medians with their 95% intervals."
+    )
     if silent:
         counts = {side: _counts_text(count_silent(runs[side]), len(runs[side])) for side in charts.SIDES}
         lines = [f"**†** {rates_text(rates)}", *(f"{side}: {text}." for side, text in counts.items() if text)]
@@ -222,17 +231,13 @@ def _is_finished(row: Mapping[str, Any]) -> bool:
     return row["metric"] is not None and row["status"] == "done"
 
 
-def _mean_text(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """Return the mean over the seeds that predict every class; where others do not, also median and range of all."""
+def _median_text(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """Return the median of the seeds that predict every class; where others do not, also median and range of all."""
     finished = [row for row in rows if _is_finished(row)]
     if not finished:
         return "diverged" if rows else "not trained yet"
     complete = [row["metric"] for row in finished if is_time(metric) or not row["silent_classes"]]
-    text = ""
-    if complete:
-        sd = stdev(complete) if len(complete) > 1 else None
-        spread = None if is_time(metric) else half_width(sd, len(complete))
-        text = f"{format_metric(metric, fmean(complete), spread)} (n={len(complete)})"
+    text = f"{format_median(metric, complete)} (n={len(complete)})" if complete else ""
     if len(complete) == len(finished):
         return text
     values = [row["metric"] for row in finished]
