@@ -205,7 +205,8 @@ class RaceDetector:
         place, me = memory.__array_interface__["data"][0] + memory.itemsize * int(i), threading.current_thread()
         with self.lock:
             when, threads, written = self.accesses.get(place, (None, frozenset(), False))
-            now = me.blockIdx.x, self.syncs
+            # Blocks and launches share memory one after the other: each has a manager of its own.
+            now = me._manager, self.syncs
             if when != now:
                 threads, written = frozenset(), False
             threads, written = threads | {me.threadIdx.x}, written or writes
