@@ -31,7 +31,7 @@ def select_imported(runs: Sequence[ImportedRun], names: Sequence[str] | None) ->
     known = {run.name: run for run in runs}
     wanted = list(known) if names is None else list(names)
     found = [known[name] for name in wanted if name in known]
-    notes = [f"{name} is not imported here" for name in wanted if name not in known]
+    notes = [f"not imported here: {name}" for name in wanted if name not in known]
     if len(found) > MAX_DRAWN:
         notes.append(f"{MAX_DRAWN} of {len(found)} imported runs are drawn: select them under Imported")
     return found[:MAX_DRAWN], notes
@@ -61,7 +61,7 @@ def readings_table(
         if (stride := max(stride for _, stride, _ in lines)) > 1:
             notes.append(f"Of {run.name} one reading in {stride} is drawn; zoom in to see all")
         if not any(found for _, _, found in lines):
-            notes.append(f"{run.name} (imported) has no such readings: select another metric or x axis")
+            notes.append(f"the imported run {run.name} has no such readings: select another metric or x axis")
     return pa.concat_tables(parts), notes
 
 

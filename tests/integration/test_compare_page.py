@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import streamlit as st
+from page_session import texts
 from servers import ROOT
 from streamlit.testing.v1 import AppTest
 
@@ -72,10 +73,6 @@ def app(tmp_path, monkeypatch):
 def shown(page, name):
     text = page.query_params[name]
     return text if isinstance(text, str) else text[0]
-
-
-def texts(elements):
-    return " ".join(element.value for element in elements)
 
 
 def run_figures(store, config, column):

@@ -6,6 +6,7 @@ from contextlib import closing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from page_session import texts
 from runs import record_of
 from servers import ROOT
 from streamlit.testing.v1 import AppTest
@@ -35,10 +36,6 @@ def app(tmp_path, monkeypatch):
     yield AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
     for resource in (services.store, services.queue, services.live, services.supervisor):
         resource.clear()
-
-
-def texts(elements):
-    return " ".join(element.value for element in elements)
 
 
 def test_the_page_says_in_one_line_what_is_seen(app):

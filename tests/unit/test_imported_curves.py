@@ -48,7 +48,7 @@ def test_the_first_few_are_drawn_unless_some_are_named():
     assert notes == [f"{MAX_DRAWN} of {MAX_DRAWN + 2} imported runs are drawn: select them under Imported"]
     drawn, notes = select_imported(runs, ["r7", "gone"])
     assert [one.name for one in drawn] == ["r7"]
-    assert notes == ["gone is not imported here"]
+    assert notes == ["not imported here: gone"]
     assert select_imported(runs, []) == ([], [])
 
 

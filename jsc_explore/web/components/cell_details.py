@@ -13,6 +13,7 @@ from jsc_explore.jobs.estimate import estimate_seconds, estimate_time, format_se
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.tables import command
 from jsc_explore.web.components import permissions
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import services
 
 # Details of more cells than this would push everything else off the screen; then only their sum is shown.
@@ -112,10 +113,10 @@ def _draw_one(slice: Slice, cell: Cell) -> None:
             st.code(command(cell.config, cell.seeds or range(slice.seeds)), language="shell", wrap_lines=True)
     if cell.failed:
         reason = (cell.failed[0].error or "no reason given").strip()
-        st.error(f"{len(cell.failed)} failed: {reason.splitlines()[-1]}", icon=":material/error:")
+        st.error(f"{len(cell.failed)} failed: {plain(reason.splitlines()[-1])}", icon=":material/error:")
         with st.expander("Traceback"):
             st.code(reason, language=None)
-            st.caption("  \n".join(map(str, services.queue().history(cell.failed[0].run_id))))
+            st.caption("  \n".join(map(plain, services.queue().history(cell.failed[0].run_id))))
 
 
 def _result(slice: Slice, cell: Cell) -> str:

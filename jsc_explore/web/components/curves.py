@@ -16,6 +16,7 @@ from jsc_explore.view_model.curves import LOG_FROM_EPOCHS, Panels
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import AXIS_FIELDS, NONE
 from jsc_explore.web.components import grid, imported_runs
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import predictions, services
 from jsc_explore.web.state.cached_repository import CachedRepository
 from jsc_explore.web.state.url import EXPLORE
@@ -110,7 +111,7 @@ def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]
 
 
 def _sentences(notes: Sequence[str]) -> str:
-    return " ".join(f"{note[0].upper()}{note[1:]}." for note in notes)
+    return " ".join(plain(f"{note[0].upper()}{note[1:]}.") for note in notes)
 
 
 def _why_empty(cells: Sequence[Cell]) -> str:

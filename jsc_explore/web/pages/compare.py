@@ -37,6 +37,7 @@ from jsc_explore.view_model.tables import command
 from jsc_explore.view_model.url_params import write_config
 from jsc_explore.web.components import class_comparison, export_dialog, permissions
 from jsc_explore.web.components.class_comparison import Runs
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import chart_registry, compare_selection, dialogs, presentation, services
 from jsc_explore.web.state.live import LiveSnapshot
 from jsc_explore.web.state.predictions import predict
@@ -76,7 +77,7 @@ def page() -> None:
         st.fragment(_body, run_every=REFRESH_S if active else None)(pair, metric, curve, active)
         dialogs.draw({"export": partial(_export, pair, metric)})
     except JscError as error:
-        st.error(str(error))
+        st.error(plain(error))
 
 
 def _export(pair: tuple[RunConfig, RunConfig], metric: str) -> None:
@@ -117,7 +118,7 @@ def _body(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, was_active
             st.rerun()
         _draw(pair, metric, curve, snapshot)
     except JscError as error:
-        st.error(str(error))
+        st.error(plain(error))
 
 
 def _draw(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, snapshot: LiveSnapshot) -> None:
