@@ -91,7 +91,7 @@ def metric_domain(cells: Sequence[Cell], metric: str) -> tuple[float, float]:
 
 def _first_line(cell: Cell, metric: str) -> str:
     if cell.state == "running":
-        return f"{100 * cell.share_done:.0f}%  ▶"
+        return "▶"
     if cell.value is not None:
         return format_metric(metric, cell.value)
     symbols = {"queued": "…", "failed": "✕", "missing": "+", "done": "diverged", "partly": "diverged", "hidden": "–"}
@@ -100,7 +100,8 @@ def _first_line(cell: Cell, metric: str) -> str:
 
 def _second_line(cell: Cell) -> str:
     if cell.state == "running":
-        return f"training {len(cell.active)}"
+        # Not a percentage: among accuracies it would pass for one.
+        return f"epoch {int(cell.share_done * cell.config.max_epochs)}/{cell.config.max_epochs}"
     if cell.state == "queued":
         return "queued"
     if cell.state == "failed":
@@ -164,7 +165,7 @@ def _tooltip(cell: Cell, metric: str) -> str:
     if cell.n_diverged:
         parts.append(f"{cell.n_diverged} diverged")
     if cell.active:
-        parts.append(f"{len(cell.active)} in progress, {100 * cell.share_done:.0f}%")
+        parts.append(f"{len(cell.active)} in progress")
     return f"{name}: {'; '.join(parts)}"
 
 

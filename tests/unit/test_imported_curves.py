@@ -74,7 +74,7 @@ def test_readings_follow_the_chosen_x_axis():
 def test_missing_quantities_of_a_source_are_reported():
     table, notes = readings_table([run(epoch=False)], "epoch", "val_acc")
     assert table.num_rows == 0
-    assert "theirs (imported) has no such readings" in notes[0]
+    assert "the imported run theirs has no such readings" in notes[0]
     assert readings_table([run()], "lr_sum", "val_acc")[1] == notes
     assert readings_table([run()], "epoch", "recall_t")[1] == notes
 
