@@ -130,10 +130,10 @@ def _request(version: int, configs: str, metric: str) -> Future[PredictionSet]:
         for earlier, future in list(_REQUESTED):
             if future.done() or (earlier < version and future.cancel()):
                 _REQUESTED.remove((earlier, future))
-        future = _worker().submit(_forecast, services.store(), configs, metric)
+        future = _worker().submit(_predict, services.store(), configs, metric)
         _REQUESTED.append((version, future))
     return future
 
 
-def _forecast(store: Store, configs: str, metric: str) -> PredictionSet:
+def _predict(store: Store, configs: str, metric: str) -> PredictionSet:
     return Repository(store).predict([RunConfig.from_dict(row) for row in json.loads(configs)], metric)
