@@ -132,5 +132,5 @@ def title(slice: Slice, cells: Sequence[Cell]) -> str:
     where = f", where {slice.text}" if slice.text else ""
     return (
         f"{metric} of {network}{epochs}{caveat}, by {', '.join(names[:-1])} and {names[-1]}{several}{where}: "
-        f"{runs:,} runs, {missing} of {len(cells)} cells missing"
+        f"{runs:,} run{'s' if runs != 1 else ''}, {missing} of {len(cells)} cells missing"
     )
