@@ -11,7 +11,10 @@ from pathlib import Path
 from bench.frame import format_figure
 
 # Each is a module of this package with a function run(quick: bool) -> Report.
-NAMES = ("app", "store", "training", "proof", "stack", "gpu", "faults", "load", "fuzz", "estimates", "predictions")
+NAMES = (
+    "app", "store", "training", "proof", "stack", "gpu", "faults", "load", "fuzz", "estimates", "predictions",
+    "statistics",
+)  # fmt: skip
 ROOT = Path(__file__).parent.parent
 TABLES, SUMMARY = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import math
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -22,6 +23,8 @@ from jsc_explore.network import NAMED, Network, activations, canonical, display_
 RECIPE_VERSION = 1
 # Seeds that a click or a command trains by default: enough to show a spread, few enough to wait for.
 DEFAULT_SEEDS = 5
+# The cosine schedule ends at these rates, as in the lab (mase, plt_wrapper/base.py).
+COSINE_FLOOR = {"adam": 1e-6, "adamw": 1e-6, "sgd": 0.0}
 # With their gradients, at 4 bytes each, these take some 2 GB per replica.
 MAX_BATCH_ACTIVATIONS = 200_000_000
 # The user's own simulated samples. Plain characters only, since the name stands in file names and URLs;
@@ -29,6 +32,9 @@ MAX_BATCH_ACTIVATIONS = 200_000_000
 USER_SAMPLE = r"simulated-(?!recipe$)[A-Za-z0-9_]{1,32}"
 
 Kind = Literal["int", "float", "bool", "choice", "model"]
+# A field, an operator, and a value or another field: ("patience", ">=", "max_epochs"). SQL has the same operators.
+Comparison = tuple[str, str, Any]
+_OPERATORS = {"=": operator.eq, "<>": operator.ne, ">=": operator.ge}
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,9 @@ class Spec:
     """Metadata of one hyperparameter: kind, range or choices, axis, help.
 
     ``default_values`` are the values that a grid shows at first; ``log`` asks for a logarithmic axis. ``pattern`` is
-    a regular expression of values allowed beside ``choices``, ``pattern_help`` describes them. ``only_with`` is a
-    (field, value) pair: the hyperparameter has no effect unless that field has that value. ``value_labels`` are the
-    names of values on pages, where they differ from those in files, URLs and on the command line.
+    a regular expression of values allowed beside ``choices``, ``pattern_help`` describes them. In each case of
+    ``same_as_default`` (if all of its comparisons hold) the value trains exactly as the default does. ``value_labels``
+    are the names of values on pages, where they differ from those in files, URLs and on the command line.
     """
 
     kind: Kind
@@ -51,7 +57,7 @@ class Spec:
     log: bool = False
     pattern: str = ""
     pattern_help: str = ""
-    only_with: tuple[str, Any] | None = None
+    same_as_default: tuple[tuple[Comparison, ...], ...] = ()
     value_labels: Mapping[Any, str] = field(default_factory=dict)
 
     @property
@@ -65,8 +71,11 @@ class Spec:
         return ", ".join(self.choices) + (f" or {self.pattern_help}" if self.pattern_help else "")
 
     def is_relevant(self, values: Mapping[str, Any]) -> bool:
-        """Return whether the hyperparameter affects the result of a run with these values."""
-        return self.only_with is None or values[self.only_with[0]] == self.only_with[1]
+        """Return whether the field matters in a run with these values: False if its default trains exactly the same."""
+        return not any(
+            all(_OPERATORS[sign](values[name], values.get(other, other)) for name, sign, other in case)
+            for case in self.same_as_default
+        )
 
 
 def _hyper(default: Any, spec: Spec) -> Any:
@@ -77,8 +86,8 @@ def _choice(default: str, choices: tuple[str, ...], label: str, text: str, **mor
     return _hyper(default, Spec("choice", label, text, choices=choices, default_values=choices, **more))
 
 
-def _int(default: int, low: int, high: int, values: tuple[int, ...], label: str, text: str, log: bool = False) -> Any:
-    return _hyper(default, Spec("int", label, text, low, high, default_values=values, log=log))
+def _int(default: int, low: int, high: int, values: tuple[int, ...], label: str, text: str, **more: Any) -> Any:
+    return _hyper(default, Spec("int", label, text, low, high, default_values=values, **more))
 
 
 def _float(
@@ -120,12 +129,22 @@ class RunConfig:
         1e-3, 1e-8, 10.0, (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1), "Learning rate", "peak learning rate", log=True
     )
     max_epochs: int = _int(10, 1, 1000, (1, 2, 5, 10, 20, 50), "Epochs", "passes over the training jets", log=True)
-    optimizer: str = _choice("adam", ("adam", "adamw", "sgd"), "Optimizer", "sgd uses nesterov momentum, as in the lab")
+    optimizer: str = _choice(
+        "adam",
+        ("adam", "adamw", "sgd"),
+        "Optimizer",
+        "sgd uses nesterov momentum, as in the lab; adamw without weight decay is adam",
+        same_as_default=((("optimizer", "=", "adamw"), ("weight_decay", "=", 0.0)),),
+    )
     scheduler: str = _choice(
         "cosine",
         ("constant", "cosine", "onecycle", "warmup"),
         "Schedule",
         "cosine: once per epoch as in the lab; onecycle: per step; warmup: linear over the first epoch, then constant",
+        same_as_default=(
+            (("scheduler", "=", "constant"), ("max_epochs", "=", 1)),
+            (("scheduler", "=", "constant"), ("learning_rate", "=", COSINE_FLOOR["adam"]), ("optimizer", "<>", "sgd")),
+        ),
     )
     weight_decay: float = _float(
         0.0, 0.0, 1.0, (0.0, 1e-4, 1e-3, 1e-2), "Weight decay", "L2 penalty (decoupled for adamw)"
@@ -137,13 +156,19 @@ class RunConfig:
         (0.0, 0.5, 0.9, 0.99),
         "Momentum",
         "of sgd; the other optimizers ignore it",
-        only_with=("optimizer", "sgd"),
+        same_as_default=((("optimizer", "<>", "sgd"),),),
     )
     precision: str = _choice(
         "32-true", ("32-true", "bf16-mixed", "16-mixed"), "Precision", "numerical precision, as Lightning names it"
     )
     patience: int = _int(
-        0, 0, 1000, (0, 3, 10), "Patience", "epochs without a lower validation loss before stopping; 0 never stops"
+        0,
+        0,
+        1000,
+        (0, 3, 10),
+        "Patience",
+        "epochs without a lower validation loss before stopping; 0 never stops",
+        same_as_default=((("patience", ">=", "max_epochs"),),),
     )
     final_relu: bool = _hyper(
         True,
@@ -191,13 +216,23 @@ class RunConfig:
         """The layers that this config trains, with the final ReLU if it is on."""
         return parse(self.model, self.final_relu)
 
+    @property
+    def canonical_form(self) -> RunConfig:
+        """The config with the default in place of every value that trains exactly as the default does.
+
+        Configs that share it share one id. This form is what is queued, trained and stored.
+        """
+        same = {name: DEFAULTS[name] for name, spec in FIELDS.items() if not spec.is_relevant(vars(self))}
+        return replace(self, **same) if any(getattr(self, name) != value for name, value in same.items()) else self
+
     def is_relevant(self, name: str) -> bool:
-        """Return whether a field affects this run's result; momentum does only with sgd."""
-        return FIELDS[name].is_relevant(vars(self))
+        """Return whether another value of this field can change the result; that of momentum can only with sgd."""
+        return FIELDS[name].is_relevant(vars(self.canonical_form))
 
     def canonical_json(self, digest: str, *, with_seed: bool = True) -> str:
         """Return the text whose hash identifies this run on data with this ``digest``, without irrelevant fields."""
-        values = {name: value for name, value in self.to_dict().items() if self.is_relevant(name)}
+        run = self.canonical_form
+        values = {name: value for name, value in run.to_dict().items() if FIELDS[name].is_relevant(vars(run))}
         if not with_seed:
             del values["seed"]
         values["model"] = canonical(self.model)

@@ -47,6 +47,8 @@ NAMED = {
 }
 
 MAX_TEXT = 400
+# Decimals of a dropout rate; the smallest that is not 0 is 0.000001.
+_RATE_DIGITS = 6
 MAX_NODES = 64
 MAX_WIDTH = 4096
 MAX_PARAMETERS = 5_000_000
@@ -56,11 +58,13 @@ MAX_ACTIVATIONS = 50_000
 Kind = Literal["batchnorm", "activation", "linear", "conv1d", "residual", "dropout", "maxpool", "avgpool", "flatten"]
 Shape = tuple[int, ...]
 
-_LINEAR = re.compile(r"(?P<width>\d+)(?P<bn>b)?(?:/(?P<act>[a-z]+?))?(?:d(?P<drop>\d*\.?\d+))?")
+_LINEAR = re.compile(r"(?P<width>\d+)(?P<bn>b)?(?:/(?P<act>[a-z]+?))?(?:d(?P<drop>\d*\.?\d+(?:e-?\d+)?))?")
 _CONV = re.compile(
     r"(?P<type>[cr])(?P<width>\d+)k(?P<kernel>\d+)(?:s(?P<stride>\d+))?"
-    r"(?P<bn>b)?(?:/(?P<act>[a-z]+?))?(?:d(?P<drop>\d*\.?\d+))?"
+    r"(?P<bn>b)?(?:/(?P<act>[a-z]+?))?(?:d(?P<drop>\d*\.?\d+(?:e-?\d+)?))?"
 )
+# The dash of an exponent, as in 32d1e-5, ends no node.
+_NODE_END = re.compile(r"(?<!\de)-")
 _POOL = re.compile(r"p(?P<size>\d+)")
 
 
@@ -126,7 +130,7 @@ def parse(model: str, final_relu: bool = True) -> Network:
     if similar := difflib.get_close_matches(body, NAMED, n=1, cutoff=0.75):
         raise _error(model, "is not a network of the lab", f"did you mean {similar[0]}?")
     options = _read_options(model, option_texts)
-    nodes = body.split("-")
+    nodes = _NODE_END.split(body)
     if not 2 <= len(nodes) <= MAX_NODES:
         raise _error(model, f"must have 2 to {MAX_NODES} nodes, it has {len(nodes)}")
     builder = _Builder(model, options)
@@ -179,6 +183,8 @@ class _Builder:
             self._pool(int(match["size"]), where)
         elif node == "gap":
             self._positions(where)
+            if self.shape[1] == 1:
+                raise _error(self.model, f"{where} averages over 1 position", "leave it out")
             self._append("avgpool", (self.shape[0],), size=self.shape[1])
             self.nodes.append("gap")
         else:
@@ -316,7 +322,7 @@ def _suffix(batch_norm: bool, activation: str, dropout: float, plain: str = "rel
     return (
         ("b" if batch_norm else "")
         + (f"/{activation}" if activation != plain else "")
-        + (f"d{dropout:g}" if dropout else "")
+        + (f"d{dropout:.{_RATE_DIGITS}f}".rstrip("0") if dropout else "")
     )
 
 
@@ -329,11 +335,11 @@ def _rate(model: str, text: str | None, where: str) -> float:
     if text is None:
         return 0.0
     try:
-        rate = float(text)
+        rate = round(float(text), _RATE_DIGITS)
     except ValueError:
         rate = -1.0
     if not 0 <= rate < 1:
-        raise _error(model, f"{where} has dropout {text}, it must lie in [0, 1)")
+        raise _error(model, f"{where} has dropout {text}, it must lie in [0, {1 - 10**-_RATE_DIGITS}]")
     return rate
 
 

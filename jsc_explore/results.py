@@ -15,6 +15,9 @@ POINT_FIELDS: Mapping[str, str] = {
     "samples": "training jets seen so far",
     "train_loss": "mean cross-entropy of the training batches since the previous point, in training mode",
     "train_acc": "accuracy of the same batches",
+    "train_eval_loss": "cross-entropy of training jets in evaluation mode, after each epoch: of as many as the "
+    "validation part has; val_loss itself where that is the training part",
+    "train_eval_acc": "accuracy on the same jets in evaluation mode",
     "val_loss": "cross-entropy of the whole validation part, in evaluation mode",
     "val_acc": "accuracy on the whole validation part, in evaluation mode",
     "learning_rate": "learning rate of the last step",
@@ -54,6 +57,8 @@ class Outcome:
     best_epoch: int | None = None
     train_loss: float | None = None
     train_acc: float | None = None
+    train_eval_loss: float | None = None
+    train_eval_acc: float | None = None
     val_loss: float | None = None
     val_acc: float | None = None
     best_val_loss: float | None = None
@@ -67,6 +72,7 @@ class Outcome:
     roc: list[float | None] | None = None
     confusion: list[int] | None = None
     silent_classes: list[str] = field(default_factory=list)
+    zero_output_share: float | None = None
     train_rows: int = 0
     val_rows: int = 0
     test_rows: int = 0

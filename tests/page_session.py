@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
@@ -154,6 +155,18 @@ class PageSession:
             name = getattr(shown, "label", "") if key == "None" else key
             self.widgets[name] = (widget, message.delta.fragment_id)
             (self.disabled.add if getattr(shown, "disabled", False) else self.disabled.discard)(name)
+
+
+def texts(elements: Iterable[Any]) -> str:
+    """Return the texts of a page's elements as a visitor reads them: without the escapes of ``plain``."""
+
+    def shown(element: Any) -> str:
+        value = str(element.value)
+        if getattr(element, "type", "") == "latex":
+            return value
+        return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", value).replace("\u2060", "")
+
+    return " ".join(shown(element) for element in elements)
 
 
 PRESSED = object()

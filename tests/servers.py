@@ -48,10 +48,34 @@ class App:
 
     def responds(self) -> bool:
         """Say whether the server answers requests."""
-        try:
-            return bool(urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=2).status == 200)
-        except OSError:
-            return False
+        return responds(self.url)
+
+
+@contextmanager
+def running_process(
+    command: list[str], url: str, logs: Path, **environment: str
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run a server until the block ends; yield its process and its log, a file in ``logs``, once it answers."""
+    log = logs / f"app-{url.rpartition(':')[2]}.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **environment}, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        eventually(lambda: responds(url) or process.poll() is not None, 180)
+        assert process.poll() is None, log.read_text()
+        yield process, log
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def responds(url: str) -> bool:
+    """Say whether a Streamlit server answers requests."""
+    try:
+        return bool(urllib.request.urlopen(f"{url}/_stcore/health", timeout=2).status == 200)
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -68,20 +92,9 @@ def running_app(store: Path, *options: str, streamlit: bool = False, **environme
         "JSC_EXPLORE_STORE": str(store), "JSC_EXPLORE_SNAPSHOT": str(ROOT / "results.parquet"),
         "PYTHONPATH": str(ROOT), **environment,
     }  # fmt: skip
-    log = store.parent / f"app-{port}.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=ROOT, env={**os.environ, **variables}, stdout=file, stderr=file, start_new_session=True,
-        )  # fmt: skip
-    app = App(f"http://localhost:{port}", store, log, process)
-    try:
-        eventually(lambda: app.responds() or process.poll() is not None, 180)
-        assert process.poll() is None, log.read_text()
-        yield app
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+    command = [sys.executable, "-m", *command]
+    with running_process(command, f"http://localhost:{port}", store.parent, **variables) as (process, log):
+        yield App(f"http://localhost:{port}", store, log, process)
 
 
 def chromium_path() -> str:

@@ -22,8 +22,10 @@ Place = tuple[Any, ...]
 class Cell:
     """One place of a grid: a value for each axis (x, y and, where the grid is faceted, the facet).
 
-    ``config`` is what training here trains. The figures are over the ``n`` stored runs that pass the filters, of
-    ``n_configs`` configs; ``seeds`` are the stored seeds of ``config`` itself, ``wanted`` how many there should be.
+    ``config`` is what training here trains. Two places have one config where their values train the same, such as adam
+    and adamw without weight decay. The figures are those of ``grid_cells``: ``median``, ``low`` and ``high``
+    over ``n`` runs of ``n_configs`` configs, ``mean`` and ``sd`` over those that predict every class. ``seeds`` are the
+    stored seeds of ``config`` itself, ``wanted`` how many there should be.
     """
 
     place: Place
@@ -32,6 +34,7 @@ class Cell:
     wanted: int = 1
     mean: float | None = None
     sd: float | None = None
+    median: float | None = None
     low: float | None = None
     high: float | None = None
     n: int = 0
@@ -59,14 +62,24 @@ class Cell:
         return self.place[2] if len(self.place) > 2 else None
 
     @property
+    def n_mean(self) -> int:
+        """How many runs the mean is over: those that predict every class."""
+        return self.n - self.n_silent
+
+    @property
+    def value(self) -> float | None:
+        """The figure that the grid shows: the mean, or the median where every seed never predicts some class."""
+        return self.mean if self.n_mean else self.median
+
+    @property
     def state(self) -> State:
         """Its state: what trains comes before what is stored, what is stored before what failed."""
         if any(job.state == "running" for job in self.active):
             return "running"
         if self.active:
             return "queued"
-        if self.n:
-            return "done" if self.n_configs > 1 or self.n + self.n_hidden >= self.wanted else "partly"
+        if stored := self.n + self.n_diverged:
+            return "done" if self.n_configs > 1 or stored + self.n_hidden >= self.wanted else "partly"
         if self.failed:
             return "failed"
         return "hidden" if self.n_hidden else "missing"
@@ -101,7 +114,7 @@ def in_order(name: str, values: Iterable[Any]) -> list[Any]:
     return sorted(set(values), key=lambda value: (order.get(value, len(order)), str(value)))
 
 
-_FIGURES = ("mean", "sd", "low", "high", "n", "n_configs", "n_hidden", "n_silent", "n_diverged")
+_FIGURES = ("mean", "sd", "median", "low", "high", "n", "n_configs", "n_hidden", "n_silent", "n_diverged")
 
 
 def build_cells(
@@ -112,15 +125,18 @@ def build_cells(
     jobs: Iterable[Job],
     wanted: int = 1,
     seeds_of: Callable[[tuple[str, ...]], Mapping[str, Sequence[int]]] = lambda config_ids: {},
+    *,
+    several: bool = False,
 ) -> list[Cell]:
     """Return a cell for every combination of axis values, in the order of the axes.
 
     ``base`` gives the other fields, ``stored`` the rows of ``grid_cells``, ``jobs`` the requests that are not done and
     pass the filters; ``seeds_of`` returns the stored seeds of configs by their ids. A job that failed does not count
-    where its seed is stored.
+    where its seed is stored. A place has the runs of its config's canonical form; with ``several``, if ``stored`` also
+    has runs that differ from ``base`` in fields on no axis, the runs that are stored with its own values.
     """
     names = tuple(axes)
-    placed = {place: _config_at(base, names, place, digest) for place in itertools.product(*axes.values())}
+    placed = {place: _config_at(base, names, place, digest, several) for place in itertools.product(*axes.values())}
     seeds = seeds_of(tuple(config_id for _, config_id in placed.values()))
     figures = {tuple(row[name] for name in names): {figure: row[figure] for figure in _FIGURES} for row in stored}
     jobs_at: dict[Place, list[Job]] = {}
@@ -128,20 +144,23 @@ def build_cells(
         jobs_at.setdefault(tuple(getattr(job.config, name) for name in names), []).append(job)
     cells = []
     for place, (config, config_id) in placed.items():
-        known, here = tuple(seeds.get(config_id, ())), jobs_at.get(place, [])
+        at = tuple(getattr(config, name) for name in names)
+        known, here = tuple(seeds.get(config_id, ())), jobs_at.get(at, [])
         active = tuple(job for job in here if job.state != "failed")
         failed = tuple(job for job in here if job.state == "failed" and job.config.seed not in known)
         cells.append(
-            Cell(place, config, config_id, wanted, **figures.get(place, {}), seeds=known, active=active, failed=failed)
+            Cell(place, config, config_id, wanted, **figures.get(at, {}), seeds=known, active=active, failed=failed)
         )
     return cells
 
 
 @lru_cache(maxsize=1 << 14)
-def _config_at(base: RunConfig, names: tuple[str, ...], place: Place, digest: str) -> tuple[RunConfig, str]:
+def _config_at(
+    base: RunConfig, names: tuple[str, ...], place: Place, digest: str, several: bool
+) -> tuple[RunConfig, str]:
     """Return the config at a place and its id. Cached: checking and hashing are most of the cost of a grid."""
     config = base.with_(**dict(zip(names, place, strict=True)))
-    return config, config.config_id(digest)
+    return config if several else config.canonical_form, config.config_id(digest)
 
 
 def pareto_front(cost: npt.ArrayLike, metric: npt.ArrayLike, *, higher_is_better: bool = True) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Per-class results over the seeds of a config: confusion, AUC, ROC curves, and which classes are never predicted."""
+"""Per-class results over the seeds of a config: confusion, AUC, ROC curves, and in how many seeds a class is silent."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def confusion_shares(counts: Sequence[Sequence[int] | None]) -> npt.NDArray[np.f
 def per_class(runs: Sequence[Mapping[str, Any]], figure: str) -> list[dict[str, Any]]:
     """Return one row a class of ``figure`` (``auc`` or ``rejection``) over runs.
 
-    Columns: ``class``, ``mean``, the ends ``low`` and ``high`` of its 95% interval (the mean itself for fewer than two
-    runs), and ``n``, the runs that have the figure. Rejections span decades: their mean is geometric, and the interval
-    is that of the logarithm.
+    Columns: ``class``, ``mean``, the ends ``low`` and ``high`` of its 95% interval (the mean itself for fewer than
+    three runs), and ``n``, the runs that have the figure. Rejections span decades: their mean is geometric, and the
+    interval is that of the logarithm.
     """
     rows = []
     for position, name in enumerate(CLASSES):
@@ -80,17 +80,6 @@ def roc_means(curves: Sequence[Sequence[float | None]]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def unpredicted_classes(run: Mapping[str, Any]) -> list[str]:
-    """Return the classes that a run never predicts correctly on the test jets, in the order of ``CLASSES``.
-
-    This holds more than ``Outcome.silent_classes``: a class whose final ReLU passes a handful of jets is not silent,
-    but it never wins the argmax either and costs the same fifth of the accuracy.
-    """
-    counts, silent = run["confusion"], set(run["silent_classes"] or ())
-    return [name for place, name in enumerate(CLASSES) if name in silent or (counts and counts[place * (N + 1)] == 0)]
-
-
-def count_unpredicted(runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return, for each class that is never predicted in some run, the number of such runs."""
-    unpredicted = [unpredicted_classes(run) for run in runs]
-    return {name: count for name in CLASSES if (count := sum(name in names for names in unpredicted))}
+def count_silent(runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return, for each class that is never predicted in some run (``Outcome.silent_classes``), the number of runs."""
+    return {name: count for name in CLASSES if (count := sum(name in run["silent_classes"] for run in runs))}

@@ -137,9 +137,11 @@ def _predict_one(
     share = silent / (runs + silent)
     mean, sd = surrogate.predict([config], max(1.0, seeds * (1 - share)))
     means = [row["mean"] for row in around]
-    low, middle, high = np.clip(scale.interval(mean[0], factor * sd[0]), *scale.limits(min(means), max(means)))
-    # Of a band beyond the limits nothing is left.
-    return Prediction(float(middle), float(low), float(high), kind, share) if low < high else None
+    least, most = scale.limits(min(means), max(means))
+    low, middle, high = scale.interval(mean[0], factor * sd[0])
+    if not least < middle < most:
+        return None  # A mean beyond the limits is extrapolated from a trend that ends before it.
+    return Prediction(float(middle), float(max(low, least)), float(min(high, most)), kind, share)
 
 
 class _Scale:
@@ -173,7 +175,7 @@ class _Scale:
         return np.sort([self.inverse(mean - half), self.inverse(mean), self.inverse(mean + half)], axis=0)
 
     def limits(self, lowest: float, highest: float) -> tuple[float, float]:
-        """Return the range of predictions: up to chance, or to the measured neighbours where they are worse."""
+        """Return the least and the greatest prediction: chance, or the neighbours where they are worse, and one."""
         if self.is_share:
             return min(CHANCE, lowest), 1.0
         return 0.0, max(math.log(len(CLASSES)), highest) if self.is_loss else math.inf

@@ -1,22 +1,81 @@
-"""Statistics of curves and of their seeds: the confidence interval of a mean, the moving average of a curve."""
+"""Statistics of seeds and curves: intervals of a mean and of a rate, correction for many comparisons, smoothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+# Fewer values have no interval of their median: the range of four covers 87.5%.
+MIN_INTERVAL_SEEDS = 5
 
 
 def half_width(sd: float | None, n: int, confidence: float = 0.95) -> float | None:
-    """Return half the width of Student's t interval of a mean of ``n`` values; None for fewer than two.
+    """Return half the width of Student's t interval of a mean of ``n`` values; None for fewer than three.
+
+    Two values give an interval that is 13 standard deviations wide and is read as a measurement.
 
     Source: Student, Biometrika 6 (1908) 1, in any textbook.
     """
-    if sd is None or n < 2:
+    if sd is None or n < 3:
         return None
     return _t_quantile(n - 1, 0.5 + confidence / 2) * sd / math.sqrt(n)
+
+
+def median_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[Any, Any] | None:
+    """Return the interval of the median of the population that the ``(..., n)`` values are from; None for n < 5.
+
+    It lies between order statistics, so that it holds for any distribution, with two humps, too, where Student's
+    covers as little as 83% (`python -m bench statistics`). Of five values it is their range, which covers 93.75%.
+    Source: Hettmansperger and Sheather, Statistics and Probability Letters 4 (1986) 75.
+    """
+    ordered = np.sort(np.asarray(values, float), axis=-1)
+    n = ordered.shape[-1]
+    if n < MIN_INTERVAL_SEEDS:
+        return None
+    rank, share = _ranks(n, confidence)
+    low = (1 - share) * ordered[..., rank - 1] + share * ordered[..., rank]
+    high = (1 - share) * ordered[..., n - rank] + share * ordered[..., n - rank - 1]
+    return low, high
+
+
+@lru_cache(maxsize=256)
+def _ranks(n: int, confidence: float) -> tuple[int, float]:
+    """Return the rank, from 1, of the outer order statistic, and the share of the next one inside."""
+    from scipy.stats import binom
+
+    rank = max(1, int(binom.ppf((1 - confidence) / 2, n, 0.5)))
+    outer, inner = (1 - 2 * float(binom.cdf(at - 1, n, 0.5)) for at in (rank, rank + 1))
+    part = max(0.0, (outer - confidence) / (outer - inner))
+    return rank, (n - rank) * part / (rank + (n - 2 * rank) * part)
+
+
+def proportion_interval(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact confidence interval of a rate seen as ``count`` of ``n``.
+
+    Source: Clopper and Pearson, Biometrika 26 (1934) 404.
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(count, n).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def holm(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return the p values ``(n,)`` corrected for their number: at most 5% of such families have a false one below 0.05.
+
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979) 65.
+    """
+    values = np.asarray(p, float)
+    order = np.argsort(values)
+    corrected = np.empty_like(values)
+    steps = values[order] * np.arange(len(values), 0, -1)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return corrected
 
 
 @lru_cache(maxsize=256)

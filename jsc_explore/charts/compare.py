@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -38,31 +38,33 @@ _NO_DIFFERENCE = {"light": "#FFFFFF", "dark": "#22262E"}
 
 
 def learning_curve_tables(
-    means: pa.Table, points: pa.Table, sides: Mapping[str, str], unpredicted: Collection[str], quantity: str
+    means: pa.Table, points: pa.Table, sides: Mapping[str, str], quantity: str
 ) -> tuple[pa.Table, pa.Table]:
     """Return the tables of ``learning_curve_chart``: means with bands, and the curves of the seeds.
 
-    ``means`` is from ``Store.mean_curves``, ``points`` from ``Store.curves``. ``sides`` maps A and B to config ids;
-    ``unpredicted`` holds the ids of runs that never predict some class.
+    ``means`` is from ``Store.mean_curves``, ``points`` from ``Store.curves``. ``sides`` maps A and B to config ids.
+    The mean of the seeds that never predict a class (``silent``) has no band.
     """
     bands = []
     for row in means.to_pylist():
-        half = half_width(row["sd"], row["n"]) or 0.0
+        half = 0.0 if row["is_silent"] else half_width(row["sd"], row["n"]) or 0.0
         low, high = row["mean"] - half, row["mean"] + half
         if is_percentage(quantity):
             low, high = max(0.0, low), min(1.0, high)
         bands += [
-            {"side": side, "x": row["epoch"], "mean": row["mean"], "low": low, "high": high, "n": row["n"]}
+            {
+                "side": side,
+                "x": row["epoch"],
+                "mean": row["mean"],
+                "low": low,
+                "high": high,
+                "n": row["n"],
+                "silent": row["is_silent"],
+            }
             for side in _sides_of(row["config_id"], sides)
         ]
     seeds = [
-        {
-            "side": side,
-            "run_id": row["run_id"],
-            "x": row["epoch"],
-            "value": row[quantity],
-            "unpredicted": row["run_id"] in unpredicted,
-        }
+        {"side": side, "run_id": row["run_id"], "x": row["epoch"], "value": row[quantity], "silent": row["silent"]}
         for row in points.to_pylist()
         if row[quantity] is not None
         for side in _sides_of(row["config_id"], sides)
@@ -73,7 +75,7 @@ def learning_curve_tables(
 def _seed_points(seeds: pa.Table, metric: str) -> pa.Table:
     rows = [
         {**row, "text": format_metric(metric, row["metric"]),
-         "classes": row["unpredicted"] or "every class is predicted"}
+         "classes": row["silent"] or "every class is predicted"}
         for row in seeds.to_pylist()
         if row["metric"] is not None
     ]  # fmt: skip
@@ -103,11 +105,11 @@ def _sides_of(config_id: str, sides: Mapping[str, str]) -> list[str]:
 
 
 _SEED_POINTS = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("metric", pa.float64()),
-                          ("unpredicted", pa.string()), ("text", pa.string()), ("classes", pa.string())])  # fmt: skip
+                          ("silent", pa.string()), ("text", pa.string()), ("classes", pa.string())])  # fmt: skip
 _BANDS = pa.schema([("side", pa.string()), ("x", pa.float64()), ("mean", pa.float64()), ("low", pa.float64()),
-                    ("high", pa.float64()), ("n", pa.int64())])  # fmt: skip
+                    ("high", pa.float64()), ("n", pa.int64()), ("silent", pa.bool_())])  # fmt: skip
 _SEED_CURVES = pa.schema([("side", pa.string()), ("run_id", pa.string()), ("x", pa.float64()), ("value", pa.float64()),
-                          ("unpredicted", pa.bool_())])  # fmt: skip
+                          ("silent", pa.bool_())])  # fmt: skip
 _CLASSES = pa.schema([("side", pa.string()), ("class", pa.string()), ("mean", pa.float64()), ("low", pa.float64()),
                       ("high", pa.float64()), ("n", pa.int64())])  # fmt: skip
 
@@ -118,8 +120,8 @@ _CLASSES = pa.schema([("side", pa.string()), ("class", pa.string()), ("mean", pa
 def seed_chart(seeds: pa.Table, metric: str, theme: str = "light") -> Chart:
     """Draw the metric of each seed under A and under B, joined by a line.
 
-    ``seeds`` holds ``side``, ``seed``, ``metric`` and ``unpredicted``. A seed is drawn as a triangle where
-    ``unpredicted`` names classes that it never predicts.
+    ``seeds`` holds ``side``, ``seed``, ``metric`` and ``silent``. A seed is drawn as a triangle where
+    ``silent`` names classes that it never predicts.
     """
     table = _seed_points(seeds, metric)
     x = alt.X("side:N", sort=list(SIDES), title=None, scale=alt.Scale(domain=list(SIDES), padding=0.6),
@@ -140,7 +142,7 @@ def seed_chart(seeds: pa.Table, metric: str, theme: str = "light") -> Chart:
             x=x,
             y=y,
             color=side_colour(theme),
-            shape=alt.condition("datum.unpredicted != null", alt.value("triangle-down"), alt.value("circle")),
+            shape=alt.condition("datum.silent != null", alt.value("triangle-down"), alt.value("circle")),
             tooltip=[
                 "side:N",
                 "seed:Q",
@@ -163,7 +165,8 @@ def learning_curve_chart(
 ) -> Chart:
     """Draw a quantity of A and B over the epochs, from the tables of ``learning_curve_tables``.
 
-    The mean has its 95% interval as a band; seeds are faint, dashed where they never predict some class. With a
+    The mean over the seeds that predict every class has its 95% interval as a band; the mean of the others is thin and
+    dashed. Seeds are faint, dashed where they never predict some class. With a
     ``title`` it is a small chart, one of several.
     """
     x = "epoch"
@@ -181,17 +184,20 @@ def learning_curve_chart(
         alt.Tooltip("mean:Q", title=QUANTITIES[quantity], format=".1%" if is_percentage(quantity) else ".4f"),
         alt.Tooltip("n:Q", title="seeds"),
     ]
-    dash = alt.condition("datum.unpredicted", alt.value([4, 3]), alt.value([1, 0]))
+    dash = alt.condition("datum.silent", alt.value([4, 3]), alt.value([1, 0]))
     band = (
         alt.Chart(bands)
         .mark_area(opacity=BAND_OPACITY_COMPARISON)
-        .encode(x=x_axis, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=side_colour(theme))
+        .encode(x=x_axis, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=side_colour(theme), detail="silent:N")
     )
     faint = alt.Chart(seeds).mark_line(strokeWidth=1, opacity=0.4)
     faint = faint.encode(
         x=x_axis, y=alt.Y("value:Q", scale=y_scale), color=side_colour(theme), detail="run_id:N", strokeDash=dash
     )
-    line = alt.Chart(bands).mark_line(strokeWidth=2.5).encode(x=x_axis, y=y, color=side_colour(theme))
+    line = alt.Chart(bands).mark_line().encode(
+        x=x_axis, y=y, color=side_colour(theme), detail="silent:N", strokeDash=dash,
+        strokeWidth=alt.condition("datum.silent", alt.value(1.5), alt.value(2.5)),
+    )  # fmt: skip
     hover = alt.Chart(bands).mark_point(size=60, filled=True, opacity=0).encode(x=x_axis, y=y, tooltip=tooltip)
     chart = alt.layer(band, faint, line, hover).properties(height=height, usermeta=SVG_RENDERER)
     return chart.properties(title=alt.TitleParams(title, anchor="start", fontSize=13)) if title else chart

@@ -29,6 +29,7 @@ from jsc_explore.charts.style import (
     is_percentage,
     number_axis,
     prediction_text,
+    silent_text,
 )
 
 HEIGHT = 420
@@ -41,7 +42,10 @@ _DASHES = ([1, 0], [7, 4], [2, 2], [10, 3, 2, 3], [4, 4], [12, 4])
 _PLACEHOLDER_RANGE = (0.25, 0.75)
 # Silent-class marks nearer to each other than this share of the y axis are merged or moved apart.
 MIN_MARK_DISTANCE = 0.05
-_PARTS = {"val": "validation", "train": "training"}
+SILENT = "seeds that never predict a class"
+# The legend of a pair of quantities, both in evaluation mode.
+_PARTS = {"val": "validation jets", "train": "training jets"}
+_PARTS_TITLE = "In evaluation mode"
 
 
 @dataclass(frozen=True)
@@ -93,19 +97,22 @@ def curve_tables(
 ) -> dict[str, pa.Table]:
     """Return the tables that ``curve_figure`` draws, from the two tables of ``store.query.curves.curve_points``.
 
-    ``means`` has one row a point of a highlighted config: mean, smoothed mean, ends of the band; ``context`` one row a
-    point of the others: the mean; ``seeds`` one row a point of each seed of the highlighted configs; ``marks`` the
-    last point of each seed with a silent class. On a logarithmic axis values that are not positive are left out.
+    ``means`` has one row a point of a group of a highlighted config (``is_silent``: its seeds that never predict a
+    class, which have no band): mean, smoothed mean, ends of the band; ``context`` one row a point of the others: the
+    mean; ``seeds`` one row a point of each seed of the highlighted configs; ``marks`` the last point of each seed with
+    a silent class. On a logarithmic axis values that are not positive are left out.
     """
     highlighted = {config_id: line for config_id, line in lines.items() if line.highlighted}
     named_means = _with_lines(means, highlighted, options)
     low, high = _band(named_means, options)
     smoothed = _smoothed(named_means, options.smoothing)
-    table = named_means.select(["config_id", "x", "mean", "n", "name", "group", "dash"])
+    table = named_means.select(["config_id", "is_silent", "x", "mean", "n", "name", "group", "dash"])
+    full_names = pc.if_else(table["is_silent"], pc.binary_join_element_wise(table["name"], SILENT, ", "), table["name"])
+    table = table.set_column(table.column_names.index("name"), "name", full_names)
     for name, values in (("smooth", smoothed), ("low", low), ("high", high)):
         table = table.append_column(name, pa.array(values, pa.float64()))
     others = {config_id: line for config_id, line in lines.items() if not line.highlighted}
-    context = _with_lines(means, others, options).select(["line", "x", "mean", "name"])
+    context = _with_lines(means, others, options).select(["line", "is_silent", "x", "mean", "name"])
     seeds = _with_lines(seeds, highlighted, options)
     # The letters of many marks would overlap: then only the tooltip names the classes.
     marks = silent_marks(seeds, brief=len({line.group for line in lines.values() if line.highlighted}) > 3)
@@ -138,19 +145,23 @@ def prediction_table(
 def silent_marks(seeds: pa.Table, brief: bool) -> pa.Table:
     """Return one row a mark: ``x``, ``value``, ``group``, the ``mark``, and ``name`` for its tooltip.
 
-    ``seeds`` has one row a point of each seed; ``silent`` names the silent classes, which a ``brief`` mark leaves out.
+    ``seeds`` has one row a point of each seed; ``silent`` names the silent classes, which a ``brief`` mark leaves out,
+    and ``zero_output_share`` is of its run.
     Marks of one group that would overlap are merged.
     """
     silent = seeds.filter(pc.not_equal(seeds["silent"], ""))
     last: dict[str, dict[str, Any]] = {}
-    rows = silent.select(["run_id", "x", "value", "group", "dash", "silent", "name", "seed"]).to_pylist()
+    rows = silent.select(
+        ["run_id", "x", "value", "group", "dash", "silent", "name", "seed", "zero_output_share"]
+    ).to_pylist()
     for row in rows:
         last[row["run_id"]] = row
     values = [row["value"] for row in rows]
     distance = MIN_MARK_DISTANCE * (max(values) - min(values)) if values else 0.0
     marks: list[dict[str, Any]] = []
     for row in sorted(last.values(), key=lambda row: (row["group"], row["value"])):
-        text = f"{row['name']}, seed {row['seed']}: never predicts {', '.join(row['silent'].split())}"
+        found = silent_text(row["silent"].split(), row["zero_output_share"])
+        text = f"{row['name']}, seed {row['seed']}: {found}"
         before = marks[-1] if marks else {}
         if before.get("group") == row["group"] and row["value"] - before["value"] < distance:
             before["mark"] += "" if brief else "".join(c for c in row["silent"].split() if c not in before["mark"])
@@ -218,7 +229,8 @@ def _band(means: pa.Table, options: PlotOptions) -> tuple[np.ndarray, np.ndarray
     middle, n = means["mean"].to_numpy(), means["n"].to_numpy()
     sd = np.asarray(means["sd"].to_numpy(), float)
     if options.band == "range":
-        return means["low"].to_numpy(), means["high"].to_numpy()
+        silent = _is_silent(means)
+        return np.where(silent, middle, means["low"].to_numpy()), np.where(silent, middle, means["high"].to_numpy())
     if options.band == "none":
         return middle, middle
     if options.band == "sd":
@@ -226,7 +238,7 @@ def _band(means: pa.Table, options: PlotOptions) -> tuple[np.ndarray, np.ndarray
     else:
         factor = {int(count): half_width(1.0, int(count)) or np.nan for count in np.unique(n)}
         half = sd * np.array([factor[int(count)] for count in n], float)
-    half = np.where(np.isfinite(half), half, 0.0)
+    half = np.where(np.isfinite(half) & ~_is_silent(means), half, 0.0)
     low, high = middle - half, middle + half
     if is_percentage(options.metric):
         low, high = np.maximum(low, 0.0), np.minimum(high, 1.0)
@@ -234,12 +246,16 @@ def _band(means: pa.Table, options: PlotOptions) -> tuple[np.ndarray, np.ndarray
     return (np.where(low > 0, low, middle / 10) if options.log_y else low), high
 
 
+def _is_silent(means: pa.Table) -> np.ndarray:
+    return np.asarray(means["is_silent"].to_numpy(), bool)
+
+
 def _smoothed(means: pa.Table, weight: float) -> list[float]:
-    """Smooth the mean of each config along its points; rows are ordered by config, quantity and step."""
+    """Smooth the mean of each group along its points; rows are ordered by config, group, quantity and step."""
     values: list[float] = means["mean"].to_pylist()
     if not weight:
         return values
-    curves = list(zip(means["config_id"].to_pylist(), means["quantity"].to_pylist(), strict=True))
+    curves = list(zip(*(means[name].to_pylist() for name in ("config_id", "is_silent", "quantity")), strict=True))
     smoothed: list[float] = []
     begin = 0
     for end in range(1, len(values) + 1):
@@ -305,7 +321,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
 
     # Screen readers get the mean alone (aria=False elsewhere): a description of every other point would be noise, and
     # would take as long as drawing it.
-    highlighted, others = chart_from(MEANS), chart_from(CONTEXT).encode(x=x, y=y, detail="line:N")
+    highlighted, others = chart_from(MEANS), chart_from(CONTEXT).encode(x=x, y=y, detail=["line:N", "is_silent:N"])
     context = others.mark_line(color=FAINT[options.theme], strokeWidth=options.size, opacity=0.8, clip=True, aria=False)
     # A line of one pixel is hard to hover: a wide invisible one lies over it. Points would be hundreds.
     context_hover = others.mark_line(strokeWidth=8 * options.size, opacity=0, clip=True, aria=False).encode(
@@ -316,17 +332,19 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
         y="low:Q",
         y2="high:Q",
         color=colour,
-        detail=["config_id:N", "dash:N"] if dash else "config_id:N",
+        detail=["config_id:N", "is_silent:N", *(["dash:N"] if dash else [])],
         opacity=visible(BAND_OPACITY_CROWDED if crowded else BAND_OPACITY),
     )
     seeds = (
         chart_from(SEEDS).mark_line(strokeWidth=options.size, clip=True, aria=False)
-        .encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash,
-                opacity=visible(0.25 if crowded else 0.45))
+        .encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash, opacity=visible(0.25 if crowded else 0.45))
     )  # fmt: skip
-    mean = highlighted.mark_line(strokeWidth=2.5 * options.size, clip=True).encode(
-        x=x, y="smooth:Q", color=colour, **dash, detail="config_id:N", opacity=visible(1.0)
-    )
+    # The mean of the seeds that never predict a class is thin and dotted, whatever the dash of its config.
+    mean = highlighted.mark_line(clip=True).encode(
+        x=x, y="smooth:Q", color=colour, detail=["config_id:N", "is_silent:N"], opacity=visible(1.0),
+        strokeDash=alt.condition("datum.is_silent", alt.value([2, 3]), dash.get("strokeDash", alt.value([1, 0]))),
+        strokeWidth=alt.condition("datum.is_silent", alt.value(1.5 * options.size), alt.value(2.5 * options.size)),
+    )  # fmt: skip
     silent = (
         chart_from(MARKS).mark_text(align="left", dx=4, fontSize=11 * options.size, fontWeight=600)
         .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=visible(1.0),
@@ -334,7 +352,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
     )  # fmt: skip
     # The raw mean, thin, where the bold line is smoothed.
     raw_mean = highlighted.mark_line(strokeWidth=options.size, clip=True, aria=False).encode(
-        x=x, y="mean:Q", color=colour, **dash, detail="config_id:N", opacity=visible(0.5)
+        x=x, y="mean:Q", color=colour, **dash, detail=["config_id:N", "is_silent:N"], opacity=visible(0.5)
     )
     layers = [
         context,
@@ -437,7 +455,7 @@ def _dash(dashes: tuple[str, ...], options: PlotOptions) -> dict[str, alt.Stroke
     values = [*_PARTS.values()] if options.metric in METRIC_PAIRS else list(dashes)
     if len(values) < 2:
         return {}
-    title = None if options.metric in METRIC_PAIRS else options.titles[1] or None
+    title = _PARTS_TITLE if options.metric in METRIC_PAIRS else options.titles[1] or None
     return {
         "strokeDash": alt.StrokeDash(
             "dash:N",

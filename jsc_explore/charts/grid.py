@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.prediction import Prediction
-from jsc_explore.analysis.statistics import half_width
+from jsc_explore.analysis.statistics import half_width, proportion_interval
 from jsc_explore.charts.figure import Figure, build_spec, chart_from, font_config
 from jsc_explore.charts.style import (
     FAINT,
@@ -56,7 +56,7 @@ def grid_table(
     low, high = domain or metric_domain(cells, metric)
     rows = []
     for cell in cells:
-        share = (cell.mean - low) / (high - low) if cell.mean is not None and high > low else 0.0
+        share = (cell.value - low) / (high - low) if cell.value is not None and high > low else 0.0
         brightness = share if is_percentage(metric) else 1 - share
         prediction = (predicted or {}).get(cell.config_id) if cell.state == "missing" else None
         rows.append(
@@ -66,13 +66,13 @@ def grid_table(
                 "config_id": cell.config_id,
                 "state": cell.state,
                 # Vega leaves out marks without a number, but an empty cell must be drawn and clickable, too.
-                "metric": low if cell.mean is None else cell.mean,
+                "metric": low if cell.value is None else cell.value,
                 "first": f"{PREDICTED_SIGN}{format_metric(metric, prediction.mean)}"
                 if prediction
                 else _first_line(cell, metric),
                 "second": band_text(metric, prediction) if prediction else _second_line(cell),
                 "bright": brightness > 0.45,
-                "filled": cell.mean is not None,
+                "filled": cell.value is not None,
                 "selected": cell.config_id in selected,
                 "tooltip": _tooltip(cell, metric)
                 + (f": {prediction_text(metric, prediction)}, not measured" if prediction else ""),
@@ -82,25 +82,26 @@ def grid_table(
 
 
 def metric_domain(cells: Sequence[Cell], metric: str) -> tuple[float, float]:
-    """Return the range of the colours: fixed for accuracies, else from the lowest to the highest mean."""
+    """Return the range of the colours: fixed for accuracies, else from the lowest to the highest figure."""
     if is_percentage(metric):
         return ACCURACY_DOMAIN
-    means = [cell.mean for cell in cells if cell.mean is not None]
-    return (min(means), max(means)) if means else (0.0, 1.0)
+    values = [cell.value for cell in cells if cell.value is not None]
+    return (min(values), max(values)) if values else (0.0, 1.0)
 
 
 def _first_line(cell: Cell, metric: str) -> str:
     if cell.state == "running":
-        return f"{100 * cell.share_done:.0f}%  ▶"
-    if cell.mean is not None:
-        return format_metric(metric, cell.mean)
+        return "▶"
+    if cell.value is not None:
+        return format_metric(metric, cell.value)
     symbols = {"queued": "…", "failed": "✕", "missing": "+", "done": "diverged", "partly": "diverged", "hidden": "–"}
     return symbols.get(cell.state, "")
 
 
 def _second_line(cell: Cell) -> str:
     if cell.state == "running":
-        return f"training {len(cell.active)}"
+        # Not a percentage: among accuracies it would pass for one.
+        return f"epoch {int(cell.share_done * cell.config.max_epochs)}/{cell.config.max_epochs}"
     if cell.state == "queued":
         return "queued"
     if cell.state == "failed":
@@ -109,14 +110,44 @@ def _second_line(cell: Cell) -> str:
         return ""
     if cell.state == "hidden":
         return "filtered"
-    notes = [f"n={cell.n}" + (f" of {cell.wanted}" if cell.state == "partly" else "")]
-    if cell.n_configs > 1:
-        notes = [f"×{cell.n_configs}"]
+    notes = [f"×{cell.n_configs}"] if cell.n_configs > 1 else [f"n={cell.n_mean}"] if cell.n_mean else []
     if cell.n_silent:
-        notes.append(f"†{cell.n_silent}")
+        notes.append(f"†{cell.n_silent}" + ("" if cell.n_mean else f" of {cell.n}"))
     if cell.n_diverged:
         notes.append(f"‡{cell.n_diverged}")
+    if cell.state == "partly":
+        notes.append(f"of {cell.wanted}")
     return " ".join(notes)
+
+
+def mean_half_width(cell: Cell, metric: str) -> float | None:
+    """Return half the width of the 95% interval of a cell's mean; None for times and over several configs.
+
+    Over several configs the spread is not that of seeds, so that an interval would mislead.
+    """
+    return None if is_time(metric) or cell.n_configs > 1 else half_width(cell.sd, cell.n_mean)
+
+
+def seed_texts(cell: Cell, metric: str) -> list[str]:
+    """Describe the runs of a cell: the mean; where some never predict a class, their rate and the median of all."""
+    if not cell.n:
+        return []
+    spread = mean_half_width(cell, metric)
+    interval = "" if spread is None else ", 95% interval"
+    mean = format_metric(metric, cell.mean, spread)
+    low, high = format_metric(metric, cell.low), format_metric(metric, cell.high)
+    kind = "runs" if cell.n_configs > 1 else "seeds"
+    if cell.n_silent:
+        rate = ""
+        if cell.n_configs == 1:
+            ends = proportion_interval(cell.n_silent, cell.n)
+            rate = f" (95% interval {100 * ends[0]:.0f}% to {100 * ends[1]:.0f}%, Clopper–Pearson)"
+        parts = [f"a class is never predicted in {cell.n_silent} of {cell.n} {kind}{rate}"]
+        parts += [f"mean of the other {cell.n_mean}: {mean}"] if cell.n_mean else []
+        return [*parts, f"all {cell.n}: median {format_metric(metric, cell.median)}, range {low} to {high}"]
+    if cell.n_configs > 1:
+        return [f"{mean} (mean of {cell.n} runs of {cell.n_configs} configs)", f"from {low} to {high}"]
+    return [f"{mean} (mean of {cell.n} seed{'s' if cell.n > 1 else ''}{interval})"]
 
 
 def _tooltip(cell: Cell, metric: str) -> str:
@@ -126,23 +157,15 @@ def _tooltip(cell: Cell, metric: str) -> str:
         return name
     if cell.state == "failed":
         return f"{name}: failed, click to see why"
-    # Over several configs the spread is not that of seeds, so that an interval would mislead.
-    spread = None if is_time(metric) or cell.n_configs > 1 else half_width(cell.sd, cell.n)
-    interval = "" if spread is None else ", 95% interval"
-    runs = f"{cell.n} runs of {cell.n_configs} configs" if cell.n_configs > 1 else f"{cell.n} seeds"
-    parts = [f"{format_metric(metric, cell.mean, spread)} (mean of {runs}{interval})"] if cell.n else []
-    if cell.n_configs > 1:
-        parts.append(f"from {format_metric(metric, cell.low)} to {format_metric(metric, cell.high)}")
+    parts = seed_texts(cell, metric)
     if cell.n_hidden:
         parts.append(f"{cell.n_hidden} excluded by the filter expression")
     if cell.state == "partly":
-        parts.append(f"{cell.wanted - cell.n} of {cell.wanted} seeds missing")
-    if cell.n_silent:
-        parts.append(f"{cell.n_silent} never predict a class")
+        parts.append(f"{len(cell.missing_seeds())} of {cell.wanted} seeds missing")
     if cell.n_diverged:
         parts.append(f"{cell.n_diverged} diverged")
     if cell.active:
-        parts.append(f"{len(cell.active)} in progress, {100 * cell.share_done:.0f}%")
+        parts.append(f"{len(cell.active)} in progress")
     return f"{name}: {'; '.join(parts)}"
 
 

@@ -33,7 +33,7 @@ from jsc_explore.store.schema import METRICS
 HEIGHT = 300
 # More points hide each other, and their data would slow the page down.
 MAX_POINTS = 600
-ALL_PREDICTED, SOME_UNPREDICTED = "every class is predicted", "some seed never predicts a class"
+NONE_SILENT, SOME_SILENT = "every class is predicted", "some seed never predicts a class"
 COSTS = {"seconds": "training time of a run (s)", "parameters": "trainable parameters"}
 
 
@@ -69,7 +69,7 @@ def _point(row: Mapping[str, Any], metric: str, names: Sequence[str]) -> dict[st
         "label": config_text(row, names),
         "text": format_metric(metric, row["mean"]),
         "n": row["n"],
-        "classes": SOME_UNPREDICTED if row["n_unpredicted"] else ALL_PREDICTED,
+        "classes": SOME_SILENT if row["n_silent"] else NONE_SILENT,
         "seconds": row["seconds"],
         "parameters": row["parameters"],
         **{name: row[name] for name in names},
@@ -204,7 +204,7 @@ def calibration_chart(found: Mapping[Kind, Calibration], theme: str = "light") -
 
 
 def _config_points(points: pa.Table, x: alt.X, metric: str, theme: str) -> Any:
-    states = [ALL_PREDICTED, SOME_UNPREDICTED]
+    states = [NONE_SILENT, SOME_SILENT]
     legend = alt.Legend(title=None, orient="top", direction="vertical", symbolOpacity=1, labelLimit=300)
     colour = alt.Color("classes:N", scale=alt.Scale(domain=states, range=[MUTED[theme], WARNING[theme]]), legend=legend)
     # The shape shows it, too, for colour-blind readers.

@@ -9,6 +9,7 @@ from typing import Any
 
 import altair as alt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jsc_explore.charts.curves import ACCURACY_RANGE
 from jsc_explore.charts.style import (
@@ -48,7 +49,13 @@ def thin_evenly(rows: Sequence[Any], limit: int = MAX_LINES) -> list[Any]:
 
 
 def curve_table(means: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return the curves of ``parallel_chart`` from ``Store.mean_curves``: ``config`` (its index in rows), x, mean."""
+    """Return the curves of ``parallel_chart`` from ``Store.mean_curves``: ``config`` (its index in rows), x, mean.
+
+    They are of the seeds that the figure of the config is over: those that predict every class, or all where none does.
+    """
+    all_silent = {row["config_id"] for row in rows if row["n_silent"] + row["n_diverged"] == row["n_runs"]}
+    kept = pc.is_in(means["config_id"], value_set=pa.array(all_silent, pa.string()))
+    means = means.filter(pc.equal(means["is_silent"], kept))
     index_of = {row["config_id"]: index for index, row in enumerate(rows)}
     # Ids repeat at every point: each is looked up once.
     ids = means["config_id"].combine_chunks().dictionary_encode()
@@ -63,7 +70,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[pa.
     """Return the two tables of ``parallel_chart``: one row a config, and one row a tick of an axis.
 
     ``rows`` are those of ``store.query.aggregates.cell_table``. The first holds ``config`` (its index in rows),
-    ``metric``, ``label``, ``text``, ``n``, ``n_unpredicted`` and the positions ``a0``, ``a1``, … in [0, 1] on the axes,
+    ``metric``, ``label``, ``text``, ``n``, ``n_silent`` and the positions ``a0``, ``a1``, … in [0, 1] on the axes,
     that of the metric last; the second ``axis``, ``y``, ``text``.
     """
     names = varying_fields(rows)
@@ -77,7 +84,7 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[pa.
             "metric": row["mean"],
             "label": ", ".join(f"{FIELDS[name].inline_label} {display_value(name, row[name])}" for name in names),
             "text": format_metric(metric, row["mean"]),
-            "n_unpredicted": row["n_unpredicted"],
+            "n_silent": row["n_silent"],
             "n": row["n"],
             **{f"a{axis}": positions[name][row[name]] for axis, name in enumerate(names)},
             f"a{len(names)}": (row["mean"] - low) / span,
@@ -228,7 +235,7 @@ def _tooltip() -> list[alt.Tooltip]:
         alt.Tooltip("label:N", title="config"),
         alt.Tooltip("text:N", title="metric"),
         alt.Tooltip("n:Q", title="seeds"),
-        alt.Tooltip("n_unpredicted:Q", title="of them never predict a class"),
+        alt.Tooltip("n_silent:Q", title="seeds that never predict a class"),
     ]
 
 

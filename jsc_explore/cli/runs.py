@@ -67,10 +67,11 @@ def curve(options: argparse.Namespace) -> int:
     if options.json:
         print_json(record.outcome.points)
         return 0
-    names = ("step", "epoch", "train_loss", "val_loss", "train_acc", "val_acc", "learning_rate")
-    print(" ".join(f"{name:>13}" for name in names))
+    metrics = [f"{part}_{metric}" for metric in ("loss", "acc") for part in ("train", "train_eval", "val")]
+    names = ("step", "epoch", *metrics, "learning_rate")
+    print(" ".join(f"{name:>15}" for name in names))
     for point in record.outcome.points:
-        print(" ".join(f"{'' if point[name] is None else format(point[name], '.6g'):>13}" for name in names))
+        print(" ".join(f"{'' if point[name] is None else format(point[name], '.6g'):>15}" for name in names))
     return 0
 
 

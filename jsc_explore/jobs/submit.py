@@ -42,11 +42,14 @@ class Submission:
 
 
 def identify(runs: Iterable[RunConfig]) -> dict[str, tuple[str, RunConfig]]:
-    """Return run_id -> (config_id, run) without duplicates; DataError if a data set must be fetched first."""
+    """Return run_id -> (config_id, run in canonical form) without duplicates.
+
+    Raises DataError if a data set must be fetched first.
+    """
     identified = {}
     for run in runs:
         digest = data.digest(run.dataset)
-        identified[run.run_id(digest)] = (run.config_id(digest), run)
+        identified[run.run_id(digest)] = (run.config_id(digest), run.canonical_form)
     return identified
 
 

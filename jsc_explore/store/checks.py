@@ -21,7 +21,7 @@ from jsc_explore.config import FIELDS, RECIPE_VERSION, RunConfig
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import FieldError
 from jsc_explore.results import CURVE_PREFIX, SIGNAL_EFFICIENCIES
-from jsc_explore.store.schema import COLUMNS, CURVES, ROC, WEIGHTS, schema_problem
+from jsc_explore.store.schema import COLUMNS, CURVES, ROC, WEIGHTS, columns_to_read, schema_problem, with_columns
 
 # Limits for files from other machines. The largest network that a config allows has about 10 MB of weights.
 MAX_POINTS, MAX_WEIGHTS_BYTES, MAX_TEXT = 2_000_000, 256 << 20, 4000
@@ -29,7 +29,7 @@ MAX_ROWS, MAX_GROUP_BYTES = 10_000_000, 4 << 30
 _N = len(CLASSES)
 _ROC_VALUES = _N * len(SIGNAL_EFFICIENCIES)
 _SIZES = {"auc": _N, "rejection": _N, "confusion": _N * _N, "roc": _ROC_VALUES}
-_IS_SHARE = re.compile(r"(^|_)(acc|auc|roc|recall_\w)$")
+_IS_SHARE = re.compile(r"(^|_)(acc|auc|roc|share|recall_\w)$")
 _ALLOWED_VALUES = {"status": ("done", "diverged"), "stop_reason": ("max_epochs", "early_stopping", "diverged")}
 _REQUIRED = ("epochs_run", "steps", "train_time_s", "wall_time_s", "replicas", "device", "backend", "created_at")
 
@@ -41,7 +41,7 @@ def run_identity(config: Mapping[str, Any], digest: str, recipe_version: int) ->
 
     Raises FieldError for a config that is not valid or not in its canonical form.
     """
-    run = RunConfig.from_dict(config)
+    run = RunConfig.from_dict(config).canonical_form
     for name, value in run.to_dict().items():
         if value != config[name]:
             raise FieldError(name, config[name], f"is not in canonical form, which is {value!r}", "train the run again")
@@ -193,12 +193,14 @@ def read_row_groups(path: Path, *, with_weights: bool = True) -> Iterator[tuple[
     Only parts written by this project have page checksums; in other files a row group is valid if it decodes.
     """
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        present = file.schema_arrow.names
         known = [column.name for column in COLUMNS]
-        if with_weights and WEIGHTS.name in file.schema_arrow.names:
+        if with_weights and WEIGHTS.name in present:
             known.append(WEIGHTS.name)
+        read = columns_to_read(known, present)
         for group in range(file.num_row_groups):
             try:
-                table = file.read_row_group(group, columns=known).select(known)
+                table = with_columns(file.read_row_group(group, columns=read), known)
                 # Finds strings that are not UTF-8 and list offsets beyond the values before anything uses them.
                 table.validate(full=True)
             except (OSError, pa.ArrowException) as error:

@@ -18,7 +18,7 @@ from jsc_explore.files import file_lock
 from jsc_explore.store.catalog import Catalog, Part, run_rows
 from jsc_explore.store.parquet_writer import PartFile, write_part
 from jsc_explore.store.recovery import RETENTION_S, drop_retired
-from jsc_explore.store.schema import part_schema, schema_problem
+from jsc_explore.store.schema import part_schema, schema_problem, with_columns
 
 # Opening a store costs about a millisecond per part. Parts grow from 1 run to 64 to 4,096 runs: every run is written
 # three times at most, and 100,000 runs take at most about 150 parts.
@@ -159,12 +159,8 @@ def _read(path: Path, part: Part) -> tuple[pa.Table | None, str]:
     if problem is not None:
         return None, f"{path}: {problem}"
     schema = part_schema()
-    known = set(table.column_names)
-    for column in schema:
-        if column.name not in known:
-            table = table.append_column(column, pa.nulls(table.num_rows, column.type))
     if table.column_names != schema.names:
-        table = table.select(schema.names)
+        table = with_columns(table, schema.names)
     return table if table.schema.equals(schema) else table.cast(schema), ""
 
 

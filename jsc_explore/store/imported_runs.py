@@ -130,7 +130,9 @@ def _table(run: ImportedRun) -> pa.Table:
 def _run(row: dict[str, Any], sha256: str) -> ImportedRun:
     if row["sha256"] != sha256:
         raise ValueError("its digest differs from its file name")
-    curves = {name: row[CURVE_PREFIX + name] for name in POINT_FIELDS}
+    # A file that was written before a quantity was recorded lacks its column.
+    unknown = [None] * len(row[f"{CURVE_PREFIX}step"])
+    curves = {name: row.get(CURVE_PREFIX + name, unknown) for name in POINT_FIELDS}
     points = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
     fields = {name: value for name, value in json.loads(row["fields"]).items() if name in FIELDS}
     texts = {name: row[name] for name in ("name", "kind", "source", "sha256", "imported_at")}

@@ -15,6 +15,9 @@ from jsc_explore.store.parquet_reader import StaleFileError
 from jsc_explore.store.sandbox import connect, limited
 from jsc_explore.store.schema import COLUMNS, SCALARS
 
+# The scalars that the files hold: those of ``schema.OPTIONAL`` may be missing in some, or in all, and are then null.
+_PRESENT_SCALARS = f"COLUMNS('^({'|'.join(SCALARS)})$')"
+
 
 class RunIndex:
     """The table ``runs``: the scalars of each run once, with the ``file`` that holds it and its ``row_index`` there.
@@ -63,20 +66,20 @@ class RunIndex:
 
     def read_error(self, path: str) -> str | None:
         """Return why a file cannot be read; None if it can."""
-        columns = ", ".join(f"any_value({name})" for name in SCALARS)
         try:
-            self.query(f"SELECT {columns} FROM read_parquet(?, hive_partitioning = false)", [[path]])
+            self.query(f"SELECT any_value({_PRESENT_SCALARS}) FROM read_parquet(?, hive_partitioning = false)", [path])
         except duckdb.Error as error:
             return first_line(error)
         return None
 
     def _insert(self, paths: Sequence[str]) -> int:
-        columns = ", ".join(SCALARS)
         # The snapshot and a part may hold the same run: equal ids mean equal content, so either will do.
         inserted = self._db.execute(
             f"""
-            INSERT INTO runs SELECT {columns}, filename, file_row_number
-            FROM read_parquet(?, filename = true, file_row_number = true, hive_partitioning = false) AS new
+            INSERT INTO runs BY NAME SELECT {_PRESENT_SCALARS}, filename AS file, file_row_number AS row_index
+            FROM read_parquet(
+                ?, filename = true, file_row_number = true, hive_partitioning = false, union_by_name = true
+            ) AS new
             WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = new.run_id)
             QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY filename) = 1
             """,

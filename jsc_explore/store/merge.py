@@ -17,16 +17,16 @@ from jsc_explore.errors import StoreError
 from jsc_explore.store.catalog import Catalog
 from jsc_explore.store.checks import MAX_GROUP_BYTES, external_faults, file_problem, ids_of, read_row_groups
 from jsc_explore.store.parquet_writer import write_part
-from jsc_explore.store.schema import COLUMNS, WEIGHTS, part_schema
+from jsc_explore.store.schema import COLUMNS, OPTIONAL, WEIGHTS, part_schema
 from jsc_explore.store.store import Store
 
 # Columns that depend on the machine, the stack or the time, not on the run.
 _NOT_COMPARED = frozenset({
     "created_at", "train_time_s", "wall_time_s", "replicas", "peak_memory_mb", "device", "backend", "versions",
     "curve_time_s",
-    # Follows from the same predictions as auc, and may be unknown.
+    # These follow from the same weights as the columns that are compared, and may be unknown.
     "roc",
-})  # fmt: skip
+}) | OPTIONAL  # fmt: skip
 COMPARED_COLUMNS = tuple(column.name for column in COLUMNS if column.name not in _NOT_COMPARED)
 # Rows that are compared, and written as one part: their curves as Python objects still fit in memory.
 _BATCH_ROWS = 512

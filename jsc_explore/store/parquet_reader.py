@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jsc_explore.store.schema import columns_to_read, with_columns
+
 # The parsed footer of a file with 4,096 runs takes about 2 MB.
 _MAX_FOOTERS = 64
 
@@ -29,6 +31,7 @@ class StaleFileError(OSError):
 @dataclass(frozen=True)
 class _Footer:
     metadata: pq.FileMetaData
+    columns: frozenset[str]
     # First row of each row group, and the end of the last.
     starts: np.ndarray
 
@@ -56,13 +59,13 @@ class CurveReader:
         groups = np.searchsorted(footer.starts, rows, side="right") - 1
         if groups.size and groups[-1] >= len(footer.starts) - 1:
             raise StaleFileError(f"{name}: has fewer rows than before")
-        tables = []
+        tables, read = [], columns_to_read(names, footer.columns)
         try:
             with pq.ParquetFile(name, metadata=footer.metadata, pre_buffer=False) as file:
                 for group in np.unique(groups):
                     inside = rows[groups == group] - footer.starts[group]
-                    table = file.read_row_group(int(group), columns=names, use_threads=False)
-                    tables.append(table.take(pa.array(inside)))
+                    table = file.read_row_group(int(group), columns=read, use_threads=False)
+                    tables.append(with_columns(table.take(pa.array(inside)), names))
         except FileNotFoundError as error:
             raise StaleFileError(str(error)) from error
         return pa.concat_tables(tables)
@@ -83,7 +86,8 @@ class CurveReader:
         except FileNotFoundError as error:
             raise StaleFileError(str(error)) from error
         counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        footer = _Footer(metadata, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
+        columns = frozenset(metadata.schema.to_arrow_schema().names)
+        footer = _Footer(metadata, columns, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
         with self._lock:
             self._footers[name] = footer
             while len(self._footers) > _MAX_FOOTERS:

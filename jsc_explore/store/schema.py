@@ -8,6 +8,7 @@ lists: DuckDB ``SELECT run_id, unnest(curve_epoch), unnest(curve_val_acc) FROM '
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from jsc_explore.config import FIELDS
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.results import CURVE_PREFIX, INTEGER_QUANTITIES, POINT_FIELDS, Outcome, RunRecord
 
-# Raise it when a column changes its meaning or is removed; a new column needs no new version.
+# Raise it when a column changes its meaning or is removed. A new column needs no new version if it is in ``OPTIONAL``.
 SCHEMA_VERSION = 1
 VERSION_KEY = b"jsc_explore.schema_version"
 PROVENANCE_KEY = b"jsc_explore.provenance"
@@ -61,7 +62,11 @@ def _columns() -> tuple[Column, ...]:
         Column("best_epoch", pa.int32(), "epoch of the lowest validation loss"),
         *(
             Column(f"{part}_{metric}", number, f"{text} of the last epoch, {mode}")
-            for part, mode in (("train", "in training mode"), ("val", "in evaluation mode"))
+            for part, mode in (
+                ("train", "in training mode"),
+                ("train_eval", "on training jets in evaluation mode, as many as the validation part has"),
+                ("val", "in evaluation mode"),
+            )
             for metric, text in (("loss", "cross-entropy"), ("acc", "accuracy"))
         ),
         Column("best_val_loss", number, "lowest validation loss over epochs"),
@@ -81,8 +86,9 @@ def _columns() -> tuple[Column, ...]:
         Column(
             "silent_classes",
             pa.list_(text),
-            "classes whose output is zero after the final ReLU for 99% of their test jets and whose recall is below 1%",
+            "classes whose output, after the final ReLU, is above zero for less than 1% of their own test jets",
         ),
+        Column("zero_output_share", number, "share of the test jets whose five outputs are all zero"),
         *(Column(f"{part}_rows", count, f"jets in the {part} part") for part in ("train", "val", "test")),
         Column("train_time_s", number, "seconds spent in optimizer steps by the whole stack of replicas"),
         Column("wall_time_s", number, "seconds from start to end of the whole stack, evaluations included"),
@@ -103,6 +109,12 @@ COLUMNS = _columns()
 WEIGHTS = Column("weights", pa.binary(), "safetensors of the best epoch's weights; in parts only")
 SCALARS = tuple(column.name for column in COLUMNS if not column.name.startswith(CURVE_PREFIX) and column != ROC)
 CURVES = tuple(column.name for column in COLUMNS if column.name.startswith(CURVE_PREFIX))
+# Columns that a file may lack because it was written before they were recorded: they read as null.
+OPTIONAL = frozenset({
+    "train_eval_loss", "train_eval_acc", "curve_train_eval_loss", "curve_train_eval_acc", "zero_output_share",
+})  # fmt: skip
+# The curve that gives the number of points of those that a file lacks.
+_LENGTHS = f"{CURVE_PREFIX}step"
 # The metrics of a run that charts can show, with their descriptions. The first is the default.
 METRICS = {
     "val_acc": "validation accuracy, last epoch",
@@ -159,6 +171,24 @@ def from_row(row: dict[str, Any]) -> RunRecord:
     )
 
 
+def columns_to_read(names: Sequence[str], present: Collection[str]) -> list[str]:
+    """Return the columns to read from a file that has those ``present``, for ``with_columns`` to add the others."""
+    found = [name for name in names if name in present]
+    return found if len(found) == len(names) else list(dict.fromkeys([*found, _LENGTHS]))
+
+
+def with_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Return these columns of a table; ``OPTIONAL`` ones that it lacks are null, curves null at each point."""
+    types = {column.name: column.type for column in COLUMNS}
+    for name in OPTIONAL.intersection(names).difference(table.column_names):
+        values = pa.nulls(table.num_rows, types[name])
+        if name in CURVES:
+            steps = table[_LENGTHS].combine_chunks()
+            values = pa.ListArray.from_arrays(steps.offsets, pa.nulls(len(steps.values), types[name].value_type))
+        table = table.append_column(name, values)
+    return table.select(names)
+
+
 def schema_problem(schema: pa.Schema) -> str | None:
     """Return why a Parquet schema is not one of this project's; None if it is."""
     version = (schema.metadata or {}).get(VERSION_KEY)
@@ -168,6 +198,8 @@ def schema_problem(schema: pa.Schema) -> str | None:
         return f"has schema version {version.decode(errors='replace')[:12]}, this program reads {SCHEMA_VERSION}"
     for column in COLUMNS:
         index = schema.get_field_index(column.name)
+        if index < 0 and column.name in OPTIONAL:
+            continue
         if index < 0:
             return f"lacks the column {column.name}"
         if not _compatible(schema.field(index).type, column.type):

@@ -232,11 +232,14 @@ class Store:
         )
 
     def mean_curves(self, run_ids: Sequence[str], quantity: str) -> pa.Table:
-        """Return mean and spread of a quantity over these runs, per config and step.
+        """Return mean and spread of a quantity over these runs, per config, group and step.
 
-        Columns ``config_id, step, epoch, samples, time_s, mean, sd, low, high, n``; ``sd`` is null for one seed.
+        Columns ``config_id, is_silent, step, epoch, samples, time_s, mean, sd, low, high, n``; ``sd`` is null for one
+        seed. Runs of a config that never predict a class (``is_silent``) are a group of their own, diverged runs are in
+        none, and a mean ends where the shortest run of its group ends.
         """
         (name,) = _check_quantities([quantity])
+        is_silent = "len(silent_classes) > 0 AS is_silent"
         points = ", ".join(
             f"unnest({CURVE_PREFIX}{column}) AS {alias}"
             for column, alias in (*zip(_AXES, _AXES, strict=True), (name, "value"))
@@ -245,11 +248,14 @@ class Store:
             run_ids,
             [*_AXES, name],
             f"""
-            SELECT config_id, step, avg(epoch) AS epoch, avg(samples) AS samples, avg(time_s) AS time_s,
+            SELECT config_id, is_silent, step, avg(epoch) AS epoch, avg(samples) AS samples, avg(time_s) AS time_s,
                    avg(value) AS mean, stddev_samp(value) AS sd, min(value) AS low, max(value) AS high,
                    count(value) AS n
-            FROM (SELECT config_id, {points} FROM source) WHERE value IS NOT NULL
-            GROUP BY config_id, step ORDER BY config_id, step
+            FROM (SELECT config_id, {is_silent}, {points}, count(*) FILTER (list_count({CURVE_PREFIX}{name}) > 0)
+                         OVER (PARTITION BY config_id, is_silent) AS runs FROM source WHERE status <> 'diverged')
+            WHERE value IS NOT NULL
+            GROUP BY config_id, is_silent, step HAVING count(value) = any_value(runs)
+            ORDER BY config_id, is_silent, step
             """,
         )
 
@@ -320,10 +326,10 @@ class Store:
     def _over_curves(self, run_ids: Sequence[str], quantities: Sequence[str], select: str) -> pa.Table:
         """Run a SELECT over ``source``: one row per stored run of these, with the curves of these quantities.
 
-        Its columns are ``run_id, config_id, seed, silent_classes`` and the ``curve_`` columns.
+        Its columns are ``run_id, config_id, seed, silent_classes, status`` and the ``curve_`` columns.
         """
         names = [CURVE_PREFIX + name for name in dict.fromkeys(quantities)]
-        read = self.rows(run_ids, names, scalars=("config_id", "seed", "silent_classes"))
+        read = self.rows(run_ids, names, scalars=("config_id", "seed", "silent_classes", "status"))
         return self.query(f"WITH source AS (FROM read) {select}", [], read=read)
 
 

@@ -44,16 +44,30 @@ class History:
         self.samples += jets
         self.time_s += seconds
 
-    def add_point(self, step: int, epoch: float, rate: float | None, val: tuple[float, float, list[float]]) -> Point:
-        """End the interval since the last point; ``val`` is validation loss, accuracy and recall per class."""
+    def add_point(
+        self,
+        step: int,
+        epoch: float,
+        rate: float | None,
+        val: tuple[float, float, list[float]],
+        train_eval: tuple[float, float] | None,
+    ) -> Point:
+        """End the interval since the last point.
+
+        ``val`` is validation loss, accuracy and recall per class, ``train_eval`` loss and accuracy of training jets in
+        evaluation mode, None where they were not measured.
+        """
         trained = self.jets > 0
         loss, accuracy, recall = val
+        train_eval_loss, train_eval_acc = train_eval or (float("nan"), None)
         point: Point = {
             "step": step,
             "epoch": epoch,
             "samples": self.samples,
             "train_loss": _finite(self.loss_sum / self.jets) if trained else None,
             "train_acc": self.correct / self.jets if trained else None,
+            "train_eval_loss": _finite(train_eval_loss),
+            "train_eval_acc": train_eval_acc,
             "val_loss": _finite(loss),
             "val_acc": accuracy,
             "learning_rate": rate,

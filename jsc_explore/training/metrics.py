@@ -13,7 +13,7 @@ from jsc_explore.data.jets import CLASSES
 from jsc_explore.results import SIGNAL_EFFICIENCIES
 
 N = len(CLASSES)
-# A class is silent if less than this share of its jets has a positive output and less than this share is recalled.
+# A class is silent if its own output is above zero for less than this share of its jets.
 SILENT_SHARE = 0.01
 
 
@@ -43,14 +43,20 @@ def confusion_counts(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.bincount((cell + offset).flatten(), minlength=replicas * N * N).view(replicas, N, N)
 
 
-def silent_classes(logits: Tensor, labels: Tensor, recall: list[float]) -> list[str]:
-    """Return the classes that a network with a final ReLU never predicts, from ``(n, 5)`` logits and ``(n,)`` labels.
+def silent_classes(logits: Tensor, labels: Tensor) -> list[str]:
+    """Return the silent classes of a network with a final ReLU, from ``(n, 5)`` logits and ``(n,)`` labels.
 
-    The ReLU gives zero for nearly all jets of such a class: no gradient passes, and training cannot revive it.
+    The ReLU gives zero for nearly all jets of such a class: no gradient passes, and training cannot revive it. Its
+    recall does not count: where all outputs are zero, argmax returns the first class, so that a silent ``g`` has the
+    recall of the jets that no output recognises.
     """
     positive = [float((logits[labels == c, c] > 0).double().mean()) for c in range(N)]
-    shares = zip(CLASSES, positive, recall, strict=True)
-    return [name for name, share, recalled in shares if share < SILENT_SHARE and recalled < SILENT_SHARE]
+    return [name for name, share in zip(CLASSES, positive, strict=True) if share < SILENT_SHARE]
+
+
+def zero_output_share(logits: Tensor) -> float:
+    """Return the share of jets whose five outputs are all zero, from ``(n, 5)`` logits."""
+    return float((logits == 0).all(1).double().mean())
 
 
 @dataclass(frozen=True)

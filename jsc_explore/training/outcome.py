@@ -17,7 +17,7 @@ from torch import Tensor
 
 from jsc_explore import __version__
 from jsc_explore.data.jets import CLASSES
-from jsc_explore.training.metrics import Metrics, roc_summary, silent_classes
+from jsc_explore.training.metrics import Metrics, roc_summary, silent_classes, zero_output_share
 
 
 def metric_fields(
@@ -36,7 +36,8 @@ def metric_fields(
         "rejection": [one.rejection for one in roc],
         "roc": [efficiency for one in roc for efficiency in one.background],
         "confusion": best.confusion[row].flatten().tolist(),
-        "silent_classes": silent_classes(last_logits, labels, last.recall[row].tolist()) if final_relu else [],
+        "silent_classes": silent_classes(last_logits, labels) if final_relu else [],
+        "zero_output_share": zero_output_share(last_logits),
     }
 
 

@@ -7,10 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from jsc_explore.config import RunConfig
+from jsc_explore.config import COSINE_FLOOR, RunConfig
 
-# The lab's cosine schedule ends at these rates (mase, plt_wrapper/base.py).
-COSINE_FLOOR = {"adam": 1e-6, "adamw": 1e-6, "sgd": 0.0}
 # torch.optim.lr_scheduler.OneCycleLR's defaults.
 WARMUP_SHARE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4
 

@@ -178,13 +178,23 @@ class StackModule(LightningModule):
         return bad
 
     def _add_points(self, step: int, epoch: float, rate_row: int | None) -> None:
-        """Validate all replicas and add a point to each curve; ``rate_row`` is the step of the learning rates."""
-        metrics = self.backend.evaluate(self.backend.data.val_x, self.backend.data.val_y)
+        """Evaluate all replicas and add a point to each curve; ``rate_row`` is the step of the learning rates.
+
+        Training jets are evaluated after whole epochs only: at each point of the first epoch, too, they would double
+        the time of its evaluations.
+        """
+        data = self.backend.data
+        metrics = self.backend.evaluate(data.val_x, data.val_y)
+        train_eval: Sequence[tuple[float, float] | None] = [None] * len(self.keys)
+        if data.is_validated_on_train or epoch.is_integer():
+            on_train = metrics if data.is_validated_on_train else self.backend.evaluate(*data.train_sample)
+            train_eval = list(zip(on_train.loss.tolist(), on_train.accuracy.tolist(), strict=True))
         rates = [None] * len(self.keys) if rate_row is None else self.backend.rates[rate_row].tolist()
         losses, accuracies, recalls = metrics.loss.tolist(), metrics.accuracy.tolist(), metrics.recall.tolist()
         for row, (key, history) in enumerate(zip(self.keys, self.histories, strict=True)):
             val = (losses[row], accuracies[row], recalls[row])
-            self.callback.on_point(key, history.add_point(step, epoch, rates[row], val))
+            point = history.add_point(step, epoch, rates[row], val, train_eval[row])
+            self.callback.on_point(key, point)
 
     def _end_epoch(self, epochs_done: int) -> None:
         """Update the best weights, finish the replicas whose training is over and write checkpoints if they are due."""
@@ -248,6 +258,8 @@ class StackModule(LightningModule):
             best_epoch=history.best_epoch,
             train_loss=last.get("train_loss"),
             train_acc=last.get("train_acc"),
+            train_eval_loss=last.get("train_eval_loss"),
+            train_eval_acc=last.get("train_eval_acc"),
             val_loss=last.get("val_loss"),
             val_acc=last.get("val_acc"),
             best_val_loss=history.best_val_loss,

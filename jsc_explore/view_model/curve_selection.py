@@ -59,12 +59,13 @@ def select_curves(
 ) -> CurveSelection:
     """Return the curves of the selected cells in colour, and the others of the slice as context in grey."""
     shown = list(selected) or _default_cells(slice, cells)
-    places = {cell.place for cell in shown}
+    # Runs are stored at the values of the canonical form, which may be another place of the grid.
+    order = {slice.place_of(cell.config): i for i, cell in enumerate(shown)}
     rows, total = repository.configs(slice, 4 * MAX_CONTEXT)
     stored = _as_configs(rows)
     active = {cell.config_id: cell for cell in shown if cell.active}
-    found = _configs_near(repository, slice, places) if total > len(stored) else stored
-    found = [config for config in found if tuple(config.fields[name] for name in slice.axes) in places]
+    found = _configs_near(repository, slice, set(order)) if total > len(stored) else stored
+    found = [config for config in found if tuple(config.fields[name] for name in slice.axes) in order]
     known = {config.config_id for config in found}
     found = [_with_active(config, active) for config in found]
     found += [
@@ -72,7 +73,6 @@ def select_curves(
         for cell in active.values()
         if cell.config_id not in known
     ]
-    order = {cell.place: i for i, cell in enumerate(shown)}
     found.sort(key=lambda config: (order[tuple(config.fields[name] for name in slice.axes)], config.config_id))
     notes = []
     if len(found) > MAX_LINES:

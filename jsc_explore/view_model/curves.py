@@ -23,10 +23,12 @@ from jsc_explore.charts.curves import (
 )  # fmt: skip
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.imported import with_imported
-from jsc_explore.charts.style import BAND_KINDS, METRIC_PAIRS, PRESENTATION_SCALE
+from jsc_explore.charts.style import BAND_KINDS, METRIC_PAIRS, PRESENTATION_SCALE, QUANTITIES
 from jsc_explore.config import FIELDS, display_value, format_number
 from jsc_explore.importers.imported_run import ImportedRun
+from jsc_explore.results import CURVE_PREFIX
 from jsc_explore.store.query.curves import CurvePoints
+from jsc_explore.store.schema import OPTIONAL
 from jsc_explore.view_model.curve_selection import CurveSelection, live_table, read_points, select_curves, subset
 from jsc_explore.view_model.grid import TIMES, selected_of
 from jsc_explore.view_model.imported_runs import last_epoch, readings_table, select_imported, widen_range
@@ -36,6 +38,8 @@ from jsc_explore.view_model.url_params import CELLS, NONE
 
 # From this many epochs on, a linear axis hides the first one, in which most of the learning happens.
 LOG_FROM_EPOCHS = 20
+# Quantities that runs of older files lack.
+_LATER = frozenset(name for name in QUANTITIES if CURVE_PREFIX + name in OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def panels(
     )
     imported_shown, unknown = select_imported(imported, state["imported"])
     if not points.means.num_rows and not context.means.num_rows and not imported_shown:
-        return Panels([], [], 0)
+        return Panels([], _unrecorded(points, selection, state, quantities, cells), 0)
     options = _plot_options(state, slice, selection, theme, last_epoch(imported_shown))
     readings, thinned = readings_table(
         imported_shown,
@@ -100,7 +104,8 @@ def panels(
         (title, with_imported(curve_figure(table, facet.groups, facet.dashes, options), readings, options))
         for (title, facet), table in zip(facets, tables, strict=True)
     ]
-    notes = [*_notes(points, selection, options), *unknown, *thinned]
+    notes = _notes(points, selection, options) + _unrecorded(points, selection, state, quantities, cells)
+    notes += [*unknown, *thinned]
     return Panels(figures, notes, len(selected), tuple(config.config_id for config in selection.configs))
 
 
@@ -159,6 +164,23 @@ def _notes(points: CurvePoints, selection: CurveSelection, options: PlotOptions)
     return notes
 
 
+def _unrecorded(
+    points: CurvePoints, selection: CurveSelection, state: Mapping[str, Any], quantities: Sequence[str],
+    cells: Sequence[Cell],
+) -> list[str]:  # fmt: skip
+    """Return a note if finished runs lack a quantity because they were trained before it was recorded."""
+    active = {cell.config_id for cell in cells if cell.active}
+    finished = {config.config_id: config.n for config in selection.configs if config.config_id not in active}
+    name = next((name for name in quantities if name in _LATER), None)
+    # Within an epoch there are no points of these quantities.
+    if name is None or state["zoom"]:
+        return []
+    seeds = points.seeds.filter(pa.compute.equal(points.seeds["quantity"], name))
+    seeds = seeds.filter(pa.compute.is_in(seeds["config_id"], pa.array([*finished], pa.string())))
+    missing, total = sum(finished.values()) - pa.compute.count_distinct(seeds["run_id"]).as_py(), sum(finished.values())
+    return [f"{QUANTITIES[name]}: not recorded for {missing} of {total} runs"] if missing else []
+
+
 def _ordinal(number: int) -> str:
     ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
@@ -166,7 +188,12 @@ def _ordinal(number: int) -> str:
 
 def legend(state: Mapping[str, Any], imported: bool = False, predicted: bool = False) -> str:
     """Return the meaning of the lines, bands and signs of the curves."""
-    parts = ["Line: mean over seeds"]
+    parts = ["Line: mean over the seeds that predict every class", "thin and dotted: over those that do not"]
+    if state["curve"] in METRIC_PAIRS:
+        parts.append(
+            "solid: validation jets; dashed: as many training jets; both in evaluation mode, so that their gap is the "
+            "overfitting (none shows where the validation data are the training data)"
+        )
     if state["band"] != "none":
         parts.append(f"band: {BAND_KINDS[state['band']]}")
     if state["seed_lines"]:

@@ -40,7 +40,8 @@ def cells_of(repository: Repository, slice: Slice, jobs: Sequence[Job], selected
         name: _axis(slice, name, [row[name] for row in rows], [place[i] for place in selected], jobs)
         for i, name in enumerate(slice.axes)
     }
-    return build_cells(slice.base, axes, slice.digest, rows, jobs, slice.seeds, repository.seeds)
+    several = bool(slice.several)
+    return build_cells(slice.base, axes, slice.digest, rows, jobs, slice.seeds, repository.seeds, several=several)
 
 
 def _axis(slice: Slice, name: str, stored: Sequence[Any], selected: Sequence[Any], jobs: Sequence[Job]) -> list[Any]:
@@ -52,9 +53,10 @@ def _axis(slice: Slice, name: str, stored: Sequence[Any], selected: Sequence[Any
 
 
 def selected_of(cells: Sequence[Cell], places: Sequence[Place]) -> list[Cell]:
-    """Return the cells at these places, in the order of the places."""
+    """Return the cells at these places, in the order of the places; one of those with the same config."""
     by_place = {cell.place: cell for cell in cells}
-    return [by_place[place] for place in places if place in by_place]
+    selected = [by_place[place] for place in places if place in by_place]
+    return list({cell.config_id: cell for cell in selected}.values())
 
 
 def parts(
@@ -96,9 +98,9 @@ def legend_text(slice: Slice, cells: Sequence[Cell], predicted: str = "") -> str
     """Return the meaning of the signs that occur in the grid; ``predicted`` describes the predictions, if any."""
     states = {cell.state for cell in cells}
     meanings = [
-        ("n: seeds", bool(states & {"done", "partly"})),
+        (_figure_text(cells), bool(states & {"done", "partly"})),
         (f"dashed: fewer than {slice.seeds}", "partly" in states),
-        ("†: a class is never predicted", any(cell.n_silent for cell in cells)),
+        ("†: seeds in which a class is never predicted", any(cell.n_silent for cell in cells)),
         ("‡: diverged", any(cell.n_diverged for cell in cells)),
         ("+: missing", "missing" in states),
         ("✕: failed", "failed" in states),
@@ -110,9 +112,16 @@ def legend_text(slice: Slice, cells: Sequence[Cell], predicted: str = "") -> str
     return line + (f". {TIMES}" if is_time(slice.metric) else "")
 
 
+def _figure_text(cells: Sequence[Cell]) -> str:
+    if not any(cell.n_silent for cell in cells):
+        return "the mean of n seeds"
+    return "the mean of the n seeds that predict every class, or the median of all where none does"
+
+
 def title(slice: Slice, cells: Sequence[Cell]) -> str:
     """Return the title of the grid, in one line."""
-    runs = sum(cell.n for cell in cells)
+    # Cells of one config show the same runs.
+    runs = sum({slice.place_of(cell.config): cell.n + cell.n_diverged for cell in cells}.values())
     missing = sum(cell.state == "missing" for cell in cells)
     base, free = slice.base, (*slice.axes, *slice.several)
     epochs = f" after {base.max_epochs} epoch{'s' if base.max_epochs > 1 else ''}" if "max_epochs" not in free else ""

@@ -19,6 +19,7 @@ from jsc_explore.store.query.curves import LR_SUM
 # More dashed lines than these cannot be told apart.
 MAX_DRAWN = 6
 MAX_READINGS = 1500
+_PARTS = {"val": "validation", "train_eval": "training, evaluation mode", "train": "training, training mode"}
 TABLE = pa.schema(
     [(name, pa.string()) for name in ("name", "quantity", "label")]
     + [(name, pa.float64()) for name in ("x", "value", "smooth")]
@@ -30,7 +31,7 @@ def select_imported(runs: Sequence[ImportedRun], names: Sequence[str] | None) ->
     known = {run.name: run for run in runs}
     wanted = list(known) if names is None else list(names)
     found = [known[name] for name in wanted if name in known]
-    notes = [f"{name} is not imported here" for name in wanted if name not in known]
+    notes = [f"not imported here: {name}" for name in wanted if name not in known]
     if len(found) > MAX_DRAWN:
         notes.append(f"{MAX_DRAWN} of {len(found)} imported runs are drawn: select them under Imported")
     return found[:MAX_DRAWN], notes
@@ -47,19 +48,20 @@ def readings_table(
 ) -> tuple[pa.Table, list[str]]:
     """Return the readings of runs as ``charts.imported`` draws them, and notes about thinned or missing ones.
 
-    ``metric`` is one quantity, or ``acc`` or ``loss`` for those of validation and training. ``x_range`` selects a range
-    of ``x``; readings that are not above zero are left out on the logarithmic axes, of x and y, in ``log``.
+    ``metric`` is one quantity, or ``acc`` or ``loss`` for those of validation and training, the latter also in training
+    mode, as other programs log it. ``x_range`` selects a range of ``x``; readings that are not above zero are left out
+    on the logarithmic axes, of x and y, in ``log``.
     """
     parts = [TABLE.empty_table()]
     notes: list[str] = []
     for run in runs:
-        lines = [_line(run, x, quantity, metric in METRIC_PAIRS, x_range, log, smoothing)
-                 for quantity in METRIC_PAIRS.get(metric, (metric,))]  # fmt: skip
+        pair = (*METRIC_PAIRS[metric], f"train_{metric}") if metric in METRIC_PAIRS else ()
+        lines = [_line(run, x, quantity, bool(pair), x_range, log, smoothing) for quantity in pair or (metric,)]
         parts += [line for line, _, _ in lines]
         if (stride := max(stride for _, stride, _ in lines)) > 1:
             notes.append(f"Of {run.name} one reading in {stride} is drawn; zoom in to see all")
         if not any(found for _, _, found in lines):
-            notes.append(f"{run.name} (imported) has no such readings: select another metric or x axis")
+            notes.append(f"the imported run {run.name} has no such readings: select another metric or x axis")
     return pa.concat_tables(parts), notes
 
 
@@ -75,7 +77,7 @@ def _line(
     smoothing: float,
 ) -> tuple[pa.Table, int, bool]:
     """Return the readings of one line, the stride by which they are thinned, and whether the run has any at all."""
-    part = {"val": ", validation", "train": ", training"}[quantity.split("_")[0]] if together else ""
+    part = f", {_PARTS[quantity.rpartition('_')[0]]}" if together else ""
     known = [
         (position, float(value))
         for position, value in zip(_positions(run, x), (point[quantity] for point in run.points), strict=True)

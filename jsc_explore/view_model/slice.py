@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from jsc_explore import data
-from jsc_explore.analysis.cells import in_order
+from jsc_explore.analysis.cells import Place, in_order
 from jsc_explore.config import DEFAULTS, FIELDS, RECIPE_VERSION, RunConfig
-from jsc_explore.store.query.filters import Between, Filters
+from jsc_explore.store.query.filters import Between, Filters, is_allowed
 from jsc_explore.view_model.url_params import EXPLORE, NONE, axes_of, filter_key
 
 
@@ -47,13 +47,11 @@ class Slice:
 
     def passes(self, config: RunConfig) -> bool:
         """Whether a config passes the conditions on its fields; the filter expression is ignored: it needs results."""
-        for name, allowed in self.conditions:
-            if name not in FIELDS or not config.is_relevant(name):
-                continue
-            value = getattr(config, name)
-            if not (allowed.low <= value <= allowed.high if isinstance(allowed, Between) else value in allowed):
-                return False
-        return True
+        return all(is_allowed(config, name, allowed) for name, allowed in self.conditions if name in FIELDS)
+
+    def place_of(self, config: RunConfig) -> Place:
+        """Return the values of a config on the axes."""
+        return tuple(getattr(config, name) for name in self.axes)
 
 
 def slice_of(state: Mapping[str, Any]) -> Slice:

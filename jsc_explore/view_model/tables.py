@@ -19,7 +19,7 @@ MAX_COMMANDS = 2000
 
 def cells_table(slice: Slice, cells: Sequence[Cell]) -> pa.Table:
     """Return the grid as a table of one row a cell: axis values, metric, state, statistics over runs, config id."""
-    statistics = ("mean", "sd", "low", "high", "n", "n_configs", "n_silent", "n_diverged")
+    statistics = ("value", "n_mean", "mean", "sd", "median", "low", "high", "n", "n_configs", "n_silent", "n_diverged")
     rows = [
         {**dict(zip(slice.axes, cell.place, strict=True)), "metric": slice.metric, "state": cell.state,
          **{name: getattr(cell, name) for name in statistics}, "config_id": cell.config_id}

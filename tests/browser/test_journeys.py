@@ -121,7 +121,7 @@ def test_a_long_training_shows_points_as_they_come_and_can_be_cancelled(page, se
     eventually(lambda: not queue.jobs(("queued", "running")), 180)
     expect(page.get_by_role("button", name="Retry").first).to_be_visible()
     assert {job.state for job in queue.jobs() if job.config.max_epochs == LONG} == {"cancelled"}
-    expect(page.locator(".st-key-grid").get_by_text("training 5")).to_have_count(0)
+    expect(page.locator(".st-key-grid").get_by_text("▶")).to_have_count(0)
     shoot(page, "cancelled")
     queue.close()
 
@@ -332,7 +332,7 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
         choose(page, parameter(page, "curve_x"), along)
         expect(panel.locator(".role-axis-title").get_by_text(title, exact=True)).to_be_visible()
     choose(page, parameter(page, "curve"), "Accuracy, training and validation")
-    expect(panel.locator(".role-legend").get_by_text("training", exact=True)).to_be_visible()
+    expect(panel.locator(".role-legend").get_by_text("training jets", exact=True)).to_be_visible()
     choose(page, parameter(page, "curve"), "Validation loss")
     expect(page.get_by_label(re.compile("^Validation loss against epoch"))).to_be_visible()
 

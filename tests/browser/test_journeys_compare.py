@@ -31,12 +31,12 @@ def test_two_cells_of_the_grid_are_compared_changed_swapped_and_found_again(page
     page.locator(".st-key-side-b .stSelectbox").last.click()
     page.get_by_role("option", name="no").click()
     expect(page.get_by_text("Batch size 256 → 16, Final ReLU yes → no.")).to_be_visible()
-    verdict = page.get_by_text(re.compile(r"^B is better than A by \d+\.\d ± \d+\.\d points$"))
-    expect(verdict).to_be_visible()
+    expect(
+        page.get_by_text("No verdict: some class is never predicted, and 5 seeds do not show how often")
+    ).to_be_visible()
     expect(page.get_by_text(re.compile("is never predicted in . of 5 seeds")).first).to_be_visible()
     page.get_by_role("button", name="Swap A and B").click()
     expect(page.get_by_text("Final ReLU no → yes.")).to_be_visible()
-    expect(page.get_by_text(re.compile("^A is better than B by"))).to_be_visible()
     page.get_by_role("radio", name="seed 0").click()
     expect(page.locator(".st-key-third-A0 svg.marks .mark-text text").first).to_be_visible()
     journeys.idle(page)
@@ -157,7 +157,7 @@ def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
     page.get_by_role("button", name="Train 5 seeds").click()
     expect(page.get_by_text("A is being trained: 5 seeds")).to_be_visible()
     # An engine starts and trains in between.
-    done = page.get_by_text(re.compile(r"A \d+\.\d ± \d+\.\d% \(n=5\); B .* paired by seed"))
+    done = page.get_by_text(re.compile(r"A \d+\.\d.*%.*; B \d.* paired by seed"))
     expect(done).to_be_visible(timeout=3 * journeys.TIMEOUT_MS)
     expect(page.get_by_text("A is being trained")).to_have_count(0)
     # What was trained just now and what was published have their ROC curves, with the mark at one half.

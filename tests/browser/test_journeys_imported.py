@@ -47,7 +47,7 @@ def test_imported_runs_stand_beside_the_curves_and_in_no_figure(page, server, tm
 
     page.get_by_role("button", name="Imported (2)").click()
     expect(page.get_by_text("not part of any mean")).to_be_visible()
-    shoot(page, "imported_door")
+    shoot(page, "imported-popover")
     page.get_by_role("button", name="Remove ours").click()
     expect(names(page)).to_have_count(1)
     expect(names(page)).to_have_text("imported: theirs")
@@ -72,5 +72,5 @@ def test_an_address_may_name_none_or_one_that_is_not_here(page, server):
     expect(page.locator(".st-key-curves_panel svg.marks").first).to_be_visible()
     expect(names(page)).to_have_count(0)
     page.goto(f"{server}/?imported=theirs~gone")
-    expect(page.get_by_text("gone is not imported here")).to_be_visible()
+    expect(page.get_by_text("Not imported here: gone")).to_be_visible()
     expect(names(page)).to_have_count(1)

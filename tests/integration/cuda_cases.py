@@ -253,7 +253,8 @@ def test_a_whole_training_with_long_and_short_runs(data, monkeypatch):
         one, other = ours.outcomes[key], theirs.outcomes[key]
         assert one.backend == "kernel-cuda"
         assert [p["step"] for p in one.points] == [p["step"] for p in other.points]
-        np.testing.assert_allclose(
-            [p["val_loss"] for p in one.points], [p["val_loss"] for p in other.points], rtol=1e-5
-        )
+        for name in ("val_loss", "train_eval_loss"):
+            ours_on, theirs_on = ([p[name] for p in outcome.points if p[name] is not None] for outcome in (one, other))
+            np.testing.assert_allclose(ours_on, theirs_on, rtol=1e-5)
+            assert len(ours_on) == (len(one.points) if name == "val_loss" else 1 + one.epochs_run)
         assert (one.test_acc, one.confusion, one.stop_reason) == (other.test_acc, other.confusion, other.stop_reason)

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from page_session import PRESSED, PageSession, clicked
+from page_session import PRESSED, PageSession, clicked, texts
 from servers import ROOT, running_app
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.testing.v1 import AppTest
@@ -59,10 +59,6 @@ def app(tmp_path, monkeypatch):
     for resource in RESOURCES:
         resource.clear()
     permissions._UNLOCKED.clear()
-
-
-def texts(elements):
-    return " ".join(element.value for element in elements)
 
 
 # ---- rights

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import streamlit as st
+from page_session import texts
 from servers import ROOT
 from streamlit.testing.v1 import AppTest
 
@@ -74,10 +75,6 @@ def shown(page, name):
     return text if isinstance(text, str) else text[0]
 
 
-def texts(elements):
-    return " ".join(element.value for element in elements)
-
-
 def run_figures(store, config, column):
     rows = seed_table(store, [config.config_id(data.digest("simulated"))], column).to_pylist()
     return {row["seed"]: row["metric"] for row in rows}
@@ -89,8 +86,9 @@ def run_figures(store, config, column):
 def test_a_cell_is_the_mean_of_its_runs(store):
     rows = {row["config_id"]: row for row in cell_table(store, "val_acc", SCOPE).to_pylist()}
     config = RunConfig(batch_size=64)
-    figures = run_figures(store, config, "val_acc")
     row = rows[config.config_id(data.digest("simulated"))]
+    runs = seed_table(store, [row["config_id"]], "val_acc").to_pylist()
+    figures = {run["seed"]: run["metric"] for run in runs if not run["silent_classes"]}
     assert row["mean"] == pytest.approx(np.mean(list(figures.values())))
     assert row["sd"] == pytest.approx(np.std(list(figures.values()), ddof=1))
     assert row["n"] == len(figures)
@@ -101,15 +99,14 @@ def test_a_cell_is_the_mean_of_its_runs(store):
     assert means == sorted(means)
 
 
-def test_seeds_that_never_recognise_a_class_are_counted(store):
-    config = RunConfig(learning_rate=1e-5, batch_size=512, final_relu=False)  # has hardly learned, and cannot have died
+def test_a_class_is_silent_as_stored_and_not_by_the_confusion_matrix(store):
+    config = RunConfig(
+        learning_rate=1e-5, batch_size=512, final_relu=False
+    )  # has hardly learned, but no class is silent
     runs = seed_table(store, [config.config_id(data.digest("simulated"))], "val_acc").to_pylist()
-    lost = [run for run in runs if run["silent_classes"] or 0 in np.reshape(run["confusion"], (5, 5)).diagonal()]
-    assert len(lost) > sum(bool(run["silent_classes"]) for run in runs), (
-        "the snapshot has lost classes not flagged dead"
-    )
+    assert any(0 in np.reshape(run["confusion"], (5, 5)).diagonal() for run in runs)
     row = next(r for r in cell_table(store, "val_acc", SCOPE).to_pylist() if r["config_id"] == runs[0]["config_id"])
-    assert row["n_unpredicted"] == len(lost)
+    assert (row["n_silent"], row["n"]) == (sum(bool(run["silent_classes"]) for run in runs), len(runs))
 
 
 def test_the_spread_at_a_value_is_that_of_its_cells(store):
@@ -164,15 +161,33 @@ def test_a_bad_config_is_refused_in_one_line(text, words):
 
 
 def test_compare_says_by_how_much_and_in_what_two_configs_differ(app, store):
-    page = app("compare", a="batch_size:64", b="batch_size:64~final_relu:no")
+    page = app("compare", a="model:jsc-s~learning_rate:1e-3", b="model:jsc-s~learning_rate:1e-4")
     assert not page.exception
-    a, b = (run_figures(store, RunConfig(batch_size=64, final_relu=relu), "val_acc") for relu in (True, False))
+    rates = (RunConfig(model="jsc-s", learning_rate=rate) for rate in (1e-3, 1e-4))
+    a, b = (run_figures(store, config, "val_acc") for config in rates)
     found = compare(a, b, higher_is_better=True)
     said = texts(page.markdown)
-    assert f"{100 * abs(found.mean):.1f} ± {100 * found.half_width:.1f} points" in said
-    assert "**Final ReLU** yes → no" in said
+    low, high = sorted(100 * abs(end) for end in found.interval)
+    assert f"by {100 * abs(found.median):.1f} points ({low:.1f} to {high:.1f})" in said
+    assert "**Learning rate** 1e-3 → 1e-4" in said
     assert "paired by seed" in said
+    assert "for a pair chosen from 6 configs by its results (Holm, 15 pairs)" in texts(page.caption)
+
+
+def test_the_verdict_is_withheld_where_few_seeds_are_silent_and_more_can_be_trained(app):
+    page = app("compare", a="batch_size:64", b="batch_size:64~final_relu:no")
+    assert not page.exception
+    assert "##### No verdict: some class is never predicted, and 5 seeds do not show how often" in texts(page.markdown)
+    assert "seeds of A (" in texts(page.warning)
     assert "is never predicted in" in texts(page.warning)
+    assert "better" not in texts(page.markdown)
+    (button,) = (button for button in page.button if button.label == "Train up to 10 seeds of each")
+    button.click().run()
+    assert not page.exception
+    jobs = services.queue().jobs()
+    assert sorted((job.config.final_relu, job.config.seed) for job in jobs) == [
+        (relu, seed) for relu in (False, True) for seed in range(5, 10)
+    ]
 
 
 def test_compare_opens_on_the_default_and_the_best(app):
@@ -225,7 +240,7 @@ def test_overview_sums_up_ranks_and_measures_its_predictions(app, store):
     assert not page.exception
     rows = cell_table(store, "val_acc", SCOPE).to_pylist()
     said = texts(page.markdown)
-    assert f"{sum(row['n'] for row in rows):,} runs of {len(rows):,} configurations" in said
+    assert f"{sum(row['n_runs'] for row in rows):,} runs of {len(rows):,} configurations" in said
     assert f"{100 * rows[-1]['mean']:.1f} ±" in said
     assert "held-out configurations" in said
     assert "predicts an unseen configuration to" in texts(page.caption)
@@ -281,7 +296,7 @@ def cell_rows(count=40):
     rng = np.random.default_rng(5)
     return [
         {**RunConfig(batch_size=16 + place, final_relu=bool(place % 2)).to_dict(), "config_id": str(place), "n": 3,
-         "mean": float(value), "sd": 0.01, "n_unpredicted": place % 3, "seconds": 1.0 + place,
+         "mean": float(value), "sd": 0.01, "n_silent": place % 3, "n_diverged": 0, "n_runs": 8, "seconds": 1.0 + place,
          "parameters": 117 + place}
         for place, value in enumerate(np.sort(rng.uniform(0.2, 0.7, count)))
     ]  # fmt: skip
@@ -303,7 +318,10 @@ def test_parallel_coordinates_place_values_as_their_axis_is_read():
 def test_each_axis_has_a_brush_and_all_of_them_filter_lines_and_curves():
     rows = cell_rows()
     lines, ticks = parallel_tables(rows, "val_acc")
-    means = pa.table({"config_id": ["0", "0", "nowhere"], "epoch": [0.0, 1.0, 1.0], "mean": [0.2, 0.3, 0.9]})
+    means = pa.table(
+        {"config_id": ["0", "0", "0", "nowhere"], "is_silent": [False, False, True, False],
+         "epoch": [0.0, 1.0, 1.0, 1.0], "mean": [0.2, 0.3, 0.1, 0.9]}
+    )  # fmt: skip
     curves = curve_table(means, rows)
     assert curves["config"].to_pylist() == [0, 0]
     spec = parallel_chart(
@@ -357,9 +375,9 @@ def test_the_front_is_that_of_all_configs_also_of_those_that_are_not_drawn():
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_charts_of_a_comparison_are_valid_and_name_what_is_lost(theme):
     seeds = pa.Table.from_pylist(
-        [{"side": "A", "seed": 0, "metric": 0.6, "unpredicted": "top never predicted"},
-         {"side": "B", "seed": 0, "metric": 0.7, "unpredicted": None},
-         {"side": "B", "seed": 1, "metric": None, "unpredicted": None}]
+        [{"side": "A", "seed": 0, "metric": 0.6, "silent": "top never predicted"},
+         {"side": "B", "seed": 0, "metric": 0.7, "silent": None},
+         {"side": "B", "seed": 1, "metric": None, "silent": None}]
     )  # fmt: skip
     spec = compare_charts.seed_chart(seeds, "val_acc", theme).to_dict()
     drawn = next(iter(spec["datasets"].values()))
@@ -422,10 +440,11 @@ def test_of_two_rejections_the_higher_one_is_written_over_its_curve():
 
 
 def test_a_config_compared_with_itself_is_drawn_twice():
-    means = pa.table({"config_id": ["x"], "epoch": [1.0], "mean": [0.5], "sd": [0.1], "n": [4]})
-    points = pa.table({"run_id": ["r"], "config_id": ["x"], "dead": [False], "epoch": [1.0], "val_acc": [0.5]})
-    bands, each = compare_charts.learning_curve_tables(means, points, {"A": "x", "B": "x"}, ["r"], "val_acc")
+    means = {"config_id": ["x"], "is_silent": [True], "epoch": [1.0], "mean": [0.5], "sd": [0.1], "n": [4]}
+    points = pa.table({"run_id": ["r"], "config_id": ["x"], "silent": [True], "epoch": [1.0], "val_acc": [0.5]})
+    bands, each = compare_charts.learning_curve_tables(pa.table(means), points, {"A": "x", "B": "x"}, "val_acc")
+    assert bands["low"].to_pylist() == bands["high"].to_pylist() == [0.5, 0.5], "seeds with a silent class have no band"
     assert bands["side"].to_pylist() == each["side"].to_pylist() == ["A", "B"]
-    assert each["unpredicted"].to_pylist() == [True, True]
+    assert each["silent"].to_pylist() == [True, True]
     for title in (None, "gluon"):
         compare_charts.learning_curve_chart(bands, each, "val_acc", title=title).to_dict()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from page_session import texts
 from streamlit.testing.v1 import AppTest
 
 from jsc_explore import data
@@ -22,10 +23,6 @@ def _page():
 def app(tmp_path, monkeypatch):
     monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "cache"))
     return AppTest.from_function(_page, default_timeout=60)
-
-
-def texts(elements):
-    return " ".join(element.value for element in elements)
 
 
 def test_it_says_how_many_jets_of_how_many_kinds_and_how_they_are_split(app):

@@ -6,6 +6,7 @@ from contextlib import closing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from page_session import texts
 from runs import record_of
 from servers import ROOT
 from streamlit.testing.v1 import AppTest
@@ -37,15 +38,25 @@ def app(tmp_path, monkeypatch):
         resource.clear()
 
 
-def texts(elements):
-    return " ".join(element.value for element in elements)
-
-
 def test_the_page_says_in_one_line_what_is_seen(app):
     app.run()
     assert not app.exception
     assert "180 runs, 6 of 42 cells missing" in texts(app.markdown)
     assert "measured on the training jets" in texts(app.markdown)
+
+
+def test_the_best_config_is_named_with_the_number_it_was_chosen_from_and_its_held_back_seeds_are_trained(app):
+    app.query_params["model"] = "jsc-s"
+    app.run()
+    assert not app.exception
+    said = texts(app.caption)
+    assert "Best of 32 configurations with at least 3 of the seeds 0 to 4 that predict every class: " in said
+    assert "not distinguishable from it (Holm, 5%)" in said
+    next(button for button in app.button if button.label == "Train 10 held-back seeds").click().run()
+    assert not app.exception
+    jobs = services.queue().jobs()
+    assert sorted(job.config.seed for job in jobs) == list(range(5, 15))
+    assert len({job.config_id for job in jobs}) == 1
 
 
 def test_an_honest_protocol_is_not_called_dishonest(app):

@@ -1,11 +1,13 @@
 """Compaction: many parts become few sorted ones while others read and write; an interruption changes nothing."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 from runs import record_of
@@ -59,6 +61,26 @@ def test_many_parts_become_one_sorted_part_and_the_old_files_are_kept_for_a_whil
     assert not store.refresh()
     assert store.version == version
     assert store.runs().num_rows == 6
+
+
+def documented(language):
+    """Return the code of docs/results.md that reads the parts of a store."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", ROOT.joinpath("docs/results.md").read_text(), re.M | re.S)
+    (code,) = [block for block in blocks if "STORE" in block]
+    return code
+
+
+def test_the_documented_way_to_read_the_parts_counts_each_run_once_while_replaced_files_are_kept(store):
+    compact(store.directory, select=everything)
+    with duckdb.connect() as db:
+        every = f"'{store.catalog.parts_directory}/*.parquet'"
+        assert db.execute(f"SELECT count(*) FROM {every}").fetchone() == (12,)
+        db.execute(documented("sql").replace("STORE", str(store.directory)))
+        counts = "SELECT count(*), count(DISTINCT run_id), avg(seed) FROM runs"
+        assert db.execute(counts).fetchone() == (6, 6, 2.0)
+    found = {}
+    exec(documented("python").replace("STORE", str(store.directory)), found)
+    assert sorted(found["runs"]["run_id"]) == sorted(store.runs(columns=["run_id"])["run_id"].to_pylist())
 
 
 def test_without_retention_the_old_files_are_deleted_and_an_open_reader_continues(store):

@@ -19,7 +19,7 @@ from jsc_explore.store import Store, checks
 from jsc_explore.store.compaction import compact
 from jsc_explore.store.merge import conflicts, merge
 from jsc_explore.store.publish import publish
-from jsc_explore.store.schema import part_schema, to_table
+from jsc_explore.store.schema import OPTIONAL, part_schema, to_table
 from jsc_explore.store.verify import verify
 
 WEIGHTS = save({"0.weight": np.arange(4, dtype=np.float32)})
@@ -33,8 +33,9 @@ def run(seed=0, curve=None, **changes):
     points[0]["train_loss"] = None
     values = {
         "status": "done", "stop_reason": "max_epochs", "points": curve or points, "epochs_run": 3, "steps": 30,
-        "val_acc": 0.7, "val_loss": 0.8, "auc": [0.9, None, 0.8, 0.7, 0.6], "confusion": list(range(25)),
-        "silent_classes": ["t"], "versions": {"torch": "2"}, "weights": WEIGHTS, "device": "cpu", "backend": "kernel",
+        "val_acc": 0.7, "val_loss": 0.8, "train_eval_acc": 0.71, "auc": [0.9, None, 0.8, 0.7, 0.6],
+        "confusion": list(range(25)), "silent_classes": ["t"], "versions": {"torch": "2"}, "weights": WEIGHTS,
+        "device": "cpu", "backend": "kernel",
     }  # fmt: skip
     outcome = Outcome(**{**values, **changes})
     identity = (config.run_id(DIGEST), config.config_id(DIGEST), DIGEST, 1, config.to_dict(), config.network.parameters)
@@ -133,6 +134,15 @@ def test_the_snapshot_beneath_counts_as_here(store, other, tmp_path):
     assert (done.added, done.same, len(done.conflicts)) == (0, 1, 1)
     assert above.catalog.parts() == []
     above.close()
+
+
+def test_what_another_machine_did_not_record_yet_is_no_conflict(store, tmp_path):
+    path = tmp_path / "before.parquet"
+    pq.write_table(pa.concat_tables([to_table(run(1)), to_table(run(2))]).drop_columns([*OPTIONAL]), path)
+    done = merge(store, path)
+    assert (done.added, done.same, done.refused, done.conflicts) == (1, 1, [], [])
+    found = store.runs(columns=["seed", "train_eval_acc"]).to_pylist()
+    assert {row["seed"]: row["train_eval_acc"] for row in found} == {0: 0.71, 1: 0.71, 2: None}
 
 
 # ---- what is refused

@@ -6,7 +6,7 @@ from scipy import stats
 
 from jsc_explore.analysis.cells import axis_values, build_cells
 from jsc_explore.analysis.prediction import Prediction
-from jsc_explore.analysis.statistics import half_width
+from jsc_explore.analysis.statistics import half_width, proportion_interval
 from jsc_explore.charts.grid import grid_figure, grid_table, metric_domain
 from jsc_explore.charts.style import axis_value_text, format_metric
 from jsc_explore.config import FIELDS, RunConfig
@@ -17,7 +17,8 @@ DIGEST = "d" * 64
 
 def row(run, **changes):
     defaults = {
-        "mean": 0.7, "sd": 0.01, "low": 0.69, "high": 0.71, "n": 3, "n_configs": 1, "n_hidden": 0, "n_silent": 0,
+        "mean": 0.7, "sd": 0.01, "median": 0.7,
+        "low": 0.69, "high": 0.71, "n": 3, "n_configs": 1, "n_hidden": 0, "n_silent": 0,
         "n_diverged": 0, "seeds": [0, 1, 2],
     }  # fmt: skip
     return run, {**defaults, **changes}
@@ -51,6 +52,8 @@ def test_every_pair_of_axis_values_is_a_cell_with_its_state():
     assert grid_of()[0].state == "missing"
     running = next(cell for cell in cells if cell.state == "running")
     assert running.share_done == 0.5
+    (row_of_running,) = grid_table([running], "val_acc").to_pylist()
+    assert (row_of_running["first"], row_of_running["second"]) == ("▶", "epoch 5/10")
     assert running.next_seeds(3) == [3, 4, 5]
     assert grid_of()[0].next_seeds(2) == [0, 1]
 
@@ -66,16 +69,24 @@ def test_axes_hold_default_stored_and_extra_values_in_order():
     assert axis_values("final_relu", [False]) == [True, False]
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 30])
+@pytest.mark.parametrize("n", [3, 5, 30])
 def test_the_interval_is_students_t(n):
     values = np.random.default_rng(n).normal(size=n)
     low, high = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=stats.sem(values))
     assert half_width(values.std(ddof=1), n) == pytest.approx((high - low) / 2)
 
 
-def test_one_seed_has_no_interval():
+def test_fewer_than_three_seeds_have_no_interval():
     assert half_width(None, 1) is None
     assert half_width(0.0, 1) is None
+    assert half_width(0.01, 2) is None
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 5), (2, 5), (5, 5), (46, 302)])
+def test_the_interval_of_a_rate_is_clopper_and_pearsons(count, n):
+    low, high = proportion_interval(count, n)
+    assert low == pytest.approx(stats.beta.ppf(0.025, count, n - count + 1) if count else 0.0)
+    assert high == pytest.approx(stats.beta.ppf(0.975, count + 1, n - count) if count < n else 1.0)
 
 
 def test_metrics_are_formatted_with_their_unit():
@@ -88,15 +99,32 @@ def test_metrics_are_formatted_with_their_unit():
 
 
 def test_a_cell_shows_its_metric_silent_and_diverged_seeds_and_whether_it_is_missing():
-    cells = grid_of([row(RunConfig(batch_size=16), n_silent=2, n_diverged=1, sd=0.05)])
+    cells = grid_of([row(RunConfig(batch_size=16), n=5, n_silent=2, n_diverged=1, sd=0.01, median=0.698)])
     rows = {(r["x"], r["y"]): r for r in grid_table(cells, "val_acc", {cells[0].config_id}).to_pylist()}
     done, missing = rows["16", "1e-3"], rows["256", "1e-3"]
     assert (done["first"], done["second"], done["selected"]) == ("70.0%", "n=3 †2 ‡1", True)
     assert done["tooltip"].startswith("16 × 1e-3: ")
-    assert "2 never predict a class; 1 diverged" in done["tooltip"]
-    assert "70.0 ± 12.4%" in done["tooltip"]
+    assert (
+        "in 2 of 5 seeds (95% interval 5% to 85%, Clopper–Pearson); mean of the other 3: 70.0 ± 2.5%; "
+        in done["tooltip"]
+    )
+    assert "all 5: median 69.8%, range 69.0% to 71.0%; 1 diverged" in done["tooltip"]
     assert (missing["first"], missing["state"], missing["filled"]) == ("+", "missing", False)
     assert missing["metric"] is not None, "Vega leaves out marks without a number"
+
+
+def test_a_cell_whose_seeds_all_have_a_silent_class_shows_their_median_without_interval():
+    cells = grid_of([row(RunConfig(batch_size=16), n=5, n_silent=5, mean=None, sd=None, median=0.56)])
+    shown = grid_table(cells, "val_acc").to_pylist()[0]
+    assert (shown["first"], shown["second"], shown["metric"], shown["filled"]) == ("56.0%", "†5 of 5", 0.56, True)
+    assert "±" not in shown["tooltip"]
+
+
+def test_diverged_seeds_are_beside_n_and_missing_ones_count_from_all():
+    cells = grid_of([row(RunConfig(batch_size=16), n=1, n_diverged=1, sd=None, seeds=[0, 1])])
+    shown = grid_table(cells, "val_acc").to_pylist()[0]
+    assert shown["second"] == "n=1 ‡1 of 3"
+    assert "1 of 3 seeds missing; 1 diverged" in shown["tooltip"]
 
 
 def test_colours_span_a_fixed_range_for_accuracies_and_the_data_for_other_metrics():

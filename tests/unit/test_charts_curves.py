@@ -35,7 +35,8 @@ from jsc_explore.network import NAMED, parse
 
 def means_table(config_ids, quantity="val_acc", steps=(0, 10, 20), mean=0.5):
     rows = [
-        {"config_id": c, "x": s / 10, "quantity": quantity, "mean": mean, "sd": 0.1 if n > 1 else None,
+        {"config_id": c, "is_silent": False, "x": s / 10,
+         "quantity": quantity, "mean": mean, "sd": 0.1 if n > 1 else None,
          "low": 0.4, "high": 0.6, "n": n}
         for c, n in config_ids.items() for s in steps
     ]  # fmt: skip
@@ -49,6 +50,7 @@ def seeds_table(config_id, values=(0.2, 0.6), silent="w t", quantity="val_acc"):
             "config_id": config_id,
             "seed": 3,
             "silent": silent,
+            "zero_output_share": 0.25,
             "x": float(i),
             "quantity": quantity,
             "value": v,
@@ -59,13 +61,13 @@ def seeds_table(config_id, values=(0.2, 0.6), silent="w t", quantity="val_acc"):
 
 
 _MEANS = pa.schema(
-    [("config_id", pa.string()), ("x", pa.float64()), ("quantity", pa.string())]
+    [("config_id", pa.string()), ("is_silent", pa.bool_()), ("x", pa.float64()), ("quantity", pa.string())]
     + [(name, pa.float64()) for name in ("mean", "sd", "low", "high")]
     + [("n", pa.int64())]
 )
 _SEEDS = pa.schema(
     [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("silent", pa.string()),
-     ("x", pa.float64()), ("quantity", pa.string()), ("value", pa.float64())]
+     ("zero_output_share", pa.float64()), ("x", pa.float64()), ("quantity", pa.string()), ("value", pa.float64())]
 )  # fmt: skip
 LINES = {"a": CurveStyle("Batch size 16", "16 (n=4)"), "b": CurveStyle("Batch size 32", highlighted=False)}
 
@@ -87,7 +89,13 @@ def tables(options=PlotOptions(), means=None, seeds=None):  # noqa: B008
 def test_a_curve_has_mean_band_and_each_seed(band, low, high):
     drawn = tables(PlotOptions(band=band))
     assert set(drawn[MEANS]["config_id"].to_pylist()) == {"a"}
-    assert drawn[CONTEXT].to_pylist()[0] == {"line": 0, "x": 0.0, "mean": 0.5, "name": "Batch size 32"}
+    assert drawn[CONTEXT].to_pylist()[0] == {
+        "line": 0,
+        "is_silent": False,
+        "x": 0.0,
+        "mean": 0.5,
+        "name": "Batch size 32",
+    }
     assert drawn[CONTEXT].num_rows == 3
     first = drawn[MEANS].to_pylist()[0]
     assert (first["low"], first["high"]) == (pytest.approx(low), pytest.approx(high))
@@ -103,7 +111,7 @@ def test_one_seed_has_no_interval():
 def test_a_seed_with_a_silent_class_is_marked_at_the_end_of_its_curve():
     (mark,) = tables()[MARKS].to_pylist()
     assert (mark["x"], mark["value"], mark["mark"]) == (1.0, 0.6, "†wt")
-    assert mark["name"] == "Batch size 16, seed 3: never predicts w, t"
+    assert mark["name"] == ("Batch size 16, seed 3: never predicts w, t; test jets whose outputs are all zero: 25.0%")
     assert tables(seeds=seeds_table("a", silent=""))[MARKS].num_rows == 0
 
 
@@ -127,10 +135,10 @@ def test_a_logarithmic_axis_leaves_out_nonpositive_points_and_counts_them():
 
 
 def test_training_and_validation_in_one_chart_differ_by_their_dash():
-    assert quantities_of("acc") == ("val_acc", "train_acc")
-    means = pa.concat_tables([means_table({"a": 2}), means_table({"a": 2}, "train_acc")])
+    assert quantities_of("acc") == ("val_acc", "train_eval_acc")
+    means = pa.concat_tables([means_table({"a": 2}), means_table({"a": 2}, "train_eval_acc")])
     drawn = tables(PlotOptions(metric="acc"), means)
-    assert drawn[MEANS]["dash"].to_pylist() == ["validation"] * 3 + ["training"] * 3
+    assert drawn[MEANS]["dash"].to_pylist() == ["validation jets"] * 3 + ["training jets"] * 3
 
 
 def test_smoothing_keeps_the_raw_mean_and_smooths_each_curve_alone():

@@ -1,7 +1,11 @@
 """RunConfig: round trips, stable run ids, errors with a remedy."""
 
+import itertools
 import json
+from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +14,10 @@ from jsc_explore import config, network
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value, parse_value
 from jsc_explore.errors import FieldError
 from jsc_explore.grids import expand_grid
+from jsc_explore.training.schedules import learning_rates
 
 DIGEST = "0" * 64
+SNAPSHOT = Path(__file__).parents[2] / "results.parquet"
 
 
 def values_of(name: str) -> st.SearchStrategy:
@@ -37,11 +43,64 @@ def test_every_value_survives_being_written_for_the_command_line(run):
     assert RunConfig.from_dict(again) == run
 
 
+def arithmetic(run):
+    """Everything that training computes from a config: two runs with equal values end in equal weights."""
+    decoupled = run.optimizer == "adamw" and run.weight_decay > 0
+    kind = "sgd" if run.optimizer == "sgd" else "adamw" if decoupled else "adam"
+    # Kernels and torch compute with rates in float32.
+    rates = [learning_rates(run, epoch, 3).astype(np.float32).tobytes() for epoch in range(run.max_epochs)]
+    # After n epochs at most n were without a lower loss, and after max_epochs training ends anyway.
+    patience = run.patience if run.patience < run.max_epochs else 0
+    same = {name: getattr(run, name) for name in FIELDS if name not in ("learning_rate", "scheduler")}
+    momentum = run.momentum if kind == "sgd" else None
+    return str({**same, "optimizer": kind, "patience": patience, "momentum": momentum, "rates": rates})
+
+
 @given(configs, st.sampled_from(sorted(FIELDS)), st.data())
 def test_identity_changes_with_every_field_that_changes_a_result(run, name, data):
     other = run.with_(**{name: data.draw(values_of(name))})
-    same = other == run or (name == "momentum" and run.optimizer != "sgd")
-    assert (other.run_id(DIGEST) == run.run_id(DIGEST)) == same
+    assert (other.run_id(DIGEST) == run.run_id(DIGEST)) == (arithmetic(other) == arithmetic(run))
+
+
+def test_equal_arithmetic_has_one_id_and_other_arithmetic_another():
+    values = {
+        "optimizer": ("adam", "adamw", "sgd"), "weight_decay": (0.0, 1e-3), "momentum": (0.0, 0.9),
+        "scheduler": ("constant", "cosine", "onecycle", "warmup"), "learning_rate": (1e-6, 1e-3),
+        "max_epochs": (1, 2, 5), "patience": (0, 1, 2, 3, 5, 10),
+    }  # fmt: skip
+    runs = [RunConfig(**dict(zip(values, point, strict=True))) for point in itertools.product(*values.values())]
+    pairs = {(arithmetic(run), run.run_id(DIGEST)) for run in runs}
+    assert len(pairs) == len({one for one, _ in pairs}) == len({run_id for _, run_id in pairs})
+    for run in runs:
+        canonical = run.canonical_form
+        assert canonical.canonical_form == canonical
+        assert (canonical.run_id(DIGEST), arithmetic(canonical)) == (run.run_id(DIGEST), arithmetic(run))
+
+
+@pytest.mark.parametrize(
+    ("given", "canonical"),
+    [
+        ({"optimizer": "adamw"}, {}),
+        ({"optimizer": "adamw", "weight_decay": 1e-4}, {"optimizer": "adamw", "weight_decay": 1e-4}),
+        ({"patience": 10}, {}),
+        ({"patience": 9}, {"patience": 9}),
+        ({"scheduler": "constant", "max_epochs": 1}, {"max_epochs": 1}),
+        ({"scheduler": "constant", "learning_rate": 1e-6}, {"learning_rate": 1e-6}),
+        ({"scheduler": "constant"}, {"scheduler": "constant"}),
+        ({"momentum": 0.5}, {}),
+    ],
+)
+def test_the_canonical_form_has_the_default_of_equal_values(given, canonical):
+    assert RunConfig(**given).canonical_form == RunConfig(**canonical)
+
+
+def test_the_ids_of_the_published_runs_are_those_of_their_configs():
+    rows = pq.read_table(SNAPSHOT, columns=["run_id", "config_id", "data_digest", *FIELDS]).to_pylist()
+    assert len(rows) == 2160
+    for row in rows:
+        run = RunConfig(**{name: row[name] for name in FIELDS})
+        assert run.canonical_form == run
+        assert (run.run_id(row["data_digest"]), run.config_id(row["data_digest"])) == (row["run_id"], row["config_id"])
 
 
 @given(configs)
@@ -150,6 +209,27 @@ def test_options_spell_out_to_every_node():
 
 
 @pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("16-32d1e-5-5", "16-32d0.00001-5"),
+        ("16-32-5 dropout=1e-5", "16d0.00001-32d0.00001-5"),
+        ("16-c4k3d2.5e-1-8d.5-5", "16-c4k3d0.25-8d0.5-5"),
+        ("16-32d1e-9-5", "16-32-5"),
+    ],
+)
+def test_a_dropout_rate_may_be_small_and_have_an_exponent(text, spec):
+    assert RunConfig(model=text).model == spec
+
+
+@given(st.floats(0, 1 - 1e-6))
+def test_a_model_names_the_dropout_rate_that_it_trains_with(rate):
+    run = RunConfig(model=f"16-32-5 dropout={rate}")
+    rates = [layer.rate for layer in run.network.layers if layer.kind == "dropout"]
+    assert rates == [round(rate, 6)] * (2 if round(rate, 6) else 0)
+    assert RunConfig(model=run.model) == run
+
+
+@pytest.mark.parametrize(
     ("spec", "why"),
     [
         ("", "1 to 400"),
@@ -160,6 +240,8 @@ def test_options_spell_out_to_every_node():
         ("16-x-5", "node 2 ('x') is not a layer"),
         ("16-32/foo-5", "unknown activation 'foo'"),
         ("16-32d1.5-5", "dropout"),
+        ("16-32d0.9999999-5", "[0, 0.999999]"),
+        ("16-c4k3s16-gap-5", "averages over 1 position"),
         ("16-p2-5", "needs positions"),
         ("16-c4k4-5", "must be odd"),
         ("16-c4k3-p20-5", "pools over 20 of 16"),

@@ -19,14 +19,14 @@ from jsc_explore.view_model.imported_runs import (
 from jsc_explore.view_model.url_params import EXPLORE
 
 MEANS = pa.schema(
-    [("config_id", pa.string()), ("x", pa.float64()), ("quantity", pa.string())]
+    [("config_id", pa.string()), ("is_silent", pa.bool_()), ("x", pa.float64()), ("quantity", pa.string())]
     + [(name, pa.float64()) for name in ("mean", "sd", "low", "high")]
     + [("n", pa.int64())]
 )
 SEEDS = pa.schema(
     [(name, pa.string()) for name in ("run_id", "config_id", "silent", "quantity")]
     + [("seed", pa.int32())]
-    + [(name, pa.float64()) for name in ("x", "value")]
+    + [(name, pa.float64()) for name in ("zero_output_share", "x", "value")]
 )
 
 
@@ -48,7 +48,7 @@ def test_the_first_few_are_drawn_unless_some_are_named():
     assert notes == [f"{MAX_DRAWN} of {MAX_DRAWN + 2} imported runs are drawn: select them under Imported"]
     drawn, notes = select_imported(runs, ["r7", "gone"])
     assert [one.name for one in drawn] == ["r7"]
-    assert notes == ["gone is not imported here"]
+    assert notes == ["not imported here: gone"]
     assert select_imported(runs, []) == ([], [])
 
 
@@ -67,12 +67,14 @@ def test_readings_follow_the_chosen_x_axis():
     assert readings_table([run()], "epoch", "val_acc", x_range=(1.5, 2))[0]["x"].to_pylist() == [2]
     both, _ = readings_table([run()], "epoch", "acc")
     assert set(both["label"].to_pylist()) == {"imported: theirs, validation"}
+    logged, _ = readings_table([run("lab", tag="train_acc")], "step", "acc")
+    assert set(logged["label"].to_pylist()) == {"imported: lab, training, training mode"}
 
 
 def test_missing_quantities_of_a_source_are_reported():
     table, notes = readings_table([run(epoch=False)], "epoch", "val_acc")
     assert table.num_rows == 0
-    assert "theirs (imported) has no such readings" in notes[0]
+    assert "the imported run theirs has no such readings" in notes[0]
     assert readings_table([run()], "lr_sum", "val_acc")[1] == notes
     assert readings_table([run()], "epoch", "recall_t")[1] == notes
 

@@ -20,7 +20,8 @@ from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.results import POINT_FIELDS
 from jsc_explore.store import Store
 from jsc_explore.store.publish import publish
-from jsc_explore.store.schema import COLUMNS, METRICS, WEIGHTS, from_row, to_table
+from jsc_explore.store.query.curves import curve_points
+from jsc_explore.store.schema import COLUMNS, METRICS, OPTIONAL, WEIGHTS, from_row, to_table
 from jsc_explore.store.verify import verify
 
 
@@ -97,12 +98,25 @@ def test_curves_are_tidy_and_know_their_run(store):
 def test_mean_curves_agree_with_numpy(store):
     records = filled(store, (16,), (1e-3,), range(4))
     table = store.mean_curves([r.run_id for r in records], "val_loss").to_pylist()
-    values = np.array([[p["val_loss"] for p in r.outcome.points] for r in records])
-    np.testing.assert_allclose([row["mean"] for row in table], values.mean(0))
-    np.testing.assert_allclose([row["sd"] for row in table], values.std(0, ddof=1))
-    assert {row["n"] for row in table} == {4}
+    for silent, seeds in ((False, (0, 1, 3)), (True, (2,))):
+        rows = [row for row in table if row["is_silent"] == silent]
+        values = np.array([[p["val_loss"] for p in records[seed].outcome.points] for seed in seeds])
+        np.testing.assert_allclose([row["mean"] for row in rows], values.mean(0))
+        assert {row["n"] for row in rows} == {len(seeds)}
+        if len(seeds) > 1:
+            np.testing.assert_allclose([row["sd"] for row in rows], values.std(0, ddof=1))
     assert store.mean_curves([records[0].run_id], "train_loss").to_pylist()[0]["sd"] is None
     assert store.mean_curves([], "val_loss").num_rows == 0
+
+
+def test_a_mean_curve_ends_with_its_shortest_run_and_has_no_diverged_one(store):
+    runs = [record_of(RunConfig(seed=seed), points=points) for seed, points in ((0, 4), (1, 3), (3, 4))]
+    runs.append(record_of(RunConfig(seed=4), status="diverged"))
+    for one in runs:
+        store.add(one)
+    table = store.mean_curves([one.run_id for one in runs], "val_loss").to_pylist()
+    assert [row["step"] for row in table] == [p["step"] for p in runs[1].outcome.points]
+    assert {row["n"] for row in table} == {3}
 
 
 def test_the_snapshot_and_the_parts_are_one_store(store, tmp_path):
@@ -222,6 +236,26 @@ def test_runs_without_roc_curves_are_read_listed_and_published_beside_others(sto
     again = Store(tmp_path / "again", tmp_path / "after.parquet")
     assert again.roc_curves(ids)["roc"].to_pylist() == [new.outcome.roc]
     again.close()
+
+
+def test_columns_that_were_not_recorded_yet_are_null(store, tmp_path):
+    old, new = record_of(RunConfig(seed=0)), record_of(RunConfig(seed=1), train_eval_acc=0.75, zero_output_share=0.25)
+    before, after = tmp_path / "before.parquet", tmp_path / "after.parquet"
+    pq.write_table(to_table(old).drop_columns(["weights", *OPTIONAL]), before)
+    for both in (False, True):
+        if both:
+            store.add(new)
+        seen = Store(store.directory, before)
+        assert seen.problems == []
+        outcome = seen.record(old.run_id).outcome
+        assert (outcome.train_eval_acc, outcome.zero_output_share) == (None, None)
+        assert [point["train_eval_acc"] for point in outcome.points] == [None] * 4
+        points = curve_points(seen, [old.run_id], "step", ["val_acc", "train_eval_acc"], budget=100)
+        assert points.means["quantity"].to_pylist() == ["val_acc"] * 4
+        assert seen.mean_curves([old.run_id], "train_eval_acc").num_rows == 0
+        assert publish(seen, after) == 1 + both
+        assert verify(seen.catalog, before) == verify(seen.catalog, after) == []
+        seen.close()
 
 
 def test_readers_in_threads_while_parts_are_added(store, tmp_path):

@@ -1,19 +1,32 @@
 """Slices of the store: conditions, cells, counts and the points that are drawn, against figures worked out by hand."""
 
+import itertools
+import statistics
+from contextlib import closing
+from pathlib import Path
+
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+import scipy.stats
 from runs import record_of
 
+from jsc_explore.analysis.cells import build_cells
+from jsc_explore.charts.grid import grid_table
+from jsc_explore.charts.style import axis_value_text
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.store import Store
 from jsc_explore.store.query.curves import curve_points
-from jsc_explore.store.query.filters import Between
+from jsc_explore.store.query.filters import Between, is_allowed
 from jsc_explore.store.query.grid import configs, count_choices, grid_cells, run_ids, stored_seeds  # fmt: skip
 from jsc_explore.store.saved_views import SavedViews
 
 AXES = ("batch_size", "learning_rate")
+SNAPSHOT = Path(__file__).parents[2] / "results.parquet"
+# What the ten cells have in common.
+BASE = {"model": ["jsc-tiny"], "final_relu": [True], "max_epochs": [10], "optimizer": ["adam"], "validation": ["train"]}
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +50,10 @@ def cells(store, filters, text="", axes=AXES):
 
 def test_a_cell_holds_mean_spread_and_counts_of_the_runs_that_pass(store):
     row = cells(store, {"optimizer": ["adam"]})[256, 1e-3]
-    values = [0.7, 0.71, 0.72]
-    assert row["mean"] == pytest.approx(np.mean(values))
-    assert row["sd"] == pytest.approx(np.std(values, ddof=1))
+    predicting, values = [0.7, 0.71], [0.7, 0.71, 0.72]
+    assert row["mean"] == pytest.approx(np.mean(predicting)), "seed 2 never predicts a class"
+    assert row["sd"] == pytest.approx(np.std(predicting, ddof=1))
+    assert row["median"] == pytest.approx(np.median(values))
     assert (row["n"], row["n_configs"], row["n_silent"], row["n_hidden"], row["n_diverged"]) == (3, 1, 1, 0, 0)
     assert (row["low"], row["high"]) == (0.7, 0.72)
 
@@ -62,6 +76,47 @@ def test_ranges_include_both_ends_and_a_momentum_is_asked_of_sgd_alone(store):
     assert set(cells(store, {"batch_size": Between(16, 255)})) == {(16, 1e-3), (16, 1e-2)}
     assert len(run_ids(store, {"batch_size": Between(16, 256), "momentum": Between(0.9, 0.9)})) == 12
     assert len(run_ids(store, {"momentum": Between(0.5, 0.5)})) == 13
+
+
+def test_a_filter_selects_the_runs_that_train_the_same_with_a_value_that_it_allows(tmp_path):
+    stored = [
+        RunConfig(),  # also adamw, momentum 0.5, patience 10
+        RunConfig(optimizer="adamw", weight_decay=1e-3),
+        RunConfig(max_epochs=1),  # also a constant schedule
+        RunConfig(max_epochs=20),
+        RunConfig(patience=3),
+        RunConfig(learning_rate=1e-6),  # also a constant schedule: the cosine one ends at this rate
+        RunConfig(learning_rate=1e-6, optimizer="sgd"),
+    ]
+    filters = {
+        "optimizer": ["adamw"], "scheduler": ["constant"], "patience": Between(10, 12), "momentum": [0.5, 0.7],
+    }  # fmt: skip
+    with closing(Store(tmp_path / "store")) as store:
+        for run in stored:
+            store.add(record_of(run))
+        for names in itertools.chain.from_iterable(itertools.combinations(filters, n) for n in range(1, 5)):
+            chosen = {name: filters[name] for name in names}
+            found = set(run_ids(store, chosen))
+            assert found == {
+                run.run_id("d" * 64) for run in stored if all(is_allowed(run, *one) for one in chosen.items())
+            }
+        counts = {name: len(run_ids(store, {name: allowed})) for name, allowed in filters.items()}
+    assert counts == {"optimizer": 6, "scheduler": 2, "patience": 5, "momentum": 6}
+
+
+def test_places_whose_values_train_the_same_show_the_same_runs(tmp_path):
+    with closing(Store(tmp_path / "store")) as store:
+        for seed in (0, 1, 3):
+            store.add(record_of(RunConfig(seed=seed)))
+        store.add(record_of(RunConfig(optimizer="adamw", weight_decay=1e-3)))
+        axes = {"optimizer": ["adam", "adamw"], "weight_decay": [0.0, 1e-3]}
+        rows = grid_cells(store, tuple(axes), "val_acc", axes).to_pylist()
+        found = build_cells(RunConfig(), axes, "d" * 64, rows, [], 3, lambda ids: stored_seeds(store, ids))
+    assert {cell.place: cell.n for cell in found} == {
+        ("adam", 0.0): 3, ("adamw", 0.0): 3, ("adam", 1e-3): 0, ("adamw", 1e-3): 1,
+    }  # fmt: skip
+    assert [cell.state for cell in found] == ["done", "missing", "done", "partly"]
+    assert len({cell.config_id for cell in found}) == 3
 
 
 @pytest.mark.parametrize(("axes", "metric"), [(("batch", "learning_rate"), "val_acc"), (AXES, "val_ac")])
@@ -96,10 +151,12 @@ def test_points_and_means_are_of_one_config_at_one_step(store):
     found = points(store, ("val_acc", "train_loss"))
     assert (found.stride, found.seeds.num_rows) == (1, 3 * 4 + 3 * 3), "the first training loss is not measured"
     means = [row for row in found.means.to_pylist() if row["quantity"] == "val_acc"]
-    assert [row["x"] for row in means] == [0, 10, 20, 30]
-    assert means[1]["mean"] == pytest.approx(1.1)
-    assert means[1]["sd"] == pytest.approx(0.1)
-    assert (means[1]["low"], means[1]["high"], means[1]["n"]) == (1.0, 1.2, 3)
+    groups = {silent: [row for row in means if row["is_silent"] == silent] for silent in (False, True)}
+    assert all([row["x"] for row in group] == [0, 10, 20, 30] for group in groups.values())
+    two, silent = groups[False][1], groups[True][1]
+    assert (two["mean"], two["sd"]) == (pytest.approx(1.05), pytest.approx(0.1 / np.sqrt(2)))
+    assert (two["low"], two["high"], two["n"]) == (1.0, 1.1, 2)
+    assert (silent["mean"], silent["sd"], silent["n"]) == (1.2, None, 1)
     assert {row["silent"] for row in found.seeds.to_pylist()} == {"", "t"}
 
 
@@ -126,7 +183,7 @@ def test_thinning_keeps_both_ends_and_says_so_and_a_span_brings_the_others_back(
     assert {row["x"] for row in near.seeds.to_pylist()} == {10, 20}
 
 
-def test_live_points_are_in_the_mean_of_their_config(store):
+def test_the_mean_of_a_config_goes_as_far_as_its_shortest_run(store):
     config_id = RunConfig(batch_size=16).config_id("d" * 64)
     live = pa.Table.from_pylist(
         [
@@ -141,9 +198,8 @@ def test_live_points_are_in_the_mean_of_their_config(store):
             }
         ]
     )
-    means = points(store, live=live).means.to_pylist()
-    assert (means[1]["n"], means[1]["mean"]) == (4, pytest.approx((1.0 + 1.1 + 1.2 + 1.5) / 4))
-    assert means[2]["n"] == 3
+    means = [row for row in points(store, live=live).means.to_pylist() if not row["is_silent"]]
+    assert [(row["x"], row["n"], row["mean"]) for row in means] == [(10, 3, pytest.approx((1.0 + 1.1 + 1.5) / 3))]
     alone = curve_points(store, [], "step", ["val_acc"], budget=10, live=live)
     assert alone.seeds["value"].to_pylist() == [1.5]
 
@@ -178,3 +234,37 @@ def test_saved_views_that_cannot_be_read_are_one_line(tmp_path):
     (tmp_path / "views.sqlite").write_bytes(b"not a database, and long enough to be looked at as one" * 20)
     with pytest.raises(StoreError, match="nothing was changed"):
         SavedViews(tmp_path).all()
+
+
+def test_ten_cells_of_the_snapshot_read_by_plain_duckdb_show_the_same_figures(tmp_path):
+    """The page's own path (grid, cells, table) against SQL written by hand over the file."""
+    store = Store(tmp_path / "store", SNAPSHOT)
+    rows = grid_cells(store, AXES, "val_acc", BASE).to_pylist()
+    store.close()
+    axes = {"batch_size": [16, 32, 64, 128, 256], "learning_rate": [1e-2, 1e-3]}
+    # `max_epochs` and so on are those of the default config.
+    cells = build_cells(RunConfig(), axes, "d" * 64, rows, [])
+    assert len(cells) == 10
+    shown = {(row["x"], row["y"]): row for row in grid_table(cells, "val_acc").to_pylist()}
+    n_silent = 0
+    for batch, rate in itertools.product(*axes.values()):
+        where = " AND ".join(f"{name} = '{values[0]}'" for name, values in BASE.items())
+        runs = duckdb.sql(
+            f"SELECT val_acc, silent_classes FROM '{SNAPSHOT}' WHERE {where} AND batch_size = {batch} "
+            f"AND abs(learning_rate / {rate} - 1) < 1e-9"
+        ).fetchall()
+        predicting = [value for value, silent in runs if not silent]
+        values = [value for value, _ in runs]
+        row = shown[str(batch), axis_value_text(rate)]
+        figure = statistics.mean(predicting) if predicting else statistics.median(values)
+        assert row["first"] == f"{100 * figure:.1f}%"
+        assert row["metric"] == pytest.approx(figure, abs=1e-12)
+        silent = len(runs) - len(predicting)
+        n_silent += silent
+        if silent:
+            assert f"in {silent} of {len(runs)} seeds" in row["tooltip"]
+            assert f"median {100 * statistics.median(values):.1f}%, range {100 * min(values):.1f}%" in row["tooltip"]
+        if len(predicting) > 2:
+            low, high = scipy.stats.t.interval(0.95, len(predicting) - 1, figure, scipy.stats.sem(predicting))
+            assert f"{100 * figure:.1f} ± {100 * (high - low) / 2:.1f}%" in row["tooltip"]
+    assert n_silent, "some of the cells have a silent class"

@@ -1,5 +1,6 @@
 """Training equals plain PyTorch, alone, stacked or resumed; max_epochs, early stopping, divergence or Cancel end it."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -275,6 +276,36 @@ def test_mixed_precision_learns_about_the_same(jets_split, precision):
     assert mixed.outcomes["0"].val_loss != exact.val_loss
 
 
+@pytest.mark.parametrize("model", ["jsc-trt", "16-c4k3-gap-5"])
+def test_training_jets_are_evaluated_after_each_epoch_like_validation_jets(jets_split, model):
+    outcome = fit([RunConfig(model=model, max_epochs=1, learning_rate=1e-2, batch_size=100)], jets_split).outcomes["0"]
+    module = build(RunConfig(model=model).network, 0)
+    module.load_state_dict(load(outcome.weights))
+    module.eval()
+    x, y = torch.from_numpy(jets_split.train_x[:1000]), torch.from_numpy(jets_split.train_y[:1000]).long()
+    with torch.no_grad():
+        logits = module(x)
+    assert outcome.train_eval_acc == pytest.approx((logits.argmax(1) == y).double().mean().item(), abs=2.1e-3)
+    assert outcome.train_eval_loss == pytest.approx(functional.cross_entropy(logits, y).item(), rel=1e-5)
+    assert outcome.train_eval_loss != outcome.val_loss
+    measured = [point["epoch"] for point in outcome.points if point["train_eval_acc"] is not None]
+    assert measured == [0, 1]
+
+
+def test_validation_on_the_training_jets_is_their_evaluation(jets_split, monkeypatch):
+    data = DeviceSplit.of(
+        dataclasses.replace(jets_split, val_x=jets_split.train_x, val_y=jets_split.train_y), torch.device("cpu")
+    )
+    evaluated = []
+    evaluate = CpuBackend.evaluate
+    monkeypatch.setattr(CpuBackend, "evaluate", lambda *args: evaluated.append(1) or evaluate(*args))
+    outcome = fit([RunConfig(max_epochs=2)], data).outcomes["0"]
+    for metric in ("acc", "loss"):
+        assert curve(outcome, f"train_eval_{metric}").tolist() == curve(outcome, f"val_{metric}").tolist()
+    # Each point costs one evaluation; the test jets are evaluated with the last and with the best weights.
+    assert len(evaluated) == len(outcome.points) + 2
+
+
 # ---- endings
 
 
@@ -346,7 +377,8 @@ def test_a_silent_class_is_marked_if_there_is_a_final_relu(jets_split, final_rel
     run = RunConfig(max_epochs=1, learning_rate=1e-2, final_relu=final_relu)
     names = [name for name, p in build(run.network, 0).named_parameters() for _ in range(p.numel())]
     silent = {}
-    for silenced in ((), ("z",)):
+    # Where all outputs are zero, argmax returns class 0: a silent gluon has a recall of one.
+    for silenced in ((), ("z",), CLASSES):
         callback = RecordingCallback()
         module = trainer.StackModule({"a": run}, data, callback)
         # Biases that give every class but the silenced one some positive outputs.
@@ -355,8 +387,10 @@ def test_a_silent_class_is_marked_if_there_is_a_final_relu(jets_split, final_rel
         module.best.flat.copy_(module.backend.flat)
         module._add_points(0, 0.0, rate_row=None)
         module._finish({0: "max_epochs"}, 1)
-        silent[silenced] = callback.outcomes["a"].silent_classes
-    assert silent == {(): [], ("z",): ["z"] if final_relu else []}
+        outcome = callback.outcomes["a"]
+        silent[silenced] = outcome.silent_classes, outcome.zero_output_share
+    assert silent == {(): ([], 0.0), ("z",): (["z"] if final_relu else [], 0.0),
+                      CLASSES: ([*CLASSES] if final_relu else [], float(final_relu))}  # fmt: skip
 
 
 def test_the_runs_of_a_stack_share_one_architecture(jets_split):

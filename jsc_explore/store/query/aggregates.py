@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jsc_explore.config import FIELDS
-from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import FieldError
 from jsc_explore.results import POINT_FIELDS
 from jsc_explore.store.query.filters import Filters
@@ -19,21 +18,27 @@ from jsc_explore.store.store import Store
 
 # The fields that identify a config: all but the seed.
 CONFIG_FIELDS = tuple(name for name in FIELDS if name != "seed")
-_N = len(CLASSES)
 # Curves that are read for predictions; of more runs the rest adds nothing.
 MAX_CURVES = 2000
 
-# The rule of analysis.classes.unpredicted_classes in SQL: a zero on the diagonal of the 25 counts.
-_UNPREDICTED = "len(silent_classes) > 0 OR " + " OR ".join(
-    f"confusion[{1 + place * (_N + 1)}] = 0" for place in range(_N)
-)
+
+def _figures(metric: str) -> str:
+    """Return the SQL of a config's figure and of what stands beside it, by the rule of ``grid_cells``."""
+    finite, silent = f"status <> 'diverged' AND coalesce(isfinite({metric}), false)", "len(silent_classes) > 0"
+    return f"""
+        coalesce(avg({metric}) FILTER ({finite} AND NOT {silent}), median({metric}) FILTER ({finite})) AS mean,
+        stddev_samp({metric}) FILTER ({finite} AND NOT {silent}) AS sd, count(*) AS n_runs,
+        count(*) FILTER ({finite} AND {silent}) AS n_silent, count(*) FILTER (NOT ({finite})) AS n_diverged,
+        CASE n_silent + n_diverged WHEN n_runs THEN n_silent ELSE n_runs - n_silent - n_diverged END AS n
+    """
 
 
 def cell_table(store: Store, metric: str, filters: Filters | None = None, expression: str = "") -> pa.Table:
     """Return one row per config: ``config_id``, its hyperparameters, ``parameters``, and over its seeds:
 
-    ``mean`` and ``sd`` of the metric (null for one seed), counts ``n``, ``n_diverged`` and ``n_lost`` (seeds with a
-    recall of zero for some class), and ``seconds`` of training per run: a stack's time divided by its replicas.
+    ``mean`` and ``sd`` of the metric over its ``n`` seeds that predict every class; where there are none, ``mean`` is
+    the median of the ``n`` others and ``sd`` null. Of ``n_runs``, ``n_silent`` never predict a class and ``n_diverged``
+    diverged. ``seconds`` is the training time of a run: a stack's, divided by its replicas.
     Configs without a finite metric are left out; rows are sorted by mean.
 
     ``expression`` is a filter expression. Raises FieldError for a metric that is not in ``METRICS``, or a bad filter.
@@ -44,11 +49,8 @@ def cell_table(store: Store, metric: str, filters: Filters | None = None, expres
     return store.select(
         f"""
         SELECT config_id, {fields}, min(parameters) AS parameters,
-               avg({metric}) AS mean, stddev_samp({metric}) AS sd, count({metric}) AS n,
-               count(*) FILTER (WHERE {_UNPREDICTED}) AS n_unpredicted,
-               count(*) FILTER (WHERE status = 'diverged') AS n_diverged,
-               avg(train_time_s / replicas) AS seconds
-        FROM selected GROUP BY config_id HAVING isfinite(avg({metric})) ORDER BY mean, config_id
+               {_figures(metric)}, avg(train_time_s / replicas) AS seconds
+        FROM selected GROUP BY config_id HAVING n > 0 ORDER BY mean, config_id
         """,
         filters,
         expression,
@@ -120,7 +122,7 @@ def _shorter_cells(
 def spread_table(
     store: Store, field: str, metric: str, filters: Filters | None = None, expression: str = ""
 ) -> pa.Table:
-    """Return the distribution of the configs' mean metrics at each value of one hyperparameter.
+    """Return the distribution of the configs' figures, those of ``cell_table``, at each value of one hyperparameter.
 
     Columns ``value``, ``low``, ``q1``, ``median``, ``q3``, ``high``, ``n`` (configs), ordered by value.
     Raises FieldError for an unknown field or metric.
@@ -131,8 +133,7 @@ def spread_table(
         f"""
         SELECT value, min(mean) AS low, quantile_cont(mean, 0.25) AS q1, median(mean) AS median,
                quantile_cont(mean, 0.75) AS q3, max(mean) AS high, count(*) AS n
-        FROM (SELECT min({field}) AS value, avg({metric}) AS mean FROM selected GROUP BY config_id
-              HAVING isfinite(avg({metric})))
+        FROM (SELECT min({field}) AS value, {_figures(metric)} FROM selected GROUP BY config_id HAVING n > 0)
         GROUP BY value ORDER BY value
         """,
         filters,
@@ -142,10 +143,28 @@ def spread_table(
 
 def seed_table(store: Store, config_ids: Sequence[str], metric: str) -> pa.Table:
     """Return one row per run of these configs: ids, seed, ``metric``, ``auc``, ``rejection``, ``confusion``,
-    ``silent_classes``, ``status``.
+    ``silent_classes``, ``zero_output_share``, ``status``.
 
     Raises FieldError for a metric that is not a column.
     """
-    columns = ["run_id", "config_id", "seed", "auc", "rejection", "confusion", "silent_classes", "status"]
+    columns = ["run_id", "config_id", "seed", "auc", "rejection", "confusion", "silent_classes", "zero_output_share"]
+    columns.append("status")
     table = store.runs({"config_id": list(config_ids)}, [*columns, metric])
     return table.rename_columns([*columns, "metric"])
+
+
+def seed_metrics(store: Store, metric: str, filters: Filters | None = None, expression: str = "") -> pa.Table:
+    """Return one row per run that did not diverge: ``config_id``, ``seed``, ``metric``, ``silent``; sorted.
+
+    ``silent``: some class is never predicted. Raises FieldError for a metric that is none of ``METRICS``.
+    """
+    if metric not in METRICS:
+        raise FieldError("metric", metric, "must be one of " + ", ".join(METRICS), f"try {next(iter(METRICS))}")
+    return store.select(
+        f"""
+        SELECT config_id, seed, {metric} AS metric, len(silent_classes) > 0 AS silent FROM selected
+        WHERE status <> 'diverged' AND isfinite({metric}) ORDER BY config_id, seed
+        """,
+        filters,
+        expression,
+    )

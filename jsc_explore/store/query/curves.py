@@ -29,8 +29,11 @@ LR_SUM = "lr_sum"
 class CurvePoints:
     """Points of every seed and means over seeds, after thinning.
 
-    ``seeds`` has ``run_id, config_id, seed, silent`` (names of silent classes), ``x, quantity, value``; ``means`` has
-    ``config_id, x, quantity, mean, sd, low, high, n``. Every ``stride``-th point was kept, of ``total`` rows.
+    ``seeds`` has ``run_id, config_id, seed, silent`` (names of silent classes), ``zero_output_share, diverged``, ``x,
+    quantity, value``.
+    ``means`` has ``config_id, is_silent, x, quantity, mean, sd, low, high, n``: runs of a config that never predict a
+    class are another group than the others, and diverged runs are in neither. A mean ends where the shortest of its
+    runs ends, one that still trains included. Every ``stride``-th point was kept, of ``total`` rows.
     """
 
     seeds: pa.Table
@@ -63,6 +66,7 @@ def curve_points(
     names = list(dict.fromkeys(["step", "learning_rate" if x == LR_SUM else x, *quantities]))
     points = _sorted_points(_stored(store, run_ids, names), _live_points(live, names))
     xs = _learning_rate_sums(points) if x == LR_SUM else points.values[x]
+    runs_in_mean = _runs_by_group(points, quantities)
     if x_range:
         inside = (xs >= x_range[0]) & (xs <= x_range[1])
         points, xs = points.take(inside), xs[inside]
@@ -72,7 +76,7 @@ def curve_points(
     kept = (index % stride == 0) | is_last
     table = _long_table(points.take(kept), xs[kept], quantities)
     seeds = table.drop_columns(["step"])
-    return CurvePoints(seeds if each_seed else seeds.slice(0, 0), _means(table), stride, total)
+    return CurvePoints(seeds if each_seed else seeds.slice(0, 0), _means(table, runs_in_mean), stride, total)
 
 
 @dataclass(frozen=True)
@@ -96,15 +100,19 @@ class _Runs:
 
 
 _RUNS = pa.schema(
-    [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("silent", pa.string())]
+    [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("silent", pa.string()),
+     ("zero_output_share", pa.float64()), ("diverged", pa.bool_())]
 )  # fmt: skip
 
 
 def _stored(store: Store, run_ids: Sequence[str], names: Sequence[str]) -> _Runs:
     columns = [CURVE_PREFIX + name for name in names]
-    read = store.rows(run_ids, columns, scalars=("config_id", "seed", "silent_classes"))
+    scalars = ("config_id", "seed", "silent_classes", "zero_output_share", "status")
+    read = store.rows(run_ids, columns, scalars=scalars)
     silent = pc.binary_join(read["silent_classes"].cast(pa.list_(pa.string())), " ")
-    runs = pa.table([read["run_id"], read["config_id"], read["seed"], silent], schema=_RUNS)
+    known = [read[name] for name in ("run_id", "config_id", "seed")]
+    diverged = pc.equal(read["status"], "diverged")
+    runs = pa.table([*known, silent, read["zero_output_share"], diverged], schema=_RUNS)
     lengths = pc.list_value_length(read[columns[0]]).to_numpy()
     values = {name: _numbers(pc.list_flatten(read[column])) for name, column in zip(names, columns, strict=True)}
     if any(len(column) != lengths.sum() for column in values.values()):
@@ -120,6 +128,8 @@ def _live_points(live: pa.Table | None, names: Sequence[str]) -> _Runs:
     first = np.unique(owner, return_index=True)[1]
     runs = live.select(["run_id", "config_id", "seed"]).take(first)
     runs = runs.append_column("silent", pa.array([""] * len(first), pa.string()))
+    runs = runs.append_column("zero_output_share", pa.nulls(len(first), pa.float64()))
+    runs = runs.append_column("diverged", pa.array([False] * len(first)))
     return _Runs(runs.cast(_RUNS), owner, {name: _numbers(live[name]) for name in names})
 
 
@@ -170,17 +180,43 @@ def _long_table(points: _Runs, xs: NDArray[np.float64], quantities: Sequence[str
     return table
 
 
-def _means(points: pa.Table) -> pa.Table:
-    """Return mean and spread over the seeds of each config, quantity and step."""
-    keys = ["config_id", "quantity", "step"]
+_GROUP = ["config_id", "is_silent", "quantity"]
+
+
+def _runs_by_group(points: _Runs, quantities: Sequence[str]) -> pa.Table:
+    """Return how many runs have a value of each quantity, by ``_GROUP``: those that a mean is over."""
+    parts = []
+    for name in sorted(set(quantities)):
+        owners = np.unique(points.owner[~np.isnan(points.values[name])])
+        runs = _with_group(points.runs.take(owners)).select(["config_id", "is_silent"])
+        parts.append(runs.append_column("quantity", pa.array([name] * runs.num_rows, pa.string())))
+    return pa.concat_tables(parts).group_by(_GROUP).aggregate([([], "count_all")]).rename_columns([*_GROUP, "runs"])
+
+
+def _with_group(table: pa.Table) -> pa.Table:
+    """Return the rows of runs that did not diverge, with ``is_silent``: whether the run never predicts a class."""
+    table = table.filter(pc.invert(table["diverged"]))
+    return table.append_column("is_silent", pc.not_equal(table["silent"], ""))
+
+
+def _means(points: pa.Table, runs_in_mean: pa.Table) -> pa.Table:
+    """Return the mean over seeds, with its spread, of each group and step that all runs of the group have reached."""
+    keys = [*_GROUP, "step"]
     spread = pc.VarianceOptions(ddof=1)
-    found = points.group_by(keys, use_threads=False).aggregate(
-        [("x", "mean"), ("value", "stddev", spread), *(("value", name) for name in ("mean", "min", "max", "count"))]
+    found = (
+        _with_group(points)
+        .group_by(keys, use_threads=False)
+        .aggregate(
+            [("x", "mean"), ("value", "stddev", spread), *(("value", name) for name in ("mean", "min", "max", "count"))]
+        )
     )
-    found = found.sort_by([(key, "ascending") for key in keys])
+    # Of runs of unlike length the thinned points differ, too: the last one of each is kept, whatever its step.
+    found = found.join(runs_in_mean, _GROUP, join_type="inner")
+    found = found.filter(pc.equal(found["value_count"], found["runs"])).sort_by([(key, "ascending") for key in keys])
     return pa.table(
         {
             "config_id": found["config_id"],
+            "is_silent": found["is_silent"],
             "x": found["x_mean"],
             "quantity": found["quantity"],
             "mean": found["value_mean"],

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 def grid_cells(store: Store, axes: Sequence[str], metric: str, filters: Filters, expression: str = "") -> pa.Table:
     """Return one row per cell of a grid over the fields ``axes``, which are its first columns.
 
-    Of the runs of a cell that pass the filters: ``mean``, ``sd``, ``low`` and ``high`` of the metric, counts ``n``,
-    ``n_configs``, ``n_silent``, ``n_diverged``; ``n_hidden`` counts runs that only the filter expression excludes.
+    ``n`` counts the runs of a cell that pass and have a finite metric; ``median``, ``low`` and ``high`` are over them.
+    ``n_silent`` of them never predict a class; ``mean`` and ``sd`` are over the others, null where there are none:
+    metrics of both kinds have two humps, and a mean lies between them. ``n_diverged`` runs pass but diverged,
+    ``n_hidden`` are left out by the filter expression alone; ``n_configs`` counts configs.
     """
     for name in axes:
         check_field(name)
@@ -33,13 +35,15 @@ def grid_cells(store: Store, axes: Sequence[str], metric: str, filters: Filters,
     names = ", ".join(dict.fromkeys(axes))
     return store.query(
         f"""
-        SELECT {names}, avg({metric}) FILTER (passing) AS mean, stddev_samp({metric}) FILTER (passing) AS sd,
-               min({metric}) FILTER (passing) AS low, max({metric}) FILTER (passing) AS high,
-               count(*) FILTER (passing) AS n, count(*) FILTER (NOT passing) AS n_hidden,
-               count(DISTINCT config_id) FILTER (passing) AS n_configs,
-               count(*) FILTER (passing AND status = 'diverged') AS n_diverged,
-               count(*) FILTER (passing AND len(silent_classes) > 0) AS n_silent
-        FROM (SELECT *, coalesce({passing}, false) AS passing FROM runs WHERE {where}) GROUP BY {names}
+        SELECT {names}, avg({metric}) FILTER (counts AND NOT silent) AS mean,
+               stddev_samp({metric}) FILTER (counts AND NOT silent) AS sd, median({metric}) FILTER (counts) AS median,
+               min({metric}) FILTER (counts) AS low, max({metric}) FILTER (counts) AS high,
+               count(*) FILTER (counts) AS n, count(*) FILTER (counts AND silent) AS n_silent,
+               count(*) FILTER (passing AND NOT counts) AS n_diverged, count(*) FILTER (NOT passing) AS n_hidden,
+               count(DISTINCT config_id) FILTER (passing) AS n_configs
+        FROM (SELECT *, coalesce({passing}, false) AS passing, len(silent_classes) > 0 AS silent,
+                     passing AND status <> 'diverged' AND coalesce(isfinite({metric}), false) AS counts
+              FROM runs WHERE {where}) GROUP BY {names}
         """,
         [*more, *values],
     )

@@ -49,6 +49,17 @@ class DeviceSplit:
             _to(split.test_y, device),
         )
 
+    @property
+    def train_sample(self) -> tuple[Tensor, Tensor]:
+        """Return as many training jets and labels as there are validation jets: the first, whose order is random."""
+        rows = len(self.val_y)
+        return self.train_x[:rows], self.train_y[:rows]
+
+    @property
+    def is_validated_on_train(self) -> bool:
+        """Return whether the validation part is the training part, or a view of its first jets."""
+        return self.val_x.data_ptr() == self.train_x.data_ptr()
+
     def head(self, rows: int) -> DeviceSplit:
         """Return the first rows of each part, without a copy."""
         return DeviceSplit(*(getattr(self, name)[:rows] for name in self.__dataclass_fields__))

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import streamlit as st
 
 from jsc_explore.analysis.cells import Cell
-from jsc_explore.analysis.statistics import half_width
-from jsc_explore.charts.style import format_metric, is_time
+from jsc_explore.charts.grid import seed_texts
 from jsc_explore.config import FIELDS, RunConfig, display_value
 from jsc_explore.jobs.estimate import estimate_seconds, estimate_time, format_seconds
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.tables import command
 from jsc_explore.web.components import permissions
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import services
 
 # Details of more cells than this would push everything else off the screen; then only their sum is shown.
@@ -113,10 +113,10 @@ def _draw_one(slice: Slice, cell: Cell) -> None:
             st.code(command(cell.config, cell.seeds or range(slice.seeds)), language="shell", wrap_lines=True)
     if cell.failed:
         reason = (cell.failed[0].error or "no reason given").strip()
-        st.error(f"{len(cell.failed)} failed: {reason.splitlines()[-1]}", icon=":material/error:")
+        st.error(f"{len(cell.failed)} failed: {plain(reason.splitlines()[-1])}", icon=":material/error:")
         with st.expander("Traceback"):
             st.code(reason, language=None)
-            st.caption("  \n".join(map(str, services.queue().history(cell.failed[0].run_id))))
+            st.caption("  \n".join(map(plain, services.queue().history(cell.failed[0].run_id))))
 
 
 def _result(slice: Slice, cell: Cell) -> str:
@@ -126,16 +126,9 @@ def _result(slice: Slice, cell: Cell) -> str:
             "failed": "The training failed.",
             "hidden": f"{cell.n_hidden} runs, left out by the filter expression.",
         }.get(cell.state, "Training.")
-    if cell.n_configs > 1:
-        value_range = f"{format_metric(slice.metric, cell.low)} to {format_metric(slice.metric, cell.high)}"
-        return (
-            f"{cell.n} runs of {cell.n_configs} configs, {value_range}, mean {format_metric(slice.metric, cell.mean)}"
-        )
-    spread = None if is_time(slice.metric) else half_width(cell.sd, cell.n)
-    mean = format_metric(slice.metric, cell.mean, spread)
-    notes = [f"{mean} ({cell.n} seed{'s' if cell.n > 1 else ''}{', 95% interval' if spread is not None else ''})"]
+    notes = seed_texts(cell, slice.metric)
     if cell.n_silent:
-        notes.append(f":orange[† {cell.n_silent} never predict a class]")
+        notes[0] = f":orange[† {notes[0]}]"
     if cell.n_diverged:
         notes.append(f":red[‡ {cell.n_diverged} diverged]")
     if cell.n_hidden:

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from jsc_explore.analysis.classes import confusion_shares, per_class, roc_means, unpredicted_classes
+from jsc_explore.analysis.classes import confusion_shares, per_class, roc_means
 from jsc_explore.charts import compare as charts
 from jsc_explore.charts import roc
 from jsc_explore.data.glossary import CLASS_NAMES
@@ -23,8 +23,8 @@ def confusions(runs: Runs) -> None:
     """Draw the confusion matrices of A and B, of all seeds or of one, and their difference."""
     st.markdown("##### Confusion matrix", help="On the test jets, with the weights of the best epoch")
     seeds = sorted({row["seed"] for side in runs.values() for row in side})
-    marked = {row["seed"] for side in runs.values() for row in side if unpredicted_classes(row)}
-    labels = {ALL: "all seeds"} | {seed: f"seed {seed}{' †' if seed in marked else ''}" for seed in seeds[:20]}
+    silent = {row["seed"] for side in runs.values() for row in side if row["silent_classes"]}
+    labels = {ALL: "all seeds"} | {seed: f"seed {seed}{' †' if seed in silent else ''}" for seed in seeds[:20]}
     if COMPARE["seed"] not in labels:
         COMPARE["seed"] = ALL
     selected = COMPARE.widget(

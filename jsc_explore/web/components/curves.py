@@ -16,6 +16,7 @@ from jsc_explore.view_model.curves import LOG_FROM_EPOCHS, Panels
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import AXIS_FIELDS, NONE
 from jsc_explore.web.components import grid, imported_runs
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import predictions, services
 from jsc_explore.web.state.cached_repository import CachedRepository
 from jsc_explore.web.state.url import EXPLORE
@@ -67,7 +68,7 @@ def _options() -> None:
     both = EXPLORE["curve"] in METRIC_PAIRS
     EXPLORE.widget(
         right.selectbox, "dash", "Dash by", [NONE, *axes], format_func=label, disabled=both,
-        help="With both shown, dashed is training" if both else None,
+        help="With both shown, dashed stands for training jets" if both else None,
     )  # fmt: skip
     EXPLORE.widget(left.selectbox, "curve_facet", "Facet by", [NONE, *axes], format_func=label)
     EXPLORE.widget(
@@ -83,7 +84,7 @@ def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]
     if not drawn.figures:
         # As high as a chart, so that nothing moves when the first one appears.
         with st.container(height=HEIGHT + 60, border=False):
-            st.info(_why_empty(cells), icon=":material/show_chart:")
+            st.info(_sentences(drawn.notes) or _why_empty(cells), icon=":material/show_chart:")
             imported_runs.draw()
         return
     columns = st.columns(min(2, len(drawn.figures))) if len(drawn.figures) > 1 else [st.container()]
@@ -106,7 +107,11 @@ def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]
         imported_runs.draw()
         predicted = any(figure.tables[PREDICTIONS].num_rows for _, figure in drawn.figures)
         legend = curves.legend(EXPLORE, imported_runs.any_drawn(), predicted)
-        st.caption(legend + "".join(f" {note[0].upper()}{note[1:]}." for note in drawn.notes))
+        st.caption(f"{legend} {_sentences(drawn.notes)}")
+
+
+def _sentences(notes: Sequence[str]) -> str:
+    return " ".join(plain(f"{note[0].upper()}{note[1:]}.") for note in notes)
 
 
 def _why_empty(cells: Sequence[Cell]) -> str:

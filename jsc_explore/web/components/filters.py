@@ -17,6 +17,7 @@ from jsc_explore.store.query.expression import FilterError, filter_columns, pars
 from jsc_explore.store.query.filters import Between
 from jsc_explore.store.query.grid import count_choices
 from jsc_explore.view_model.url_params import filter_key, filter_param
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import services
 from jsc_explore.web.state.url import UrlState
 
@@ -152,7 +153,7 @@ def _draw_choices(state: UrlState, name: str, axis: bool, stored: Mapping[Any, i
         help=_capitalise(spec.help) + (" (runs in brackets); type any other layers" if free else " (runs in brackets)"),
     )
     if problem := st.session_state.get(fault):
-        st.error(problem)
+        st.error(plain(problem))
 
 
 def draw_expression(state: UrlState) -> None:
@@ -183,7 +184,7 @@ def draw_expression(state: UrlState) -> None:
     )
     if fault is not None:
         st.code(fault.pointed(), language=None)
-        st.error(f"{_capitalise(fault.rule)}: {fault.remedy}. The previous filter still applies.")
+        st.error(plain(f"{_capitalise(fault.rule)}: {fault.remedy}. The previous filter still applies."))
 
 
 def _capitalise(text: str) -> str:

@@ -78,7 +78,10 @@ def draw_cell_list(slice: Slice, cells: Sequence[Cell]) -> None:
     )  # fmt: skip
     if not popover.open:
         return
-    widget, names = "cell list", {cell.place: cell_details.describe(cell.config, slice) for cell in cells}
+    widget = "cell list"
+    # Described by its own place: cells of one config would have one name.
+    at_place = {cell.place: cell.config.with_(**dict(zip(slice.axes, cell.place, strict=True))) for cell in cells}
+    names = {place: cell_details.describe(config, slice) for place, config in at_place.items()}
     st.session_state[widget] = [cell.place for cell in selected_of(cells)]
     popover.multiselect(
         "Cells",

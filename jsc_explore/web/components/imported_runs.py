@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from jsc_explore.view_model.imported_runs import MAX_DRAWN, runs_table, select_imported
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import services
 from jsc_explore.web.state.url import EXPLORE
 
@@ -34,7 +35,7 @@ def draw() -> None:
         )
         st.dataframe(runs_table(runs), hide_index=True, column_config=_COLUMNS)
         for problem in imported.problems:
-            st.warning(problem, icon=":material/broken_image:")
+            st.warning(plain(problem), icon=":material/broken_image:")
 
 
 def _changed() -> None:

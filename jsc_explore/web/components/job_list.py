@@ -15,6 +15,7 @@ from jsc_explore.jobs.queue import Job
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import CELLS
 from jsc_explore.web.components import cell_details, permissions
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import services
 from jsc_explore.web.state.live import LiveSnapshot
 from jsc_explore.web.state.url import EXPLORE
@@ -59,7 +60,7 @@ def draw(snapshot: LiveSnapshot, slice: Slice) -> None:
     if active and (engine is None or not engine.is_alive):
         st.info("The engine is starting; the requested runs wait for it.", icon=":material/hourglass_top:")
     elif engine is not None and engine.message not in ("", "starting"):
-        st.warning(engine.message, icon=":material/warning:")
+        st.warning(plain(engine.message), icon=":material/warning:")
     opened_at = st.session_state.setdefault("_opened at", time.time())
     ids = {job.run_id for job in active}
     ended = [job for job in snapshot.ended if job.run_id not in ids and (job.finished_at or 0.0) >= opened_at]

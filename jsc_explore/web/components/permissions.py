@@ -16,6 +16,7 @@ from jsc_explore.errors import JscError, UnconfirmedError
 from jsc_explore.jobs.auth import Access, LoginThrottle
 from jsc_explore.jobs.queue import Job
 from jsc_explore.jobs.submit import Requester, submit
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import services
 
 _NOTICE, _LOGIN_FAULT = "notice", "_login fault"
@@ -92,12 +93,12 @@ def draw_notice() -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center", key="notice"):
         if notice.runs:
-            st.markdown(f":material/hourglass_top: {notice.text}", width="stretch")
+            st.markdown(f":material/hourglass_top: {plain(notice.text)}", width="stretch")
             st.button(
                 f"Train for {notice.duration}", key="confirm", type="primary", on_click=train, args=(notice.runs, True)
             )
         else:
-            st.error(notice.text)
+            st.error(plain(notice.text))
         st.button("Cancel" if notice.runs else "Dismiss", key="dismiss", on_click=_dismiss)
 
 
@@ -105,17 +106,19 @@ def draw_status() -> None:
     """Draw the permissions of this visitor and how to get more, unless everybody may train."""
     access, why = Access.from_environment(), refusal()
     if access.read_only or services.store().read_only is not None:
-        st.caption(f":material/visibility: {why}")
+        st.caption(f":material/visibility: {plain(why)}")
         return
     if not access.has_password and not access.allowed:
         return
     with st.container(horizontal=True, vertical_alignment="center", key="permissions"):
-        st.caption(f":material/lock: {why}" if why else ":material/lock_open: You may train here.", width="content")
+        st.caption(
+            f":material/lock: {plain(why)}" if why else ":material/lock_open: You may train here.", width="content"
+        )
         if why and access.has_password:
             with st.popover("Enter password", type="tertiary"):
                 st.text_input("Launch password", type="password", key="launch password", on_change=_check_password)
                 if fault := st.session_state.get(_LOGIN_FAULT):
-                    st.error(fault)
+                    st.error(plain(fault))
         if access.allowed:
             _login()
 

@@ -12,6 +12,7 @@ from jsc_explore.data.cache import Manifest
 from jsc_explore.data.glossary import PAPERS
 from jsc_explore.data.sources import find_source
 from jsc_explore.errors import JscError
+from jsc_explore.web.plain_text import plain
 
 
 def show(name: str, path: Path, manifest: Manifest) -> None:
@@ -47,12 +48,12 @@ def _duplicates_text(duplicates: int) -> str:
 
 def _lines(name: str, path: Path, manifest: Manifest) -> list[str]:
     source = find_source(name)
-    lines = [f"**{source.title}**"]
+    lines = [f"**{plain(source.title)}**"]
     try:
         made = data.recipe(name)
     except JscError as error:
         made = {}
-        lines.append(f":red[{error}]")
+        lines.append(f":red[{plain(error)}]")
     if made:
         versions = ", ".join(f"{k.removeprefix('version.')} {v}" for k, v in made.items() if k.startswith("version."))
         lines += [
@@ -62,10 +63,10 @@ def _lines(name: str, path: Path, manifest: Manifest) -> list[str]:
             f"({PAPERS['duarte'].url})",
             f"Preset {made['preset']}, seed {made['seed']}, recipe {made['recipe']}, {made['blocks']} blocks, features "
             f"rounded to {made['mantissa_bits']} binary digits",
-            f"With {versions}",
+            f"With {plain(versions)}",
         ]
     if url := source.url or manifest.url:
-        lines.append(f"Source: <{url}>")
-    lines.append(f"Licence: {manifest.licence or source.licence}")
-    lines.append(f"File: {path.name}, {path.stat().st_size / 1e6:.1f} MB, of {manifest.created[:10]}")
+        lines.append(f"Source: {plain(url)}")
+    lines.append(f"Licence: {plain(manifest.licence or source.licence)}")
+    lines.append(f"File: {plain(path.name)}, {path.stat().st_size / 1e6:.1f} MB, of {manifest.created[:10]}")
     return lines

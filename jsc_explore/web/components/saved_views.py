@@ -13,6 +13,7 @@ import streamlit as st
 from jsc_explore.errors import JscError
 from jsc_explore.store.saved_views import SavedViews
 from jsc_explore.web.components import permissions
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import dialogs, services
 from jsc_explore.web.state.url import EXPLORE
 
@@ -55,11 +56,11 @@ def views() -> None:
         if st.form_submit_button("Save", disabled=not may_write, help=permissions.refusal() or None):
             _write(lambda: saved.save(name, _encoded(EXPLORE.query)))
     if message := st.session_state.pop(_FAULT, None):
-        st.error(message)
+        st.error(plain(message))
     try:
         known = saved.all()
     except JscError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return
     if not known:
         st.caption("No view is saved yet.")
@@ -77,7 +78,7 @@ def _draw_view(saved: SavedViews, label: str, query: str, may_write: bool) -> No
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.container(width="stretch"):
-            if st.button(label, key=f"open {label}", type="tertiary"):
+            if st.button(plain(label), key=f"open {label}", type="tertiary"):
                 EXPLORE.load(dict(parse_qsl(query, keep_blank_values=True)))
                 EXPLORE.write()
                 dialogs.close()

@@ -11,6 +11,7 @@ from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.slice import Slice, filters_of, slice_of
 from jsc_explore.view_model.url_params import AXIS_FIELDS, CELLS, NONE, axes_of, separate_axes
 from jsc_explore.web.components import filters, saved_views
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state.url import EXPLORE
 
 # The most used filters come first; the others are one click away, for speed: the browser needs some 10 ms for each
@@ -48,9 +49,9 @@ def _slice() -> Slice | None:
     try:
         return slice_of(EXPLORE)
     except FieldError as error:
-        st.error(str(error))
+        st.error(plain(error))
     except DataError as error:
-        st.info(str(error))
+        st.info(plain(error))
     return None
 
 

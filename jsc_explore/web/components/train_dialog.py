@@ -15,6 +15,7 @@ from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.tables import command
 from jsc_explore.view_model.url_params import CELLS, MAX_SEEDS, axes_of
 from jsc_explore.web.components import cell_details, permissions
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import dialogs, presentation, services
 from jsc_explore.web.state.url import EXPLORE
 
@@ -44,7 +45,7 @@ def dialog(slice: Slice, start: RunConfig | None = None) -> None:
     first = right.number_input("First seed", 0, FIELDS["seed"].high, 0, key="form seed", help=FIELDS["seed"].help)
     if faults:
         for line in faults:
-            st.error(line)
+            st.error(plain(line))
         st.button("Train", disabled=True, type="primary")
         return
     config = RunConfig(**values)
@@ -82,7 +83,7 @@ def _draw_train_button(config: RunConfig, runs: list[RunConfig]) -> None:
     try:
         config_id = config.config_id(data.digest(config.dataset))
     except DataError as error:
-        st.info(str(error))
+        st.info(plain(error))
         return
     stored = set(stored_seeds(store, [config_id]).get(config_id, []))
     missing = [run for run in runs if run.seed not in stored]

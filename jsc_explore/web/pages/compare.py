@@ -4,30 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from statistics import median
 from typing import Any
 
 import pyarrow as pa
 import streamlit as st
 
 from jsc_explore import data
-from jsc_explore.analysis.classes import count_unpredicted, unpredicted_classes
-from jsc_explore.analysis.paired import Difference, compare, verdict_text
-from jsc_explore.analysis.statistics import half_width
+from jsc_explore.analysis.classes import count_silent
+from jsc_explore.analysis.paired import Difference, Family, compare, family_of, needed_text, reason_text, verdict_text
+from jsc_explore.analysis.silent_rates import MIN_RATE_SEEDS, RateDifference, compare_rates, rates_text
 from jsc_explore.analysis.support import KINDS
 from jsc_explore.charts import compare as charts
-from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time
-from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RunConfig, display_value
+from jsc_explore.charts.style import (
+    QUANTITIES,
+    difference_scale,
+    format_median,
+    format_metric,
+    is_percentage,
+    is_time,
+    silent_text,
+)  # fmt: skip
+from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RECIPE_VERSION, RunConfig, display_value
 from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
 from jsc_explore.jobs.estimate import estimate_time
-from jsc_explore.store.query.aggregates import CONFIG_FIELDS, seed_table
+from jsc_explore.store.query.aggregates import CONFIG_FIELDS, seed_metrics, seed_table
 from jsc_explore.store.query.grid import stored_seeds
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import command
 from jsc_explore.view_model.url_params import write_config
 from jsc_explore.web.components import class_comparison, export_dialog, permissions
 from jsc_explore.web.components.class_comparison import Runs
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import chart_registry, compare_selection, dialogs, presentation, services
 from jsc_explore.web.state.live import LiveSnapshot
 from jsc_explore.web.state.predictions import predict
@@ -67,7 +77,7 @@ def page() -> None:
         st.fragment(_body, run_every=REFRESH_S if active else None)(pair, metric, curve, active)
         dialogs.draw({"export": partial(_export, pair, metric)})
     except JscError as error:
-        st.error(str(error))
+        st.error(plain(error))
 
 
 def _export(pair: tuple[RunConfig, RunConfig], metric: str) -> None:
@@ -87,6 +97,7 @@ def _flatten(seeds: pa.Table) -> pa.Table:
         {
             **{name: row[name] for name in ("run_id", "config_id", "seed", "status", "metric")},
             "silent_classes": " ".join(row["silent_classes"] or ()),
+            "zero_output_share": row["zero_output_share"],
             **{
                 f"{metric}_{name}": row[metric][i] if row[metric] else None
                 for metric in ("auc", "rejection")
@@ -107,7 +118,7 @@ def _body(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, was_active
             st.rerun()
         _draw(pair, metric, curve, snapshot)
     except JscError as error:
-        st.error(str(error))
+        st.error(plain(error))
 
 
 def _draw(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, snapshot: LiveSnapshot) -> None:
@@ -116,14 +127,14 @@ def _draw(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, snapshot: 
     table = seed_table(store, list(ids.values()), metric).to_pylist()
     runs: Runs = {side: [row for row in table if row["config_id"] == config_id] for side, config_id in ids.items()}
     chart_registry.begin(f"comparison of {pair}, {metric}, {curve}, version {store.version}")
-    _draw_verdict(pair, runs, metric)
+    _draw_verdict(pair, runs, metric, snapshot)
     for side, config in zip(charts.SIDES, pair, strict=True):
         if not _draw_progress(side, ids[side], snapshot) and not runs[side]:
             _draw_missing(side, config, metric)
     if not any(runs.values()):
         return
     _draw_curves(ids, runs, metric, curve)
-    _draw_recalls(ids, runs)
+    _draw_recalls(ids)
     class_comparison.confusions(runs)
     class_comparison.separation(runs)
 
@@ -131,56 +142,108 @@ def _draw(pair: tuple[RunConfig, RunConfig], metric: str, curve: str, snapshot: 
 # ---- the difference
 
 
-def _draw_verdict(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str) -> None:
+def _draw_verdict(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str, snapshot: LiveSnapshot) -> None:
     factor, unit = difference_scale(metric)
-    difference = _difference(runs, metric)
-    text = verdict_text(difference, unit, factor)
+    difference, rates = _difference(pair, runs, metric), _rates(runs)
+    silent = any(rates.silent) and not is_time(metric)
+    withheld = silent and 0 < rates.n < MIN_RATE_SEEDS
+    if withheld:
+        text = f"No verdict: some class is never predicted, and {rates.n} seeds do not show how often"
+    elif silent and rates.n and not difference.n:
+        text = "There is no seed of each that predicts every class"
+    else:
+        text = verdict_text(difference, unit, factor)
+        text += " among the seeds that predict every class" if silent else ""
     st.markdown(f"##### {text[0].upper()}{text[1:]}")
-    means = "; ".join(f"{side} {_mean_text(runs[side], metric)}" for side in charts.SIDES)
-    pairing = "; paired by seed" if difference.paired else "; not paired (no common seed)" if difference.n else ""
-    st.markdown(f"{_changes_text(*pair)}  \n{METRICS[metric].capitalize()}: {means}{pairing}; ± are 95% intervals.")
-    if difference.verdict == "inconclusive" and difference.more_seeds:
-        st.caption(
-            "So many more seeds of each give a power of 80% at the 5% level, if difference and spread stay as measured."
-        )
-    unpredicted = {side: count_unpredicted(runs[side]) for side in charts.SIDES}
-    if any(unpredicted.values()):
-        lines = [
-            f"**†** {side}: {_unpredicted_text(counts, len(runs[side]))}"
-            for side, counts in unpredicted.items()
-            if counts
-        ]
-        complete = _difference(runs, metric, complete_only=True)
-        if complete.n:
-            lines.append(f"Among the seeds that predict every class: {verdict_text(complete, unit, factor)}.")
-        elif difference.n:
-            lines.append("There is no seed in which both predict every class.")
+    means = "; ".join(f"{side} {_median_text(runs[side], metric)}" for side in charts.SIDES)
+    paired = f"; paired by seed, {difference.n} in common" if difference.n else ""
+    st.markdown(
+        f"{_changes_text(*pair)}  \n{METRICS[metric].capitalize()}: {means}{paired}; medians with their 95% intervals."
+    )
+    if silent:
+        counts = {side: _counts_text(count_silent(runs[side]), len(runs[side])) for side in charts.SIDES}
+        lines = [f"**†** {rates_text(rates)}", *(f"{side}: {text}." for side, text in counts.items() if text)]
         st.warning("  \n".join(lines), icon=":material/heart_broken:")
+    if withheld:
+        _draw_more_seeds(pair, MIN_RATE_SEEDS, snapshot, f"A verdict needs {MIN_RATE_SEEDS} seeds of each.")
+    elif advice := f"{reason_text(difference)} {needed_text(difference)}".strip():
+        needed = difference.needed.measured if difference.needed and not difference.decided else None
+        _draw_more_seeds(pair, needed or 0, snapshot, advice)
 
 
-def _difference(runs: Runs, metric: str, *, complete_only: bool = False) -> Difference:
-    """Return the difference of the finished runs; with ``complete_only`` of those that predict every class."""
-    metrics: list[Mapping[int, float]] = [
+def _draw_more_seeds(pair: tuple[RunConfig, RunConfig], seeds: int, snapshot: LiveSnapshot, advice: str) -> None:
+    """Draw advice, and a button that trains the missing ones of the first ``seeds`` seeds of A and B, if any."""
+    text, button = st.columns([5, 2], vertical_alignment="center")
+    text.caption(advice)
+    ids = [config.config_id(data.digest(config.dataset)) for config in pair]
+    stored = stored_seeds(services.store(), ids)
+    active = {(job.config_id, job.config.seed) for job in snapshot.active}
+    runs = [
+        config.with_(seed=seed)
+        for config, config_id in zip(pair, ids, strict=True)
+        for seed in range(seeds)
+        if seed not in stored.get(config_id, ()) and (config_id, seed) not in active
+    ]
+    if runs:
+        refusal, time = permissions.refusal(), estimate_time(services.store(), runs)
+        button.button(
+            f"Train up to {seeds} seeds of each", key="train-more", on_click=permissions.train, args=(runs,),
+            help=refusal or f"{len(runs)} runs, expected: {time or 'time not known yet'}",
+            disabled=bool(refusal), width="stretch",
+        )  # fmt: skip
+
+
+def _difference(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str) -> Difference:
+    """Return the difference of the finished runs that predict every class, of times that of all."""
+    a, b = (
         {
             row["seed"]: row["metric"]
             for row in runs[side]
-            if row["metric"] is not None
-            and row["status"] == "done"
-            and not (complete_only and unpredicted_classes(row))
+            if _is_finished(row) and (is_time(metric) or not row["silent_classes"])
         }
         for side in charts.SIDES
-    ]
-    return compare(metrics[0], metrics[1], higher_is_better=is_percentage(metric))
+    )
+    ids = tuple(config.config_id(data.digest(config.dataset)) for config in pair)
+    family = None if is_time(metric) else _family(services.store().version, (ids[0], ids[1]), metric, pair)
+    return compare(a, b, higher_is_better=is_percentage(metric), family=family)
 
 
-def _mean_text(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
-    table = pa.table({"metric": pa.array([row["metric"] for row in rows if row["metric"] is not None], pa.float64())})
-    n = table.num_rows
-    if not n:
-        return "not trained yet" if not rows else "diverged"
-    mean, sd = pa.compute.mean(table["metric"]).as_py(), pa.compute.stddev(table["metric"], ddof=1).as_py()
-    spread = None if is_time(metric) or n < 2 else half_width(sd, n)
-    return f"{format_metric(metric, mean, spread)} (n={n})"
+@st.cache_data(show_spinner=False, max_entries=64)
+def _family(version: int, ids: tuple[str, str], metric: str, _pair: tuple[RunConfig, RunConfig]) -> Family | None:
+    """Return the configs that differ from A and B in nothing but the fields in which these two differ."""
+    a, b = _pair
+    filters = {name: [getattr(a, name)] for name in CONFIG_FIELDS if getattr(a, name) == getattr(b, name)}
+    filters |= {"data_digest": [data.digest(a.dataset)], "recipe_version": [RECIPE_VERSION]}
+    metrics: dict[str, dict[int, float]] = {}
+    for row in seed_metrics(services.store(), metric, filters).to_pylist():
+        if not row["silent"]:
+            metrics.setdefault(row["config_id"], {})[row["seed"]] = row["metric"]
+    return family_of(metrics, *ids)
+
+
+def _rates(runs: Runs) -> RateDifference:
+    a, b = (
+        {row["seed"]: bool(row["silent_classes"]) for row in runs[side] if _is_finished(row)} for side in charts.SIDES
+    )
+    return compare_rates(a, b)
+
+
+def _is_finished(row: Mapping[str, Any]) -> bool:
+    return row["metric"] is not None and row["status"] == "done"
+
+
+def _median_text(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """Return the median of the seeds that predict every class; where others do not, also median and range of all."""
+    finished = [row for row in rows if _is_finished(row)]
+    if not finished:
+        return "diverged" if rows else "not trained yet"
+    complete = [row["metric"] for row in finished if is_time(metric) or not row["silent_classes"]]
+    text = f"{format_median(metric, complete)} (n={len(complete)})" if complete else ""
+    if len(complete) == len(finished):
+        return text
+    values = [row["metric"] for row in finished]
+    middle, low, high = (format_metric(metric, figure(values)) for figure in (median, min, max))
+    return ", ".join(filter(None, [text, f"all {len(values)}: median {middle}, {low} to {high}"]))
 
 
 def _changes_text(a: RunConfig, b: RunConfig) -> str:
@@ -194,7 +257,7 @@ def _changes_text(a: RunConfig, b: RunConfig) -> str:
     return "From A to B: " + ", ".join(parts) + "."
 
 
-def _unpredicted_text(counts: Mapping[str, int], runs: int) -> str:
+def _counts_text(counts: Mapping[str, int], runs: int) -> str:
     parts = [f"{CLASS_NAMES[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()]
     return ", ".join(parts)
 
@@ -242,7 +305,7 @@ def _draw_curves(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str)
     version = services.store().version
     left, right = st.columns([1, 2], gap="large")
     rows = [
-        {"side": side, "seed": row["seed"], "metric": row["metric"], "unpredicted": _never_predicted(row)}
+        {"side": side, "seed": row["seed"], "metric": row["metric"], "silent": _silent_text(row)}
         for side in charts.SIDES
         for row in runs[side]
     ]
@@ -252,25 +315,27 @@ def _draw_curves(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str)
             "seeds", lambda theme: charts.seed_chart(seeds, metric, theme),
             f"{METRICS[metric]} of each seed of A and B", "paired",
         )  # fmt: skip
-    bands, seed_lines = _curve_tables(version, dict(ids), _unpredicted_runs(runs), quantity)
+    bands, seed_lines = _curve_tables(version, dict(ids), quantity)
+    if not seed_lines.num_rows and any(runs.values()):
+        right.info(f"{QUANTITIES[quantity].capitalize()}: not recorded for these runs.", icon=":material/show_chart:")
     with right, st.container(key="third-growth"):
         chart_registry.draw(
             "curves", lambda theme: charts.learning_curve_chart(bands, seed_lines, quantity, theme),
             f"{QUANTITIES[quantity]} of A and B over the epochs", "growth",
         )  # fmt: skip
     st.caption(
-        ":blue[**A**] and :orange[**B**]. Left: a line joins the results of one seed; a triangle marks a run in which "
-        "a class is never predicted. Right: mean over seeds with its 95% interval; each seed faint, dashed if a class "
-        "is never predicted."
+        ":blue[**A**] and :orange[**B**]. Left: every seed, joined to itself; a triangle never predicts some class. "
+        "Right: mean over the seeds that predict every class with its 95% interval, every seed faint; dashed: seeds "
+        "that never predict some class, and their mean."
     )
 
 
-def _draw_recalls(ids: Mapping[str, str], runs: Runs) -> None:
-    st.markdown("##### Recall per class", help="Share of the validation jets of a class that are assigned to it")
-    version, unpredicted = services.store().version, _unpredicted_runs(runs)
+def _draw_recalls(ids: Mapping[str, str]) -> None:
+    st.markdown("##### Recall per class", help="Share of the validation jets of a class that are recognised")
+    version = services.store().version
     for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
         quantity = f"recall_{name}"
-        bands, seed_lines = _curve_tables(version, dict(ids), unpredicted, quantity)
+        bands, seed_lines = _curve_tables(version, dict(ids), quantity)
         make = partial(
             charts.learning_curve_chart, bands, seed_lines, quantity, title=CLASS_NAMES[name], height=RECALL_HEIGHT
         )
@@ -279,26 +344,18 @@ def _draw_recalls(ids: Mapping[str, str], runs: Runs) -> None:
             chart_registry.draw(f"recall_{name}", make, alt_text, f"recall-{name}")
 
 
-def _unpredicted_runs(runs: Runs) -> tuple[str, ...]:
-    return tuple(row["run_id"] for side in runs.values() for row in side if unpredicted_classes(row))
-
-
-def _never_predicted(run: Mapping[str, Any]) -> str | None:
-    names = [CLASS_NAMES[name] for name in unpredicted_classes(run)]
-    return f"{', '.join(names)} never predicted" if names else None
+def _silent_text(run: Mapping[str, Any]) -> str | None:
+    names = [CLASS_NAMES[name] for name in CLASSES if name in run["silent_classes"]]
+    return silent_text(names, run["zero_output_share"]) if names else None
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def _curve_tables(
-    version: int, ids: dict[str, str], unpredicted: tuple[str, ...], quantity: str
-) -> tuple[pa.Table, pa.Table]:
+def _curve_tables(version: int, ids: dict[str, str], quantity: str) -> tuple[pa.Table, pa.Table]:
     store = services.store()
     run_ids = store.runs({"config_id": list(ids.values())}, ["run_id"])["run_id"].to_pylist()
     return charts.learning_curve_tables(
-        store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, unpredicted, quantity
+        store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, quantity
     )
 
 
-_SEEDS = pa.schema(
-    [("side", pa.string()), ("seed", pa.int64()), ("metric", pa.float64()), ("unpredicted", pa.string())]
-)
+_SEEDS = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("metric", pa.float64()), ("silent", pa.string())])

@@ -18,6 +18,7 @@ from jsc_explore.errors import JscError
 from jsc_explore.store.query.jets import TAIL, JetFile
 from jsc_explore.view_model.url_params import ALL
 from jsc_explore.web.components import export_dialog, provenance
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import chart_registry, dialogs, presentation
 from jsc_explore.web.state.url import DATA
 
@@ -50,7 +51,7 @@ def page() -> None:
         summary = _summary(str(path), manifest.digest, _DEFAULT)
     except JscError as error:
         title.markdown(f"##### The jets of *{name}* are not on this machine")
-        st.info(str(error), icon=":material/download:")
+        st.info(plain(error), icon=":material/download:")
         _jet(None, "")
         return
     counts = _counts_text(summary)
@@ -179,7 +180,7 @@ def _histogram_panel(path: str, digest: str) -> None:
     try:
         table = charts.histogram_table(_histogram(path, digest, (feature,), HISTOGRAM_BINS, log_x), log_y=log_y)
     except JscError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return
     alt_text = f"Distribution of {feature} by class"
 

@@ -12,6 +12,7 @@ from jsc_explore.errors import JscError
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import CELLS
 from jsc_explore.web.components import (
+    best_config,
     cell_details,
     curves,
     export_dialog,
@@ -22,6 +23,7 @@ from jsc_explore.web.components import (
     sidebar,
     train_dialog,
 )
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import compare_selection, dialogs, predictions, presentation, services
 from jsc_explore.web.state.live import LiveSnapshot
 from jsc_explore.web.state.render_queue import LIVE_DELAY_S, PAGE_DELAY_S, render_turn, tune_interpreter
@@ -47,10 +49,10 @@ def _page() -> None:
         services.start_engine()
         snapshot = services.live().snapshot()
     except JscError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return
     for problem in store.problems:
-        st.warning(problem, icon=":material/broken_image:")
+        st.warning(plain(problem), icon=":material/broken_image:")
     slice = sidebar.draw(store)
     presentation.apply_style()
     if slice is None:
@@ -107,7 +109,7 @@ def _snapshot() -> LiveSnapshot | None:
     try:
         return services.live().snapshot()
     except JscError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return None
 
 
@@ -116,7 +118,7 @@ def _show_errors(draw: Callable[[], None]) -> None:
     try:
         draw()
     except JscError as error:
-        st.error(str(error))
+        st.error(plain(error))
 
 
 def _rerun_page() -> None:
@@ -152,9 +154,10 @@ def _cells(slice: Slice, snapshot: LiveSnapshot, selected: tuple[Place, ...]) ->
 def _head(slice: Slice, snapshot: LiveSnapshot) -> None:
     """Draw the title, the buttons that open dialogs, and the notice about the last request."""
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
-        st.markdown(f"##### {grid.title(slice, _cells(slice, snapshot, _selected()))}", width="stretch")
+        st.markdown(f"##### {plain(grid.title(slice, _cells(slice, snapshot, _selected())))}", width="stretch")
         dialogs.button("train", "Train…", ":material/model_training:", "Train any configuration")
         dialogs.button("export", "Export", ":material/download:", "Charts, tables and commands as files")
+    best_config.draw(slice, snapshot)
     permissions.draw_notice()
 
 

@@ -24,6 +24,7 @@ from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import MAX_COMMANDS, command
 from jsc_explore.web.components import export_dialog, overview_sidebar
 from jsc_explore.web.components.overview_sidebar import OverviewFilters
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import chart_registry, dialogs, presentation, services
 from jsc_explore.web.state.url import OVERVIEW
 
@@ -44,7 +45,7 @@ def page() -> None:
         chart_registry.begin(f"overview of {selected}, version {store.version}")
         _draw_charts(store.version, selected, _cells(store.version, selected))
     except JscError as error:
-        st.error(str(error))
+        st.error(plain(error))
     OVERVIEW.write()
 
 
@@ -62,7 +63,7 @@ def _draw_charts(version: int, selected: OverviewFilters, table: pa.Table) -> No
     fields = varying_fields(rows)
     title = _title(rows, fields, selected)
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
-        st.markdown(f"##### {title}", width="stretch")
+        st.markdown(f"##### {plain(title)}", width="stretch")
         dialogs.button("export", "Export", ":material/download:", "Charts, tables and commands as files")
     _coordinates(version, selected, rows, fields)
     left, right = st.columns(2, gap="large")
@@ -99,7 +100,7 @@ def _commands(rows: list[dict[str, Any]]) -> list[str]:
 def _title(rows: list[dict[str, Any]], fields: list[str], selected: OverviewFilters) -> str:
     metric = selected.metric
     best, worst = rows[-1], rows[0]
-    runs = sum(row["n"] for row in rows)
+    runs = sum(row["n_runs"] for row in rows)
     spread = None if is_time(metric) else half_width(best["sd"], best["n"])
     return (
         f"{runs:,} runs of {len(rows):,} configurations{selected.description}: {METRICS[metric]}, from "

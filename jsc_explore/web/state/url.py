@@ -10,6 +10,7 @@ import streamlit as st
 
 from jsc_explore.view_model import url_params
 from jsc_explore.view_model.url_params import PageParams
+from jsc_explore.web.plain_text import plain
 
 # How long a browser may still report a URL that this session has since replaced: it asks for a run before it has
 # read the new URL. A later report is the visitor's Back button.
@@ -62,7 +63,7 @@ class UrlState(MutableMapping[str, Any]):
         if self.page not in st.session_state or (query and query not in self._known()):
             self.load(query)
         for line in st.session_state[f"{self.page} faults"]:
-            st.warning(f"In the URL: {line}", icon=":material/link_off:")
+            st.warning(f"In the URL: {plain(line)}", icon=":material/link_off:")
 
     def load(self, query: Mapping[str, str]) -> None:
         """Set the state from a query; parameters that it does not name take their defaults."""

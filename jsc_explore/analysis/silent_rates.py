@@ -1,0 +1,62 @@
+"""Compare how often two configs never predict some class: rates, their intervals, and a test of their difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scipy import stats
+
+from jsc_explore.analysis.paired import REPEATED_LEVEL
+from jsc_explore.analysis.selection import LEVEL, MIN_SEEDS
+from jsc_explore.analysis.statistics import proportion_interval
+
+# Fewer seeds do not show how often a class is never predicted: 5 of 5 is compatible with a rate of one half.
+MIN_RATE_SEEDS = 10
+
+
+@dataclass(frozen=True)
+class RateDifference:
+    """In ``silent`` of ``seeds`` seeds of A and of B some class is never predicted.
+
+    ``p`` is that of McNemar's exact test on the ``n`` common seeds if ``paired``, otherwise of Fisher's exact test, and
+    ``n`` the smaller number of seeds.
+    """
+
+    silent: tuple[int, int]
+    seeds: tuple[int, int]
+    n: int
+    p: float
+    paired: bool
+
+
+def compare_rates(a: Mapping[int, bool], b: Mapping[int, bool]) -> RateDifference:
+    """Compare two configs by whether each seed never predicts some class.
+
+    Sources: McNemar, Psychometrika 12 (1947) 153, with the exact binomial distribution; Fisher, JRSS 98 (1935) 39.
+    """
+    common = sorted(a.keys() & b.keys())
+    silent, seeds = (sum(a.values()), sum(b.values())), (len(a), len(b))
+    if len(common) >= MIN_SEEDS:
+        only_a, only_b = (sum(one[seed] and not other[seed] for seed in common) for one, other in ((a, b), (b, a)))
+        p = float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+        return RateDifference(silent, seeds, len(common), p, paired=True)
+    table = [[count, n - count] for count, n in zip(silent, seeds, strict=True)]
+    return RateDifference(silent, seeds, min(seeds), float(stats.fisher_exact(table).pvalue), paired=False)
+
+
+def rates_text(rates: RateDifference) -> str:
+    """Return both rates with their intervals and, from ``MIN_RATE_SEEDS`` seeds on, what the test says, in one line."""
+    parts = []
+    for side, count, n in zip("AB", rates.silent, rates.seeds, strict=True):
+        low, high = proportion_interval(count, n) if n else (0.0, 1.0)
+        parts.append(f"{count} of {n} seeds of {side} ({100 * low:.0f} to {100 * high:.0f}%)")
+    text = f"A class is never predicted in {' and in '.join(parts)}; Clopper–Pearson intervals, at least 95%"
+    if rates.n < MIN_RATE_SEEDS:
+        return f"{text}."
+    test = f"{'McNemar' if rates.paired else 'Fisher'}, p = {rates.p:.2g}"
+    if rates.p <= REPEATED_LEVEL:
+        return f"{text}. The rates differ ({test})."
+    if rates.p <= LEVEL:
+        return f"{text}. The rates differ if this number of seeds was planned and is looked at once ({test})."
+    return f"{text}. The rates are not distinguishable ({test})."
