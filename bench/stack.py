@@ -13,8 +13,9 @@ import torch
 from bench.frame import Report, measure
 from jsc_explore.config import RunConfig
 from jsc_explore.training.backends.base import DeviceSplit
-from jsc_explore.training.backends.vmap.aot import Build, ProgramSpec
+from jsc_explore.training.backends.vmap.aot import Build
 from jsc_explore.training.backends.vmap.backend import VmapBackend
+from jsc_explore.training.backends.vmap.program import ProgramSpec
 from jsc_explore.training.chunks import Chunk
 
 REPLICAS = (1, 5, 10)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from jsc_explore.config import RunConfig
 from jsc_explore.training.backends.cpu.kernel import load_kernel
 from jsc_explore.training.backends.select import why_not_kernel
-from jsc_explore.training.backends.vmap.aot import Build, CompileError, ProgramSpec, failure_marker
+from jsc_explore.training.backends.vmap.aot import Build, CompileError
+from jsc_explore.training.backends.vmap.program import ProgramSpec, failure_marker
 
 
 def precompile(runs: Iterable[RunConfig]) -> Iterator[tuple[str, str, float]]:

@@ -13,9 +13,10 @@ from jsc_explore.training import checkpoint, precompile
 from jsc_explore.training.backends import select
 from jsc_explore.training.backends.base import DeviceSplit
 from jsc_explore.training.backends.select import compiled_from
-from jsc_explore.training.backends.vmap import aot
-from jsc_explore.training.backends.vmap.aot import Build, CompileError, ProgramSpec, failure_marker, find_compiler
+from jsc_explore.training.backends.vmap import aot, program
+from jsc_explore.training.backends.vmap.aot import Build, CompileError
 from jsc_explore.training.backends.vmap.backend import VmapBackend
+from jsc_explore.training.backends.vmap.program import ProgramSpec, failure_marker, find_compiler
 from jsc_explore.training.chunks import Chunk
 
 CONV = RunConfig(model="16-c4k3b-8d0.5-5", batch_size=96, max_epochs=3, scheduler="onecycle", learning_rate=1e-2)
@@ -179,7 +180,7 @@ def test_a_program_is_for_one_network_optimizer_precision_and_batch_size(monkeyp
     assert len(paths) == 3
     other = CONV.with_(seed=7, learning_rate=1.0, scheduler="constant", weight_decay=0.1, max_epochs=9)
     assert ProgramSpec.of(other, "cpu").path == ProgramSpec.of(CONV, "cpu").path
-    monkeypatch.setattr(aot, "_environment", lambda: ["another torch"])
+    monkeypatch.setattr(program, "_environment", lambda: ["another torch"])
     assert ProgramSpec.of(CONV, "cpu").path not in paths
 
 

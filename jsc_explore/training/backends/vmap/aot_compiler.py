@@ -21,8 +21,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from jsc_explore.config import RunConfig
 from jsc_explore.training.backends.base import DeviceSplit
-from jsc_explore.training.backends.vmap.aot import ProgramSpec, allocate_buffers, failure_marker
+from jsc_explore.training.backends.vmap.aot import allocate_buffers
 from jsc_explore.training.backends.vmap.backend import VmapBackend
+from jsc_explore.training.backends.vmap.program import ProgramSpec, failure_marker
 from jsc_explore.training.backends.vmap.step import Batch, Settings, State
 
 # A compiler that hangs is killed after this time, which counts as a failure.

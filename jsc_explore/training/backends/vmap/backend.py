@@ -19,7 +19,8 @@ from torch.nn import functional
 from jsc_explore.config import RunConfig
 from jsc_explore.training.backends.base import Backend, ChunkResult, DeviceSplit, batch_order
 from jsc_explore.training.backends.select import compiled_from
-from jsc_explore.training.backends.vmap.aot import Build, CompiledProgram, CompileError, ProgramSpec
+from jsc_explore.training.backends.vmap.aot import Build, CompiledProgram, CompileError
+from jsc_explore.training.backends.vmap.program import ProgramSpec
 from jsc_explore.training.backends.vmap.step import Batch, Settings, State, Step
 from jsc_explore.training.chunks import Chunk
 from jsc_explore.training.metrics import Metrics, confusion_counts
