@@ -40,7 +40,7 @@ ENGINE_SHARE = 0.25
 # Kills are spread over the training, so that the last one comes before the last run ends.
 LAG_S, JITTER_S = 3.0, 1.0
 _TIMEOUT_S = 1800.0
-_MEASURED = ("train_time_s", "wall_time_s", "peak_memory_mb", "replicas")
+_MEASURED = ("train_time_s", "wall_share_s", "wall_time_s", "peak_memory_mb", "replicas")
 
 
 def run(quick: bool) -> Report:

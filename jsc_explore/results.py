@@ -21,7 +21,7 @@ POINT_FIELDS: Mapping[str, str] = {
     "val_loss": "cross-entropy of the whole validation part, in evaluation mode",
     "val_acc": "accuracy on the whole validation part, in evaluation mode",
     "learning_rate": "learning rate of the last step",
-    "time_s": "seconds spent in optimizer steps so far by the whole stack of replicas",
+    "time_s": "own seconds in optimizer steps so far, as in train_time_s",
     **{
         f"recall_{name}": f"recall of class {name}: share of its validation jets that are predicted as {name}"
         for name in CLASSES
@@ -77,6 +77,7 @@ class Outcome:
     val_rows: int = 0
     test_rows: int = 0
     train_time_s: float = 0.0
+    wall_share_s: float | None = None
     wall_time_s: float = 0.0
     replicas: int = 1
     peak_memory_mb: float = 0.0

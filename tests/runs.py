@@ -76,7 +76,7 @@ def curve(outcome, name):
 
 def result_of(outcome):
     """Everything in an outcome that is not a time or a size of this machine."""
-    measured = {"train_time_s", "wall_time_s", "peak_memory_mb"}
+    measured = {"train_time_s", "wall_share_s", "wall_time_s", "peak_memory_mb"}
     values = {name: value for name, value in dataclasses.asdict(outcome).items() if name not in measured}
     return values | {"points": [{**point, "time_s": None} for point in outcome.points]}
 

@@ -34,13 +34,14 @@ HEIGHT = 300
 # More points hide each other, and their data would slow the page down.
 MAX_POINTS = 600
 NONE_SILENT, SOME_SILENT = "every class is predicted", "some seed never predicts a class"
-COSTS = {"seconds": "training time of a run (s)", "parameters": "trainable parameters"}
+COSTS = {"seconds": "own seconds of a run in optimizer steps", "parameters": "trainable parameters"}
 
 
 def point_table(rows: Sequence[Mapping[str, Any]], metric: str, names: Sequence[str]) -> pa.Table:
     """Return one row a config: ``mean``, texts, ``n``, ``classes``, costs and hyperparameters.
 
-    More than ``MAX_POINTS`` configs are thinned evenly by their metric; the best and the worst stay.
+    Of ``timed_rows`` there is one row a config and machine. More than ``MAX_POINTS`` rows are thinned evenly by their
+    metric; the best and the worst stay.
     """
     return pa.Table.from_pylist([_point(row, metric, names) for row in thin_evenly(rows, MAX_POINTS)])
 
@@ -48,13 +49,32 @@ def point_table(rows: Sequence[Mapping[str, Any]], metric: str, names: Sequence[
 def front_table(rows: Sequence[Mapping[str, Any]], cost: str, metric: str, names: Sequence[str]) -> pa.Table:
     """Return the configs on the Pareto front of a cost (a key of ``COSTS``) and the metric, as ``point_table`` does.
 
-    The front is that of all rows, also where ``point_table`` thins them.
+    The front is that of all rows, also where ``point_table`` thins them. Each machine has a front of its own: seconds
+    of one machine say nothing about another.
     """
-    on_front = pareto_front(
-        [row[cost] for row in rows], [row["mean"] for row in rows], higher_is_better=is_percentage(metric)
-    )
-    best = [row for row, keep in zip(rows, on_front, strict=True) if keep]
-    return point_table(sorted(best, key=lambda row: row[cost]), metric, names)
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row.get("device", ""), []).append(row)
+    best: list[Mapping[str, Any]] = []
+    for group in groups.values():
+        costs, means = [row[cost] for row in group], [row["mean"] for row in group]
+        on_front = pareto_front(costs, means, higher_is_better=is_percentage(metric))
+        found = [row for row, keep in zip(group, on_front, strict=True) if keep]
+        best += sorted(found, key=lambda row: row[cost])
+    return pa.Table.from_pylist([_point(row, metric, names) for row in best])
+
+
+def timed_rows(rows: Sequence[Mapping[str, Any]], times: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of configs once for each machine that trained them, in their order, with its time and its name.
+
+    ``times`` are the rows of ``store.query.aggregates.training_times``.
+    """
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for time in times:
+        measured.setdefault(time["config_id"], []).append(
+            {name: time[name] for name in ("device", "backend", "seconds")}
+        )
+    return [{**row, **time} for row in rows for time in measured.get(row["config_id"], [])]
 
 
 def config_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -70,7 +90,9 @@ def _point(row: Mapping[str, Any], metric: str, names: Sequence[str]) -> dict[st
         "text": format_metric(metric, row["mean"]),
         "n": row["n"],
         "classes": SOME_SILENT if row["n_silent"] else NONE_SILENT,
-        "seconds": row["seconds"],
+        "seconds": row.get("seconds"),
+        "device": row.get("device", ""),
+        "backend": row.get("backend", ""),
         "parameters": row["parameters"],
         **{name: row[name] for name in names},
     }
@@ -153,8 +175,16 @@ def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, the
     y = _metric_axis(metric, "mean")
     steps = alt.Chart(best).mark_line(interpolate="step-after", strokeWidth=2, color=INK[theme], opacity=0.8)
     rings = alt.Chart(best).mark_point(filled=False, size=130, strokeWidth=2, color=INK[theme])
+    machines = sorted(set(best["device"].to_pylist()))
+    legend = alt.Legend(title=None, orient="top", direction="vertical", labelLimit=300) if len(machines) > 1 else None
+    front = alt.StrokeDash("device:N", scale=alt.Scale(domain=machines), legend=legend)
+    measured = [alt.Tooltip("seconds:Q", title="own seconds", format=".3~g"), alt.Tooltip("device:N", title="machine"),
+                alt.Tooltip("backend:N", title="backend")] if cost == "seconds" else []  # fmt: skip
+    tooltip = [*_tooltip(), *measured]
     return alt.layer(
-        steps.encode(x=x, y=y), _config_points(points, x, metric, theme), rings.encode(x=x, y=y, tooltip=_tooltip())
+        steps.encode(x=x, y=y, strokeDash=front),
+        _config_points(points, x, metric, theme, tooltip),
+        rings.encode(x=x, y=y, tooltip=tooltip),
     ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
 
@@ -203,7 +233,9 @@ def calibration_chart(found: Mapping[Kind, Calibration], theme: str = "light") -
     ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
 
-def _config_points(points: pa.Table, x: alt.X, metric: str, theme: str) -> Any:
+def _config_points(
+    points: pa.Table, x: alt.X, metric: str, theme: str, tooltip: Sequence[alt.Tooltip] | None = None
+) -> Any:
     states = [NONE_SILENT, SOME_SILENT]
     legend = alt.Legend(title=None, orient="top", direction="vertical", symbolOpacity=1, labelLimit=300)
     colour = alt.Color("classes:N", scale=alt.Scale(domain=states, range=[MUTED[theme], WARNING[theme]]), legend=legend)
@@ -212,7 +244,7 @@ def _config_points(points: pa.Table, x: alt.X, metric: str, theme: str) -> Any:
     return (
         alt.Chart(points)
         .mark_point(opacity=0.6, filled=True, size=55)
-        .encode(x=x, y=_metric_axis(metric, "mean"), color=colour, shape=shape, tooltip=_tooltip())
+        .encode(x=x, y=_metric_axis(metric, "mean"), color=colour, shape=shape, tooltip=list(tooltip or _tooltip()))
     )
 
 

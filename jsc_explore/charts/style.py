@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, Final
 
@@ -56,7 +56,7 @@ X_AXES = {
     "epoch": "epoch",
     "step": "optimizer step",
     "samples": "training jets seen",
-    "time_s": "seconds of training",
+    "time_s": "own seconds in optimizer steps",
     "lr_sum": "sum of learning rates over steps",
 }
 # The metrics of the curves: one quantity, or training and validation together. Both are in evaluation mode: they differ
@@ -92,6 +92,17 @@ def is_percentage(quantity: str) -> bool:
 def is_time(quantity: str) -> bool:
     """Return whether a quantity is a duration in seconds."""
     return quantity.endswith("time_s")
+
+
+def times_text(machines: Mapping[str, Sequence[str]]) -> str:
+    """Return what times are and which machines measured them, given the backends of each device."""
+    text = "Times are a run's own seconds in its optimizer steps; of steps that replicas take together, an equal share."
+    if machines:
+        measured = "; ".join(f"{device} ({', '.join(backends)})" for device, backends in machines.items())
+        text += f" Measured on {measured}."
+    if len(machines) > 1:
+        text += " Times of different machines cannot be compared: filter by `device = '…'`."
+    return text
 
 
 def format_metric(quantity: str, value: float | None, spread: float | None = None) -> str:

@@ -85,6 +85,7 @@ def export_page(store: Store, query: Mapping[str, str], title: str = "", importe
     grids = _grids(state, slice, cells, predictions)
     panels = {theme: curves.panels(repository, state, slice, cells, {}, theme, imported) for theme in THEMES}
     shown, _ = select_imported(imported, state["imported"])
+    machines = repository.machines(slice)
     lines = [
         PageChart(name, (light, dark))
         for (name, light), (_, dark) in zip(panels["light"].figures, panels["dark"].figures, strict=True)
@@ -100,11 +101,13 @@ def export_page(store: Store, query: Mapping[str, str], title: str = "", importe
             theme: {name: colours[theme] for name, colours in _PAGE_COLOURS.items()} for theme in THEMES
         },
         grids=[_template_chart(f"grid-{i}", one) for i, one in enumerate(grids)],
-        legend_text=grid.legend_text(slice, cells)
+        legend_text=grid.legend_text(slice, cells, machines=machines)
         if grids
         else f"{len(cells):,} cells are too many to draw; see the table",
         curves=[_template_chart(f"curves-{i}", one) for i, one in enumerate(lines)],
-        legend=" ".join([curves.legend(state, bool(shown)), *(f"{note}." for note in panels["light"].notes)]),
+        legend=" ".join(
+            [curves.legend(state, bool(shown), machines=machines), *(f"{note}." for note in panels["light"].notes)]
+        ),
         columns=[*(FIELDS[name].label for name in slice.axes), *_STATISTICS],
         rows=[_table_row(slice, cell, predictions.get(cell.config_id)) for cell in cells],
         imported=_imported_table(shown),

@@ -90,11 +90,25 @@ def _columns() -> tuple[Column, ...]:
         ),
         Column("zero_output_share", number, "share of the test jets whose five outputs are all zero"),
         *(Column(f"{part}_rows", count, f"jets in the {part} part") for part in ("train", "val", "test")),
-        Column("train_time_s", number, "seconds spent in optimizer steps by the whole stack of replicas"),
-        Column("wall_time_s", number, "seconds from start to end of the whole stack, evaluations included"),
+        Column(
+            "train_time_s",
+            number,
+            "own seconds in optimizer steps; of a step that replicas take together, an equal share",
+        ),
+        Column(
+            "wall_share_s",
+            number,
+            "own share of the wall time, evaluations included, compiling not: each second is divided among the "
+            "replicas in training; null where it was not recorded",
+        ),
+        Column(
+            "wall_time_s",
+            number,
+            "seconds from the start of the stack to the end of this run, other replicas and compiling included",
+        ),
         Column("replicas", pa.int32(), "replicas in the stack, this run included"),
         Column("peak_memory_mb", number, "peak memory of the training process, on a GPU that of the device"),
-        Column("device", text, "cpu, or the GPU it was trained on"),
+        Column("device", text, "processor and its number of cores, or the GPU, that it was trained on"),
         Column("backend", text, "backend that took the optimizer steps"),
         Column("versions", text, "JSON: versions of the software it was trained with"),
         Column("created_at", text, "UTC time at which it was stored, ISO 8601"),
@@ -112,6 +126,7 @@ CURVES = tuple(column.name for column in COLUMNS if column.name.startswith(CURVE
 # Columns that a file may lack because it was written before they were recorded: they read as null.
 OPTIONAL = frozenset({
     "train_eval_loss", "train_eval_acc", "curve_train_eval_loss", "curve_train_eval_acc", "zero_output_share",
+    "wall_share_s",
 })  # fmt: skip
 # The curve that gives the number of points of those that a file lacks.
 _LENGTHS = f"{CURVE_PREFIX}step"
@@ -123,7 +138,7 @@ METRICS = {
     "best_test_acc": "test accuracy, best epoch",
     "val_loss": "validation loss, last epoch",
     "test_loss": "test loss, last epoch",
-    "train_time_s": "training time in seconds",
+    "train_time_s": "training time (s), own seconds in optimizer steps",
 }
 
 

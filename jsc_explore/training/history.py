@@ -27,6 +27,7 @@ class History:
     best_epoch: int | None = None
     stale_epochs: int = 0
     time_s: float = 0.0
+    wall_share_s: float = 0.0
     wall_time_s: float = 0.0
 
     def add_chunk(

@@ -88,7 +88,7 @@ class StackModule(LightningModule):
         self.histories = [History() for _ in runs]
         self.start_epoch = 0
         self._resume()
-        self._start = time.perf_counter()
+        self._start = self._shared_until = time.perf_counter()
         self._earlier_s = self.histories[0].wall_time_s
         self._last_checkpoint, self._checkpoint_interval_s = time.perf_counter(), checkpoint.FIRST_CHECKPOINT_S
 
@@ -110,8 +110,11 @@ class StackModule(LightningModule):
         if epoch == 0:
             self._add_points(0, 0.0, rate_row=None)
         while self.keys and not self.backend.prepare(epoch):
+            self._share_wall_time(range(len(self.keys)))
             self._report_progress(epoch * self.backend.steps_per_epoch)
             time.sleep(_POLL_S)
+            # A run's share is what it costs to train it again, when its program is compiled.
+            self._shared_until = time.perf_counter()
         self._epoch_start, self._epoch_s, self._epoch_steps = time.perf_counter(), 0.0, 0
         if self.keys:
             self.backend.begin_epoch(epoch)
@@ -132,7 +135,17 @@ class StackModule(LightningModule):
         totals = [run.max_epochs * self.backend.steps_per_epoch for run in self.backend.runs]
         self.callback.on_progress(self.keys, step, totals)
         cancelled = self.callback.cancelled_keys()
-        self._drop([row for row, key in enumerate(self.keys) if key in cancelled])
+        if rows := [row for row, key in enumerate(self.keys) if key in cancelled]:
+            self._share_wall_time(range(len(self.keys)))
+            self._drop(rows)
+
+    def _share_wall_time(self, rows: Sequence[int]) -> None:
+        """Divide the wall time since the last call equally among these rows, on which it was spent."""
+        now = time.perf_counter()
+        for row in rows:
+            self.histories[row].wall_share_s += (now - self._shared_until) / len(rows)
+            self.histories[row].wall_time_s = self._earlier_s + now - self._start
+        self._shared_until = now
 
     def _train_chunk(self, chunk: Chunk) -> None:
         """Take the chunk's steps, then handle divergence, a point of the curve and the end of the epoch."""
@@ -200,10 +213,9 @@ class StackModule(LightningModule):
         """Update the best weights, finish the replicas whose training is over and write checkpoints if they are due."""
         better = [row for row, history in enumerate(self.histories) if history.update_best(epochs_done)]
         self.best.update(torch.tensor(better, dtype=torch.long), self.backend)
-        wall = self._earlier_s + time.perf_counter() - self._start
+        self._share_wall_time(range(len(self.keys)))
         ended: dict[int, str] = {}
         for row, (run, history) in enumerate(zip(self.backend.runs, self.histories, strict=True)):
-            history.wall_time_s = wall
             if reason := history.stop_reason(run, epochs_done):
                 ended[row] = reason
         if ended:
@@ -223,6 +235,7 @@ class StackModule(LightningModule):
         best_state = self.best.flat[rows], self.best.running[rows]
         last = backend.evaluate(data.test_x, data.test_y, *last_state)
         best = backend.evaluate(data.test_x, data.test_y, *best_state)
+        self._share_wall_time(list(ended))
         for index, (row, reason) in enumerate(ended.items()):
             # One replica at a time, so that memory holds the logits of one only.
             last_logits, best_logits = (
@@ -230,14 +243,14 @@ class StackModule(LightningModule):
                 for state in (last_state, best_state)
             )
             test = metric_fields(last, best, index, last_logits, best_logits, data.test_y, final_relu)
+            self._share_wall_time([row])
             self.callback.on_finished(self.keys[row], self._outcome(row, reason, epochs_done, test))
         self._drop(list(ended))
 
     def _end_diverged(self, diverged: dict[int, int], chunk: Chunk) -> None:
         """End the rows whose loss or weights are no longer finite; the points measured before remain."""
+        self._share_wall_time(range(len(self.keys)))
         for row, offset in diverged.items():
-            history = self.histories[row]
-            history.wall_time_s = self._earlier_s + time.perf_counter() - self._start
             step = chunk.epoch * self.backend.steps_per_epoch + chunk.start + offset
             outcome = self._outcome(row, "diverged", chunk.epoch, {}, diverged_step=step)
             self.callback.on_finished(self.keys[row], outcome)
@@ -269,6 +282,7 @@ class StackModule(LightningModule):
             val_rows=len(data.val_y),
             test_rows=len(data.test_y),
             train_time_s=history.time_s,
+            wall_share_s=history.wall_share_s,
             wall_time_s=history.wall_time_s,
             replicas=self.replicas,
             peak_memory_mb=peak_memory_mb(self.backend.device),

@@ -23,14 +23,14 @@ from jsc_explore.charts.curves import (
 )  # fmt: skip
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.imported import with_imported
-from jsc_explore.charts.style import BAND_KINDS, METRIC_PAIRS, PRESENTATION_SCALE, QUANTITIES
+from jsc_explore.charts.style import BAND_KINDS, METRIC_PAIRS, PRESENTATION_SCALE, QUANTITIES, times_text
 from jsc_explore.config import FIELDS, display_value, format_number
 from jsc_explore.importers.imported_run import ImportedRun
 from jsc_explore.results import CURVE_PREFIX
 from jsc_explore.store.query.curves import CurvePoints
 from jsc_explore.store.schema import OPTIONAL
 from jsc_explore.view_model.curve_selection import CurveSelection, live_table, read_points, select_curves, subset
-from jsc_explore.view_model.grid import TIMES, selected_of
+from jsc_explore.view_model.grid import selected_of
 from jsc_explore.view_model.imported_runs import last_epoch, readings_table, select_imported, widen_range
 from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
@@ -186,8 +186,13 @@ def _ordinal(number: int) -> str:
     return f"{number}{ending}"
 
 
-def legend(state: Mapping[str, Any], imported: bool = False, predicted: bool = False) -> str:
-    """Return the meaning of the lines, bands and signs of the curves."""
+def legend(
+    state: Mapping[str, Any],
+    imported: bool = False,
+    predicted: bool = False,
+    machines: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """Return the meaning of the lines, bands and signs of the curves; ``machines`` as in ``grid.legend_text``."""
     parts = ["Line: mean over the seeds that predict every class", "thin and dotted: over those that do not"]
     if state["curve"] in METRIC_PAIRS:
         parts.append(
@@ -202,7 +207,7 @@ def legend(state: Mapping[str, Any], imported: bool = False, predicted: bool = F
         parts.append("diamond and bar: predicted before training, with its 80% band")
     parts += ["†: never predicts that class", "grey: the other cells"]
     parts += ["dashed, with a name: imported, in no mean"] if imported else []
-    times = f" {TIMES}" if state["curve_x"] == "time_s" else ""
+    times = f" {times_text(machines or {})}" if state["curve_x"] == "time_s" else ""
     zoom = ""
     if state["zoom"]:
         low, high = (format_number(float(f"{end:.3g}")) for end in state["zoom"])

@@ -10,7 +10,7 @@ from jsc_explore.analysis.cells import Cell, Place, axis_values, build_cells
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.grid import grid_figure, grid_table, metric_domain
-from jsc_explore.charts.style import PREDICTED_SIGN, axis_value_text, is_time
+from jsc_explore.charts.style import PREDICTED_SIGN, axis_value_text, is_time, times_text
 from jsc_explore.config import FIELDS, display_value
 from jsc_explore.jobs.queue import Job
 from jsc_explore.store.query.filters import Between
@@ -20,7 +20,6 @@ from jsc_explore.view_model.slice import Slice
 
 # A larger grid cannot be read, and would slow down every click.
 MAX_CELLS = 1500
-TIMES = "Times are those of a whole stack of replicas: compare runs of one machine and one stack size."
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,13 @@ def parts(
     ]  # fmt: skip
 
 
-def legend_text(slice: Slice, cells: Sequence[Cell], predicted: str = "") -> str:
-    """Return the meaning of the signs that occur in the grid; ``predicted`` describes the predictions, if any."""
+def legend_text(
+    slice: Slice, cells: Sequence[Cell], predicted: str = "", machines: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """Return the meaning of the signs that occur in the grid; ``predicted`` describes the predictions, if any.
+
+    Of a grid of times it also says what they are; ``machines`` has the backends of the devices that measured them.
+    """
     states = {cell.state for cell in cells}
     meanings = [
         (_figure_text(cells), bool(states & {"done", "partly"})),
@@ -109,7 +113,7 @@ def legend_text(slice: Slice, cells: Sequence[Cell], predicted: str = "") -> str
         ("×: the mean over several configs, see the tooltip", any(cell.n_configs > 1 for cell in cells)),
     ]
     line = ", ".join(text for text, occurs in meanings if occurs)
-    return line + (f". {TIMES}" if is_time(slice.metric) else "")
+    return line + (f". {times_text(machines or {})}" if is_time(slice.metric) else "")
 
 
 def _figure_text(cells: Sequence[Cell]) -> str:

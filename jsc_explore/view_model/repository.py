@@ -11,7 +11,7 @@ from jsc_explore import data
 from jsc_explore.analysis.prediction import PredictionSet, predict
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.store import Store
-from jsc_explore.store.query.aggregates import prediction_cells
+from jsc_explore.store.query.aggregates import machines, prediction_cells
 from jsc_explore.store.query.curves import CurvePoints, curve_points
 from jsc_explore.store.query.grid import configs, grid_cells, run_ids, stored_seeds
 from jsc_explore.view_model.slice import Slice
@@ -38,6 +38,10 @@ class Repository:
         """Return at most ``limit`` configs of a slice with their counts of runs, and how many configs there are."""
         table, total = configs(self.store, slice.filters, slice.text, limit=limit)
         return table.to_pylist(), total
+
+    def machines(self, slice: Slice) -> dict[str, list[str]]:
+        """Return the devices that trained the runs of a slice, with the backends of each."""
+        return machines(self.store, slice.filters, slice.text)
 
     def run_ids(self, slice: Slice, config_ids: tuple[str, ...]) -> list[str]:
         """Return the runs of configs that pass the filter expression."""

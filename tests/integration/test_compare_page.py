@@ -1,6 +1,8 @@
 """Compare and Overview without a browser: what they say, what their address holds, what they draw."""
 
+import contextlib
 import json
+import re
 from functools import partial
 
 import numpy as np
@@ -9,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import streamlit as st
 from page_session import texts
+from runs import record_of
 from servers import ROOT
 from streamlit.testing.v1 import AppTest
 
@@ -22,7 +25,7 @@ from jsc_explore.charts import overview as overview_charts
 from jsc_explore.charts import roc
 from jsc_explore.charts.figure import make_figure
 from jsc_explore.charts.parallel import curve_table, parallel_chart, parallel_tables, thin_evenly, varying_fields
-from jsc_explore.charts.style import prediction_text
+from jsc_explore.charts.style import prediction_text, times_text
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError
 from jsc_explore.export.chart_files import render_image
@@ -30,7 +33,14 @@ from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.jobs.queue import Queue
 from jsc_explore.results import SIGNAL_EFFICIENCIES
 from jsc_explore.store import Store
-from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, seed_table, spread_table
+from jsc_explore.store.query.aggregates import (
+    CONFIG_FIELDS,
+    cell_table,
+    machines,
+    seed_table,
+    spread_table,
+    training_times,
+)
 from jsc_explore.view_model.url_params import COMPARE, read_config, write_config
 from jsc_explore.web.state import services
 
@@ -370,6 +380,30 @@ def test_the_front_is_that_of_all_configs_also_of_those_that_are_not_drawn():
     assert all(mean >= 0.69 for mean in best["mean"].to_pylist())
     spec = overview_charts.tradeoff_chart(points, best, "seconds", "val_acc").to_dict()
     assert len(spec["datasets"][spec["layer"][2]["data"]["name"]]) == best.num_rows
+
+
+def test_each_machine_has_a_front_of_its_own_and_is_named(tmp_path):
+    with contextlib.closing(Store(tmp_path)) as store:
+        for device, seconds in (("cpu (old, 2 cores)", (9.0, 6.0)), ("cpu (new, 2 cores)", (3.0, 2.0))):
+            for batch, time_s in zip((64, 256), seconds, strict=True):
+                run = RunConfig(batch_size=batch, seed=int(time_s))
+                changes = {"val_acc": 0.7 + time_s / 100, "train_time_s": time_s, "replicas": 8}
+                store.add(record_of(run, device=device, backend="kernel", silent_classes=[], **changes))
+        rows, times = cell_table(store, "val_acc").to_pylist(), training_times(store).to_pylist()
+        found = machines(store)
+    timed = overview_charts.timed_rows(rows, times)
+    best = overview_charts.front_table(timed, "seconds", "val_acc", ["batch_size"])
+    fronts = zip(best["device"].to_pylist(), best["seconds"].to_pylist(), strict=True)
+    assert sorted(fronts) == [("cpu (new, 2 cores)", 2.0), ("cpu (new, 2 cores)", 3.0), ("cpu (old, 2 cores)", 6.0),
+                              ("cpu (old, 2 cores)", 9.0)]  # fmt: skip
+    points = overview_charts.point_table(timed, "val_acc", ["batch_size"])
+    spec = json.dumps(overview_charts.tradeoff_chart(points, best, "seconds", "val_acc").to_dict())
+    assert {"machine", "backend"} <= set(re.findall(r'"title": "(\w+)"', spec))
+    text = times_text(found)
+    assert "own seconds in its optimizer steps" in text
+    assert "cpu (new, 2 cores) (kernel); cpu (old, 2 cores) (kernel)" in text
+    assert "cannot be compared" in text
+    assert "cannot be compared" not in times_text({"cpu": ["kernel"]})
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -234,6 +235,21 @@ def test_a_run_alone_and_in_a_stack_of_eight_has_the_same_curve(jets_split):
             np.testing.assert_allclose(curve(together[str(i)], name), curve(alone, name), **CURVE_TOLERANCE)
         assert curve(together[str(i)], "step").tolist() == curve(alone, "step").tolist()
         assert together[str(i)].test_acc == pytest.approx(alone.test_acc, abs=2.1e-3)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_times_are_a_runs_own_and_add_up_to_those_of_its_stack(jets_split, precision):
+    runs = [RunConfig(batch_size=128, seed=seed, max_epochs=epochs, precision=precision)
+            for seed, epochs in enumerate((1, 3, 3))]  # fmt: skip
+    start = time.perf_counter()
+    outcomes = fit(runs, jets_split).outcomes.values()
+    elapsed = time.perf_counter() - start
+    shares, own = (sum(getattr(one, name) for one in outcomes) for name in ("wall_share_s", "train_time_s"))
+    longest = max(one.wall_time_s for one in outcomes)
+    assert 0 < own < shares < elapsed
+    assert shares == pytest.approx(longest, rel=0.2)
+    for one in outcomes:
+        assert one.points[-1]["time_s"] == one.train_time_s < one.wall_share_s < one.wall_time_s
 
 
 def test_training_twice_gives_the_same_bits(jets_split):

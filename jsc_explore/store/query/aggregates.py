@@ -38,7 +38,7 @@ def cell_table(store: Store, metric: str, filters: Filters | None = None, expres
 
     ``mean`` and ``sd`` of the metric over its ``n`` seeds that predict every class; where there are none, ``mean`` is
     the median of the ``n`` others and ``sd`` null. Of ``n_runs``, ``n_silent`` never predict a class and ``n_diverged``
-    diverged. ``seconds`` is the training time of a run: a stack's, divided by its replicas.
+    diverged.
     Configs without a finite metric are left out; rows are sorted by mean.
 
     ``expression`` is a filter expression. Raises FieldError for a metric that is not in ``METRICS``, or a bad filter.
@@ -49,12 +49,39 @@ def cell_table(store: Store, metric: str, filters: Filters | None = None, expres
     return store.select(
         f"""
         SELECT config_id, {fields}, min(parameters) AS parameters,
-               {_figures(metric)}, avg(train_time_s / replicas) AS seconds
+               {_figures(metric)}
         FROM selected GROUP BY config_id HAVING n > 0 ORDER BY mean, config_id
         """,
         filters,
         expression,
     )
+
+
+def training_times(store: Store, filters: Filters | None = None, expression: str = "") -> pa.Table:
+    """Return the training times of configs by machine: ``config_id``, ``device``, ``backend``, ``seconds`` and ``n``.
+
+    ``seconds`` is the mean of the ``n`` runs trained to their end, each its own time in optimizer steps.
+    """
+    return store.select(
+        """
+        SELECT config_id, device, string_agg(DISTINCT backend, '; ' ORDER BY backend) AS backend,
+               avg(train_time_s) AS seconds, count(*) AS n
+        FROM selected WHERE status <> 'diverged' AND train_time_s > 0 GROUP BY config_id, device ORDER BY ALL
+        """,
+        filters,
+        expression,
+    )
+
+
+def machines(store: Store, filters: Filters | None = None, expression: str = "") -> dict[str, list[str]]:
+    """Return the devices that trained runs, those with most runs first, with the backends of each."""
+    table = store.select(
+        "SELECT device, list(DISTINCT backend ORDER BY backend) AS backends FROM selected "
+        "GROUP BY device ORDER BY count(*) DESC, device",
+        filters,
+        expression,
+    )
+    return dict(zip(table["device"].to_pylist(), table["backends"].to_pylist(), strict=True))
 
 
 def prediction_cells(

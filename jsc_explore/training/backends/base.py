@@ -70,8 +70,8 @@ class ChunkResult:
     """The result of S steps of K replicas.
 
     ``losses (S, K) float64`` are means over each batch, ``correct (S, K) float64`` numbers of correctly classified
-    jets, ``sizes (S,) float64`` batch sizes, ``seconds (K,)`` the time of each replica: that of the whole chunk where
-    they step together.
+    jets, ``sizes (S,) float64`` batch sizes, ``seconds (K,)`` each replica's own time: an equal share where they step
+    together.
     """
 
     losses: NDArray[np.float64]

@@ -106,7 +106,8 @@ def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]
             st.button("Zoom out", icon=":material/zoom_out_map:", key="zoom_out", on_click=_zoom_out)
         imported_runs.draw()
         predicted = any(figure.tables[PREDICTIONS].num_rows for _, figure in drawn.figures)
-        legend = curves.legend(EXPLORE, imported_runs.any_drawn(), predicted)
+        machines = CachedRepository().machines(slice) if EXPLORE["curve_x"] == "time_s" else None
+        legend = curves.legend(EXPLORE, imported_runs.any_drawn(), predicted, machines)
         st.caption(f"{legend} {_sentences(drawn.notes)}")
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 
 from jsc_explore.analysis.cells import Cell, Place
 from jsc_explore.charts.grid import BOX, SELECTION, TOGGLED
-from jsc_explore.charts.style import axis_value_text
+from jsc_explore.charts.style import axis_value_text, is_time
 from jsc_explore.jobs.queue import Job
 from jsc_explore.view_model import grid
 from jsc_explore.view_model.grid import MAX_CELLS, Part, title
@@ -66,7 +66,8 @@ def draw(slice: Slice, cells: Sequence[Cell]) -> None:
                 selection_mode=[SELECTION, TOGGLED, BOX],
                 alt=f"{part.figure.alt_text} {part.title}".strip(),
             )
-    if text := grid.legend_text(slice, cells, predictions.describe(slice, cells)):
+    machines = CachedRepository().machines(slice) if is_time(slice.metric) else None
+    if text := grid.legend_text(slice, cells, predictions.describe(slice, cells), machines):
         st.caption(text)
 
 

@@ -24,13 +24,14 @@ from jsc_explore.charts.style import (
     is_percentage,
     is_time,
     silent_text,
+    times_text,
 )  # fmt: skip
 from jsc_explore.config import DEFAULT_SEEDS, FIELDS, RECIPE_VERSION, RunConfig, display_value
 from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import JscError
 from jsc_explore.jobs.estimate import estimate_time
-from jsc_explore.store.query.aggregates import CONFIG_FIELDS, seed_metrics, seed_table
+from jsc_explore.store.query.aggregates import CONFIG_FIELDS, machines, seed_metrics, seed_table
 from jsc_explore.store.query.grid import stored_seeds
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import command
@@ -160,6 +161,9 @@ def _draw_verdict(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str, sn
     st.markdown(
         f"{_changes_text(*pair)}  \n{METRICS[metric].capitalize()}: {means}{paired}; medians with their 95% intervals."
     )
+    if is_time(metric):
+        ids = [config.config_id(data.digest(config.dataset)) for config in pair]
+        st.caption(times_text(machines(services.store(), {"config_id": ids})))
     if silent:
         counts = {side: _counts_text(count_silent(runs[side]), len(runs[side])) for side in charts.SIDES}
         lines = [f"**†** {rates_text(rates)}", *(f"{side}: {text}." for side, text in counts.items() if text)]

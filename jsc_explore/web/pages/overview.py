@@ -15,10 +15,10 @@ from jsc_explore.analysis.statistics import half_width
 from jsc_explore.analysis.support import KINDS, Kind
 from jsc_explore.charts import overview as charts
 from jsc_explore.charts.parallel import curve_table, parallel_chart, parallel_tables, thin_evenly, varying_fields
-from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time
+from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time, times_text
 from jsc_explore.config import FIELDS, RunConfig, display_value
 from jsc_explore.errors import JscError
-from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, prediction_cells, spread_table
+from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, prediction_cells, spread_table, training_times
 from jsc_explore.store.query.grid import run_ids, stored_seeds
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import MAX_COMMANDS, command
@@ -27,11 +27,6 @@ from jsc_explore.web.components.overview_sidebar import OverviewFilters
 from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import chart_registry, dialogs, presentation, services
 from jsc_explore.web.state.url import OVERVIEW
-
-_TIMES = (
-    "Seconds of a run are those of its stack, divided by the number of replicas: compare only runs of one machine and "
-    "one stack size."
-)
 
 
 def page() -> None:
@@ -74,7 +69,7 @@ def _draw_charts(version: int, selected: OverviewFilters, table: pa.Table) -> No
     with right, st.container(key="half-importance"):
         st.markdown("##### Hyperparameter importance")
         importance_place = st.empty()
-    _tradeoffs(rows, points, metric, fields)
+    _tradeoffs(version, selected, rows, points, fields)
     calibration_place = st.container()
     dialogs.draw(
         {
@@ -159,8 +154,12 @@ def _spread(version: int, selected: OverviewFilters, fields: list[str], points: 
     )
 
 
-def _tradeoffs(rows: list[dict[str, Any]], points: pa.Table, metric: str, fields: list[str]) -> None:
+def _tradeoffs(
+    version: int, selected: OverviewFilters, rows: list[dict[str, Any]], points: pa.Table, fields: list[str]
+) -> None:
     st.markdown("##### Accuracy against cost")
+    metric, times = selected.metric, _times(version, selected)
+    timed = charts.timed_rows(rows, times)
     costs = [cost for cost in charts.COSTS if cost != "seconds" or not is_time(metric)]
     for column, cost in zip(st.columns(2, gap="large"), costs, strict=False):
         with column, st.container(key=f"half-{cost}"):
@@ -169,12 +168,22 @@ def _tradeoffs(rows: list[dict[str, Any]], points: pa.Table, metric: str, fields
                 st.info(f"One size of network so far ({size:,} parameters): train another to compare sizes.",
                         icon=":material/hub:")  # fmt: skip
                 continue
-            front = charts.front_table(rows, cost, metric, fields)
+            drawn, shown = (timed, charts.point_table(timed, metric, fields)) if cost == "seconds" else (rows, points)
+            if not drawn:
+                st.info("No training time of these configurations is recorded.")
+                continue
+            front = charts.front_table(drawn, cost, metric, fields)
             alt_text = f"{METRICS[metric]} against {charts.COSTS[cost]}, with the Pareto front"
-            make = partial(charts.tradeoff_chart, points, front, cost, metric)
+            make = partial(charts.tradeoff_chart, shown, front, cost, metric)
             chart_registry.draw(f"cost_{cost}", make, alt_text, f"cost-{cost}")
     thinned = f" {_thinned(points.num_rows, len(rows))}" if points.num_rows < len(rows) else ""
-    st.caption(f"Ringed: the Pareto front; nothing is better at the same or lower cost.{thinned} {_TIMES}")
+    machines: dict[str, list[str]] = {}
+    for row in times:
+        machines[row["device"]] = sorted({*machines.get(row["device"], []), row["backend"]})
+    each = " Each machine has a front of its own." if len(machines) > 1 else ""
+    st.caption(
+        f"Ringed: the Pareto front; nothing is better at the same or lower cost.{each}{thinned} {times_text(machines)}"
+    )
 
 
 def _importance(ranking: Ranking, metric: str) -> None:
@@ -231,6 +240,12 @@ def _calibration(found: Mapping[Kind, Calibration], metric: str, count: int) -> 
 @st.cache_data(show_spinner=False, max_entries=16, hash_funcs={OverviewFilters: repr})
 def _cells(version: int, selected: OverviewFilters) -> pa.Table:
     return cell_table(services.store(), selected.metric, selected.filters, selected.text)
+
+
+@st.cache_data(show_spinner=False, max_entries=16, hash_funcs={OverviewFilters: repr})
+def _times(version: int, selected: OverviewFilters) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = training_times(services.store(), selected.filters, selected.text).to_pylist()
+    return rows
 
 
 @st.cache_data(show_spinner=False, max_entries=64, hash_funcs={OverviewFilters: repr})

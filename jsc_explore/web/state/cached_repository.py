@@ -36,6 +36,10 @@ class CachedRepository(Repository):
         """See Repository."""
         return _configs(self.store.version, slice, limit)
 
+    def machines(self, slice: Slice) -> dict[str, list[str]]:
+        """See Repository."""
+        return _machines(self.store.version, slice)
+
     def run_ids(self, slice: Slice, config_ids: tuple[str, ...]) -> list[str]:
         """See Repository."""
         return _run_ids(self.store.version, slice, " ".join(config_ids))
@@ -78,6 +82,11 @@ def _grid(version: int, slice: Slice) -> Rows:
 @st.cache_resource(show_spinner=False, max_entries=512, hash_funcs={Slice: repr})
 def _configs(version: int, slice: Slice, limit: int) -> tuple[Rows, int]:
     return Repository(services.store()).configs(slice, limit)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64, hash_funcs={Slice: repr})
+def _machines(version: int, slice: Slice) -> dict[str, list[str]]:
+    return Repository(services.store()).machines(slice)
 
 
 @st.cache_resource(show_spinner=False, max_entries=512, hash_funcs={Slice: repr})

@@ -81,7 +81,7 @@ class CudaBackend(Backend):
         self.optimizer.t += steps
         # Copying to the CPU waits for the device.
         result = torch.stack([losses, correct]).double().transpose(1, 2).cpu().numpy()
-        seconds = [time.perf_counter() - start_time] * self.size
+        seconds = [(time.perf_counter() - start_time) / self.size] * self.size
         return ChunkResult(result[0], result[1], self.batch_sizes(chunk), seconds)
 
     def evaluate(self, x: Tensor, y: Tensor, flat: Tensor | None = None, running: Tensor | None = None) -> Metrics:
