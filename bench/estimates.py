@@ -13,7 +13,7 @@ from bench.frame import Bound, Report
 from jsc_explore import paths
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs import calibration
-from jsc_explore.jobs.cost_model import CostModel, work_matrix
+from jsc_explore.jobs.cost_model import CostModel, products, work_matrix
 from jsc_explore.jobs.engine.supervisor import end_engine, start_engine
 from jsc_explore.jobs.estimate import estimate_time, format_seconds
 from jsc_explore.jobs.queue import Queue
@@ -41,7 +41,7 @@ def run(quick: bool) -> Report:
         home = Path(name) / "store"
         store, queue = Store(home, paths.snapshot()), Queue(home)
         rows = timings(store).to_pylist()
-        held_out = _held_out([row for row in rows if row["kernel"]])
+        held_out = _held_out([row for row in rows if row["backend"] == "kernel"])
         calibration.write(home, calibration.measure())
         engine = start_engine(home, paths.snapshot())
         try:
@@ -66,6 +66,7 @@ def run(quick: bool) -> Report:
 
 
 def _held_out(rows: list[dict[str, Any]]) -> list[float]:
+    rows = [{**row, "products": products(row["model"]), "eager_epochs": 0} for row in rows]
     seconds, count = (np.array([row[name] for row in rows], float) for name in ("seconds", "n"))
     return [float(error) for error in CostModel(work_matrix(rows), seconds, count).errors()]
 

@@ -28,7 +28,7 @@ from jsc_explore.cli.runs import percent
 from jsc_explore.config import DEFAULT_SEEDS, DEFAULTS, RunConfig, format_value
 from jsc_explore.errors import JscError, UnconfirmedError
 from jsc_explore.grids import expand_grid
-from jsc_explore.jobs.estimate import estimate_seconds, format_seconds
+from jsc_explore.jobs.estimate import estimate_time
 from jsc_explore.jobs.limits import LIMITS, UNLIMITED
 from jsc_explore.jobs.packing import pack
 from jsc_explore.jobs.queue import ACTIVE, BULK, INTERACTIVE, Job, Queue
@@ -146,8 +146,7 @@ def _plan(store: Store, queue: Queue, run_ids: set[str], workers: int | None) ->
     """Describe the stacks and the expected time of a request before it starts."""
     count = workers or os.cpu_count() or 1
     jobs = [job for job in queue.jobs(ACTIVE) if job.run_id in run_ids]
-    seconds = estimate_seconds(store, [job.config for job in jobs], count)
-    expected = "time not known yet" if seconds is None else f"about {format_seconds(seconds)}"
+    expected = estimate_time(store, [job.config for job in jobs], count) or "time not known yet"
     return f"{len(jobs)} runs to train, stacks: {len(pack(jobs, count))}, workers: {count}, {expected}"
 
 

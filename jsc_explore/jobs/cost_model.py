@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from jsc_explore import network
+
 Numbers = npt.NDArray[np.float64]
-# The columns of ``work_matrix``: amounts of work of one run, each with a time proportional to it.
-WORK = ("run", "steps", "steps x parameters", "jets", "jets x parameters", "evaluated", "evaluated x parameters")
+# The columns of ``work_matrix``: amounts of work of one run, each with a time proportional to it. Products are the
+# multiply-adds of one jet; launches are eager steps, divided by the replicas of a stack, which share their overhead.
+WORK = ("run", "steps", "steps x products", "jets", "jets x products", "evaluated", "evaluated x products", "launches")
 # Evaluations beside the one after each epoch: points within the first epoch, and the test part.
 EARLY_POINTS = 10
-# The weight of a measured run falls by 1/e for each factor of this size in steps or parameters.
+# The weight of a measured run falls by 1/e for each factor of this size in steps or products.
 _LENGTH_SCALE = 2.0
-# Seconds per unit of work on the machine of the first snapshot, and how strongly costs are regularised towards their
-# ratios.
-_PRIOR_COSTS = np.array([5e-3, 1.4e-6, 1.3e-9, 1.4e-8, 4e-11, 1.2e-8, 1.2e-11])
+# Seconds per unit of work on one core of a cloud machine: those of the kernel are fitted to the first snapshot, the
+# others to docs/decisions/training.md ("Compiled programs step one replica"). What no run was measured for is
+# predicted from them.
+PRIOR_COSTS: Mapping[str, Numbers] = {
+    "kernel": np.array([5e-3, 1.4e-6, 1.3e-9, 1.4e-8, 4e-11, 1.2e-8, 1.2e-11, 0.0]),
+    "compiled": np.array([1e-2, 4e-5, 6e-9, 1.5e-7, 1.2e-10, 1e-7, 5e-11, 3.5e-3]),
+    "eager": np.array([1e-2, 5e-5, 1e-9, 3e-7, 3e-10, 1e-7, 5e-11, 3.5e-3]),
+}
+# How strongly costs are regularised towards the ratios of the prior ones.
 _REGULARISATION = 0.1
 # Weight of the formula against measured runs of similar size, counted in runs.
 _FORMULA_WEIGHT = 0.25
 
 
+def products(model: str) -> int:
+    """Return the multiply-adds of one jet in a network: a convolution uses its parameters at every position."""
+    return sum(layer.parameters * math.prod(layer.shape_out[1:]) for layer in network.parse(model).layers)
+
+
 def work_matrix(rows: Sequence[Mapping[str, Any]]) -> Numbers:
-    """Return the work of runs, ``(n, len(WORK))``, given their batch size, parameters, epochs and numbers of jets."""
-    names = ("batch_size", "parameters", "epochs_run", "train_rows", "val_rows")
-    batch_size, parameters, epochs, train, val = (np.array([row[name] for row in rows], float) for name in names)
-    steps = epochs * np.ceil(train / batch_size)
-    jets, evaluated = epochs * train, (epochs + EARLY_POINTS) * val
-    columns = (np.ones_like(steps), steps, steps * parameters, jets, jets * parameters, evaluated)
-    return np.stack([*columns, evaluated * parameters], axis=1)
+    """Return the work of runs, ``(n, len(WORK))``, given batch size, products, epochs, eager epochs, numbers of jets.
+
+    ``eager_epochs`` is divided by the replicas that share the launches.
+    """
+    names = ("batch_size", "products", "epochs_run", "train_rows", "val_rows", "eager_epochs")
+    batch_size, each, epochs, train, val, eager = (np.array([row[name] for row in rows], float) for name in names)
+    steps_per_epoch = np.ceil(train / batch_size)
+    steps, jets, evaluated = epochs * steps_per_epoch, epochs * train, (epochs + EARLY_POINTS) * val
+    columns = (np.ones_like(steps), steps, steps * each, jets, jets * each, evaluated, evaluated * each)
+    return np.stack([*columns, eager * steps_per_epoch], axis=1)
 
 
 class CostModel:
@@ -40,13 +58,19 @@ class CostModel:
     ----------
     work: ``(n, len(WORK))`` of runs with known times; a row may stand for several runs of equal sizes.
     seconds: ``(n,)`` their times. ``count``: ``(n,)`` the number of runs of each row.
+    prior: ``(len(WORK),)`` costs whose ratios are used for what the runs leave undetermined.
     """
 
-    def __init__(self, work: Numbers, seconds: Numbers, count: Numbers) -> None:
-        self._work, self._log_seconds = work, np.log(seconds)
+    def __init__(self, work: Numbers, seconds: Numbers, count: Numbers, prior: Numbers = PRIOR_COSTS["kernel"]) -> None:
+        self._work, self._log_seconds, self._prior = work, np.log(seconds), prior
         self._weight = np.minimum(count, 10.0)
-        self._costs = _fit_costs(work, seconds, self._weight)
+        self._costs = _fit_costs(work, seconds, self._weight, prior)
         self._residual = self._log_seconds - np.log(self._formula(work))
+
+    @property
+    def sizes(self) -> int:
+        """The number of different sizes of runs with known times."""
+        return len(np.unique(np.round(_position(self._work), 6), axis=0))
 
     def seconds(self, work: Numbers) -> Numbers:
         """Return the predicted times of runs, ``(m,)``: the formula times a correction from similar measured runs."""
@@ -63,7 +87,8 @@ class CostModel:
             held_out = group.ravel() == i
             if held_out.all():
                 return np.full(len(predicted), np.inf)
-            rest = CostModel(self._work[~held_out], np.exp(self._log_seconds[~held_out]), self._weight[~held_out])
+            known = self._work[~held_out], np.exp(self._log_seconds[~held_out]), self._weight[~held_out]
+            rest = CostModel(*known, self._prior)
             predicted[held_out] = rest.seconds(self._work[held_out])
         return np.abs(predicted / np.exp(self._log_seconds) - 1)
 
@@ -72,16 +97,21 @@ class CostModel:
 
 
 def _position(work: Numbers) -> Numbers:
-    """Return runs as points: logarithms of steps, of jets per step, and of parameters, which matter twice as much."""
+    """Return runs as points: logarithms of steps, of jets per step, and of products, which matter twice as much."""
     steps, jets = work[:, 1], work[:, 3]
     return np.stack([np.log(steps) / 4, np.log(jets / steps), 2 * np.log(work[:, 2] / steps)], axis=1)
 
 
-def _fit_costs(work: Numbers, seconds: Numbers, weight: Numbers) -> Numbers:
+def speed_factor(work: Numbers, seconds: Numbers, weight: Numbers, prior: Numbers = PRIOR_COSTS["kernel"]) -> float:
+    """Return how many times longer the runs took than the prior costs predict, as a weighted geometric mean."""
+    return float(np.exp(np.average(np.log(seconds / (work @ prior)), weights=weight)))
+
+
+def _fit_costs(work: Numbers, seconds: Numbers, weight: Numbers, prior: Numbers) -> Numbers:
     """Return the non-negative costs with the least sum of relative deviations, by reweighted least squares."""
     from scipy.optimize import nnls
 
-    prior = _PRIOR_COSTS * float(np.exp(np.average(np.log(seconds / (work @ _PRIOR_COSTS)), weights=weight)))
+    prior = prior * speed_factor(work, seconds, weight, prior)
     # In units of the prior, so that the regularisation decides only what few runs leave undetermined.
     relative = work * prior / seconds[:, None]
     ridge = np.full(len(prior), np.sqrt(_REGULARISATION))

@@ -1,8 +1,10 @@
-"""Estimates of training time: learned from the runs of this store, scaled to the speed of this machine."""
+"""Estimates of training time: learned per backend from the runs of this store, scaled to the speed of this machine."""
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from jsc_explore import data
 from jsc_explore.config import RunConfig
+from jsc_explore.errors import DataError
 from jsc_explore.jobs import calibration
-from jsc_explore.jobs.cost_model import CostModel, work_matrix
+from jsc_explore.jobs.cost_model import PRIOR_COSTS, CostModel, Numbers, products, speed_factor, work_matrix
 from jsc_explore.jobs.packing import MAX_REPLICAS
 from jsc_explore.store import Store
 from jsc_explore.store.query.grid import timings
-from jsc_explore.training.backends.select import why_not_kernel
+from jsc_explore.training.backends.select import compiled_from, why_not_gpu_kernel, why_not_kernel
+from jsc_explore.training.backends.vmap.program import ProgramSpec, failure_marker, find_compiler
 
 # More rows of timings make a prediction slower and no better; the ones with most runs are used.
 MAX_ROWS = 1000
@@ -24,23 +29,40 @@ MAX_ROWS = 1000
 _CALIBRATION_WEIGHT = 5.0
 # Weight of a run trained on this machine against one trained elsewhere.
 _LOCAL_WEIGHT = 3.0
+# An error is claimed only if runs of so many sizes were held out to measure it.
+_MIN_SIZES = 4
+# Compiling a program takes a core 18 to 27 s, and up to 47 s beside trainings (docs/decisions/training.md).
+COMPILE_S = 40.0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Expected ``seconds``, and the relative ``error`` that two thirds of such estimates stay within."""
+    """Expected ``seconds`` of wall time, ``compile_s`` of them for programs that are not compiled yet.
+
+    ``error`` is the relative error that two thirds of such estimates stay within; None: it was not measured.
+    """
 
     seconds: float
-    error: float
+    error: float | None = None
+    compile_s: float = 0.0
+
+    @property
+    def duration(self) -> str:
+        """The expected time as text: ``about 2 min``, ``about 2 min, of it compiling, about 40 s``."""
+        compiling = f", of it compiling, about {format_seconds(self.compile_s)}" if self.compile_s else ""
+        return f"about {format_seconds(self.seconds)}{compiling}"
 
     def __str__(self) -> str:
-        return f"about {format_seconds(self.seconds)}, usually within {max(5, 5 * round(20 * self.error)):.0f}%"
+        if self.error is None:
+            return self.duration
+        return f"{self.duration}, usually within {max(5, 5 * math.ceil(20 * self.error)):.0f}%"
 
 
 def estimate_time(store: Store, runs: Iterable[RunConfig], workers: int | None = None) -> Estimate | None:
     """Return the expected wall time of training ``runs`` on ``workers`` processes, by default one per core.
 
-    None if the store has no timings.
+    None if the store has no timings. An error is claimed only where every backend that trains the runs has trained
+    enough here, and nothing has to be compiled first.
     """
     groups: dict[tuple[object, ...], list[RunConfig]] = {}
     for run in runs:
@@ -50,18 +72,22 @@ def estimate_time(store: Store, runs: Iterable[RunConfig], workers: int | None =
     model = _load_model(store, store.version, calibration.modified_at(store.directory))
     if model is None:
         return None
-    sequential: list[tuple[RunConfig, int]] = []
-    stacked: list[tuple[RunConfig, int]] = []
+    # The longest run of each stack and the number of its replicas, by backend.
+    stacks: dict[str, list[tuple[RunConfig, int]]] = {}
     for group in groups.values():
-        if why_not_kernel(group[0]) is None:
-            # The kernel trains runs one after the other: any worker can take any of them.
-            sequential += [(run, 1) for run in group]
-            continue
-        for start in range(0, len(group), MAX_REPLICAS):
-            stack = group[start : start + MAX_REPLICAS]
-            stacked.append((max(stack, key=lambda run: run.max_epochs), len(stack)))
-    times = [*model.seconds(sequential, kernel=True), *model.seconds(stacked, kernel=False)]
-    return Estimate(max([sum(times) / (workers or os.cpu_count() or 1), *times]), model.error)
+        # The kernel trains runs one after the other: any worker can take any of them.
+        size = 1 if why_not_kernel(group[0]) is None else MAX_REPLICAS
+        for start in range(0, len(group), size):
+            stack = group[start : start + size]
+            longest = max(stack, key=lambda run: run.max_epochs)
+            stacks.setdefault(model.backend(longest), []).append((longest, len(stack)))
+    times = [time for backend, parts in stacks.items() for time in model.seconds(backend, parts)]
+    count = workers or os.cpu_count() or 1
+    programs = {spec for parts in stacks.values() for run, _ in parts if (spec := model.program_to_compile(run))}
+    compile_s = COMPILE_S * math.ceil(len(programs) / count)
+    errors = [error for backend in stacks if (error := model.errors.get(backend)) is not None]
+    is_claimed = len(errors) == len(stacks) and not programs
+    return Estimate(max([sum(times) / count, *times]) + compile_s, max(errors) if is_claimed else None, compile_s)
 
 
 def estimate_seconds(store: Store, runs: Iterable[RunConfig], workers: int | None = None) -> float | None:
@@ -71,48 +97,116 @@ def estimate_seconds(store: Store, runs: Iterable[RunConfig], workers: int | Non
 
 
 class _TimeModel:
-    """A cost model for each of the two backends, scaled to this machine."""
+    """A cost model for each backend, scaled to this machine; ``errors`` holds the measured error of each, or None."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], calibration_rows: Sequence[Mapping[str, Any]]) -> None:
-        self._rows = rows
-        self._models: dict[bool, CostModel] = {}
-        slowdown = _slowdown(rows, calibration_rows)
-        for kernel in (True, False):
-            # A backend that has trained nothing yet is predicted from the other's runs.
-            own = [row for row in rows if row["kernel"] == kernel] or list(rows)
+        known = [_with_work(row) for row in rows]
+        measured = [{**row, "products": row["parameters"], "eager_epochs": 0.0} for row in calibration_rows]
+        slowdown = _slowdown(known, measured)
+        self._on_gpu = any(row["here"] and not row["device"].startswith("cpu") for row in rows)
+        self._part_sizes = {
+            (row["dataset"], row["validation"]): {name: row[name] for name in ("train_rows", "val_rows")}
+            for row in reversed(rows)
+        }
+        self._models: dict[str, CostModel] = {}
+        self._speed = 1.0
+        self.errors: dict[str, float | None] = {}
+        for backend in sorted({row["backend"] for row in known}):
+            own = [row for row in known if row["backend"] == backend]
             times = np.array([row["seconds"] * (1.0 if row["here"] else slowdown) for row in own])
             count = np.array([row["n"] * (_LOCAL_WEIGHT if row["here"] else 1.0) for row in own], float)
-            self._models[kernel] = CostModel(work_matrix(own), times, count)
-        errors = self._models[sum(row["kernel"] for row in rows) * 2 >= len(rows)].errors()
-        # Errors are infinite where too few rows remain to hold any out.
-        self.error = float(np.quantile(errors, 2 / 3)) if np.isfinite(errors).all() else 1.0
+            work = work_matrix(own)
+            self._models[backend] = model = CostModel(work, times, count, _prior(backend))
+            if backend == "kernel":
+                self._speed = speed_factor(work, times, count)
+            is_measured_here = any(row["here"] for row in own) or (backend == "kernel" and bool(measured))
+            enough = is_measured_here and model.sizes >= _MIN_SIZES
+            self.errors[backend] = float(np.quantile(model.errors(), 2 / 3)) if enough else None
 
-    def seconds(self, stacks: Sequence[tuple[RunConfig, int]], *, kernel: bool) -> list[float]:
-        if not stacks:
-            return []
-        rows = [
-            {"batch_size": run.batch_size, "parameters": run.network.parameters, "epochs_run": run.max_epochs,
-             **self._sizes(run)} for run, _ in stacks
-        ]  # fmt: skip
-        times = self._models[kernel].seconds(work_matrix(rows))
-        return [float(time) * size for time, (_, size) in zip(times, stacks, strict=True)]
+    def backend(self, run: RunConfig) -> str:
+        """Return the backend that is expected to train a run, as ``backend_key`` names it."""
+        if self._on_gpu:
+            reason = why_not_gpu_kernel(run)
+            return "kernel-cuda" if reason is None else f"eager on GPU, {reason}"
+        reason = why_not_kernel(run)
+        if reason is None:
+            return "kernel"
+        return f"{'compiled' if self._program(run) else 'eager'}, {reason}"
 
-    def _sizes(self, run: RunConfig) -> dict[str, int]:
-        """Return the numbers of jets of a stored run with the same data, or the most similar one."""
-        same_data = [row for row in self._rows if row["dataset"] == run.dataset]
-        same = [row for row in same_data if row["validation"] == run.validation]
-        row = (same or same_data or self._rows)[0]
-        return {name: row[name] for name in ("train_rows", "val_rows")}
+    def seconds(self, backend: str, stacks: Sequence[tuple[RunConfig, int]]) -> list[float]:
+        """Return the expected seconds of stacks, each given by its longest run and its number of replicas."""
+        work = work_matrix([
+            {"batch_size": run.batch_size, "products": products(run.model), "epochs_run": run.max_epochs,
+             "eager_epochs": _eager_epochs(backend, run.max_epochs, replicas), **self._sizes(run)}
+            for run, replicas in stacks
+        ])  # fmt: skip
+        model = self._models.get(backend)
+        # A backend that has trained nothing yet: costs measured on another machine, at the speed of the kernel here.
+        times: Numbers = work @ _prior(backend) * self._speed if model is None else model.seconds(work)
+        return [float(time) * replicas for time, (_, replicas) in zip(times, stacks, strict=True)]
+
+    def program_to_compile(self, run: RunConfig) -> ProgramSpec | None:
+        """Return the program that a run waits for because it is not compiled yet; None if there is none."""
+        program = None if self._on_gpu else self._program(run)
+        return program if program and not program.path.exists() else None
+
+    def _program(self, run: RunConfig) -> ProgramSpec | None:
+        steps = self._sizes(run)["train_rows"] // run.batch_size
+        if why_not_kernel(run) is None or compiled_from(run, steps, "cpu") is None:
+            return None
+        spec = ProgramSpec.of(run, "cpu")
+        can_compile = spec.path.exists() or (find_compiler() and not failure_marker(spec).exists())
+        return spec if can_compile else None
+
+    def _sizes(self, run: RunConfig) -> Mapping[str, int]:
+        """Return the numbers of training and validation jets of a run: as stored with a run, or from its data set."""
+        key = run.dataset, run.validation
+        if key not in self._part_sizes:
+            try:
+                parts = data.part_sizes(data.size(run.dataset), run.validation)
+            except DataError:  # Jets that are not here cannot be trained on either: any size will do.
+                return next(iter(self._part_sizes.values()))
+            self._part_sizes[key] = {"train_rows": parts["train"], "val_rows": parts["val"]}
+        return self._part_sizes[key]
+
+
+def backend_key(name: str, device: str) -> str:
+    """Return what runs with the same costs share: the backend of a stored run without the details of its name.
+
+    ``kernel``, ``kernel-cuda``, ``compiled, layer conv1d``, ``eager on GPU, precision bf16-mixed``.
+    """
+    found = re.match(r"stack-(\w+)(?: \(([^;)]*))?", name)
+    if not found:
+        return name
+    place = "" if device.startswith("cpu") else " on GPU"
+    return f"{found[1]}{place}, {found[2] or ''}"
+
+
+def _prior(backend: str) -> Numbers:
+    return PRIOR_COSTS[next((kind for kind in ("compiled", "eager") if backend.startswith(kind)), "kernel")]
+
+
+def _eager_epochs(backend: str, epochs: int, replicas: int) -> float:
+    """Return the epochs of a run that are trained eagerly, divided by the replicas that share their overhead."""
+    kind = backend.partition(",")[0]
+    # Before a compiled program takes over, the first epoch is eager.
+    return {"compiled": 1, "eager": epochs, "eager on GPU": epochs}.get(kind, 0) / replicas
+
+
+def _with_work(row: Mapping[str, Any]) -> dict[str, Any]:
+    backend = backend_key(row["backend"], row["device"])
+    eager_epochs = _eager_epochs(backend, row["epochs_run"], row["replicas"])
+    return {**row, "backend": backend, "products": products(row["model"]), "eager_epochs": eager_epochs}
 
 
 def _slowdown(rows: Sequence[Mapping[str, Any]], calibration_rows: Sequence[Mapping[str, Any]]) -> float:
     """Return how many times longer this machine takes than those that trained the runs from elsewhere.
 
     The weighted median over the runs trained here and the calibration of measured time over predicted time, where
-    the prediction uses the runs from elsewhere.
+    the prediction uses the runs from elsewhere. All of them are runs of the CPU kernel.
     """
-    elsewhere = [row for row in rows if not row["here"] and row["kernel"]]
-    here = [row for row in rows if row["here"] and row["kernel"]]
+    elsewhere = [row for row in rows if not row["here"] and row["backend"] == "kernel"]
+    here = [row for row in rows if row["here"] and row["backend"] == "kernel"]
     measured = [*here, *calibration_rows]
     if not elsewhere or not measured:
         return 1.0

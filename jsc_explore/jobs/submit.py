@@ -9,7 +9,7 @@ from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import NotAllowedError, UnconfirmedError
 from jsc_explore.jobs.auth import Access
-from jsc_explore.jobs.estimate import estimate_seconds, format_seconds
+from jsc_explore.jobs.estimate import estimate_time
 from jsc_explore.jobs.limits import LIMITS, UNLIMITED, Limits
 from jsc_explore.jobs.queue import INTERACTIVE, Queue
 from jsc_explore.store import Store
@@ -89,6 +89,6 @@ def _check_duration(store: Store, queue: Queue, missing: dict[str, tuple[str, Ru
         return
     active = {i for i, state in queue.states(list(missing)).items() if state in ("queued", "running")}
     new = [run for run_id, (_, run) in missing.items() if run_id not in active]
-    seconds = estimate_seconds(store, new)
-    if seconds is not None and seconds > limits.confirm_s:
-        raise UnconfirmedError(len(new), seconds, f"about {format_seconds(seconds)}")
+    expected = estimate_time(store, new)
+    if expected is not None and expected.seconds > limits.confirm_s:
+        raise UnconfirmedError(len(new), expected.seconds, expected.duration)

@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import CONFIG, waiting
 
-from jsc_explore import data
+from jsc_explore import data, paths
 from jsc_explore.config import RunConfig
-from jsc_explore.errors import DataError, StoreError
-from jsc_explore.jobs.estimate import estimate_seconds, estimate_time, format_seconds
+from jsc_explore.errors import DataError, StoreError, UnconfirmedError
+from jsc_explore.jobs.estimate import COMPILE_S, estimate_seconds, estimate_time, format_seconds
 from jsc_explore.jobs.packing import MAX_KERNEL_REPLICAS, MAX_REPLICAS, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, EngineState, Queue
-from jsc_explore.jobs.submit import identify, submit
+from jsc_explore.jobs.submit import Requester, identify, submit
 from jsc_explore.results import Outcome, RunRecord
 from jsc_explore.store import Store
+from jsc_explore.training.backends.vmap.program import ProgramSpec
 
 
 @pytest.fixture
@@ -425,6 +426,77 @@ def test_the_kernels_runs_add_up_over_the_workers_and_a_stack_takes_as_long_as_i
     assert estimate_seconds(store, four, workers=8) == pytest.approx(one)
     assert estimate_seconds(store, [conv, conv.with_(max_epochs=4)], workers=8) == pytest.approx(pair)
     assert estimate_seconds(store, [*four, conv, conv.with_(max_epochs=4)], workers=1) == pytest.approx(4 * one + pair)
+
+
+CONV = RunConfig(model="jsc-conv", max_epochs=37)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A new store over the published runs, all of the kernel, on a machine that has compiled no program."""
+    monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "cache"))
+    store = Store(tmp_path / "new", paths.snapshot())
+    yield store
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("run", "low", "high"), [(CONV, 70, 630), (RunConfig(precision="bf16-mixed", max_epochs=10), 24, 96)]
+)
+def test_a_backend_that_trained_nothing_yet_gets_no_error_and_its_compiling_is_named(published, run, low, high):
+    """Five seeds of these took 211 and 48 s on two cores; the kernel's runs alone predict 3 and 1 s."""
+    found = estimate_time(published, [run.with_(seed=seed) for seed in range(5)], workers=2)
+    assert found.error is None
+    assert "usually" not in str(found)
+    assert low < found.seconds < high
+    assert str(found).endswith(", of it compiling, about 40 s")
+
+
+def test_a_program_that_is_compiled_already_is_not_waited_for(published, monkeypatch):
+    waiting_s = estimate_seconds(published, [CONV])
+    path = ProgramSpec.of(CONV, "cpu").path
+    path.parent.mkdir(parents=True)
+    path.touch()
+    found = estimate_time(published, [CONV])
+    assert (found.seconds, found.compile_s) == (pytest.approx(waiting_s - COMPILE_S), 0.0)
+    path.unlink()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    eager = estimate_time(published, [CONV])
+    assert eager.compile_s == 0.0
+    assert eager.seconds > found.seconds
+
+
+def test_a_long_training_of_a_backend_without_runs_has_to_be_confirmed(published, queue, monkeypatch):
+    monkeypatch.setattr(data, "digest", lambda name: "d" * 64)
+    runs = [CONV.with_(max_epochs=1000, seed=seed) for seed in range(5)]
+    with pytest.raises(UnconfirmedError, match=r"about \d\.\d h, of it compiling, about 40 s"):
+        submit(published, queue, runs, requester=Requester("ada"))
+
+
+def test_errors_are_those_of_the_backend_that_will_train(store):
+    for batch, seconds in ((16, 80.0), (64, 22.0), (256, 8.0), (1024, 4.5)):
+        store_run(store, RunConfig(batch_size=batch, max_epochs=2), wall_time_s=seconds, backend="kernel")
+    for batch, seconds in ((64, 90.0), (256, 10.0), (1024, 200.0)):
+        store_run(
+            store, CONV.with_(batch_size=batch, max_epochs=2), wall_time_s=seconds,
+            backend="stack-eager (layer conv1d)",
+        )  # fmt: skip
+    kernel, conv = RunConfig(batch_size=128, max_epochs=2), CONV.with_(batch_size=128, max_epochs=2)
+    assert estimate_time(store, [kernel]).error < 0.3
+    assert estimate_time(store, [conv]).error is None
+    assert estimate_time(store, [kernel, conv]).error is None
+    store_run(store, CONV.with_(batch_size=512, max_epochs=2), wall_time_s=8.0, backend="stack-eager (layer conv1d)")
+    assert estimate_time(store, [conv]).error > 0.5
+    assert estimate_time(store, [kernel]).error < 0.3
+
+
+def test_published_runs_of_another_machine_claim_no_error_here(published):
+    assert estimate_time(published, [RunConfig(batch_size=48)]).error is None
+
+
+def test_a_share_of_wall_time_is_preferred_to_the_time_of_the_whole_stack(store):
+    store_run(store, RunConfig(max_epochs=2), wall_time_s=40.0, wall_share_s=3.0, backend="kernel", replicas=4)
+    assert estimate_seconds(store, [RunConfig(max_epochs=2)], workers=1) == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize(

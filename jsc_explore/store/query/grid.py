@@ -109,15 +109,15 @@ def run_ids(store: Store, filters: Filters, expression: str = "") -> list[str]:
 
 
 def timings(store: Store) -> pa.Table:
-    """Return median training times: ``seconds`` per run, a stack's time divided by its replicas, of ``n`` runs.
+    """Return median training times: ``seconds`` per run, its share of the wall time, of ``n`` runs.
 
-    One row per combination of data, validation, batch size, parameters, epochs run, replicas, rows of the training and
-    validation parts, whether the ``kernel`` backend trained it, and whether ``here`` (in a part of this store).
+    One row per combination of data, validation, network, batch size, epochs run, replicas, rows of the training and
+    validation parts, ``backend``, ``device``, and whether ``here`` (in a part of this store).
     """
-    keys = "dataset, validation, batch_size, parameters, epochs_run, replicas, train_rows, val_rows"
+    keys = "dataset, validation, model, batch_size, epochs_run, replicas, train_rows, val_rows, backend, device"
     return store.query(
-        f"SELECT {keys}, backend = 'kernel' AS kernel, starts_with(file, ?) AS here, count(*) AS n, "
-        "median(wall_time_s / replicas) AS seconds FROM runs "
+        f"SELECT {keys}, starts_with(file, ?) AS here, count(*) AS n, "
+        "median(coalesce(wall_share_s, wall_time_s / replicas)) AS seconds FROM runs "
         "WHERE steps > 0 AND wall_time_s > 0 AND epochs_run > 0 AND train_rows > 0 GROUP BY ALL ORDER BY ALL",
         [str(store.directory)],
     )

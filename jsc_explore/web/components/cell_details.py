@@ -9,7 +9,7 @@ import streamlit as st
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.charts.grid import seed_texts
 from jsc_explore.config import FIELDS, RunConfig, display_value
-from jsc_explore.jobs.estimate import estimate_seconds, estimate_time, format_seconds
+from jsc_explore.jobs.estimate import estimate_time
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.tables import command
 from jsc_explore.web.components import permissions
@@ -43,13 +43,13 @@ def draw(slice: Slice, selected: Sequence[Cell]) -> None:
 
 def runs_text(runs: Sequence[RunConfig]) -> str:
     """Return the number of runs and their estimated time: 14 runs, about 9 s."""
-    seconds = estimate_seconds(services.store(), runs)
-    time = f"about {format_seconds(seconds)}" if seconds is not None else "time not known yet"
+    found = estimate_time(services.store(), runs)
+    time = "time not known yet" if found is None else found.duration
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {time}"
 
 
 def time_text(runs: Sequence[RunConfig]) -> str:
-    """Return the estimated time of runs with its usual error: about 9 s, usually within 20%."""
+    """Return the estimated time of runs, with its usual error if that is known: about 9 s, usually within 20%."""
     found = estimate_time(services.store(), runs)
     return "time not known yet" if found is None else str(found)
 
