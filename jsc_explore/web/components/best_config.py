@@ -8,6 +8,7 @@ from jsc_explore.view_model.best_config import BestConfig, best_text, find_best_
 from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.web.components import cell_details, permissions
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import services
 from jsc_explore.web.state.live import LiveSnapshot
 
@@ -19,7 +20,7 @@ def draw(slice: Slice, snapshot: LiveSnapshot) -> None:
         found = _found(services.store().version, slice)
         if found is None:
             return
-        st.caption(best_text(found, slice), width="stretch")
+        st.caption(plain(best_text(found, slice)), width="stretch")
         active = {job.config.seed for job in snapshot.active if job.config_id == found.config_id}
         if runs := found.next_held_back(slice.seeds, active):
             refusal = permissions.refusal()

@@ -108,7 +108,7 @@ def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]
         predicted = any(figure.tables[PREDICTIONS].num_rows for _, figure in drawn.figures)
         machines = CachedRepository().machines(slice) if EXPLORE["curve_x"] == "time_s" else None
         legend = curves.legend(EXPLORE, imported_runs.any_drawn(), predicted, machines)
-        st.caption(f"{legend} {_sentences(drawn.notes)}")
+        st.caption(f"{plain(legend)} {_sentences(drawn.notes)}")
 
 
 def _sentences(notes: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from jsc_explore.view_model.grid import MAX_CELLS, Part, title
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import CELLS
 from jsc_explore.web.components import cell_details
+from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import predictions, presentation
 from jsc_explore.web.state.cached_repository import CachedRepository
 from jsc_explore.web.state.url import EXPLORE
@@ -68,7 +69,7 @@ def draw(slice: Slice, cells: Sequence[Cell]) -> None:
             )
     machines = CachedRepository().machines(slice) if is_time(slice.metric) else None
     if text := grid.legend_text(slice, cells, predictions.describe(slice, cells), machines):
-        st.caption(text)
+        st.caption(plain(text))
 
 
 def draw_cell_list(slice: Slice, cells: Sequence[Cell]) -> None:

@@ -163,7 +163,7 @@ def _draw_verdict(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str, sn
     )
     if is_time(metric):
         ids = [config.config_id(data.digest(config.dataset)) for config in pair]
-        st.caption(times_text(machines(services.store(), {"config_id": ids})))
+        st.caption(plain(times_text(machines(services.store(), {"config_id": ids}))))
     if silent:
         counts = {side: _counts_text(count_silent(runs[side]), len(runs[side])) for side in charts.SIDES}
         lines = [f"**†** {rates_text(rates)}", *(f"{side}: {text}." for side, text in counts.items() if text)]

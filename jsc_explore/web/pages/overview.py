@@ -182,7 +182,7 @@ def _tradeoffs(
         machines[row["device"]] = sorted({*machines.get(row["device"], []), row["backend"]})
     each = " Each machine has a front of its own." if len(machines) > 1 else ""
     st.caption(
-        f"Ringed: the Pareto front; nothing is better at the same or lower cost.{each}{thinned} {times_text(machines)}"
+        f"Ringed: the Pareto front; nothing is better at the same or lower cost.{each}{thinned} {plain(times_text(machines))}"
     )
 
 
