@@ -181,9 +181,8 @@ def _tradeoffs(
     for row in times:
         machines[row["device"]] = sorted({*machines.get(row["device"], []), row["backend"]})
     each = " Each machine has a front of its own." if len(machines) > 1 else ""
-    st.caption(
-        f"Ringed: the Pareto front; nothing is better at the same or lower cost.{each}{thinned} {plain(times_text(machines))}"
-    )
+    front = f"Ringed: the Pareto front; nothing is better at the same or lower cost.{each}{thinned}"
+    st.caption(f"{front} {plain(times_text(machines))}")
 
 
 def _importance(ranking: Ranking, metric: str) -> None:
