@@ -403,6 +403,31 @@ def test_the_name_in_the_queue_is_not_the_sessions_own(app):
     assert "test session" not in name
 
 
+LOCAL = {"Host": "localhost:8501", "Origin": "http://localhost:8501"}
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "is_owner"),
+    [
+        (None, LOCAL, True),
+        (None, {"Origin": "http://127.0.0.1:8501"}, True),
+        (None, {"Origin": "http://[::1]:8501"}, True),
+        # Proxies on the same machine, as nginx is without further settings, and with those of its manual.
+        (None, {**LOCAL, "Origin": "https://jets.uni.edu"}, False),
+        (None, {**LOCAL, "X-Forwarded-For": "203.0.113.7"}, False),
+        (None, {**LOCAL, "Forwarded": "for=203.0.113.7"}, False),
+        ("203.0.113.7", LOCAL, False),
+        # No browser.
+        (None, {"Host": "localhost:8501"}, False),
+    ],
+)
+def test_only_a_browser_on_the_machine_itself_belongs_to_the_person_who_runs_the_app(
+    monkeypatch, address, headers, is_owner
+):
+    monkeypatch.setattr(permissions.st, "context", SimpleNamespace(ip_address=address, headers=headers))
+    assert permissions.is_owner() is is_owner
+
+
 def test_live_panels_slow_down_as_a_room_fills(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(services, "_LAST_POLL", {})

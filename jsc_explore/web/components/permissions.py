@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -24,6 +25,8 @@ _THROTTLE = LoginThrottle()
 # Sessions that gave the password. Not in the session's state, which messages of a browser can write to.
 _UNLOCKED: set[str] = set()
 _SALT = secrets.token_bytes(16)
+# By these a proxy names the visitor, the address that the visitor opened, or itself.
+_PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,15 @@ def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
 
 
 def is_owner() -> bool:
-    """Whether this visitor runs the app: the browser is on the same machine, with no proxy in between."""
-    return st.context.ip_address is None and "X-Forwarded-For" not in st.context.headers
+    """Whether this visitor runs the app: a browser on the same machine that has opened it by a local address.
+
+    A connection from this machine may also be that of a proxy. A browser sends the address that its visitor opened as
+    Origin, which no page can change and proxies pass on, whatever they write into Host.
+    """
+    headers = st.context.headers
+    origin = urlsplit(headers.get("Origin") or "").hostname
+    is_direct = st.context.ip_address is None and not any(name in headers for name in _PROXY_HEADERS)
+    return is_direct and origin in ("localhost", "127.0.0.1", "::1")
 
 
 def cancel_refusal(jobs: Sequence[Job]) -> str:
