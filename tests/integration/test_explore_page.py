@@ -218,6 +218,10 @@ def test_a_bad_address_is_told_by_line(app):
     )
     assert "filter = 'ded'" in warnings
     assert len(app.warning) == len(bad)
+    app.run()
+    assert len(app.warning) == len(bad), "they stay until they are dismissed"
+    next(button for button in app.button if button.label == "Dismiss").click().run()
+    assert len(app.warning) == 0
     assert "180 runs, 6 of 42 cells missing" in texts(app.markdown)
 
 

@@ -62,8 +62,11 @@ class UrlState(MutableMapping[str, Any]):
         query = _query()
         if self.page not in st.session_state or (query and query not in self._known()):
             self.load(query)
-        for line in st.session_state[f"{self.page} faults"]:
+        faults = st.session_state[f"{self.page} faults"]
+        for line in faults:
             st.warning(f"In the URL: {plain(line)}", icon=":material/link_off:")
+        if faults:
+            st.button("Dismiss", key=f"{self.page} dismiss faults", on_click=faults.clear)
 
     def load(self, query: Mapping[str, str]) -> None:
         """Set the state from a query; parameters that it does not name take their defaults."""
@@ -106,7 +109,7 @@ class UrlState(MutableMapping[str, Any]):
         return self[name]
 
     def change(self, name: str, value: Any) -> None:
-        """Set a parameter on behalf of the visitor; this also clears the warnings about the URL."""
+        """Set a parameter on behalf of the visitor; this also dismisses the warnings about the URL."""
         self[name] = value
         st.session_state[f"{self.page} faults"] = []
         # Who uses a widget does not navigate: a URL that comes with the change can only be an old one.
