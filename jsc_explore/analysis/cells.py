@@ -45,6 +45,7 @@ class Cell:
     seeds: tuple[int, ...] = ()
     active: tuple[Job, ...] = ()
     failed: tuple[Job, ...] = ()
+    cancelled: tuple[Job, ...] = ()
 
     @property
     def x(self) -> Any:
@@ -146,10 +147,21 @@ def build_cells(
     for place, (config, config_id) in placed.items():
         at = tuple(getattr(config, name) for name in names)
         known, here = tuple(seeds.get(config_id, ())), jobs_at.get(at, [])
-        active = tuple(job for job in here if job.state != "failed")
+        active = tuple(job for job in here if job.state in ("queued", "running"))
+        cancelled = tuple(job for job in here if job.state == "cancelled" and job.config.seed not in known)
         failed = tuple(job for job in here if job.state == "failed" and job.config.seed not in known)
         cells.append(
-            Cell(place, config, config_id, wanted, **figures.get(at, {}), seeds=known, active=active, failed=failed)
+            Cell(
+                place,
+                config,
+                config_id,
+                wanted,
+                **figures.get(at, {}),
+                seeds=known,
+                active=active,
+                failed=failed,
+                cancelled=cancelled,
+            )
         )
     return cells
 

@@ -40,7 +40,7 @@ MEANS, CONTEXT, SEEDS, MARKS, PREDICTIONS = "means", "context", "seeds", "marks"
 _DASHES = ([1, 0], [7, 4], [2, 2], [10, 3, 2, 3], [4, 4], [12, 4])
 # Stands for every range in the cached spec; ``_spec`` replaces it.
 _PLACEHOLDER_RANGE = (0.25, 0.75)
-# Silent-class marks nearer to each other than this share of the y axis are merged or moved apart.
+# Marks nearer to each other than this share of the y axis are merged or moved apart.
 MIN_MARK_DISTANCE = 0.05
 SILENT = "seeds that never predict a class"
 # The legend of a pair of quantities, both in evaluation mode.
@@ -99,8 +99,9 @@ def curve_tables(
 
     ``means`` has one row a point of a group of a highlighted config (``is_silent``: its seeds that never predict a
     class, which have no band): mean, smoothed mean, ends of the band; ``context`` one row a point of the others: the
-    mean; ``seeds`` one row a point of each seed of the highlighted configs; ``marks`` the last point of each seed with
-    a silent class. On a logarithmic axis values that are not positive are left out.
+    mean; ``seeds`` one row a point of each seed of the highlighted configs, without ``seed_lines`` of cancelled ones
+    alone; ``marks`` the last point of each seed that was cancelled or has a silent class. On a logarithmic axis values
+    that are not positive are left out.
     """
     highlighted = {config_id: line for config_id, line in lines.items() if line.highlighted}
     named_means = _with_lines(means, highlighted, options)
@@ -115,8 +116,10 @@ def curve_tables(
     context = _with_lines(means, others, options).select(["line", "is_silent", "x", "mean", "name"])
     seeds = _with_lines(seeds, highlighted, options)
     # The letters of many marks would overlap: then only the tooltip names the classes.
-    marks = silent_marks(seeds, brief=len({line.group for line in lines.values() if line.highlighted}) > 3)
-    seeds = seeds.select(["run_id", "seed", "x", "value", "group", "dash"]) if options.seed_lines else seeds.slice(0, 0)
+    marks = end_marks(seeds, brief=len({line.group for line in lines.values() if line.highlighted}) > 3)
+    seeds = seeds.append_column("cancelled", pc.equal(seeds["status"], "cancelled"))
+    seeds = seeds.select(["run_id", "seed", "cancelled", "x", "value", "group", "dash"])
+    seeds = seeds if options.seed_lines else seeds.filter(seeds["cancelled"])
     return {MEANS: table, CONTEXT: context, SEEDS: seeds, MARKS: marks}
 
 
@@ -142,32 +145,34 @@ def prediction_table(
     return pa.Table.from_pylist(rows, schema=_PREDICTIONS)
 
 
-def silent_marks(seeds: pa.Table, brief: bool) -> pa.Table:
-    """Return one row a mark: ``x``, ``value``, ``group``, the ``mark``, and ``name`` for its tooltip.
+def end_marks(seeds: pa.Table, brief: bool) -> pa.Table:
+    """Return one row a mark of a cancelled run or a silent class: ``x``, ``value``, ``group``, ``mark``, ``name``.
 
     ``seeds`` has one row a point of each seed; ``silent`` names the silent classes, which a ``brief`` mark leaves out,
-    and ``zero_output_share`` is of its run.
-    Marks of one group that would overlap are merged.
+    and ``zero_output_share`` is of its run. ``name`` is the text of the tooltip. Marks of one group and kind that would
+    overlap are merged.
     """
-    silent = seeds.filter(pc.not_equal(seeds["silent"], ""))
+    marked = seeds.filter(pc.or_(pc.not_equal(seeds["silent"], ""), pc.equal(seeds["status"], "cancelled")))
     last: dict[str, dict[str, Any]] = {}
-    rows = silent.select(
-        ["run_id", "x", "value", "group", "dash", "silent", "name", "seed", "zero_output_share"]
+    rows = marked.select(
+        ["run_id", "x", "value", "group", "dash", "silent", "status", "name", "seed", "zero_output_share"]
     ).to_pylist()
     for row in rows:
         last[row["run_id"]] = row
     values = [row["value"] for row in rows]
     distance = MIN_MARK_DISTANCE * (max(values) - min(values)) if values else 0.0
     marks: list[dict[str, Any]] = []
-    for row in sorted(last.values(), key=lambda row: (row["group"], row["value"])):
-        found = silent_text(row["silent"].split(), row["zero_output_share"])
+    for row in sorted(last.values(), key=lambda row: (row["group"], row["silent"] == "", row["value"])):
+        silent = row["silent"].split()
+        found = silent_text(silent, row["zero_output_share"]) if silent else "cancelled, in no mean"
         text = f"{row['name']}, seed {row['seed']}: {found}"
         before = marks[-1] if marks else {}
-        if before.get("group") == row["group"] and row["value"] - before["value"] < distance:
-            before["mark"] += "" if brief else "".join(c for c in row["silent"].split() if c not in before["mark"])
+        same = before.get("group") == row["group"] and before["mark"].startswith("†") == bool(silent)
+        if same and row["value"] - before["value"] < distance:
+            before["mark"] += "" if brief else "".join(c for c in silent if c not in before["mark"])
             before["name"] += f"; {text}"
             continue
-        mark = "†" + ("" if brief else row["silent"].replace(" ", ""))
+        mark = "†" + ("" if brief else "".join(silent)) if silent else "cancelled"
         marks.append({"x": row["x"], "value": row["value"], "group": row["group"], "mark": mark, "name": text})
     if not brief:
         # Marks of different groups: the lowest stays at the end of its line, the others move up.
@@ -234,7 +239,8 @@ def _band(means: pa.Table, options: PlotOptions) -> tuple[np.ndarray, np.ndarray
     if options.band == "none":
         return middle, middle
     if options.band == "sd":
-        half = sd
+        # As for the interval: two values show no spread.
+        half = np.where(n < 3, np.nan, sd)
     else:
         factor = {int(count): half_width(1.0, int(count)) or np.nan for count in np.unique(n)}
         half = sd * np.array([factor[int(count)] for count in n], float)
@@ -339,13 +345,18 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
         chart_from(SEEDS).mark_line(strokeWidth=options.size, clip=True, aria=False)
         .encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash, opacity=visible(0.25 if crowded else 0.45))
     )  # fmt: skip
+    cancelled = (
+        chart_from(SEEDS).transform_filter("datum.cancelled")
+        .mark_line(strokeWidth=1.5 * options.size, clip=True, aria=False)
+        .encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash, opacity=visible(1.0))
+    )  # fmt: skip
     # The mean of the seeds that never predict a class is thin and dotted, whatever the dash of its config.
     mean = highlighted.mark_line(clip=True).encode(
         x=x, y="smooth:Q", color=colour, detail=["config_id:N", "is_silent:N"], opacity=visible(1.0),
         strokeDash=alt.condition("datum.is_silent", alt.value([2, 3]), dash.get("strokeDash", alt.value([1, 0]))),
         strokeWidth=alt.condition("datum.is_silent", alt.value(1.5 * options.size), alt.value(2.5 * options.size)),
     )  # fmt: skip
-    silent = (
+    marks = (
         chart_from(MARKS).mark_text(align="left", dx=4, fontSize=11 * options.size, fontWeight=600)
         .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=visible(1.0),
                 tooltip=alt.Tooltip("name:N", title=" "))
@@ -360,9 +371,10 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
         *(_prediction_layers(x, y, colour, visible, options) if options.show_predictions else []),
         band,
         seeds,
+        cancelled,
         *([raw_mean] if options.smoothing else []),
         mean.add_params(picked, zoom),
-        silent,
+        marks,
         _hover_points(x, y, options),
     ]
     chart = alt.layer(*layers).properties(height=HEIGHT * options.size, usermeta=SVG_RENDERER)

@@ -63,14 +63,14 @@ def select_curves(
     order = {slice.place_of(cell.config): i for i, cell in enumerate(shown)}
     rows, total = repository.configs(slice, 4 * MAX_CONTEXT)
     stored = _as_configs(rows)
-    active = {cell.config_id: cell for cell in shown if cell.active}
+    unstored = {cell.config_id: cell for cell in shown if cell.active or cell.cancelled}
     found = _configs_near(repository, slice, set(order)) if total > len(stored) else stored
     found = [config for config in found if tuple(config.fields[name] for name in slice.axes) in order]
     known = {config.config_id for config in found}
-    found = [_with_active(config, active) for config in found]
+    found = [_with_active(config, unstored) for config in found]
     found += [
         Config(cell.config_id, cell.config.to_dict(), len(cell.active))
-        for cell in active.values()
+        for cell in unstored.values()
         if cell.config_id not in known
     ]
     found.sort(key=lambda config: (order[tuple(config.fields[name] for name in slice.axes)], config.config_id))
@@ -143,22 +143,26 @@ def read_points(
 
 
 def live_table(cells: Sequence[Cell], points: Mapping[str, Sequence[Mapping[str, Any]]]) -> pa.Table | None:
-    """Return the live points of the cells' running jobs, as ``curve_points`` takes them; None if there are none."""
+    """Return the live points of the cells' running and cancelled jobs, as ``curve_points`` takes them; None if none.
+
+    A running job without a point has a row, too: no mean is drawn before it has one.
+    """
     rows = [
-        {"run_id": job.run_id, "config_id": cell.config_id, "seed": job.config.seed, **point}
+        {"run_id": job.run_id, "config_id": cell.config_id, "seed": job.config.seed, "status": job.state, **point}
         for cell in cells
-        for job in cell.active
-        for point in points.get(job.run_id, [])
+        for job in (*cell.active, *cell.cancelled)
+        if job.state != "queued"
+        for point in points.get(job.run_id) or [{}]
     ]
     return pa.Table.from_pylist(rows, schema=_LIVE) if rows else None
 
 
 def _default_cells(slice: Slice, cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells whose curves are shown if none is selected: the active ones, else the row of the default value.
+    """Return the cells whose curves are shown if none is selected: those with a job, else the row of the default value.
 
     With facets it is the cell of both default values in each facet, so that the facets can be compared.
     """
-    active = [cell for cell in cells if cell.active]
+    with_jobs = [cell for cell in cells if cell.active or cell.cancelled]
     row = [
         cell
         for cell in cells
@@ -166,7 +170,7 @@ def _default_cells(slice: Slice, cells: Sequence[Cell]) -> list[Cell]:
         and cell.y == getattr(slice.base, slice.y)
         and (not slice.facet or cell.x == getattr(slice.base, slice.x))
     ]
-    return active[:6] or row[:8] or [cell for cell in cells if cell.n][:6]
+    return with_jobs[:6] or row[:8] or [cell for cell in cells if cell.n][:6]
 
 
 def _with_active(config: Config, active: Mapping[str, Cell]) -> Config:
@@ -235,6 +239,6 @@ def _configs_near(repository: Repository, slice: Slice, places: set[tuple[Any, .
 
 
 _LIVE = pa.schema(
-    [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32())]
+    [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("status", pa.string())]
     + [(name, pa.int64() if name in ("step", "samples") else pa.float64()) for name in POINT_FIELDS]
 )

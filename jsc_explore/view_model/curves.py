@@ -78,7 +78,7 @@ def panels(
         repository, slice, selection, state["curve_x"], quantities, state["zoom"], live_table(cells, live)
     )
     imported_shown, unknown = select_imported(imported, state["imported"])
-    if not points.means.num_rows and not context.means.num_rows and not imported_shown:
+    if not (points.seeds.num_rows or context.means.num_rows or imported_shown):
         return Panels([], _unrecorded(points, selection, state, quantities, cells), 0)
     options = _plot_options(state, slice, selection, theme, last_epoch(imported_shown))
     readings, thinned = readings_table(
@@ -193,7 +193,8 @@ def legend(
     machines: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Return the meaning of the lines, bands and signs of the curves; ``machines`` as in ``grid.legend_text``."""
-    parts = ["Line: mean over the seeds that predict every class", "thin and dotted: over those that do not"]
+    parts = ["Line: mean over the seeds that predict every class, as far as all of them have come"]
+    parts.append("thin and dotted: over those that do not")
     if state["curve"] in METRIC_PAIRS:
         parts.append(
             "solid: validation jets; dashed: as many training jets; both in evaluation mode, so that their gap is the "

@@ -32,7 +32,7 @@ class Part:
 
 
 def cells_of(repository: Repository, slice: Slice, jobs: Sequence[Job], selected: Sequence[Place]) -> list[Cell]:
-    """Return the cells of the slice, and those at ``selected`` places; ``jobs`` are the active and failed ones."""
+    """Return the cells of the slice, and those at ``selected`` places; ``jobs`` are the active, failed, cancelled."""
     rows = repository.grid(slice)
     jobs = [job for job in jobs if slice.passes(job.config)]
     axes = {

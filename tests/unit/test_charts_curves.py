@@ -43,14 +43,15 @@ def means_table(config_ids, quantity="val_acc", steps=(0, 10, 20), mean=0.5):
     return pa.Table.from_pylist(rows, schema=_MEANS)
 
 
-def seeds_table(config_id, values=(0.2, 0.6), silent="w t", quantity="val_acc"):
+def seeds_table(config_id, values=(0.2, 0.6), silent="w t", quantity="val_acc", status="done", run_id="r"):
     rows = [
         {
-            "run_id": "r",
+            "run_id": run_id,
             "config_id": config_id,
             "seed": 3,
             "silent": silent,
             "zero_output_share": 0.25,
+            "status": status,
             "x": float(i),
             "quantity": quantity,
             "value": v,
@@ -67,7 +68,8 @@ _MEANS = pa.schema(
 )
 _SEEDS = pa.schema(
     [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("silent", pa.string()),
-     ("zero_output_share", pa.float64()), ("x", pa.float64()), ("quantity", pa.string()), ("value", pa.float64())]
+     ("zero_output_share", pa.float64()), ("status", pa.string()), ("x", pa.float64()), ("quantity", pa.string()),
+     ("value", pa.float64())]
 )  # fmt: skip
 LINES = {"a": CurveStyle("Batch size 16", "16 (n=4)"), "b": CurveStyle("Batch size 32", highlighted=False)}
 
@@ -103,9 +105,21 @@ def test_a_curve_has_mean_band_and_each_seed(band, low, high):
     assert drawn[SEEDS]["value"].to_pylist() == [0.2, 0.6]
 
 
-def test_one_seed_has_no_interval():
-    rows = tables(means=means_table({"a": 1}))[MEANS].to_pylist()
+@pytest.mark.parametrize("band", ["interval", "sd"])
+@pytest.mark.parametrize("n", [1, 2])
+def test_fewer_than_three_seeds_have_no_band(n, band):
+    rows = tables(PlotOptions(band=band), means_table({"a": n}))[MEANS].to_pylist()
     assert [(row["low"], row["mean"], row["high"]) for row in rows] == [(0.5, 0.5, 0.5)] * 3
+
+
+def test_the_curves_of_cancelled_seeds_are_drawn_and_marked_even_without_lines_of_each_seed():
+    cancelled = [seeds_table("a", (0.2, end), "", status="cancelled", run_id=str(end)) for end in (0.5, 0.505)]
+    seeds = pa.concat_tables([seeds_table("a"), *cancelled])
+    drawn = tables(PlotOptions(seed_lines=False), seeds=seeds)
+    assert drawn[SEEDS]["value"].to_pylist() == [0.2, 0.5, 0.2, 0.505]
+    mark, silent = drawn[MARKS].to_pylist()
+    assert (mark["mark"], silent["mark"]) == ("cancelled", "†wt")
+    assert mark["name"].count("seed 3: cancelled, in no mean") == 2
 
 
 def test_a_seed_with_a_silent_class_is_marked_at_the_end_of_its_curve():

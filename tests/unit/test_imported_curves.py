@@ -24,7 +24,7 @@ MEANS = pa.schema(
     + [("n", pa.int64())]
 )
 SEEDS = pa.schema(
-    [(name, pa.string()) for name in ("run_id", "config_id", "silent", "quantity")]
+    [(name, pa.string()) for name in ("run_id", "config_id", "silent", "status", "quantity")]
     + [("seed", pa.int32())]
     + [(name, pa.float64()) for name in ("zero_output_share", "x", "value")]
 )

@@ -7,6 +7,7 @@ from runs import CONFIG
 
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs.queue import Queue
+from jsc_explore.web.state import live
 from jsc_explore.web.state.live import LivePoller
 
 
@@ -61,6 +62,36 @@ def test_a_snapshot_never_changes_and_is_a_key_of_its_own(queue):
     assert len({first, second}) == 2
     with pytest.raises(AttributeError):
         first.active = ()
+
+
+def test_a_cancelled_run_keeps_its_partial_curve_until_it_is_requested_again(queue):
+    start(queue, "a", "b")
+    poller = poller_of(queue)
+    queue.record_progress([("a", {"step": 1}), ("a", {"step": 5}), ("b", {"step": 1})], {})
+    poller.snapshot(max_age_s=-1)
+    queue.finish("a", "cancelled")
+    for _ in range(3):
+        snapshot = poller.snapshot(max_age_s=-1)
+        assert [(job.run_id, job.state) for job in snapshot.cancelled] == [("a", "cancelled")]
+        assert (steps(snapshot, "a"), steps(snapshot, "b")) == ([1, 5], [1])
+    start(queue, "a")
+    queue.record_progress([("a", {"step": 1})], {})
+    snapshot = poller.snapshot(max_age_s=-1)
+    assert (snapshot.cancelled, steps(snapshot, "a")) == ((), [1])
+
+
+def test_the_number_of_partial_curves_in_memory_is_bounded(queue, monkeypatch):
+    monkeypatch.setattr(live, "KEPT_CANCELLED", 2)
+    poller = poller_of(queue)
+    for i, run_id in enumerate("abc"):
+        queue.request({run_id: (CONFIG, RunConfig(seed=i))})
+        queue.start([run_id])
+        queue.record_progress([(run_id, {"step": 1})], {})
+        poller.snapshot(max_age_s=-1)
+        queue.finish(run_id, "cancelled")
+        snapshot = poller.snapshot(max_age_s=-1)
+    assert [job.run_id for job in snapshot.cancelled] == ["b", "c"]
+    assert set(snapshot.points) == {"b", "c"}
 
 
 def test_jobs_that_end_leave_their_points_and_stay_for_a_while(queue):

@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import scipy.stats
 from runs import record_of
@@ -191,6 +192,7 @@ def test_the_mean_of_a_config_goes_as_far_as_its_shortest_run(store):
                 "run_id": "new",
                 "config_id": config_id,
                 "seed": 9,
+                "status": "running",
                 "step": 10,
                 "epoch": 1.0,
                 "val_acc": 1.5,
@@ -202,6 +204,35 @@ def test_the_mean_of_a_config_goes_as_far_as_its_shortest_run(store):
     assert [(row["x"], row["n"], row["mean"]) for row in means] == [(10, 3, pytest.approx((1.0 + 1.1 + 1.5) / 3))]
     alone = curve_points(store, [], "step", ["val_acc"], budget=10, live=live)
     assert alone.seeds["value"].to_pylist() == [1.5]
+
+
+def live_rows(status, *known):
+    """Return a table of live points of one config, given as run_id, step and val_acc; a step None is a run without."""
+    config_id = RunConfig(batch_size=16).config_id("d" * 64)
+    rows = [
+        {"run_id": run_id, "config_id": config_id, "seed": int(run_id), "status": status, "step": step,
+         "val_acc": value, "learning_rate": 1e-3}
+        for run_id, step, value in known
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows)
+
+
+def test_a_mean_of_live_runs_waits_for_the_slowest_and_for_one_without_a_point(store):
+    fast = [("0", step, 0.1 * step) for step in (0, 10, 20)]
+    slow = [("1", 0, 0.0)]
+    both = curve_points(store, [], "step", ["val_acc"], budget=10, live=live_rows("running", *fast, *slow))
+    assert [(row["x"], row["n"]) for row in both.means.to_pylist()] == [(0, 2)]
+    starting = live_rows("running", *fast, ("1", None, None))
+    for x in ("step", "lr_sum"):
+        found = curve_points(store, [], x, ["val_acc"], budget=10, live=starting)
+        assert (found.means.num_rows, found.seeds["run_id"].to_pylist()) == (0, ["0"] * 3)
+
+
+def test_a_cancelled_run_is_in_no_mean(store):
+    kept = points(store, live=live_rows("cancelled", ("7", 0, 9.0), ("7", 10, 9.0)))
+    assert kept.means.equals(points(store).means)
+    partial = kept.seeds.filter(pc.equal(kept.seeds["status"], "cancelled"))
+    assert partial["value"].to_pylist() == [9.0, 9.0]
 
 
 def test_only_the_means_where_only_they_are_wanted_and_nothing_for_no_run(store):

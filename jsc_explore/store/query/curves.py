@@ -29,11 +29,12 @@ LR_SUM = "lr_sum"
 class CurvePoints:
     """Points of every seed and means over seeds, after thinning.
 
-    ``seeds`` has ``run_id, config_id, seed, silent`` (names of silent classes), ``zero_output_share, diverged``, ``x,
-    quantity, value``.
+    ``seeds`` has ``run_id, config_id, seed, silent`` (names of silent classes), ``zero_output_share``, ``status``
+    (``running`` and ``cancelled`` of live points, else that of the stored run), ``x, quantity, value``.
     ``means`` has ``config_id, is_silent, x, quantity, mean, sd, low, high, n``: runs of a config that never predict a
-    class are another group than the others, and diverged runs are in neither. A mean ends where the shortest of its
-    runs ends, one that still trains included. Every ``stride``-th point was kept, of ``total`` rows.
+    class are another group than the others, and diverged and cancelled runs are in neither. A mean ends where the
+    shortest of its runs ends; a running one without a point leaves no mean. Every ``stride``-th point was kept, of
+    ``total`` rows.
     """
 
     seeds: pa.Table
@@ -56,9 +57,9 @@ def curve_points(
     """Read the curves of runs along ``x`` in long format, one row per point and quantity.
 
     Above ``budget`` rows the points of each run are thinned by a stride, always keeping the first and the last;
-    ``x_range`` selects a range of ``x`` before thinning. ``live`` holds points of runs that are not stored yet: columns
-    ``run_id, config_id, seed, silent_classes`` and the recorded quantities. Means are over the seeds of one config at
-    one step. Raises FieldError for a quantity that is not recorded.
+    ``x_range`` selects a range of ``x`` before thinning. ``live`` holds points of runs that are not stored: columns
+    ``run_id, config_id, seed, status`` and the recorded quantities, all null for a run that has no point yet. Means are
+    over the seeds of one config at one step. Raises FieldError for a quantity that is not recorded.
     """
     for name in (*quantities, *((x,) if x != LR_SUM else ())):
         if name not in POINT_FIELDS:
@@ -101,7 +102,7 @@ class _Runs:
 
 _RUNS = pa.schema(
     [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("silent", pa.string()),
-     ("zero_output_share", pa.float64()), ("diverged", pa.bool_())]
+     ("zero_output_share", pa.float64()), ("status", pa.string())]
 )  # fmt: skip
 
 
@@ -111,8 +112,7 @@ def _stored(store: Store, run_ids: Sequence[str], names: Sequence[str]) -> _Runs
     read = store.rows(run_ids, columns, scalars=scalars)
     silent = pc.binary_join(read["silent_classes"].cast(pa.list_(pa.string())), " ")
     known = [read[name] for name in ("run_id", "config_id", "seed")]
-    diverged = pc.equal(read["status"], "diverged")
-    runs = pa.table([*known, silent, read["zero_output_share"], diverged], schema=_RUNS)
+    runs = pa.table([*known, silent, read["zero_output_share"], read["status"].cast(pa.string())], schema=_RUNS)
     lengths = pc.list_value_length(read[columns[0]]).to_numpy()
     values = {name: _numbers(pc.list_flatten(read[column])) for name, column in zip(names, columns, strict=True)}
     if any(len(column) != lengths.sum() for column in values.values()):
@@ -126,11 +126,10 @@ def _live_points(live: pa.Table | None, names: Sequence[str]) -> _Runs:
     found = live["run_id"].combine_chunks().dictionary_encode()
     owner = found.indices.to_numpy().astype(np.int64)
     first = np.unique(owner, return_index=True)[1]
-    runs = live.select(["run_id", "config_id", "seed"]).take(first)
+    runs = live.select(["run_id", "config_id", "seed", "status"]).take(first)
     runs = runs.append_column("silent", pa.array([""] * len(first), pa.string()))
     runs = runs.append_column("zero_output_share", pa.nulls(len(first), pa.float64()))
-    runs = runs.append_column("diverged", pa.array([False] * len(first)))
-    return _Runs(runs.cast(_RUNS), owner, {name: _numbers(live[name]) for name in names})
+    return _Runs(runs.select(_RUNS.names).cast(_RUNS), owner, {name: _numbers(live[name]) for name in names})
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
@@ -184,18 +183,19 @@ _GROUP = ["config_id", "is_silent", "quantity"]
 
 
 def _runs_by_group(points: _Runs, quantities: Sequence[str]) -> pa.Table:
-    """Return how many runs have a value of each quantity, by ``_GROUP``: those that a mean is over."""
+    """Return how many runs have a value of each quantity, or will have one, by ``_GROUP``: those a mean is over."""
     parts = []
+    is_running = np.asarray(pc.equal(points.runs["status"], "running"))[points.owner]
     for name in sorted(set(quantities)):
-        owners = np.unique(points.owner[~np.isnan(points.values[name])])
+        owners = np.unique(points.owner[is_running | ~np.isnan(points.values[name])])
         runs = _with_group(points.runs.take(owners)).select(["config_id", "is_silent"])
         parts.append(runs.append_column("quantity", pa.array([name] * runs.num_rows, pa.string())))
     return pa.concat_tables(parts).group_by(_GROUP).aggregate([([], "count_all")]).rename_columns([*_GROUP, "runs"])
 
 
 def _with_group(table: pa.Table) -> pa.Table:
-    """Return the rows of runs that did not diverge, with ``is_silent``: whether the run never predicts a class."""
-    table = table.filter(pc.invert(table["diverged"]))
+    """Return the rows of runs that count in a mean, with ``is_silent``: whether the run never predicts a class."""
+    table = table.filter(pc.invert(pc.is_in(table["status"], pa.array(["diverged", "cancelled"]))))
     return table.append_column("is_silent", pc.not_equal(table["silent"], ""))
 
 

@@ -25,7 +25,7 @@ from jsc_explore.web.components import (
 )
 from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import compare_selection, dialogs, predictions, presentation, services
-from jsc_explore.web.state.live import LiveSnapshot
+from jsc_explore.web.state.live import LiveSnapshot, ended_here
 from jsc_explore.web.state.render_queue import LIVE_DELAY_S, PAGE_DELAY_S, render_turn, tune_interpreter
 from jsc_explore.web.state.url import EXPLORE
 
@@ -101,7 +101,7 @@ def _curves(slice: Slice) -> None:
     with render_turn(LIVE_DELAY_S):
         snapshot = _snapshot()
         if snapshot is not None:
-            _show_errors(lambda: curves.draw(slice, _cells(slice, snapshot, _selected()), snapshot.points))
+            _show_errors(lambda: curves.draw(slice, _cells(slice, snapshot), snapshot.points))
             EXPLORE.write()
 
 
@@ -145,16 +145,24 @@ def _selected() -> tuple[Place, ...]:
     return tuple(EXPLORE[CELLS])
 
 
+def _cells(slice: Slice, snapshot: LiveSnapshot) -> tuple[Cell, ...]:
+    """Return the cells of a slice, with the runs that were cancelled in the time of this session."""
+    return _cells_of(slice, snapshot, _selected(), frozenset(job.run_id for job in ended_here(snapshot.cancelled)))
+
+
 @lru_cache(maxsize=128)
-def _cells(slice: Slice, snapshot: LiveSnapshot, selected: tuple[Place, ...]) -> tuple[Cell, ...]:
-    """Return the cells of a slice, built once per snapshot for all panels and sessions."""
-    return tuple(grid.cells_of(slice, [*snapshot.active, *snapshot.failed], selected))
+def _cells_of(
+    slice: Slice, snapshot: LiveSnapshot, selected: tuple[Place, ...], cancelled: frozenset[str]
+) -> tuple[Cell, ...]:
+    # Built once per snapshot for all panels, and for all sessions that show the same.
+    jobs = [*snapshot.active, *snapshot.failed, *(job for job in snapshot.cancelled if job.run_id in cancelled)]
+    return tuple(grid.cells_of(slice, jobs, selected))
 
 
 def _head(slice: Slice, snapshot: LiveSnapshot) -> None:
     """Draw the title, the buttons that open dialogs, and the notice about the last request."""
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
-        st.markdown(f"##### {plain(grid.title(slice, _cells(slice, snapshot, _selected())))}", width="stretch")
+        st.markdown(f"##### {plain(grid.title(slice, _cells(slice, snapshot)))}", width="stretch")
         dialogs.button("train", "Train…", ":material/model_training:", "Train any configuration")
         dialogs.button("export", "Export", ":material/download:", "Charts, tables and commands as files")
     best_config.draw(slice, snapshot)
@@ -163,7 +171,7 @@ def _head(slice: Slice, snapshot: LiveSnapshot) -> None:
 
 def _grid(slice: Slice, snapshot: LiveSnapshot) -> None:
     """Draw the grid, the jobs, and the selected cells."""
-    cells = _cells(slice, snapshot, _selected())
+    cells = _cells(slice, snapshot)
     grid.draw(slice, cells)
     # Before the elements that come and go: at another position it would be a new element and lose the focus.
     grid.draw_cell_list(slice, cells)

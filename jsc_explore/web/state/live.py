@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+import streamlit as st
 
 from jsc_explore.jobs.queue import ENDED, EngineState, Job, Queue
 from jsc_explore.results import Point
@@ -13,6 +15,8 @@ from jsc_explore.store import Store
 
 # For how long a snapshot still lists a job that ended: its row must not vanish while somebody reads it.
 ENDED_VISIBLE_S = 60.0
+# Partial curves of cancelled runs that are kept in memory; those of older ones are dropped.
+KEPT_CANCELLED = 100
 # Panels are drawn up to seven times a second; sessions that ask within this time share one snapshot.
 MAX_AGE_S = 0.1
 
@@ -22,13 +26,15 @@ class LiveSnapshot:
     """Queue and store as of one moment. Immutable, and equal to itself alone: it can be the key of a cache.
 
     ``active`` jobs are queued or running, ``failed`` ones are all that failed, ``ended`` those that ended within
-    ``ENDED_VISIBLE_S``; ``points`` holds the live curve of each running job by run id. ``store_version`` is read after
-    the queue, so that a run that ends in between is in both rather than in neither.
+    ``ENDED_VISIBLE_S``; ``cancelled`` those cancelled while they were running, as long as they are not requested again.
+    ``points`` holds the live curve of each running and cancelled job by run id. ``store_version`` is read after the
+    queue, so that a run that ends in between is in both rather than in neither.
     """
 
     active: tuple[Job, ...] = ()
     failed: tuple[Job, ...] = ()
     ended: tuple[Job, ...] = ()
+    cancelled: tuple[Job, ...] = ()
     points: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
     store_version: int = 0
     engine: EngineState | None = None
@@ -56,7 +62,8 @@ class LivePoller:
         self._read_at = 0.0
 
     def _read(self) -> LiveSnapshot:
-        known = self._snapshot.points
+        known, cancelled = dict(self._snapshot.points), {job.run_id: job for job in self._snapshot.cancelled}
+        partial = {run_id: known.pop(run_id) for run_id in cancelled}
         active, new = self._queue.live({run_id: int(points[-1]["step"] or 0) for run_id, points in known.items()})
         points = {
             job.run_id: (*known.get(job.run_id, ()), *new.get(job.run_id, ()))
@@ -64,6 +71,18 @@ class LivePoller:
             if job.run_id in known or job.run_id in new
         }
         ended = self._queue.jobs(ENDED, since=time.time() - ENDED_VISIBLE_S)
+        # The queue drops the points of a cancelled run: what has been shown of it is kept here.
+        cancelled |= {job.run_id: job for job in ended if job.state == "cancelled" and job.run_id in known}
+        requested = {job.run_id for job in active}
+        kept = [job for run_id, job in cancelled.items() if run_id not in requested][-KEPT_CANCELLED:]
+        points |= {job.run_id: partial.get(job.run_id) or known[job.run_id] for job in kept}
         failed, engine = self._queue.jobs(("failed",)), self._queue.engine()
         self._store.refresh()
-        return LiveSnapshot(tuple(active), tuple(failed), tuple(ended), points, self._store.version, engine)
+        version = self._store.version
+        return LiveSnapshot(tuple(active), tuple(failed), tuple(ended), tuple(kept), points, version, engine)
+
+
+def ended_here(jobs: Sequence[Job]) -> list[Job]:
+    """Return those of these jobs that ended since this session began: what ended before is no news to its visitor."""
+    began_at = st.session_state.setdefault("_began at", time.time())
+    return [job for job in jobs if (job.finished_at or 0.0) >= began_at]
