@@ -90,6 +90,21 @@ def _columns() -> tuple[Column, ...]:
         ),
         Column("zero_output_share", number, "share of the test jets whose five outputs are all zero"),
         *(Column(f"{part}_rows", count, f"jets in the {part} part") for part in ("train", "val", "test")),
+        *_cost_columns(),
+        Column("device", text, "processor and its number of cores, or the GPU, that it was trained on"),
+        Column("backend", text, "backend that took the optimizer steps"),
+        Column("versions", text, "JSON: versions of the software it was trained with"),
+        Column("created_at", text, "UTC time at which it was stored, ISO 8601"),
+        *(
+            Column(CURVE_PREFIX + name, pa.list_(count if name in INTEGER_QUANTITIES else number), f"curve: {doc}")
+            for name, doc in POINT_FIELDS.items()
+        ),
+    )
+
+
+def _cost_columns() -> tuple[Column, ...]:
+    number = pa.float64()
+    return (
         Column(
             "train_time_s",
             number,
@@ -108,14 +123,6 @@ def _columns() -> tuple[Column, ...]:
         ),
         Column("replicas", pa.int32(), "replicas in the stack, this run included"),
         Column("peak_memory_mb", number, "peak memory of the training process, on a GPU that of the device"),
-        Column("device", text, "processor and its number of cores, or the GPU, that it was trained on"),
-        Column("backend", text, "backend that took the optimizer steps"),
-        Column("versions", text, "JSON: versions of the software it was trained with"),
-        Column("created_at", text, "UTC time at which it was stored, ISO 8601"),
-        *(
-            Column(CURVE_PREFIX + name, pa.list_(count if name in INTEGER_QUANTITIES else number), f"curve: {doc}")
-            for name, doc in POINT_FIELDS.items()
-        ),
     )
 
 
