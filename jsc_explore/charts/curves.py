@@ -341,15 +341,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
         detail=["config_id:N", "is_silent:N", *(["dash:N"] if dash else [])],
         opacity=visible(BAND_OPACITY_CROWDED if crowded else BAND_OPACITY),
     )
-    seeds = (
-        chart_from(SEEDS).mark_line(strokeWidth=options.size, clip=True, aria=False)
-        .encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash, opacity=visible(0.25 if crowded else 0.45))
-    )  # fmt: skip
-    cancelled = (
-        chart_from(SEEDS).transform_filter("datum.cancelled")
-        .mark_line(strokeWidth=1.5 * options.size, clip=True, aria=False)
-        .encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash, opacity=visible(1.0))
-    )  # fmt: skip
+    seeds = chart_from(SEEDS).encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash)
     # The mean of the seeds that never predict a class is thin and dotted, whatever the dash of its config.
     mean = highlighted.mark_line(clip=True).encode(
         x=x, y="smooth:Q", color=colour, detail=["config_id:N", "is_silent:N"], opacity=visible(1.0),
@@ -370,8 +362,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
         context_hover,
         *(_prediction_layers(x, y, colour, visible, options) if options.show_predictions else []),
         band,
-        seeds,
-        cancelled,
+        *_seed_layers(seeds, visible, crowded, options),
         *([raw_mean] if options.smoothing else []),
         mean.add_params(picked, zoom),
         marks,
@@ -379,6 +370,18 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
     ]
     chart = alt.layer(*layers).properties(height=HEIGHT * options.size, usermeta=SVG_RENDERER)
     return build_spec(chart) | {"config": font_config(options.size)}
+
+
+def _seed_layers(
+    seeds: alt.Chart, visible: Callable[[float], Any], crowded: bool, options: PlotOptions
+) -> list[alt.Chart]:
+    """Return the faint lines of the seeds, and over them the cancelled ones, which have no mean to show them."""
+    faint = seeds.mark_line(strokeWidth=options.size, clip=True, aria=False)
+    cancelled = seeds.mark_line(strokeWidth=1.5 * options.size, clip=True, aria=False)
+    return [
+        faint.encode(opacity=visible(0.25 if crowded else 0.45)),
+        cancelled.transform_filter("datum.cancelled").encode(opacity=visible(1.0)),
+    ]
 
 
 def _prediction_layers(
