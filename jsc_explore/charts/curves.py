@@ -341,7 +341,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
         detail=["config_id:N", "is_silent:N", *(["dash:N"] if dash else [])],
         opacity=visible(BAND_OPACITY_CROWDED if crowded else BAND_OPACITY),
     )
-    seeds = chart_from(SEEDS).encode(x=x, y="value:Q", detail="run_id:N", color=colour, **dash)
+    seed_encoding = {"x": x, "y": "value:Q", "detail": "run_id:N", "color": colour, **dash}
     # The mean of the seeds that never predict a class is thin and dotted, whatever the dash of its config.
     mean = highlighted.mark_line(clip=True).encode(
         x=x, y="smooth:Q", color=colour, detail=["config_id:N", "is_silent:N"], opacity=visible(1.0),
@@ -362,7 +362,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
         context_hover,
         *(_prediction_layers(x, y, colour, visible, options) if options.show_predictions else []),
         band,
-        *_seed_layers(seeds, visible, crowded, options),
+        *_seed_layers(seed_encoding, visible, crowded, options),
         *([raw_mean] if options.smoothing else []),
         mean.add_params(picked, zoom),
         marks,
@@ -373,14 +373,16 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
 
 
 def _seed_layers(
-    seeds: alt.Chart, visible: Callable[[float], Any], crowded: bool, options: PlotOptions
+    encoding: Mapping[str, Any], visible: Callable[[float], Any], crowded: bool, options: PlotOptions
 ) -> list[alt.Chart]:
     """Return the faint lines of the seeds, and over them the cancelled ones, which have no mean to show them."""
-    faint = seeds.mark_line(strokeWidth=options.size, clip=True, aria=False)
-    cancelled = seeds.mark_line(strokeWidth=1.5 * options.size, clip=True, aria=False)
+    seeds = chart_from(SEEDS).encode(**encoding)
+    cancelled = seeds.transform_filter("datum.cancelled").encode(opacity=visible(1.0))
     return [
-        faint.encode(opacity=visible(0.25 if crowded else 0.45)),
-        cancelled.transform_filter("datum.cancelled").encode(opacity=visible(1.0)),
+        seeds.mark_line(strokeWidth=options.size, clip=True, aria=False).encode(
+            opacity=visible(0.25 if crowded else 0.45)
+        ),
+        cancelled.mark_line(strokeWidth=1.5 * options.size, clip=True, aria=False),
     ]
 
 
