@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from runs import RecordingCallback, curve, fit
+from runs import RecordingCallback, curve, fit, result_of
 from safetensors.torch import load
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch.nn import functional
@@ -220,21 +220,33 @@ def test_the_backend_name_has_the_reason_why_the_kernel_was_not_used(jets_split)
     assert fit([conv], jets_split).outcomes["0"].backend == "stack-eager (layer conv1d)"
 
 
-def test_a_run_alone_and_in_a_stack_of_eight_has_the_same_curve(jets_split):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "jsc-trt"},
+        {"model": "jsc-s", "precision": "bf16-mixed"},
+        {"model": "jsc-s", "precision": "16-mixed"},
+        {"model": "16b-64b-32-5", "precision": "bf16-mixed", "optimizer": "sgd"},
+        {"model": "16-24-16d0.3-5", "precision": "16-mixed", "optimizer": "adamw"},
+        {"model": "16-c4k3b-r6k3-gap-8d0.5-5"},
+        {"model": "16-c8k5-p2-12-5", "precision": "bf16-mixed"},
+    ],
+    ids=lambda fields: "-".join(fields.values()),
+)
+def test_a_run_gives_the_same_bits_alone_and_in_a_stack_of_eight(jets_split, fields):
     runs = [
         RunConfig(
-            model="jsc-trt", seed=i % 3, learning_rate=10.0 ** -(2 + i % 3), max_epochs=2 + i % 2,
-            scheduler=("cosine", "constant", "onecycle", "warmup")[i % 4], batch_size=128,
+            seed=i % 3, learning_rate=10.0 ** -(2 + i % 3), max_epochs=1 + i % 2, weight_decay=1e-3 * (i % 3 == 2),
+            scheduler=("cosine", "constant", "onecycle", "warmup")[i % 4], batch_size=200, **fields,
         )
         for i in range(8)
     ]  # fmt: skip
     together = fit(runs, jets_split).outcomes
     for i in (0, 3, 6):
         alone = fit([runs[i]], jets_split).outcomes["0"]
-        for name in ("train_loss", "val_loss", "learning_rate"):
-            np.testing.assert_allclose(curve(together[str(i)], name), curve(alone, name), **CURVE_TOLERANCE)
-        assert curve(together[str(i)], "step").tolist() == curve(alone, "step").tolist()
-        assert together[str(i)].test_acc == pytest.approx(alone.test_acc, abs=2.1e-3)
+        measured = {"replicas", "versions"}
+        here, there = ({k: v for k, v in result_of(o).items() if k not in measured} for o in (alone, together[str(i)]))
+        assert here == there
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
