@@ -13,7 +13,7 @@ from jsc_explore import network
 
 Numbers = npt.NDArray[np.float64]
 # The columns of ``work_matrix``: amounts of work of one run, each with a time proportional to it. Products are the
-# multiply-adds of one jet; launches are eager steps, divided by the replicas of a stack, which share their overhead.
+# multiply-adds of one jet; launches are eager steps, on a GPU divided by the replicas of a stack, which share them.
 WORK = ("run", "steps", "steps x products", "jets", "jets x products", "evaluated", "evaluated x products", "launches")
 # Evaluations beside the one after each epoch: points within the first epoch, and the test part.
 EARLY_POINTS = 10
@@ -41,7 +41,7 @@ def products(model: str) -> int:
 def work_matrix(rows: Sequence[Mapping[str, Any]]) -> Numbers:
     """Return the work of runs, ``(n, len(WORK))``, given batch size, products, epochs, eager epochs, numbers of jets.
 
-    ``eager_epochs`` is divided by the replicas that share the launches.
+    ``eager_epochs`` is divided by the replicas that share the launches of a step.
     """
     names = ("batch_size", "products", "epochs_run", "train_rows", "val_rows", "eager_epochs")
     batch_size, each, epochs, train, val, eager = (np.array([row[name] for row in rows], float) for name in names)

@@ -17,10 +17,9 @@ from jsc_explore.config import RunConfig
 from jsc_explore.errors import DataError
 from jsc_explore.jobs import calibration
 from jsc_explore.jobs.cost_model import PRIOR_COSTS, CostModel, Numbers, products, speed_factor, work_matrix
-from jsc_explore.jobs.packing import MAX_REPLICAS
 from jsc_explore.store import Store
 from jsc_explore.store.query.grid import timings
-from jsc_explore.training.backends.select import compiled_from, why_not_gpu_kernel, why_not_kernel
+from jsc_explore.training.backends.select import MAX_ON_GPU, compiled_from, why_not_gpu_kernel, why_not_kernel
 from jsc_explore.training.backends.vmap.program import ProgramSpec, failure_marker, find_compiler
 
 # More rows of timings make a prediction slower and no better; the ones with most runs are used.
@@ -75,8 +74,7 @@ def estimate_time(store: Store, runs: Iterable[RunConfig], workers: int | None =
     # The longest run of each stack and the number of its replicas, by backend.
     stacks: dict[str, list[tuple[RunConfig, int]]] = {}
     for group in groups.values():
-        # The kernel trains runs one after the other: any worker can take any of them.
-        size = 1 if why_not_kernel(group[0]) is None else MAX_REPLICAS
+        size = model.stack_size(group[0])
         for start in range(0, len(group), size):
             stack = group[start : start + size]
             longest = max(stack, key=lambda run: run.max_epochs)
@@ -133,6 +131,13 @@ class _TimeModel:
             return "kernel"
         return f"{'compiled' if self._program(run) else 'eager'}, {reason}"
 
+    def stack_size(self, run: RunConfig) -> int:
+        """Return the number of replicas that take each step together.
+
+        It is 1 where replicas are trained one after the other: any worker can take any of them.
+        """
+        return MAX_ON_GPU if self._on_gpu and why_not_gpu_kernel(run) else 1
+
     def seconds(self, backend: str, stacks: Sequence[tuple[RunConfig, int]]) -> list[float]:
         """Return the expected seconds of stacks, each given by its longest run and its number of replicas."""
         work = work_matrix([
@@ -183,14 +188,14 @@ def backend_key(name: str, device: str) -> str:
 
 
 def _prior(backend: str) -> Numbers:
-    return PRIOR_COSTS[next((kind for kind in ("compiled", "eager") if backend.startswith(kind)), "kernel")]
+    return PRIOR_COSTS.get(backend.partition(",")[0], PRIOR_COSTS["kernel"])
 
 
 def _eager_epochs(backend: str, epochs: int, replicas: int) -> float:
-    """Return the epochs of a run that are trained eagerly, divided by the replicas that share their overhead."""
-    kind = backend.partition(",")[0]
+    """Return the epochs of a run that are trained eagerly, on a GPU divided by the replicas that share the launches."""
     # Before a compiled program takes over, the first epoch is eager.
-    return {"compiled": 1, "eager": epochs, "eager on GPU": epochs}.get(kind, 0) / replicas
+    kind = backend.partition(",")[0]
+    return {"compiled": 1, "eager": epochs, "eager on GPU": epochs / replicas}.get(kind, 0)
 
 
 def _with_work(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,15 +9,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jsc_explore.jobs.queue import Job
-from jsc_explore.training.backends.select import max_gpu_replicas, why_not_kernel
+from jsc_explore.training.backends.select import max_gpu_replicas
 
-# Replicas of a stack share the launch overhead of a step. Beyond this many, arithmetic dominates and a larger stack
-# gains nothing.
-MAX_REPLICAS = 32
-# Below this many rows per step (replicas × batch size) launch overhead dominates: two half stacks take as long as one.
-SPLIT_ROWS = 4096
-# The kernel trains replicas one after the other: a large stack is no faster, only occupies its worker for longer.
-MAX_KERNEL_REPLICAS = 8
+# A CPU trains the replicas of a stack one after the other: a large stack is no faster, only occupies its worker for
+# longer.
+MAX_REPLICAS = 8
 
 
 @dataclass(frozen=True)
@@ -62,24 +58,19 @@ def pack(
 
 
 def _split(group: Sequence[Job], slots: int) -> list[Sequence[Job]]:
-    count = len(group)
-    if why_not_kernel(group[0].config) is None:
-        # Runs of one seed use the same batches, whose order is drawn once per stack: keep them together. Each part
-        # has long and short runs.
-        ordered = sorted(group, key=lambda job: (job.config.seed, -job.config.max_epochs))
-        parts = max(math.ceil(count / MAX_KERNEL_REPLICAS), min(slots, count))
-        cuts = [part * count // parts for part in range(parts + 1)]
-        return [ordered[start:stop] for start, stop in itertools.pairwise(cuts)]
-    # Deal the runs out by length, so that all parts end at about the same time.
-    ordered = sorted(group, key=lambda job: -job.config.max_epochs)
-    rows = count * group[0].config.batch_size
-    parts = max(math.ceil(count / MAX_REPLICAS), min(slots, rows // SPLIT_ROWS, count), 1)
-    return [ordered[part::parts] for part in range(parts)]
+    """Split into a part for each free worker, or more if they would be too large."""
+    parts = max(math.ceil(len(group) / MAX_REPLICAS), min(slots, len(group)))
+    return _cut(group, parts)
 
 
 def _split_for_gpu(group: Sequence[Job], gpu_bytes: int) -> list[Sequence[Job]]:
     """Split into as few parts as memory allows: on a GPU all replicas train at once."""
+    return _cut(group, math.ceil(len(group) / max_gpu_replicas(group[0].config, gpu_bytes)))
+
+
+def _cut(group: Sequence[Job], parts: int) -> list[Sequence[Job]]:
+    # Runs of one seed use the same batches, whose order is drawn once per stack: keep them together. Each part has
+    # long and short runs.
     ordered = sorted(group, key=lambda job: (job.config.seed, -job.config.max_epochs))
-    parts = math.ceil(len(group) / max_gpu_replicas(group[0].config, gpu_bytes))
     cuts = [part * len(group) // parts for part in range(parts + 1)]
     return [ordered[start:stop] for start, stop in itertools.pairwise(cuts)]

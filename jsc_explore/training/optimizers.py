@@ -28,7 +28,6 @@ class FlatOptimizer:
         self.t = torch.zeros(len(runs), 1, device=flat.device)
         self.weight_decay = torch.tensor([[run.weight_decay] for run in runs], device=flat.device)
         self.momentum = torch.tensor([[run.momentum] for run in runs], device=flat.device)
-        self.decays = any(run.weight_decay for run in runs)
 
     def select(self, keep: Tensor) -> None:
         """Keep only the replicas in these rows."""
@@ -61,18 +60,17 @@ def _bias_corrections() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return first, np.append(np.inf, 1 / np.sqrt(second))
 
 
-def step(kind: str, decay: Tensor | None, momentum: Tensor, state: Moments, grad: Tensor, rate: Tensor) -> Moments:
+def step(kind: str, decay: Tensor, momentum: Tensor, state: Moments, grad: Tensor, rate: Tensor) -> Moments:
     """Return the state after one step with gradients ``(K, P)`` and learning rates ``(K, 1)``; change nothing in place.
 
-    ``decay (K, 1)`` is the weight decay of each replica, or None if all are zero; ``momentum (K, 1)`` is that of SGD.
+    ``decay (K, 1)`` is the weight decay of each replica, ``momentum (K, 1)`` that of SGD.
     """
     flat, m, v, t = state
     t = t + 1
-    if decay is not None:
-        if kind == "adamw":
-            flat = flat * (1 - rate * decay)
-        else:
-            grad = grad + decay * flat
+    if kind == "adamw":
+        flat = flat * (1 - rate * decay)
+    else:
+        grad = grad + decay * flat
     if kind == "sgd":
         # torch starts the buffer with the first gradient; starting with zero gives the same: momentum * 0 + gradient.
         m = m * momentum + grad

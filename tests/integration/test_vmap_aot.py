@@ -1,11 +1,12 @@
 """Compiled programs of the vmap backend: equal to the eager step, the same bits each time, every fallback is named."""
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from runs import RecordingCallback, curve, fit
+from runs import RecordingCallback, curve, fit, result_of
 
 from jsc_explore.cli import main
 from jsc_explore.config import RunConfig
@@ -17,6 +18,7 @@ from jsc_explore.training.backends.vmap import aot, program
 from jsc_explore.training.backends.vmap.aot import Build, CompileError
 from jsc_explore.training.backends.vmap.backend import VmapBackend
 from jsc_explore.training.backends.vmap.program import ProgramSpec, failure_marker, find_compiler
+from jsc_explore.training.backends.vmap.step import State
 from jsc_explore.training.chunks import Chunk
 
 CONV = RunConfig(model="16-c4k3b-8d0.5-5", batch_size=96, max_epochs=3, scheduler="onecycle", learning_rate=1e-2)
@@ -65,8 +67,7 @@ def test_each_step_of_a_program_equals_the_eager_step(jets_split, run):
     apart = []
     # Two short epochs' worth of chunks: the last one ends with the short batch.
     for start, stop in ((0, 1), (1, 2), (2, 5), *((step, step + 1) for step in range(5, 41)), (41, 42)):
-        ours._set_state(range(ours.size), eager.state(range(eager.size)))
-        ours.flat, ours.running = ours.flat.clone(), ours.running.clone()
+        ours._set_state(range(ours.size), State(*(part.clone() for part in eager.state(range(eager.size)))))
         chunk = Chunk(1, start, stop, False, False)
         expected, taken = eager.train_chunk(chunk), ours.train_chunk(chunk)
         assert taken.losses.shape == expected.losses.shape == (stop - start, 3)
@@ -115,6 +116,18 @@ def test_a_run_gives_the_same_bits_repeated_resumed_and_alone(jets_split, monkey
     assert curve(resumed.outcomes["a"], "val_loss").tolist() == curve(whole["a"], "val_loss").tolist()
     again = fit(runs, jets_split).outcomes
     assert [again[key].weights for key in runs] == [whole[key].weights for key in runs]
+
+
+@pytest.mark.usefixtures("repaying")
+@pytest.mark.parametrize("run", [CONV, SCALED], ids=lambda run: f"{run.precision}-{run.optimizer}")
+def test_a_compiled_run_gives_the_same_bits_alone_and_in_a_stack_of_eight(jets_split, run):
+    # Its first epoch and the last batch of each epoch are eager.
+    runs = [run.with_(seed=i % 3, learning_rate=10.0 ** -(2 + i % 3), max_epochs=2 + i % 2) for i in range(8)]
+    together = fit(runs, jets_split).outcomes
+    for i in (0, 3, 6):
+        alone = fit([runs[i]], jets_split).outcomes["0"]
+        assert alone.backend.startswith("stack-compiled")
+        assert result_of(dataclasses.replace(together[str(i)], replicas=1)) == result_of(alone)
 
 
 def test_only_a_run_that_is_long_enough_gets_a_program(jets_split):

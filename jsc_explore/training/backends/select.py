@@ -54,7 +54,7 @@ def compiled_from(run: RunConfig, steps_per_epoch: int, device: str) -> int | No
 
 # Replicas that one GPU trains at once: three blocks of 256 threads on each of an H200's 132 multiprocessors, rounded
 # up. More would wait for a free multiprocessor, which delays the first point of every curve.
-_MAX_ON_GPU = 512
+MAX_ON_GPU = 512
 # GPU memory of a process other than its replicas: the CUDA context, a million jets, ten batch orders, an evaluation.
 _GPU_RESERVE_BYTES = 1 << 30
 # Copies of a replica's parameters: weights, gradient, two moments, best weights, and as many temporaries.
@@ -69,4 +69,4 @@ def max_gpu_replicas(run: RunConfig, memory_bytes: int) -> int:
     values = sum(map(prod, sizes)) + 2 * max(map(prod, sizes))
     copies = _TORCH_COPIES if why_not_gpu_kernel(run) else 1
     each = 4 * (_COPIES * run.network.parameters + copies * values * (run.batch_size + 1))
-    return max(1, min(_MAX_ON_GPU, (memory_bytes - _GPU_RESERVE_BYTES) // each))
+    return max(1, min(MAX_ON_GPU, (memory_bytes - _GPU_RESERVE_BYTES) // each))

@@ -1,1 +1,1 @@
-"""The vmap backend: replicas under torch.func.vmap, for every network and device, compiled where it pays."""
+"""The vmap backend: PyTorch for every network and device, eager or compiled; replicas share steps on a GPU only."""

@@ -70,8 +70,6 @@ def compile_program(spec: ProgramSpec, path: Path) -> None:
     )
     x, y = torch.zeros(2, 16, device=spec.device), torch.zeros(2, dtype=torch.int64, device=spec.device)
     backend = VmapBackend([run], DeviceSplit(x, y, x, y, x, y))
-    # One program serves replicas with and without weight decay.
-    backend.step.decays = True
     jets, labels, rates, masks = allocate_buffers(spec)
     batches = [jets, labels, rates, *masks]
     # Copies: views of one tensor would be taken for one argument.
@@ -84,7 +82,7 @@ def compile_program(spec: ProgramSpec, path: Path) -> None:
         return *(new.clone() for new in updated), loss.detach(), correct.float()
 
     with torch.no_grad():
-        # Trace down to ATen first: export cannot trace torch.func inside a loop.
+        # Trace down to ATen first: export cannot trace gradients inside a loop.
         traced = make_fx(step, tracing_mode="fake")(*(tensor[0] for tensor in batches), *inputs)
         loop = _Steps(traced, (spec.steps, 1))
         count = torch.tensor(spec.steps, device=spec.device)

@@ -1,10 +1,12 @@
-"""The vmap backend: replicas of any nn.Module, on any device, trained together with torch.func or by compiled programs.
+"""The vmap backend: replicas of any nn.Module, on any device, trained by eager PyTorch or by compiled programs.
 
-Every run starts eagerly, all replicas in one vmapped step. Where ``select.compiled_from`` finds that it pays, a program
-of many steps is compiled in the background and replaces the eager step from a fixed epoch on, which waits for the
-program if it must: the epoch depends neither on the load of the machine nor on the other replicas. The short last batch
-of an epoch is always eager. Calling one replica's program for each replica in turn is faster than one program for all,
-in which convolutions have a group per replica, and it serves any number of replicas.
+On a CPU the replicas of a stack are trained and evaluated one after the other, so that a run gives the same bits alone
+and in any stack. On a GPU they take each step together, under ``torch.func.vmap``: the last bits of their results may
+depend on the size of the stack.
+
+Every run starts eagerly. Where ``select.compiled_from`` finds that it pays, a program of many steps is compiled in the
+background and replaces the eager step from a fixed epoch on, which waits for the program if it must: the epoch depends
+neither on the load of the machine nor on the other replicas. The short last batch of an epoch is always eager.
 """
 
 from __future__ import annotations
@@ -25,26 +27,24 @@ from jsc_explore.training.backends.vmap.step import Batch, Settings, State, Step
 from jsc_explore.training.chunks import Chunk
 from jsc_explore.training.metrics import Metrics, confusion_counts
 
-# Rows evaluated at once, over all replicas. It matters for convolutions only, whose activations must stay in the cache
+# Rows evaluated at once, of one replica. It matters for convolutions only, whose activations must stay in the cache
 # and below the size from which the C library returns memory to the system (40,000 rows of jsc-conv, five replicas:
 # 0.47 s in blocks of 4,096; 0.79 s in blocks of 16,384, 0.3 s of it page faults).
 _EVAL_ROWS = 4_096
-# On a GPU each block costs a dozen launches; the activations of jsc-conv take about 0.3 GB. Not measured.
+# On a GPU, over all replicas: each block costs a dozen launches; the activations of jsc-conv take about 0.3 GB. Not
+# measured.
 _EVAL_ROWS_ON_GPU = 65_536
 
 
 class VmapBackend(Backend):
-    """Train replicas as rows of one vmapped module; ``reason`` says in a few words why no faster backend is used."""
+    """Train replicas with PyTorch; ``reason`` says in a few words why no faster backend is used."""
 
     name = "stack"
 
     def __init__(self, runs: list[RunConfig], data: DeviceSplit, reason: str = "") -> None:
         super().__init__(runs, data)
         self.reason, self.whole_steps = reason, len(data.train_y) // self.batch_size
-        self.step = Step(
-            runs[0], self.module, self.shapes, self.statistics,
-            dropouts=list(self.dropouts), decays=self.optimizer.decays,
-        )  # fmt: skip
+        self.step = Step(runs[0], self.module, self.shapes, self.statistics, dropouts=list(self.dropouts))
         self.compiled_rows: list[int] = []
         self._build: Build | None = None
         self._program: CompiledProgram | None = None
@@ -86,38 +86,37 @@ class VmapBackend(Backend):
         losses, correct = torch.empty(shape, device=self.device), torch.empty(shape, device=self.device)
         seconds = [0.0] * self.size
         whole = max(chunk.start, min(chunk.stop, self.whole_steps))
-        eager = [row for row in range(self.size) if row not in self.compiled_rows]
-        tasks = [(self._train_compiled, [row], chunk.start, whole) for row in self.compiled_rows]
-        tasks += [(self._train_eagerly, self.compiled_rows, whole, chunk.stop)]
-        tasks += [(self._train_eagerly, eager, chunk.start, chunk.stop)]
-        for train, rows, start, stop in tasks:
-            if not rows or start == stop:
-                continue
-            start_time, part = time.perf_counter(), slice(start - chunk.start, stop - chunk.start)
-            losses[part, rows], correct[part, rows] = train(rows, start, stop)
-            share = (time.perf_counter() - start_time) / len(rows)
+        for rows in self._groups(self.size):
+            start_time = time.perf_counter()
+            middle = whole if rows[0] in self.compiled_rows else chunk.start
+            parts = (self._train_compiled, chunk.start, middle), (self._train_eagerly, middle, chunk.stop)
+            for train, start, stop in parts:
+                if start < stop:
+                    part = slice(start - chunk.start, stop - chunk.start)
+                    losses[part, rows], correct[part, rows] = train(rows, start, stop)
             for row in rows:
-                seconds[row] += share
+                seconds[row] = (time.perf_counter() - start_time) / len(rows)
         return ChunkResult(
             losses.double().cpu().numpy(), correct.double().cpu().numpy(), self.batch_sizes(chunk), seconds
         )
 
     def evaluate(self, x: Tensor, y: Tensor, flat: Tensor | None = None, running: Tensor | None = None) -> Metrics:
         flat, running = self.flat if flat is None else flat, self.running if running is None else running
-        replicas = len(flat)
-        loss = torch.zeros(replicas, dtype=torch.float64, device=self.device)
-        confusion = torch.zeros(replicas, 5, 5, dtype=torch.int64, device=self.device)
-        block = _EVAL_ROWS if self.device.type == "cpu" else _EVAL_ROWS_ON_GPU
-        for start in range(0, len(y), rows := max(1024, block // replicas)):
-            part = y[start : start + rows]
-            logits = self.compute_logits(x[start : start + rows], flat, running)
-            losses = functional.cross_entropy(logits.flatten(0, 1), part.repeat(replicas), reduction="none")
-            loss += losses.view(replicas, -1).sum(1, dtype=torch.float64)
-            confusion += confusion_counts(logits, part)
+        loss = torch.zeros(len(flat), dtype=torch.float64, device=self.device)
+        confusion = torch.zeros(len(flat), 5, 5, dtype=torch.int64, device=self.device)
+        for rows in self._groups(len(flat)):
+            block = _EVAL_ROWS if self.device.type == "cpu" else max(1024, _EVAL_ROWS_ON_GPU // len(rows))
+            for start in range(0, len(y), block):
+                part = y[start : start + block]
+                logits = self.step.compute_logits(x[start : start + block], flat[rows], running[rows])
+                losses = functional.cross_entropy(logits.flatten(0, 1), part.repeat(len(rows)), reduction="none")
+                loss[rows] += losses.view(len(rows), -1).sum(1, dtype=torch.float64)
+                confusion[rows] += confusion_counts(logits, part)
         return Metrics(loss / len(y), confusion)
 
     def compute_logits(self, x: Tensor, flat: Tensor, running: Tensor) -> Tensor:
-        return self.step.compute_logits(x, flat, running)
+        parts = [self.step.compute_logits(x, flat[rows], running[rows]) for rows in self._groups(len(flat))]
+        return torch.cat(parts)
 
     def select(self, keep: Sequence[int]) -> None:
         super().select(keep)
@@ -147,6 +146,10 @@ class VmapBackend(Backend):
 
     def _take(self, tensor: Tensor, rows: Sequence[int]) -> Tensor:
         return tensor if len(rows) == self.size else tensor[list(rows)]
+
+    def _groups(self, replicas: int) -> list[list[int]]:
+        """Return the rows that are trained or evaluated together: on a CPU each alone, on a GPU all."""
+        return [[row] for row in range(replicas)] if self.device.type == "cpu" else [list(range(replicas))]
 
     def _train_eagerly(self, rows: list[int], start: int, stop: int) -> tuple[Tensor, Tensor]:
         state, settings = self.state(rows), self.settings(rows)

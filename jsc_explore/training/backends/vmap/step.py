@@ -1,4 +1,4 @@
-"""One optimizer step of all replicas as a pure function: run eagerly, or traced into a compiled program."""
+"""One optimizer step of one or more replicas as a pure function: run eagerly, or traced into a compiled program."""
 
 from __future__ import annotations
 
@@ -51,7 +51,11 @@ class Batch(NamedTuple):
 
 
 class Step:
-    """The step of one network, optimizer and precision, for any number of replicas and any batch size."""
+    """The step of one network, optimizer and precision, for any number of replicas and any batch size.
+
+    A single replica is stepped by plain autograd, several by ``vmap``. The results differ in the last bits: matrix
+    products and convolutions of a stack add in an order that depends on its size.
+    """
 
     def __init__(
         self,
@@ -61,34 +65,31 @@ class Step:
         statistics: dict[str, torch.Size],
         *,
         dropouts: Sequence[str],
-        decays: bool,
     ) -> None:
-        self.kind, self.decays, self.shapes, self.statistics = run.optimizer, decays, shapes, statistics
+        self.kind, self.shapes, self.statistics = run.optimizer, shapes, statistics
         self.half, self.scaled = _HALF_DTYPES.get(run.precision), run.precision == "16-mixed"
         self.mask_names = [f"{name}.mask" for name in dropouts]
         self.base = copy.deepcopy(module).to("meta")
-        self._gradient = vmap(grad_and_value(self._loss, has_aux=True), in_dims=(0, 0, 0, 0, 0, 0))
-        self._forward = vmap(self._logits, in_dims=(0, 0, None))
+        self._stack_gradient = vmap(grad_and_value(self._loss, has_aux=True), in_dims=(0, 0, 0, 0, 0, 0))
+        self._stack_logits = vmap(self._logits, in_dims=(0, 0, None))
 
     def __call__(self, state: State, settings: Settings, batch: Batch) -> tuple[State, Tensor, Tensor]:
         """Return the state after the step, mean losses ``(K,)`` and numbers of correctly classified jets ``(K,)``."""
         self.base.train()
         masks = dict(zip(self.mask_names, batch.masks, strict=True))
-        grad, (loss, (logits, running)) = self._gradient(
-            state.flat, state.running, masks, batch.x, batch.y, state.scale
-        )
+        gradient = self._single_gradient if len(state.flat) == 1 else self._stack_gradient
+        grad, (loss, (logits, running)) = gradient(state.flat, state.running, masks, batch.x, batch.y, state.scale)
         grad = grad * settings.has_gradient
         correct = (logits.argmax(2) == batch.y).sum(1)
         moments = Moments(state.flat, state.m, state.v, state.t)
-        decay = settings.weight_decay if self.decays else None
         if not self.scaled:
-            updated = optimizers.step(self.kind, decay, settings.momentum, moments, grad, batch.rate)
+            updated = optimizers.step(self.kind, settings.weight_decay, settings.momentum, moments, grad, batch.rate)
             return _state(updated, state.scale, state.clean_steps, running), loss, correct
         # The rule of torch.amp.GradScaler, with a scale for each replica. A replica that overflows keeps its state.
         grad = grad / state.scale
         finite = grad.isfinite().all(1, keepdim=True)
         grad = torch.where(finite, grad, 0.0)
-        updated = optimizers.step(self.kind, decay, settings.momentum, moments, grad, batch.rate)
+        updated = optimizers.step(self.kind, settings.weight_decay, settings.momentum, moments, grad, batch.rate)
         kept = Moments(*(torch.where(finite, new, old) for new, old in zip(updated, moments, strict=True)))
         clean = torch.where(finite, state.clean_steps + 1, 0.0)
         grown = clean >= _SCALE_INTERVAL
@@ -100,8 +101,22 @@ class Step:
         """Return ``(K, n, 5) float32`` outputs for ``(n, 16)`` jets in evaluation mode."""
         self.base.eval()
         with torch.no_grad():
-            output: Tensor = self._forward(flat, running, x)[0]
+            if len(flat) == 1:
+                output = self._logits(flat[0], running[0], x)[0][None]
+            else:
+                output = self._stack_logits(flat, running, x)[0]
         return output.float()
+
+    def _single_gradient(
+        self, flat: Tensor, running: Tensor, masks: Mapping[str, Tensor], x: Tensor, y: Tensor, scale: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, tuple[Tensor, Tensor]]]:
+        """Return what ``_stack_gradient`` returns, for one replica: gradients, loss, outputs, statistics."""
+        with torch.enable_grad():
+            weights = flat[0].detach().requires_grad_()
+            single_masks = {name: mask[0] for name, mask in masks.items()}
+            loss, (logits, updated) = self._loss(weights, running[0], single_masks, x[0], y[0], scale[0])
+            (grad,) = torch.autograd.grad(loss, weights)
+        return grad[None], (loss.detach()[None], (logits[None], updated[None]))
 
     def _logits(
         self, flat: Tensor, running: Tensor, x: Tensor, masks: Mapping[str, Tensor] | None = None
