@@ -17,6 +17,7 @@ from jsc_explore.config import RunConfig
 from jsc_explore.errors import DataError
 from jsc_explore.jobs import calibration
 from jsc_explore.jobs.cost_model import PRIOR_COSTS, CostModel, Numbers, products, speed_factor, work_matrix
+from jsc_explore.jobs.queue import Job
 from jsc_explore.store import Store
 from jsc_explore.store.query.grid import timings
 from jsc_explore.training.backends.select import MAX_ON_GPU, compiled_from, why_not_gpu_kernel, why_not_kernel
@@ -92,6 +93,15 @@ def estimate_seconds(store: Store, runs: Iterable[RunConfig], workers: int | Non
     """Return only the seconds of ``estimate_time``."""
     estimate = estimate_time(store, runs, workers)
     return None if estimate is None else estimate.seconds
+
+
+def waits_for_program(store: Store, job: Job) -> bool:
+    """Return whether a running job is at the end of its first epoch and the program for the others is not compiled."""
+    is_after_first_epoch = job.step > 0 and job.step * job.config.max_epochs == job.total_steps
+    if job.state != "running" or not is_after_first_epoch:
+        return False
+    model = _load_model(store, store.version, calibration.modified_at(store.directory))
+    return model is not None and model.program_to_compile(job.config) is not None
 
 
 class _TimeModel:

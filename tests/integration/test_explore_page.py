@@ -1,5 +1,6 @@
 """Views without a browser: what each input of the page accepts and refuses, and how light it is."""
 
+import dataclasses
 import os
 from contextlib import closing
 
@@ -11,11 +12,13 @@ from runs import record_of
 from servers import ROOT
 from streamlit.testing.v1 import AppTest
 
+from jsc_explore import paths
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.jobs.queue import Job, Queue
 from jsc_explore.store import Store
 from jsc_explore.store.query.filters import Between
+from jsc_explore.training.backends.vmap.program import ProgramSpec
 from jsc_explore.view_model import url_params
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.tables import command
@@ -283,6 +286,24 @@ def test_rows_of_what_is_under_way_keep_their_order_when_one_ends():
     assert [group.config for group in before] == [group.config for group in after] == [first, second]
     assert [group.state for group in after] == ["cancelled", "running"]
     assert after[0].active == []
+
+
+def test_a_job_whose_program_is_being_compiled_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "cache"))
+    run = RunConfig(precision="bf16-mixed", max_epochs=10)
+    with closing(Store(tmp_path / "store", paths.snapshot())) as store:
+        monkeypatch.setattr(services, "store", lambda: store)
+
+        def text(step):
+            job = dataclasses.replace(job_of(run, "running", 1.0), step=step, total_steps=8440)
+            return job_list._progress(job_list.Group((job,)), [job])[1]
+
+        assert text(844).startswith("1 seed, epoch 2 of 10, compiling its program, about ")
+        assert "compiling" not in text(843) + text(845)
+        program = ProgramSpec.of(run, "cpu").path
+        program.parent.mkdir(parents=True)
+        program.touch()
+        assert "compiling" not in text(844)
 
 
 def test_a_qr_code_is_a_picture_of_its_address_alone():

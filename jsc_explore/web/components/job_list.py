@@ -10,7 +10,7 @@ from itertools import groupby
 import streamlit as st
 
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs.estimate import estimate_seconds, format_seconds
+from jsc_explore.jobs.estimate import estimate_seconds, format_seconds, waits_for_program
 from jsc_explore.jobs.queue import Job
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import CELLS
@@ -115,7 +115,8 @@ def _progress(group: Group, active: Sequence[Job]) -> tuple[float, str]:
     share = sum(job.share_done if job.state != "done" else 1.0 for job in jobs) / len(jobs)
     if group.state == "running":
         epoch = min(group.config.max_epochs, int(share * group.config.max_epochs) + 1)
-        return share, f"{seeds}, epoch {epoch} of {group.config.max_epochs}, {_time_left(jobs, share)}"
+        compiling = ", compiling its program" if any(waits_for_program(services.store(), job) for job in jobs) else ""
+        return share, f"{seeds}, epoch {epoch} of {group.config.max_epochs}{compiling}, {_time_left(jobs, share)}"
     if group.state == "queued":
         waiting = list(dict.fromkeys(job.config_id for job in active if job.state == "queued"))
         return share, f"{seeds}, place {waiting.index(jobs[0].config_id) + 1} of {len(waiting)} in the queue"
