@@ -45,7 +45,7 @@ def run(quick: bool) -> Report:
                         if prediction is None:
                             refused[what] += 1
                         else:
-                            inside[what, prediction.kind].append(prediction.low <= row["mean"] <= prediction.high)
+                            inside[what, prediction.kind].append(prediction.low <= row["metric"] <= prediction.high)
         store.close()
     by_kind = {kind: [one for (_, own), each in inside.items() if own == kind for one in each] for kind in KINDS}
     shares = {kind: float(np.mean(each)) for kind, each in by_kind.items() if each}
@@ -61,7 +61,7 @@ def run(quick: bool) -> Report:
     ]
     rows += [{"held out": what, "cell": "not predicted", "predictions": n} for what, n in sorted(refused.items())]
     return Report("predictions", figures, rows, bounds, [
-        "Shares of held-out cells whose measured mean lies in the 80% band. What is held out enters neither fit nor "
+        "Shares of held-out cells whose measured median lies in the 80% band. What is held out enters neither fit nor "
         "calibration.",
         f"Metrics {', '.join(metrics)}; validation {', '.join(validations)}; {len(seconds)} groups held out. Seconds "
         "are of one processor, for all that is held out together.",
@@ -88,5 +88,5 @@ def _predict(cells: list[Row], out: list[Row], metric: str) -> list[tuple[Row, A
     gone = {id(row) for row in out}
     configs = [RunConfig.from_dict({name: row[name] for name in FIELDS if name != "seed"}) for row in out]
     rest = [row for row in cells if id(row) not in gone]
-    # The measured mean is that of the seeds which predict every class: as many as the prediction is for.
+    # The measured median is that of the seeds without a silent class: as many as the prediction is for.
     return list(zip(out, predict(rest, configs, metric).predictions, strict=True))

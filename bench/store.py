@@ -97,7 +97,7 @@ def _measure_queries(store: Store) -> dict[str, Timing]:
         "list": measure(lambda: store.runs(one_config)),
         "grid": measure(lambda: grid_cells(store, ["batch_size", "learning_rate"], "val_acc", {})),
         "curves_50": measure(lambda: store.curves(next(fifty), ["step", "epoch", "val_acc"]), n=15),
-        "aggregate_10": measure(lambda: store.mean_curves(next(ten), "val_acc"), n=9),
+        "aggregate_10": measure(lambda: store.grouped_curves(next(ten), "val_acc"), n=9),
     }
 
 

@@ -23,20 +23,21 @@ class Cell:
     """One place of a grid: a value for each axis (x, y and, where the grid is faceted, the facet).
 
     ``config`` is what training here trains. Two places have one config where their values train the same, such as adam
-    and adamw without weight decay. The figures are those of ``grid_cells``: ``median``, ``low`` and ``high``
-    over ``n`` runs of ``n_configs`` configs, ``mean`` and ``sd`` over those that predict every class. ``seeds`` are the
-    stored seeds of ``config`` itself, ``wanted`` how many there should be.
+    and adamw without weight decay. The figures are those of ``grid_cells``: ``median_all``, ``lowest`` and ``highest``
+    over ``n`` runs of ``n_configs`` configs, ``median`` with the ends ``low`` and ``high`` of its spread over those
+    without a silent class. ``seeds`` are the stored seeds of ``config`` itself, ``wanted`` how many there should be.
     """
 
     place: Place
     config: RunConfig
     config_id: str
     wanted: int = 1
-    mean: float | None = None
-    sd: float | None = None
     median: float | None = None
     low: float | None = None
     high: float | None = None
+    median_all: float | None = None
+    lowest: float | None = None
+    highest: float | None = None
     n: int = 0
     n_configs: int = 0
     n_hidden: int = 0
@@ -63,14 +64,14 @@ class Cell:
         return self.place[2] if len(self.place) > 2 else None
 
     @property
-    def n_mean(self) -> int:
-        """How many runs the mean is over: those that predict every class."""
+    def n_median(self) -> int:
+        """How many runs the median is over: those without a silent class."""
         return self.n - self.n_silent
 
     @property
     def value(self) -> float | None:
-        """The figure that the grid shows: the mean, or the median where every seed never predicts some class."""
-        return self.mean if self.n_mean else self.median
+        """The figure that the grid shows: the median, or that of all runs where each has a silent class."""
+        return self.median if self.n_median else self.median_all
 
     @property
     def state(self) -> State:
@@ -115,7 +116,10 @@ def in_order(name: str, values: Iterable[Any]) -> list[Any]:
     return sorted(set(values), key=lambda value: (order.get(value, len(order)), str(value)))
 
 
-_FIGURES = ("mean", "sd", "median", "low", "high", "n", "n_configs", "n_hidden", "n_silent", "n_diverged")
+_FIGURES = (
+    *("median", "low", "high", "median_all", "lowest", "highest"),
+    *("n", "n_configs", "n_hidden", "n_silent", "n_diverged"),
+)
 
 
 def build_cells(

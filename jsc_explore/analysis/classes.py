@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jsc_explore.analysis.statistics import half_width
+from jsc_explore.analysis.statistics import median_spread
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import FieldError
 from jsc_explore.results import SIGNAL_EFFICIENCIES
@@ -35,29 +35,25 @@ def confusion_shares(counts: Sequence[Sequence[int] | None]) -> npt.NDArray[np.f
 def per_class(runs: Sequence[Mapping[str, Any]], figure: str) -> list[dict[str, Any]]:
     """Return one row a class of ``figure`` (``auc`` or ``rejection``) over runs.
 
-    Columns: ``class``, ``mean``, the ends ``low`` and ``high`` of its 95% interval (the mean itself for fewer than
-    three runs), and ``n``, the runs that have the figure. Rejections span decades: their mean is geometric, and the
-    interval is that of the logarithm.
+    Columns: ``class``, ``median``, the ends ``low`` and ``high`` of its spread (``median_spread``), and ``n``, the runs
+    that have the figure; figures are None for a class without.
     """
     rows = []
     for position, name in enumerate(CLASSES):
-        values = np.array([run[figure][position] for run in runs if run[figure] and run[figure][position] is not None])
-        logarithmic = figure == "rejection"
-        plain = np.log(values) if logarithmic else values
-        mean = float(plain.mean()) if len(plain) else None
-        half = half_width(float(plain.std(ddof=1)), len(plain)) if len(plain) > 1 else None
-        ends = [None if mean is None else mean + sign * (half or 0.0) for sign in (-1, 0, 1)]
-        low, middle, high = (None if end is None else float(np.exp(end)) if logarithmic else end for end in ends)
-        rows.append({"class": name, "mean": middle, "low": low, "high": high, "n": len(plain)})
+        values = [run[figure][position] for run in runs if run[figure] and run[figure][position] is not None]
+        middle, low, high = (None, None, None)
+        if values:
+            middle, low, high = float(np.median(values)), *map(float, median_spread(values))
+        rows.append({"class": name, "median": middle, "low": low, "high": high, "n": len(values)})
     return rows
 
 
-def roc_means(curves: Sequence[Sequence[float | None]]) -> list[dict[str, Any]]:
-    """Return the mean ROC curves of some runs: a row a class and signal efficiency, ``class``, ``efficiency``, ``mean``
-    of the background rejection with the ends ``low`` and ``high`` of its 95% interval, and ``n``, the runs.
+def roc_medians(curves: Sequence[Sequence[float | None]]) -> list[dict[str, Any]]:
+    """Return the median ROC curves of some runs: a row a class and signal efficiency, ``class``, ``efficiency``,
+    ``median`` of the background rejection with the ends ``low`` and ``high`` of its spread, and ``n``, the runs.
 
-    ``curves`` are those of ``Outcome.roc``. Means are geometric, as in ``per_class``. An efficiency at which some run
-    accepts no background has no finite rejection and is left out. Raises FieldError for a curve of another length.
+    ``curves`` are those of ``Outcome.roc``. An efficiency at which some run accepts no background has no finite
+    rejection and is left out. Raises FieldError for a curve of another length.
     """
     places = len(SIGNAL_EFFICIENCIES)
     for one in curves:
@@ -67,19 +63,18 @@ def roc_means(curves: Sequence[Sequence[float | None]]) -> list[dict[str, Any]]:
         return []
     shares = np.array(curves, float).reshape(len(curves), N, places)
     known: npt.NDArray[np.bool_] = np.all(shares > 0, axis=0)
-    logs = -np.log(np.where(known, shares, 1.0))
-    means = logs.mean(axis=0)
-    half = (half_width(1.0, len(curves)) or 0.0) * (logs.std(axis=0, ddof=1) if len(curves) > 1 else 0.0 * means)
+    rejections = np.moveaxis(1 / np.where(known, shares, 1.0), 0, -1)
+    figures = {"median": np.median(rejections, axis=-1)} | dict(
+        zip(("low", "high"), median_spread(rejections), strict=True)
+    )
     return [
-        {"class": name, "efficiency": SIGNAL_EFFICIENCIES[at], "n": len(curves), **{
-            end: float(np.exp(values[c, at]))
-            for end, values in (("mean", means), ("low", means - half), ("high", means + half))
-        }}
+        {"class": name, "efficiency": SIGNAL_EFFICIENCIES[at], "n": len(curves)}
+        | {figure: float(values[c, at]) for figure, values in figures.items()}
         for c, name in enumerate(CLASSES)
         for at in np.flatnonzero(known[c])
-    ]  # fmt: skip
+    ]
 
 
 def count_silent(runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return, for each class that is never predicted in some run (``Outcome.silent_classes``), the number of runs."""
+    """Return, for each class that is silent in some run (``Outcome.silent_classes``), the number of runs."""
     return {name: count for name in CLASSES if (count := sum(name in run["silent_classes"] for run in runs))}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from jsc_explore import network
 from jsc_explore.analysis.encoding import Encoding, Numbers
-from jsc_explore.analysis.statistics import half_width
 from jsc_explore.config import FIELDS
 
 MIN_CELLS = 20
@@ -22,7 +22,7 @@ FOLDS, REPEATS, SHUFFLES, TREES = 5, 3, 5, 60
 
 @dataclass(frozen=True)
 class Importance:
-    """How much the error on held-out cells grows when one hyperparameter is shuffled, ± ``half_width`` (95%)."""
+    """How much the error on held-out cells grows when one hyperparameter is shuffled, ± ``half_width`` (about 95%)."""
 
     field: str
     mean: float
@@ -34,7 +34,7 @@ class Ranking:
     """Hyperparameters, most important first, in units of the metric.
 
     ``error`` is the forest's root mean square error on held-out cells, ``baseline_error`` that of predicting their
-    mean, ``seed_noise`` the standard error of a cell's mean over seeds (None with one seed each). ``reason`` says why
+    mean, ``seed_noise`` the standard error of a cell's median over seeds (None with one seed each). ``reason`` says why
     there is no ranking.
     """
 
@@ -67,7 +67,7 @@ def importance(cells: Sequence[Mapping[str, Any]]) -> Ranking:
     if len(chosen) < MIN_CELLS or not names:
         return Ranking([], len(chosen), reason=f"{len(chosen)} configurations; a ranking needs {MIN_CELLS}")
     x = np.stack([_codes(name, [row[name] for row in chosen]) for name in names], axis=1)
-    y = np.array([row["mean"] for row in chosen], float)
+    y = np.array([row["metric"] for row in chosen], float)
     increases, errors, baselines = [], [], []
     for train, test in RepeatedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=0).split(x):
         forest = RandomForestRegressor(TREES, random_state=0, min_samples_leaf=1).fit(x[train], y[train])
@@ -80,10 +80,8 @@ def importance(cells: Sequence[Mapping[str, Any]]) -> Ranking:
     per_fold = np.array(increases)
     # Folds share training cells, so that their spread understates the error of the mean by this factor.
     widen = math.sqrt(1 + len(increases) / (FOLDS - 1))
-    fields = [
-        Importance(name, float(column.mean()), widen * (half_width(float(column.std(ddof=1)), len(column)) or 0.0))
-        for name, column in zip(names, per_fold.T, strict=True)
-    ]
+    half = widen * stdtrit(len(increases) - 1, 0.975) * per_fold.std(axis=0, ddof=1) / math.sqrt(len(increases))
+    fields = [Importance(*row) for row in zip(names, per_fold.mean(axis=0).tolist(), half.tolist(), strict=True)]
     fields.sort(key=lambda one: -one.mean)
     return Ranking(fields, len(chosen), float(np.mean(errors)), float(np.mean(baselines)), _seed_noise(chosen))
 
@@ -97,7 +95,8 @@ def _codes(name: str, values: Sequence[Any]) -> Numbers:
 
 
 def _seed_noise(cells: Sequence[Mapping[str, Any]]) -> float | None:
-    squares = [row["sd"] ** 2 / row["n"] for row in cells if row["sd"] is not None]
+    # The variance of a median of normal values is π/2 times that of their mean.
+    squares = [math.pi / 2 * row["sd"] ** 2 / row["n"] for row in cells if row["sd"] is not None]
     return math.sqrt(sum(squares) / len(squares)) if squares else None
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import optimize, special, stats
 
 from jsc_explore.analysis.selection import LEVEL, MIN_SEEDS, corrected_p_values, metric_table, p_values
-from jsc_explore.analysis.statistics import MIN_INTERVAL_SEEDS, median_interval
+from jsc_explore.analysis.statistics import MIN_INTERVAL_SEEDS, median_spread
 
 CONFIDENCE = 1 - LEVEL
 POWER = 0.8
@@ -88,10 +88,10 @@ def compare(
     if not common:
         return Difference(0)
     differences = np.array([b[seed] - a[seed] for seed in common])
-    median, interval = float(np.median(differences)), median_interval(differences)
-    if interval is None:
+    median = float(np.median(differences))
+    if len(common) < MIN_INTERVAL_SEEDS:
         return Difference(len(common), median)
-    low, high = float(interval[0]), float(interval[1])
+    low, high = map(float, median_spread(differences))
     p = float(p_values(metric_table({"A": a, "B": b}), 0)[1])
     if low == high == 0:
         verdict: Verdict = "equal"
@@ -206,7 +206,7 @@ def needed_text(difference: Difference) -> str:
         return f"Even {MAX_SEEDS} seeds of each would hardly detect so small a difference."
     return (
         f"Seeds of each needed in all for a verdict, with a power of {POWER:.0%}: {low} to {high} "
-        f"by the 95% interval of the effect; {measured} if it is as measured."
+        f"by the 95% interval of the effect, that of normal differences; {measured} if it is as measured."
     )
 
 
@@ -218,7 +218,8 @@ def _interval_text(difference: Difference, unit: str, scale: float, *, signed: b
     if not signed:
         values = [abs(values[0]), *sorted(abs(end) for end in values[1:])]
     middle, low, high = (format_difference(value, signed=signed) for value in values)
-    return f"{middle}{unit}, {low} to {high}" if signed else f"{middle}{unit} ({low} to {high})"
+    interval = f"95% interval {low} to {high}"
+    return f"{middle}{unit}, {interval}" if signed else f"{middle}{unit} ({interval})"
 
 
 def format_difference(value: float, *, signed: bool = False) -> str:

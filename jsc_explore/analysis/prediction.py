@@ -35,12 +35,12 @@ _LEVELS = tuple(step / 20 for step in range(2, 20))
 
 @dataclass(frozen=True)
 class Prediction:
-    """The predicted mean over the seeds of an untrained cell that predict every class, with its band.
+    """The predicted median over the seeds of an untrained cell without a silent class, with its band.
 
-    ``kind`` says how measured cells lie around it, ``silent`` which share of the seeds there never predict a class.
+    ``kind`` says how measured cells lie around it, ``silent`` which share of the seeds there have a silent class.
     """
 
-    mean: float
+    value: float
     low: float
     high: float
     kind: Kind = "between"
@@ -49,11 +49,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How many held-out predictions of one kind of cell had the measured mean inside their band at ``BAND_LEVEL``.
+    """How many held-out predictions of one kind of cell had the measured median inside their band at ``BAND_LEVEL``.
 
     ``low`` and ``high`` are the 95% interval of the share inside, from how it differs between the rows that were held
     out: cells of one row fail together. ``width`` is the median width of the bands, ``error`` the median absolute
-    error of the predicted mean. ``levels`` pairs nominal levels with the shares found inside.
+    error of the predictions. ``levels`` pairs nominal levels with the shares found inside.
     """
 
     held_out: int
@@ -66,7 +66,7 @@ class Calibration:
 
     @property
     def share(self) -> float:
-        """Share of the held-out predictions with the measured mean inside their band."""
+        """Share of the held-out predictions with the measured median inside their band."""
         return self.inside / self.held_out
 
     @property
@@ -87,11 +87,11 @@ class PredictionSet:
 def predict(
     cells: Sequence[Mapping[str, Any]], missing: Sequence[RunConfig], metric: str, *, seeds: int = DEFAULT_SEEDS
 ) -> PredictionSet:
-    """Predict the mean ``metric`` over ``seeds`` seeds of configs that were not trained.
+    """Predict the median ``metric`` over ``seeds`` seeds of configs that were not trained.
 
-    ``cells`` are rows of ``store.query.aggregates.prediction_cells``: hyperparameters with ``mean``, ``sd``, ``n`` of
-    the seeds that predict every class, and ``n_silent``. A config without measured neighbours (``find_support``) is not
-    predicted. The surrogate model is a Gaussian process (Rasmussen and Williams, 2006; scikit-learn) on logarithmic
+    ``cells`` are rows of ``store.query.aggregates.prediction_cells``: hyperparameters with ``metric``, ``sd``, ``n``
+    of the seeds without a silent class, and ``n_silent``. A config without measured neighbours (``find_support``) is
+    not predicted. The surrogate model is a Gaussian process (Rasmussen and Williams, 2006; scikit-learn) on logarithmic
     axes. The noise of the seeds is a smooth function of the hyperparameters, too (Goldberg, Williams, Bishop, NIPS 10
     (1998) 493). Measured cells are held out in the same way as those to predict are missing (alone, with their row, or
     with all that lies beyond it; of all networks or of one), and their deviations set the width of the bands of this
@@ -109,7 +109,7 @@ def predict(
     # Without a cell to predict, the calibration is measured around the default config.
     centres = [configs[index] for index in chosen] or [RunConfig().to_dict()]
     known = [cells[index] for index in _nearest(encoding, cells, centres)]
-    scale = _Scale(np.array([row["mean"] for row in known], float), metric)
+    scale = _Scale(np.array([row["metric"] for row in known], float), metric)
     # Matrices this small gain nothing from a second thread; on a busy machine waiting for it took 79 s, not 4.
     with threadpool_limits(1):
         surrogate = _Surrogate(encoding, known, scale)
@@ -136,8 +136,8 @@ def _predict_one(
     runs, silent = (sum(row[name] for row in around) for name in ("n", "n_silent"))
     share = silent / (runs + silent)
     mean, sd = surrogate.predict([config], max(1.0, seeds * (1 - share)))
-    means = [row["mean"] for row in around]
-    least, most = scale.limits(min(means), max(means))
+    metrics = [row["metric"] for row in around]
+    least, most = scale.limits(min(metrics), max(metrics))
     low, middle, high = scale.interval(mean[0], factor * sd[0])
     if not least < middle < most:
         return None  # A mean beyond the limits is extrapolated from a trend that ends before it.
@@ -187,10 +187,10 @@ class _Surrogate:
     def __init__(self, encoding: Encoding, rows: Sequence[Mapping[str, Any]], scale: _Scale) -> None:
         self.encoding = encoding
         x = encoding.matrix(rows)
-        means, self.count = (np.array([row[name] for row in rows], float) for name in ("mean", "n"))
+        metrics, self.count = (np.array([row[name] for row in rows], float) for name in ("metric", "n"))
         variances = np.array([np.nan if row["sd"] is None else row["sd"] ** 2 for row in rows], float)
-        self._fit_noise(x, scale.transform_variance(means, variances))
-        self.y = scale.transform(means)
+        self._fit_noise(x, scale.transform_variance(metrics, variances))
+        self.y = scale.transform(metrics)
         self._mean: Any = _fit_process(x, self.y, self._noise_at(x) / self.count, _own_curve(encoding))
         self._inverse: Numbers = linalg.cho_solve((self._mean.L_, True), np.eye(len(x)))
 

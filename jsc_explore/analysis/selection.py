@@ -27,7 +27,7 @@ class Best:
     """The best of ``n_configs`` configs that have at least ``MIN_SEEDS`` metrics.
 
     ``index`` is its row; ``n_similar`` others are not distinguishable from it (Holm over all pairs, 5%). Trained
-    again it is expected to score ``expected_loss`` worse than the mean by which it was chosen.
+    again it is expected to score ``expected_loss`` worse than the median by which it was chosen.
     """
 
     index: int
@@ -72,7 +72,7 @@ def corrected_p_values(metrics: Metrics, row: int) -> Metrics:
 
 
 def find_best(metrics: Metrics, *, higher_is_better: bool) -> Best | None:
-    """Return the config with the best mean of ``(configs, seeds)`` metrics, NaN where a seed is missing.
+    """Return the config with the best median of ``(configs, seeds)`` metrics, NaN where a seed is missing.
 
     None if fewer than two configs have ``MIN_SEEDS`` metrics.
     """
@@ -80,17 +80,18 @@ def find_best(metrics: Metrics, *, higher_is_better: bool) -> Best | None:
     if len(kept) < 2:
         return None
     goods = metrics[kept] * (1 if higher_is_better else -1)
-    best = int(np.nanargmax(np.nanmean(goods, axis=1)))
+    best = int(_medians(goods).argmax())
     n_similar = int((corrected_p_values(goods, best) > LEVEL).sum()) - 1
     return Best(int(kept[best]), len(kept), n_similar, expected_loss(goods))
 
 
 def expected_loss(goods: Metrics) -> float:
-    """Return by how much the best mean of ``(configs, seeds)`` metrics is expected to exceed that of new seeds.
+    """Return by how much the best median of ``(configs, seeds)`` metrics is expected to exceed that of new seeds.
 
-    Many times one half of the seeds chooses the best config and the other half measures it: the mean difference is what
-    a choice by that half loses, with all dependence between configs and whatever the distribution. The loss falls as
-    the standard error does, so that of a choice by all seeds follows. At least 0; the higher a metric, the better.
+    Many times one half of the seeds chooses the best config and the other half measures it: the mean difference, less
+    that of all configs (medians of unlike numbers of skewed values differ), is what a choice by that half loses, with
+    all dependence between configs and whatever the distribution. The loss falls as the standard error does, so that of
+    a choice by all seeds follows. At least 0; the higher a metric, the better.
     """
     n = goods.shape[1]
     half = (n + 1) // 2
@@ -100,7 +101,14 @@ def expected_loss(goods: Metrics) -> float:
         first, second = goods[:, order[:half]], goods[:, order[half:]]
         usable = np.isfinite(first).any(axis=1) & np.isfinite(second).any(axis=1)
         if usable.any():
-            means = np.nanmean(first[usable], axis=1)
-            chosen = int(means.argmax())
-            losses.append(means[chosen] - np.nanmean(second[usable][chosen]))
+            medians = _medians(first[usable])
+            excess = medians - _medians(second[usable])
+            losses.append(excess[medians.argmax()] - excess.mean())
     return max(0.0, float(np.mean(losses)) * math.sqrt(half / n)) if losses else 0.0
+
+
+def _medians(metrics: Metrics) -> Metrics:
+    """Return the median of each row without its NaNs, ``(rows,) float64``: ten times as fast as NumPy's."""
+    rows, n = np.arange(len(metrics)), np.isfinite(metrics).sum(axis=1)
+    ordered = np.sort(metrics, axis=1)  # NaN is sorted to the end.
+    return np.asarray((ordered[rows, (n - 1) // 2] + ordered[rows, n // 2]) / 2)

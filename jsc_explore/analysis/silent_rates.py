@@ -1,4 +1,4 @@
-"""Compare how often two configs never predict some class: rates, their intervals, and a test of their difference."""
+"""Compare how often two configs have a silent class: rates, their intervals, and a test of their difference."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jsc_explore.analysis.paired import REPEATED_LEVEL
 from jsc_explore.analysis.selection import LEVEL, MIN_SEEDS
 from jsc_explore.analysis.statistics import proportion_interval
 
-# Fewer seeds do not show how often a class is never predicted: 5 of 5 is compatible with a rate of one half.
+# Fewer seeds do not show how often a class is silent: 5 of 5 is compatible with a rate of one half.
 MIN_RATE_SEEDS = 10
 
 
 @dataclass(frozen=True)
 class RateDifference:
-    """In ``silent`` of ``seeds`` seeds of A and of B some class is never predicted.
+    """In ``silent`` of ``seeds`` seeds of A and of B some class is silent.
 
     ``p`` is that of McNemar's exact test on the ``n`` common seeds if ``paired``, otherwise of Fisher's exact test, and
     ``n`` the smaller number of seeds.
@@ -31,7 +31,7 @@ class RateDifference:
 
 
 def compare_rates(a: Mapping[int, bool], b: Mapping[int, bool]) -> RateDifference:
-    """Compare two configs by whether each seed never predicts some class.
+    """Compare two configs by whether each seed has a silent class.
 
     Sources: McNemar, Psychometrika 12 (1947) 153, with the exact binomial distribution; Fisher, JRSS 98 (1935) 39.
     """
@@ -51,7 +51,7 @@ def rates_text(rates: RateDifference) -> str:
     for side, count, n in zip("AB", rates.silent, rates.seeds, strict=True):
         low, high = proportion_interval(count, n) if n else (0.0, 1.0)
         parts.append(f"{count} of {n} seeds of {side} ({100 * low:.0f} to {100 * high:.0f}%)")
-    text = f"A class is never predicted in {' and in '.join(parts)}; Clopper–Pearson intervals, at least 95%"
+    text = f"A class is silent in {' and in '.join(parts)}; Clopper–Pearson intervals, at least 95%"
     if rates.n < MIN_RATE_SEEDS:
         return f"{text}."
     test = f"{'McNemar' if rates.paired else 'Fisher'}, p = {rates.p:.2g}"

@@ -1,46 +1,53 @@
-"""Statistics of seeds and curves: intervals of a mean and of a rate, correction for many comparisons, smoothing."""
+"""Statistics of seeds and curves: medians, intervals of a median and of a rate, correction for many comparisons."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 # Fewer values have no interval of their median: the range of four covers 87.5%.
 MIN_INTERVAL_SEEDS = 5
 
 
-def half_width(sd: float | None, n: int, confidence: float = 0.95) -> float | None:
-    """Return half the width of Student's t interval of a mean of ``n`` values; None for fewer than three.
+def median_spread(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[Any, Any]:
+    """Return the ends of what is shown with the median of ``(..., n)`` values: its interval, for n < 5 their range.
 
-    Two values give an interval that is 13 standard deviations wide and is read as a measurement.
-
-    Source: Student, Biometrika 6 (1908) 1, in any textbook.
-    """
-    if sd is None or n < 3:
-        return None
-    return _t_quantile(n - 1, 0.5 + confidence / 2) * sd / math.sqrt(n)
-
-
-def median_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[Any, Any] | None:
-    """Return the interval of the median of the population that the ``(..., n)`` values are from; None for n < 5.
-
-    It lies between order statistics, so that it holds for any distribution, with two humps, too, where Student's
-    covers as little as 83% (`python -m bench statistics`). Of five values it is their range, which covers 93.75%.
+    The interval is that of the median of the population. It lies between order statistics, so that it holds for any
+    distribution, with two humps, too, where Student's covers as little as 83% (`python -m bench statistics`). Of five
+    values it is their range, which covers 93.75%; the range of fewer claims nothing.
     Source: Hettmansperger and Sheather, Statistics and Probability Letters 4 (1986) 75.
     """
     ordered = np.sort(np.asarray(values, float), axis=-1)
     n = ordered.shape[-1]
     if n < MIN_INTERVAL_SEEDS:
-        return None
+        return ordered[..., 0], ordered[..., -1]
     rank, share = _ranks(n, confidence)
     low = (1 - share) * ordered[..., rank - 1] + share * ordered[..., rank]
     high = (1 - share) * ordered[..., n - rank] + share * ordered[..., n - rank - 1]
     return low, high
+
+
+def summarize(lists: pa.ChunkedArray, *, interval: bool = True) -> dict[str, npt.NDArray[np.float64]]:
+    """Return ``median``, ``low`` and ``high`` of each list of numbers, ``(rows,) float64``; NaN for an empty one.
+
+    ``low`` and ``high`` are those of ``median_spread``, or without ``interval`` the range.
+    """
+    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    values = pc.list_flatten(lists).to_numpy()
+    first = np.cumsum(counts) - counts
+    found = {name: np.full(len(counts), np.nan) for name in ("median", "low", "high")}
+    for n in np.unique(counts[counts > 0]):
+        rows = np.flatnonzero(counts == n)
+        own = values[first[rows, None] + np.arange(n)]
+        found["median"][rows] = np.median(own, axis=1)
+        found["low"][rows], found["high"][rows] = median_spread(own) if interval else (own.min(1), own.max(1))
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -76,13 +83,6 @@ def holm(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
     steps = values[order] * np.arange(len(values), 0, -1)
     corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps))
     return corrected
-
-
-@lru_cache(maxsize=256)
-def _t_quantile(freedom: int, probability: float) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, probability))
 
 
 def smooth(values: Sequence[float], weight: float) -> list[float]:

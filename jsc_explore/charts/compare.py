@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jsc_explore.analysis.statistics import half_width
+from jsc_explore.analysis.statistics import summarize
 from jsc_explore.charts.curves import ACCURACY_RANGE
 from jsc_explore.charts.style import (
     ACCENT,
@@ -38,31 +38,29 @@ _NO_DIFFERENCE = {"light": "#FFFFFF", "dark": "#22262E"}
 
 
 def learning_curve_tables(
-    means: pa.Table, points: pa.Table, sides: Mapping[str, str], quantity: str
+    groups: pa.Table, points: pa.Table, sides: Mapping[str, str], quantity: str
 ) -> tuple[pa.Table, pa.Table]:
-    """Return the tables of ``learning_curve_chart``: means with bands, and the curves of the seeds.
+    """Return the tables of ``learning_curve_chart``: medians with bands, and the curves of the seeds.
 
-    ``means`` is from ``Store.mean_curves``, ``points`` from ``Store.curves``. ``sides`` maps A and B to config ids.
-    The mean of the seeds that never predict a class (``silent``) has no band.
+    ``groups`` is from ``Store.grouped_curves``, ``points`` from ``Store.curves``. ``sides`` maps A and B to config ids.
+    The median of the seeds with a silent class (``silent``) has no band.
     """
-    bands = []
-    for row in means.to_pylist():
-        half = 0.0 if row["is_silent"] else half_width(row["sd"], row["n"]) or 0.0
-        low, high = row["mean"] - half, row["mean"] + half
-        if is_percentage(quantity):
-            low, high = max(0.0, low), min(1.0, high)
-        bands += [
-            {
-                "side": side,
-                "x": row["epoch"],
-                "mean": row["mean"],
-                "low": low,
-                "high": high,
-                "n": row["n"],
-                "silent": row["is_silent"],
-            }
-            for side in _sides_of(row["config_id"], sides)
-        ]
+    figures = summarize(groups["values"])
+    bands = [
+        {
+            "side": side,
+            "x": row["epoch"],
+            "median": middle,
+            "low": middle if row["is_silent"] else low,
+            "high": middle if row["is_silent"] else high,
+            "n": len(row["values"]),
+            "silent": row["is_silent"],
+        }
+        for row, middle, low, high in zip(
+            groups.to_pylist(), *(column.tolist() for column in figures.values()), strict=True
+        )
+        for side in _sides_of(row["config_id"], sides)
+    ]
     seeds = [
         {"side": side, "run_id": row["run_id"], "x": row["epoch"], "value": row[quantity], "silent": row["silent"]}
         for row in points.to_pylist()
@@ -75,7 +73,7 @@ def learning_curve_tables(
 def _seed_points(seeds: pa.Table, metric: str) -> pa.Table:
     rows = [
         {**row, "text": format_metric(metric, row["metric"]),
-         "classes": row["silent"] or "every class is predicted"}
+         "classes": row["silent"] or "none is silent"}
         for row in seeds.to_pylist()
         if row["metric"] is not None
     ]  # fmt: skip
@@ -106,11 +104,11 @@ def _sides_of(config_id: str, sides: Mapping[str, str]) -> list[str]:
 
 _SEED_POINTS = pa.schema([("side", pa.string()), ("seed", pa.int64()), ("metric", pa.float64()),
                           ("silent", pa.string()), ("text", pa.string()), ("classes", pa.string())])  # fmt: skip
-_BANDS = pa.schema([("side", pa.string()), ("x", pa.float64()), ("mean", pa.float64()), ("low", pa.float64()),
+_BANDS = pa.schema([("side", pa.string()), ("x", pa.float64()), ("median", pa.float64()), ("low", pa.float64()),
                     ("high", pa.float64()), ("n", pa.int64()), ("silent", pa.bool_())])  # fmt: skip
 _SEED_CURVES = pa.schema([("side", pa.string()), ("run_id", pa.string()), ("x", pa.float64()), ("value", pa.float64()),
                           ("silent", pa.bool_())])  # fmt: skip
-_CLASSES = pa.schema([("side", pa.string()), ("class", pa.string()), ("mean", pa.float64()), ("low", pa.float64()),
+_CLASSES = pa.schema([("side", pa.string()), ("class", pa.string()), ("median", pa.float64()), ("low", pa.float64()),
                       ("high", pa.float64()), ("n", pa.int64())])  # fmt: skip
 
 
@@ -121,7 +119,7 @@ def seed_chart(seeds: pa.Table, metric: str, theme: str = "light") -> Chart:
     """Draw the metric of each seed under A and under B, joined by a line.
 
     ``seeds`` holds ``side``, ``seed``, ``metric`` and ``silent``. A seed is drawn as a triangle where
-    ``silent`` names classes that it never predicts.
+    ``silent`` names silent classes.
     """
     table = _seed_points(seeds, metric)
     x = alt.X("side:N", sort=list(SIDES), title=None, scale=alt.Scale(domain=list(SIDES), padding=0.6),
@@ -165,9 +163,8 @@ def learning_curve_chart(
 ) -> Chart:
     """Draw a quantity of A and B over the epochs, from the tables of ``learning_curve_tables``.
 
-    The mean over the seeds that predict every class has its 95% interval as a band; the mean of the others is thin and
-    dashed. Seeds are faint, dashed where they never predict some class. With a
-    ``title`` it is a small chart, one of several.
+    The median of the seeds without a silent class has its spread (``median_spread``) as a band; that of the others is
+    thin and dashed. Seeds are faint, dashed with a silent class. With a ``title`` it is a small chart, one of several.
     """
     x = "epoch"
     scale = alt.Scale(domain=[0, 1] if quantity.startswith("recall_") else list(ACCURACY_RANGE))
@@ -177,11 +174,11 @@ def learning_curve_chart(
         "x:Q", title=None if small else X_AXES[x], axis=number_axis(x, grid=False, tickCount=4 if small else 8)
     )
     y_axis = number_axis(quantity, tickCount=3 if small else 6)
-    y = alt.Y("mean:Q", title=None if small else QUANTITIES[quantity], scale=y_scale, axis=y_axis)
+    y = alt.Y("median:Q", title=None if small else QUANTITIES[quantity], scale=y_scale, axis=y_axis)
     tooltip = [
         alt.Tooltip("side:N", title="config"),
         alt.Tooltip("x:Q", title=X_AXES[x], format=".4~g"),
-        alt.Tooltip("mean:Q", title=QUANTITIES[quantity], format=".1%" if is_percentage(quantity) else ".4f"),
+        alt.Tooltip("median:Q", title=QUANTITIES[quantity], format=".1%" if is_percentage(quantity) else ".4f"),
         alt.Tooltip("n:Q", title="seeds"),
     ]
     dash = alt.condition("datum.silent", alt.value([4, 3]), alt.value([1, 0]))
@@ -241,20 +238,20 @@ def confusion_chart(
 
 
 def auc_chart(rows: Sequence[Mapping[str, Any]], theme: str = "light") -> Chart:
-    """Draw the area under the ROC curve of each class for A and B: mean over seeds with its 95% interval.
+    """Draw the area under the ROC curve of each class for A and B: median over seeds with its spread.
 
     ``rows`` are those of ``analysis.classes.per_class`` with a ``side``.
     """
     table = pa.Table.from_pylist(
-        [{**row, "class": CLASS_NAMES[row["class"]]} for row in rows if row["mean"] is not None], schema=_CLASSES
+        [{**row, "class": CLASS_NAMES[row["class"]]} for row in rows if row["median"] is not None], schema=_CLASSES
     )
     classes = list(CLASS_NAMES.values())
     y = alt.Y("class:N", sort=classes, title=None, scale=alt.Scale(domain=classes), axis=alt.Axis(ticks=False))
     offset = alt.YOffset("side:N", sort=list(SIDES), scale=alt.Scale(domain=list(SIDES), paddingOuter=0.8))
     scale = alt.Scale(zero=False)
-    x = alt.X("mean:Q", title="area under the ROC curve", scale=scale, axis=alt.Axis(tickCount=5, format=".2f"))
+    x = alt.X("median:Q", title="area under the ROC curve", scale=scale, axis=alt.Axis(tickCount=5, format=".2f"))
     tooltip = [alt.Tooltip("side:N", title="config"), alt.Tooltip("class:N"),
-               alt.Tooltip("mean:Q", title="mean", format=".4f"), alt.Tooltip("low:Q", format=".4f", title="95% from"),
+               alt.Tooltip("median:Q", format=".4f"), alt.Tooltip("low:Q", format=".4f", title="from"),
                alt.Tooltip("high:Q", format=".4f", title="to"), alt.Tooltip("n:Q", title="seeds")]  # fmt: skip
     base = alt.Chart(table).encode(y=y, yOffset=offset, color=side_colour(theme), tooltip=tooltip)
     spans = base.mark_rule(strokeWidth=2.5, opacity=0.55).encode(x=alt.X("low:Q", scale=scale), x2="high:Q")

@@ -1,4 +1,4 @@
-"""Learning curves: the mean over seeds with its band, the seeds as faint lines, a mark for silent classes."""
+"""Learning curves: the median over seeds with its band, the seeds as faint lines, a mark for silent classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jsc_explore.analysis.prediction import Prediction
-from jsc_explore.analysis.statistics import half_width, smooth
+from jsc_explore.analysis.statistics import smooth, summarize
 from jsc_explore.charts.figure import Figure, build_spec, chart_from, font_config
 from jsc_explore.charts.style import (
     BAND_OPACITY,
@@ -36,13 +36,13 @@ HEIGHT = 420
 # Accuracies have a fixed range, so that the axis stays where it is while a run is training.
 ACCURACY_RANGE = (0.0, 0.8)
 ZOOM, LEGEND = "zoom", "groups"
-MEANS, CONTEXT, SEEDS, MARKS, PREDICTIONS = "means", "context", "seeds", "marks", "predictions"
+MEDIANS, CONTEXT, SEEDS, MARKS, PREDICTIONS = "medians", "context", "seeds", "marks", "predictions"
 _DASHES = ([1, 0], [7, 4], [2, 2], [10, 3, 2, 3], [4, 4], [12, 4])
 # Stands for every range in the cached spec; ``_spec`` replaces it.
 _PLACEHOLDER_RANGE = (0.25, 0.75)
 # Marks nearer to each other than this share of the y axis are merged or moved apart.
 MIN_MARK_DISTANCE = 0.05
-SILENT = "seeds that never predict a class"
+SILENT = "seeds with a silent class"
 # The legend of a pair of quantities, both in evaluation mode.
 _PARTS = {"val": "validation jets", "train": "training jets"}
 _PARTS_TITLE = "In evaluation mode"
@@ -93,38 +93,37 @@ def quantities_of(metric: str) -> tuple[str, ...]:
 
 
 def curve_tables(
-    means: pa.Table, seeds: pa.Table, lines: Mapping[str, CurveStyle], options: PlotOptions
+    groups: pa.Table, seeds: pa.Table, lines: Mapping[str, CurveStyle], options: PlotOptions
 ) -> dict[str, pa.Table]:
     """Return the tables that ``curve_figure`` draws, from the two tables of ``store.query.curves.curve_points``.
 
-    ``means`` has one row a point of a group of a highlighted config (``is_silent``: its seeds that never predict a
-    class, which have no band): mean, smoothed mean, ends of the band; ``context`` one row a point of the others: the
-    mean; ``seeds`` one row a point of each seed of the highlighted configs, without ``seed_lines`` of cancelled ones
+    ``medians`` has one row a point of a group of a highlighted config (``is_silent``: its seeds with a silent class,
+    which have no band): median, smoothed median, ends of the band; ``context`` one row a point of the others: the
+    median; ``seeds`` one row a point of each seed of the highlighted configs, without ``seed_lines`` of cancelled ones
     alone; ``marks`` the last point of each seed that was cancelled or has a silent class. On a logarithmic axis values
     that are not positive are left out.
     """
     highlighted = {config_id: line for config_id, line in lines.items() if line.highlighted}
-    named_means = _with_lines(means, highlighted, options)
-    low, high = _band(named_means, options)
-    smoothed = _smoothed(named_means, options.smoothing)
-    table = named_means.select(["config_id", "is_silent", "x", "mean", "n", "name", "group", "dash"])
+    medians = _with_medians(groups, options)
+    named = _with_lines(medians, highlighted, options)
+    smoothed = pa.array(_smoothed(named, options.smoothing), pa.float64())
+    table = named.select(["config_id", "is_silent", "x", "median", "low", "high", "n", "name", "group", "dash"])
     full_names = pc.if_else(table["is_silent"], pc.binary_join_element_wise(table["name"], SILENT, ", "), table["name"])
     table = table.set_column(table.column_names.index("name"), "name", full_names)
-    for name, values in (("smooth", smoothed), ("low", low), ("high", high)):
-        table = table.append_column(name, pa.array(values, pa.float64()))
+    table = table.append_column("smooth", smoothed)
     others = {config_id: line for config_id, line in lines.items() if not line.highlighted}
-    context = _with_lines(means, others, options).select(["line", "is_silent", "x", "mean", "name"])
+    context = _with_lines(medians, others, options).select(["line", "is_silent", "x", "median", "name"])
     seeds = _with_lines(seeds, highlighted, options)
     # The letters of many marks would overlap: then only the tooltip names the classes.
     marks = end_marks(seeds, brief=len({line.group for line in lines.values() if line.highlighted}) > 3)
     seeds = seeds.append_column("cancelled", pc.equal(seeds["status"], "cancelled"))
     seeds = seeds.select(["run_id", "seed", "cancelled", "x", "value", "group", "dash"])
     seeds = seeds if options.seed_lines else seeds.filter(seeds["cancelled"])
-    return {MEANS: table, CONTEXT: context, SEEDS: seeds, MARKS: marks}
+    return {MEDIANS: table, CONTEXT: context, SEEDS: seeds, MARKS: marks}
 
 
 def prediction_table(
-    means: pa.Table,
+    medians: pa.Table,
     lines: Mapping[str, CurveStyle],
     predicted: Mapping[str, Prediction],
     metric: str,
@@ -133,11 +132,11 @@ def prediction_table(
     """Return the predictions for the highlighted configs, drawn at the ends of their curves.
 
     ``predicted`` and ``ends`` are by config id. A config without an entry in ``ends`` takes the x of its last point in
-    ``means``, a table of ``curve_tables``. Columns: ``x``, ``mean``, ``low``, ``high``, ``group``, ``text``.
+    ``medians``, a table of ``curve_tables``. Columns: ``x``, ``median``, ``low``, ``high``, ``group``, ``text``.
     """
-    last = dict(zip(means["config_id"].to_pylist(), means["x"].to_pylist(), strict=True))
+    last = dict(zip(medians["config_id"].to_pylist(), medians["x"].to_pylist(), strict=True))
     rows = [
-        {"x": ends.get(key, last.get(key)), "mean": prediction.mean, "low": prediction.low, "high": prediction.high,
+        {"x": ends.get(key, last.get(key)), "median": prediction.value, "low": prediction.low, "high": prediction.high,
          "group": line.group, "text": f"{line.name}: {prediction_text(metric, prediction)}"}
         for key, line in lines.items()
         if line.highlighted and (key in last or key in ends) and (prediction := predicted.get(key))
@@ -164,7 +163,7 @@ def end_marks(seeds: pa.Table, brief: bool) -> pa.Table:
     marks: list[dict[str, Any]] = []
     for row in sorted(last.values(), key=lambda row: (row["group"], row["silent"] == "", row["value"])):
         silent = row["silent"].split()
-        found = silent_text(silent, row["zero_output_share"]) if silent else "cancelled, in no mean"
+        found = silent_text(silent, row["zero_output_share"]) if silent else "cancelled, in no median"
         text = f"{row['name']}, seed {row['seed']}: {found}"
         before = marks[-1] if marks else {}
         same = before.get("group") == row["group"] and before["mark"].startswith("†") == bool(silent)
@@ -191,14 +190,14 @@ def count_nonpositive(points: pa.Table, options: PlotOptions) -> int:
     """Return how many points a logarithmic axis leaves out."""
     if not options.log_y or not points.num_rows:
         return 0
-    return int(pc.sum(pc.less_equal(points["value" if "value" in points.column_names else "mean"], 0)).as_py() or 0)
+    return int(pc.sum(pc.less_equal(points["value" if "value" in points.column_names else "median"], 0)).as_py() or 0)
 
 
 def value_range(tables: Sequence[Mapping[str, pa.Table]], options: PlotOptions) -> tuple[float, float] | None:
     """Return the common y range of several panels; None if the metric has a fixed one or there are no data."""
     if is_percentage(options.metric) and not options.log_y:
         return None
-    columns = [table[MEANS][name] for table in tables for name in ("low", "high", "mean")]
+    columns = [table[MEDIANS][name] for table in tables for name in ("low", "high", "median")]
     columns += [table[SEEDS]["value"] for table in tables if table[SEEDS].num_rows]
     values = np.concatenate([np.asarray(column.to_numpy(), float) for column in columns] or [np.empty(0)])
     values = values[np.isfinite(values) & (values > 0 if options.log_y else True)]
@@ -214,7 +213,7 @@ def _with_lines(points: pa.Table, lines: Mapping[str, CurveStyle], options: Plot
     ids = pa.array(list(lines), pa.string())
     index = pc.index_in(points["config_id"], value_set=ids)
     keep = pc.is_valid(index)
-    value = "value" if "value" in points.column_names else "mean"
+    value = "value" if "value" in points.column_names else "median"
     keep = pc.and_(keep, pc.is_finite(points[value]))
     for name, log in (("x", options.log_x), (value, options.log_y)):
         if log:
@@ -230,38 +229,27 @@ def _with_lines(points: pa.Table, lines: Mapping[str, CurveStyle], options: Plot
     return points
 
 
-def _band(means: pa.Table, options: PlotOptions) -> tuple[np.ndarray, np.ndarray]:
-    middle, n = means["mean"].to_numpy(), means["n"].to_numpy()
-    sd = np.asarray(means["sd"].to_numpy(), float)
-    if options.band == "range":
-        silent = _is_silent(means)
-        return np.where(silent, middle, means["low"].to_numpy()), np.where(silent, middle, means["high"].to_numpy())
-    if options.band == "none":
-        return middle, middle
-    if options.band == "sd":
-        # As for the interval: two values show no spread.
-        half = np.where(n < 3, np.nan, sd)
-    else:
-        factor = {int(count): half_width(1.0, int(count)) or np.nan for count in np.unique(n)}
-        half = sd * np.array([factor[int(count)] for count in n], float)
-    half = np.where(np.isfinite(half) & ~_is_silent(means), half, 0.0)
-    low, high = middle - half, middle + half
-    if is_percentage(options.metric):
-        low, high = np.maximum(low, 0.0), np.minimum(high, 1.0)
-    # A logarithmic axis cannot show values that are not positive: there the band ends a decade below the mean.
-    return (np.where(low > 0, low, middle / 10) if options.log_y else low), high
+def _with_medians(groups: pa.Table, options: PlotOptions) -> pa.Table:
+    """Replace the values of each group by ``n``, ``median``, and the ends of its band, ``low`` and ``high``."""
+    found = summarize(groups["values"], interval=options.band == "interval")
+    middle = found["median"]
+    without = np.asarray(groups["is_silent"].to_numpy(), bool) | (options.band == "none")
+    low, high = (np.where(without, middle, found[end]) for end in ("low", "high"))
+    if options.log_y:
+        # A logarithmic axis cannot show values that are not positive: there the band ends a decade below the median.
+        low = np.where(low > 0, low, middle / 10)
+    table = groups.drop_columns(["values"]).append_column("n", pc.list_value_length(groups["values"]))
+    for name, values in (("median", middle), ("low", low), ("high", high)):
+        table = table.append_column(name, pa.array(values))
+    return table
 
 
-def _is_silent(means: pa.Table) -> np.ndarray:
-    return np.asarray(means["is_silent"].to_numpy(), bool)
-
-
-def _smoothed(means: pa.Table, weight: float) -> list[float]:
-    """Smooth the mean of each group along its points; rows are ordered by config, group, quantity and step."""
-    values: list[float] = means["mean"].to_pylist()
+def _smoothed(medians: pa.Table, weight: float) -> list[float]:
+    """Smooth the median of each group along its points; rows are ordered by config, group, quantity and step."""
+    values: list[float] = medians["median"].to_pylist()
     if not weight:
         return values
-    curves = list(zip(*(means[name].to_pylist() for name in ("config_id", "is_silent", "quantity")), strict=True))
+    curves = list(zip(*(medians[name].to_pylist() for name in ("config_id", "is_silent", "quantity")), strict=True))
     smoothed: list[float] = []
     begin = 0
     for end in range(1, len(values) + 1):
@@ -272,7 +260,7 @@ def _smoothed(means: pa.Table, weight: float) -> list[float]:
 
 
 _PREDICTIONS = pa.schema(
-    [(name, pa.float64()) for name in ("x", "mean", "low", "high")] + [("group", pa.string()), ("text", pa.string())]
+    [(name, pa.float64()) for name in ("x", "median", "low", "high")] + [("group", pa.string()), ("text", pa.string())]
 )
 
 
@@ -325,9 +313,9 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
     def visible(opacity: float) -> Any:
         return alt.condition(picked, alt.value(opacity), alt.value(0.0))
 
-    # Screen readers get the mean alone (aria=False elsewhere): a description of every other point would be noise, and
+    # Screen readers get the median alone (aria=False elsewhere): a description of every other point would be noise, and
     # would take as long as drawing it.
-    highlighted, others = chart_from(MEANS), chart_from(CONTEXT).encode(x=x, y=y, detail=["line:N", "is_silent:N"])
+    highlighted, others = chart_from(MEDIANS), chart_from(CONTEXT).encode(x=x, y=y, detail=["line:N", "is_silent:N"])
     context = others.mark_line(color=FAINT[options.theme], strokeWidth=options.size, opacity=0.8, clip=True, aria=False)
     # A line of one pixel is hard to hover: a wide invisible one lies over it. Points would be hundreds.
     context_hover = others.mark_line(strokeWidth=8 * options.size, opacity=0, clip=True, aria=False).encode(
@@ -342,8 +330,8 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
         opacity=visible(BAND_OPACITY_CROWDED if crowded else BAND_OPACITY),
     )
     seed_encoding = {"x": x, "y": "value:Q", "detail": "run_id:N", "color": colour, **dash}
-    # The mean of the seeds that never predict a class is thin and dotted, whatever the dash of its config.
-    mean = highlighted.mark_line(clip=True).encode(
+    # The median of the seeds with a silent class is thin and dotted, whatever the dash of its config.
+    median = highlighted.mark_line(clip=True).encode(
         x=x, y="smooth:Q", color=colour, detail=["config_id:N", "is_silent:N"], opacity=visible(1.0),
         strokeDash=alt.condition("datum.is_silent", alt.value([2, 3]), dash.get("strokeDash", alt.value([1, 0]))),
         strokeWidth=alt.condition("datum.is_silent", alt.value(1.5 * options.size), alt.value(2.5 * options.size)),
@@ -353,9 +341,9 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
         .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=visible(1.0),
                 tooltip=alt.Tooltip("name:N", title=" "))
     )  # fmt: skip
-    # The raw mean, thin, where the bold line is smoothed.
-    raw_mean = highlighted.mark_line(strokeWidth=options.size, clip=True, aria=False).encode(
-        x=x, y="mean:Q", color=colour, **dash, detail=["config_id:N", "is_silent:N"], opacity=visible(0.5)
+    # The raw median, thin, where the bold line is smoothed.
+    raw_median = highlighted.mark_line(strokeWidth=options.size, clip=True, aria=False).encode(
+        x=x, y="median:Q", color=colour, **dash, detail=["config_id:N", "is_silent:N"], opacity=visible(0.5)
     )
     layers = [
         context,
@@ -363,8 +351,8 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
         *(_prediction_layers(x, y, colour, visible, options) if options.show_predictions else []),
         band,
         *_seed_layers(seed_encoding, visible, crowded, options),
-        *([raw_mean] if options.smoothing else []),
-        mean.add_params(picked, zoom),
+        *([raw_median] if options.smoothing else []),
+        median.add_params(picked, zoom),
         marks,
         _hover_points(x, y, options),
     ]
@@ -375,7 +363,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
 def _seed_layers(
     encoding: Mapping[str, Any], visible: Callable[[float], Any], crowded: bool, options: PlotOptions
 ) -> list[alt.Chart]:
-    """Return the faint lines of the seeds, and over them the cancelled ones, which have no mean to show them."""
+    """Return the faint lines of the seeds, and over them the cancelled ones, which have no median to show them."""
     seeds = chart_from(SEEDS).encode(**encoding)
     cancelled = seeds.transform_filter("datum.cancelled").encode(opacity=visible(1.0))
     return [
@@ -389,7 +377,7 @@ def _seed_layers(
 def _prediction_layers(
     x: alt.X, y: alt.Y, colour: alt.Color, visible: Callable[[float], Any], options: PlotOptions
 ) -> list[alt.Chart]:
-    """Return the bands of the predictions and their means, to be drawn under the curves."""
+    """Return the bands of the predictions and the predicted values, to be drawn under the curves."""
     base = chart_from(PREDICTIONS).encode(x=x, color=colour, tooltip=[alt.Tooltip("text:N", title=" ")])
     band = base.mark_rule(strokeWidth=10 * options.size).encode(y="low:Q", y2="high:Q", opacity=visible(0.3))
     middle = base.mark_point(shape="diamond", filled=True, size=70 * options.size)
@@ -403,12 +391,12 @@ def _hover_points(x: alt.X, y: alt.Y, options: PlotOptions) -> alt.Chart:
     figures = [
         alt.Tooltip("name:N", title="config"),
         alt.Tooltip("x:Q", title=X_AXES[options.x], format=".4~g"),
-        alt.Tooltip("mean:Q", title="mean", format=form),
+        alt.Tooltip("median:Q", title="median", format=form),
         *(band if options.band != "none" else []),
         alt.Tooltip("n:Q", title="seeds"),
     ]
     chart: alt.Chart = (
-        chart_from(MEANS)
+        chart_from(MEDIANS)
         .mark_point(size=80, filled=True, opacity=0, clip=True, aria=False)
         .encode(x=x, y=y, tooltip=figures)
     )
@@ -432,7 +420,10 @@ def _axes(options: PlotOptions) -> tuple[alt.X, alt.Y]:
     return (
         alt.X("x:Q", title=X_AXES[options.x], scale=x_scale, axis=_x_axis(options)),
         alt.Y(
-            "mean:Q", title=CURVE_METRICS[options.metric], scale=y_scale, axis=number_axis(options.metric, tickCount=8)
+            "median:Q",
+            title=CURVE_METRICS[options.metric],
+            scale=y_scale,
+            axis=number_axis(options.metric, tickCount=8),
         ),
     )
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.prediction import Prediction
-from jsc_explore.analysis.statistics import half_width, proportion_interval
+from jsc_explore.analysis.statistics import proportion_interval
 from jsc_explore.charts.figure import Figure, build_spec, chart_from, font_config
 from jsc_explore.charts.style import (
     FAINT,
@@ -23,9 +23,9 @@ from jsc_explore.charts.style import (
     SVG_RENDERER,
     axis_value_text,
     band_text,
+    format_median,
     format_metric,
     is_percentage,
-    is_time,
     prediction_text,
 )
 
@@ -67,7 +67,7 @@ def grid_table(
                 "state": cell.state,
                 # Vega leaves out marks without a number, but an empty cell must be drawn and clickable, too.
                 "metric": low if cell.value is None else cell.value,
-                "first": f"{PREDICTED_SIGN}{format_metric(metric, prediction.mean)}"
+                "first": f"{PREDICTED_SIGN}{format_metric(metric, prediction.value)}"
                 if prediction
                 else _first_line(cell, metric),
                 "second": band_text(metric, prediction) if prediction else _second_line(cell),
@@ -110,9 +110,9 @@ def _second_line(cell: Cell) -> str:
         return ""
     if cell.state == "hidden":
         return "filtered"
-    notes = [f"×{cell.n_configs}"] if cell.n_configs > 1 else [f"n={cell.n_mean}"] if cell.n_mean else []
+    notes = [f"×{cell.n_configs}"] if cell.n_configs > 1 else [f"n={cell.n_median}"] if cell.n_median else []
     if cell.n_silent:
-        notes.append(f"†{cell.n_silent}" + ("" if cell.n_mean else f" of {cell.n}"))
+        notes.append(f"†{cell.n_silent}" + ("" if cell.n_median else f" of {cell.n}"))
     if cell.n_diverged:
         notes.append(f"‡{cell.n_diverged}")
     if cell.state == "partly":
@@ -120,34 +120,36 @@ def _second_line(cell: Cell) -> str:
     return " ".join(notes)
 
 
-def mean_half_width(cell: Cell, metric: str) -> float | None:
-    """Return half the width of the 95% interval of a cell's mean; None for times and over several configs.
+def cell_median(cell: Cell, metric: str) -> str:
+    """Format the median of the runs without a silent class, with its spread; without over several configs.
 
-    Over several configs the spread is not that of seeds, so that an interval would mislead.
+    Over several configs the spread is not that of seeds, so that an interval would mislead. Empty without such runs.
     """
-    return None if is_time(metric) or cell.n_configs > 1 else half_width(cell.sd, cell.n_mean)
+    if cell.median is None or cell.low is None or cell.high is None:
+        return ""
+    if cell.n_configs > 1:
+        return format_metric(metric, cell.median)
+    return format_median(metric, cell.median, cell.low, cell.high, cell.n_median)
 
 
 def seed_texts(cell: Cell, metric: str) -> list[str]:
-    """Describe the runs of a cell: the mean; where some never predict a class, their rate and the median of all."""
+    """Describe the runs of a cell: the median; where some have a silent class, their rate and the median of all."""
     if not cell.n:
         return []
-    spread = mean_half_width(cell, metric)
-    interval = "" if spread is None else ", 95% interval"
-    mean = format_metric(metric, cell.mean, spread)
-    low, high = format_metric(metric, cell.low), format_metric(metric, cell.high)
+    middle = cell_median(cell, metric)
+    low, high = format_metric(metric, cell.lowest), format_metric(metric, cell.highest)
     kind = "runs" if cell.n_configs > 1 else "seeds"
     if cell.n_silent:
         rate = ""
         if cell.n_configs == 1:
             ends = proportion_interval(cell.n_silent, cell.n)
             rate = f" (95% interval {100 * ends[0]:.0f}% to {100 * ends[1]:.0f}%, Clopper–Pearson)"
-        parts = [f"a class is never predicted in {cell.n_silent} of {cell.n} {kind}{rate}"]
-        parts += [f"mean of the other {cell.n_mean}: {mean}"] if cell.n_mean else []
-        return [*parts, f"all {cell.n}: median {format_metric(metric, cell.median)}, range {low} to {high}"]
+        parts = [f"a class is silent in {cell.n_silent} of {cell.n} {kind}{rate}"]
+        parts += [f"median of the other {cell.n_median}: {middle}"] if middle else []
+        return [*parts, f"all {cell.n}: median {format_metric(metric, cell.median_all)}, range {low} to {high}"]
     if cell.n_configs > 1:
-        return [f"{mean} (mean of {cell.n} runs of {cell.n_configs} configs)", f"from {low} to {high}"]
-    return [f"{mean} (mean of {cell.n} seed{'s' if cell.n > 1 else ''}{interval})"]
+        return [f"median of {cell.n} runs of {cell.n_configs} configs: {middle}", f"range {low} to {high}"]
+    return [f"median of {cell.n} seeds: {middle}" if cell.n > 1 else f"one seed: {middle}"]
 
 
 def _tooltip(cell: Cell, metric: str) -> str:

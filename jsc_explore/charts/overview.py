@@ -33,12 +33,12 @@ from jsc_explore.store.schema import METRICS
 HEIGHT = 300
 # More points hide each other, and their data would slow the page down.
 MAX_POINTS = 600
-NONE_SILENT, SOME_SILENT = "every class is predicted", "some seed never predicts a class"
+NONE_SILENT, SOME_SILENT = "no silent class", "a silent class in some seeds"
 COSTS = {"seconds": "own seconds of a run in optimizer steps", "parameters": "trainable parameters"}
 
 
 def point_table(rows: Sequence[Mapping[str, Any]], metric: str, names: Sequence[str]) -> pa.Table:
-    """Return one row a config: ``mean``, texts, ``n``, ``classes``, costs and hyperparameters.
+    """Return one row a config: ``metric``, texts, ``n``, ``classes``, costs and hyperparameters.
 
     Of ``timed_rows`` there is one row a config and machine. More than ``MAX_POINTS`` rows are thinned evenly by their
     metric; the best and the worst stay.
@@ -57,8 +57,8 @@ def front_table(rows: Sequence[Mapping[str, Any]], cost: str, metric: str, names
         groups.setdefault(row.get("device", ""), []).append(row)
     best: list[Mapping[str, Any]] = []
     for group in groups.values():
-        costs, means = [row[cost] for row in group], [row["mean"] for row in group]
-        on_front = pareto_front(costs, means, higher_is_better=is_percentage(metric))
+        costs, metrics = [row[cost] for row in group], [row["metric"] for row in group]
+        on_front = pareto_front(costs, metrics, higher_is_better=is_percentage(metric))
         found = [row for row, keep in zip(group, on_front, strict=True) if keep]
         best += sorted(found, key=lambda row: row[cost])
     return pa.Table.from_pylist([_point(row, metric, names) for row in best])
@@ -85,9 +85,9 @@ def config_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
 
 def _point(row: Mapping[str, Any], metric: str, names: Sequence[str]) -> dict[str, Any]:
     return {
-        "mean": row["mean"],
+        "metric": row["metric"],
         "label": config_text(row, names),
-        "text": format_metric(metric, row["mean"]),
+        "text": format_metric(metric, row["metric"]),
         "n": row["n"],
         "classes": SOME_SILENT if row["n_silent"] else NONE_SILENT,
         "seconds": row.get("seconds"),
@@ -172,7 +172,7 @@ def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, the
     """Draw the metric against a cost on a logarithmic axis; ``best`` is from ``front_table``."""
     axis = alt.Axis(grid=False, labelExpr=POWER_LABEL, tickCount=5)
     x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=18), axis=axis)
-    y = _metric_axis(metric, "mean")
+    y = _metric_axis(metric, "metric")
     steps = alt.Chart(best).mark_line(interpolate="step-after", strokeWidth=2, color=INK[theme], opacity=0.8)
     rings = alt.Chart(best).mark_point(filled=False, size=130, strokeWidth=2, color=INK[theme])
     machines = sorted(set(best["device"].to_pylist()))
@@ -189,7 +189,7 @@ def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, the
 
 
 def importance_chart(ranking: Ranking, metric: str, theme: str = "light") -> Chart:
-    """Draw how much the error on held-out configs grows when a hyperparameter is shuffled, with 95% intervals."""
+    """Draw how much the error on held-out configs grows when a hyperparameter is shuffled, with its interval."""
     _, unit = difference_scale(metric)
     table = _importance_table(ranking, metric)
     y = alt.Y(
@@ -244,7 +244,7 @@ def _config_points(
     return (
         alt.Chart(points)
         .mark_point(opacity=0.6, filled=True, size=55)
-        .encode(x=x, y=_metric_axis(metric, "mean"), color=colour, shape=shape, tooltip=list(tooltip or _tooltip()))
+        .encode(x=x, y=_metric_axis(metric, "metric"), color=colour, shape=shape, tooltip=list(tooltip or _tooltip()))
     )
 
 

@@ -11,6 +11,7 @@ import altair as alt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jsc_explore.analysis.statistics import summarize
 from jsc_explore.charts.curves import ACCURACY_RANGE
 from jsc_explore.charts.style import (
     BACKGROUND,
@@ -48,21 +49,22 @@ def thin_evenly(rows: Sequence[Any], limit: int = MAX_LINES) -> list[Any]:
     return [rows[round(i * (len(rows) - 1) / max(1, count - 1))] for i in range(count)]
 
 
-def curve_table(means: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return the curves of ``parallel_chart`` from ``Store.mean_curves``: ``config`` (its index in rows), x, mean.
+def curve_table(groups: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return the curves of ``parallel_chart`` from ``Store.grouped_curves``: ``config`` (its index in rows), x, median.
 
-    They are of the seeds that the figure of the config is over: those that predict every class, or all where none does.
+    They are of the seeds that the figure of the config is over: those without a silent class, or all if each has one.
     """
     all_silent = {row["config_id"] for row in rows if row["n_silent"] + row["n_diverged"] == row["n_runs"]}
-    kept = pc.is_in(means["config_id"], value_set=pa.array(all_silent, pa.string()))
-    means = means.filter(pc.equal(means["is_silent"], kept))
+    kept = pc.is_in(groups["config_id"], value_set=pa.array(all_silent, pa.string()))
+    groups = groups.filter(pc.equal(groups["is_silent"], kept))
     index_of = {row["config_id"]: index for index, row in enumerate(rows)}
     # Ids repeat at every point: each is looked up once.
-    ids = means["config_id"].combine_chunks().dictionary_encode()
+    ids = groups["config_id"].combine_chunks().dictionary_encode()
     indices = pa.array([index_of.get(config_id) for config_id in ids.dictionary.to_pylist()], pa.int32())
     found = indices.take(ids.indices)
     # Four bytes a row for the index; the id would be thirty-two.
-    table = pa.table({"config": found, "x": means["epoch"].cast(_FLOAT), "mean": means["mean"].cast(_FLOAT)})
+    medians = pa.array(summarize(groups["values"])["median"], _FLOAT)
+    table = pa.table({"config": found, "x": groups["epoch"].cast(_FLOAT), "median": medians})
     return table.filter(table["config"].is_valid())
 
 
@@ -75,19 +77,19 @@ def parallel_tables(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[pa.
     """
     names = varying_fields(rows)
     positions = {name: _axis_positions(name, {row[name] for row in rows}) for name in names}
-    means = [row["mean"] for row in rows]
-    low, high = min(means), max(means)
+    metrics = [row["metric"] for row in rows]
+    low, high = min(metrics), max(metrics)
     span = (high - low) or 1.0
     lines = [
         {
             "config": index,
-            "metric": row["mean"],
+            "metric": row["metric"],
             "label": ", ".join(f"{FIELDS[name].inline_label} {display_value(name, row[name])}" for name in names),
-            "text": format_metric(metric, row["mean"]),
+            "text": format_metric(metric, row["metric"]),
             "n_silent": row["n_silent"],
             "n": row["n"],
             **{f"a{axis}": positions[name][row[name]] for axis, name in enumerate(names)},
-            f"a{len(names)}": (row["mean"] - low) / span,
+            f"a{len(names)}": (row["metric"] - low) / span,
         }
         for index, row in enumerate(rows)
     ]
@@ -155,7 +157,7 @@ def parallel_chart(
         .encode(
             x=alt.X("x:Q", title="epoch", scale=alt.Scale(domain=[0, end], nice=False),
                     axis=alt.Axis(grid=False, tickMinStep=1, orient="bottom")),
-            y=alt.Y("mean:Q", title=QUANTITIES[quantity], scale=_fixed(curves, quantity),
+            y=alt.Y("median:Q", title=QUANTITIES[quantity], scale=_fixed(curves, quantity),
                     axis=number_axis(quantity, tickCount=5)),
             color=colour,
             detail="config:N",
@@ -235,7 +237,7 @@ def _tooltip() -> list[alt.Tooltip]:
         alt.Tooltip("label:N", title="config"),
         alt.Tooltip("text:N", title="metric"),
         alt.Tooltip("n:Q", title="seeds"),
-        alt.Tooltip("n_silent:Q", title="seeds that never predict a class"),
+        alt.Tooltip("n_silent:Q", title="seeds with a silent class"),
     ]
 
 
@@ -250,5 +252,5 @@ def _fixed(curves: pa.Table, quantity: str) -> alt.Scale:
     placing: dict[str, Any] = {"range": [alt.ExprRef("height"), alt.ExprRef(_CURVES_TOP)], "nice": False}
     if is_percentage(quantity):
         return alt.Scale(domain=list(ACCURACY_RANGE), **placing)
-    ends = pa.compute.min_max(curves["mean"]).as_py()
+    ends = pa.compute.min_max(curves["median"]).as_py()
     return alt.Scale(domain=[ends["min"] or 0.0, ends["max"] or 1.0], **placing)

@@ -22,18 +22,18 @@ _TEXT_OFFSETS: dict[bool, dict[str, Any]] = {
 }
 
 
-def roc_tables(means: Sequence[Mapping[str, Any]], halves: Sequence[Mapping[str, Any]]) -> tuple[pa.Table, pa.Table]:
+def roc_tables(medians: Sequence[Mapping[str, Any]], halves: Sequence[Mapping[str, Any]]) -> tuple[pa.Table, pa.Table]:
     """Return the tables of ``roc_chart``: the curves, and the rejections at 50% signal efficiency.
 
-    ``means`` are rows of ``analysis.classes.roc_means``, ``halves`` those of ``per_class``, both with a ``side``.
+    ``medians`` are rows of ``analysis.classes.roc_medians``, ``halves`` those of ``per_class``, both with a ``side``.
     """
-    known = [row for row in halves if row["mean"] is not None]
-    upper = {row["class"]: row for row in sorted(known, key=lambda row: (row["mean"], row["side"] == "A"))}
+    known = [row for row in halves if row["median"] is not None]
+    upper = {row["class"]: row for row in sorted(known, key=lambda row: (row["median"], row["side"] == "A"))}
     marks = [
-        {**row, "efficiency": HALF, "text": f"{row['side']} {row['mean']:.3g}", "upper": upper[row["class"]] is row}
+        {**row, "efficiency": HALF, "text": f"{row['side']} {row['median']:.3g}", "upper": upper[row["class"]] is row}
         for row in known
     ]
-    return pa.Table.from_pylist(list(means), schema=_CURVES), pa.Table.from_pylist(marks, schema=_MARKS)
+    return pa.Table.from_pylist(list(medians), schema=_CURVES), pa.Table.from_pylist(marks, schema=_MARKS)
 
 
 def rejection_range(curves: pa.Table, marks: pa.Table) -> tuple[float, float]:
@@ -42,7 +42,7 @@ def rejection_range(curves: pa.Table, marks: pa.Table) -> tuple[float, float]:
     return 1.0, max([10.0, *highest])
 
 
-_COMMON = [("side", pa.string()), ("class", pa.string()), ("efficiency", pa.float64()), ("mean", pa.float64()),
+_COMMON = [("side", pa.string()), ("class", pa.string()), ("efficiency", pa.float64()), ("median", pa.float64()),
            ("low", pa.float64()), ("high", pa.float64()), ("n", pa.int64())]  # fmt: skip
 _CURVES = pa.schema(_COMMON)
 _MARKS = pa.schema([*_COMMON, ("text", pa.string()), ("upper", pa.bool_())])
@@ -52,7 +52,7 @@ _MARKS = pa.schema([*_COMMON, ("text", pa.string()), ("upper", pa.bool_())])
 
 
 def roc_chart(curves: pa.Table, marks: pa.Table, name: str, span: tuple[float, float], theme: str = "light") -> Chart:
-    """Draw the curves of one class: mean over seeds with its 95% interval, the rejection at 50% marked."""
+    """Draw the curves of one class: median over seeds with its spread, the rejection at 50% marked."""
     own, at_half = (table.filter(pa.compute.equal(table["class"], name)) for table in (curves, marks))
     x = alt.X(
         "efficiency:Q", title="signal efficiency", scale=alt.Scale(domain=[0, 1]),
@@ -60,15 +60,15 @@ def roc_chart(curves: pa.Table, marks: pa.Table, name: str, span: tuple[float, f
     )  # fmt: skip
     scale = alt.Scale(type="log", domain=list(span), nice=False, clamp=True)
     y = alt.Y(
-        "mean:Q", title="background rejection" if name == "g" else None, scale=scale,
+        "median:Q", title="background rejection" if name == "g" else None, scale=scale,
         axis=alt.Axis(values=[10.0**power for power in range(10) if 10.0**power <= span[1]], labelExpr=POWER_LABEL),
     )  # fmt: skip
     colour = side_colour(theme)
     tooltip = [
         alt.Tooltip("side:N", title="config"),
         alt.Tooltip("efficiency:Q", title="signal efficiency", format=".0%"),
-        alt.Tooltip("mean:Q", title="rejection", format=".3~g"),
-        alt.Tooltip("low:Q", title="95% from", format=".3~g"),
+        alt.Tooltip("median:Q", title="rejection", format=".3~g"),
+        alt.Tooltip("low:Q", title="from", format=".3~g"),
         alt.Tooltip("high:Q", title="to", format=".3~g"),
         alt.Tooltip("n:Q", title="seeds"),
     ]

@@ -9,7 +9,7 @@ from typing import Any, Final
 import altair as alt
 
 from jsc_explore.analysis.prediction import Prediction
-from jsc_explore.analysis.statistics import median_interval
+from jsc_explore.analysis.statistics import MIN_INTERVAL_SEEDS, median_spread
 from jsc_explore.config import FIELDS, format_number
 
 # Okabe and Ito, for colour-blind readers, https://jfly.uni-koeln.de/color/ (without black and yellow, which vanish on
@@ -64,11 +64,12 @@ X_AXES = {
 CURVE_METRICS = QUANTITIES | {"acc": "accuracy, training and validation", "loss": "loss, training and validation"}
 METRIC_PAIRS = {"acc": ("val_acc", "train_eval_acc"), "loss": ("val_loss", "train_eval_loss")}
 BAND_KINDS = {
-    "interval": "95% interval of the mean",
-    "sd": "standard deviation",
-    "range": "minimum to maximum over seeds",
+    "interval": f"95% interval of the median, or the range of fewer than {MIN_INTERVAL_SEEDS} seeds",
+    "range": "range of the seeds",
     "none": "no band",
 }
+# The meaning of the sign, the same on every page: that of ``training.metrics.silent_classes``.
+SILENT_SIGN = "†: seeds with a silent class, whose output is zero for more than 99% of its jets"
 # Colour by the hyperparameters in which the selected cells differ, instead of by one hyperparameter.
 BY_CELL = "cell"
 # Scale of fonts and lines in presentation mode, readable from the last row.
@@ -105,25 +106,37 @@ def times_text(machines: Mapping[str, Sequence[str]]) -> str:
     return text
 
 
-def format_metric(quantity: str, value: float | None, spread: float | None = None) -> str:
-    """Format a metric, with the half-width of its interval if given: 71.3%, 71.3 ± 0.4%, 0.846, 12 s."""
+def format_metric(quantity: str, value: float | None) -> str:
+    """Format a metric: 71.3%, 0.846, 12 s."""
     if value is None:
         return "–"
     if is_time(quantity):
         return f"{value:.3g} s"
     if is_percentage(quantity):
-        return f"{100 * value:.1f}%" if spread is None else f"{100 * value:.1f} ± {100 * spread:.1f}%"
-    return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
+        return f"{100 * value:.1f}%"
+    return f"{value:.3f}"
 
 
-def format_median(quantity: str, values: Sequence[float]) -> str:
-    """Format the median of seeds, with its 95% interval where there are enough: 71.3% (70.9 to 71.6%)."""
-    middle = format_metric(quantity, median(values))
-    interval = None if is_time(quantity) else median_interval(values)
-    if interval is None:
-        return middle
-    low, high = (format_metric(quantity, float(end)) for end in interval)
-    return f"{middle} ({low} to {high})"
+def format_seeds(quantity: str, values: Sequence[float]) -> str:
+    """Format the median of the metrics of seeds, with what ``median_spread`` gives."""
+    low, high = median_spread(values)
+    return format_median(quantity, median(values), float(low), float(high), len(values))
+
+
+def format_median(quantity: str, middle: float, low: float, high: float, n: int) -> str:
+    """Format a median of ``n`` seeds with its spread, and say which it is: ``71.3% (95% interval 70.9% to 71.6%)``.
+
+    A time has none: it differs by what else the machine did, not by the seed.
+    """
+    text = format_metric(quantity, middle)
+    if n == 1 or is_time(quantity):
+        return text
+    return f"{text} ({spread_name(n)} {format_metric(quantity, low)} to {format_metric(quantity, high)})"
+
+
+def spread_name(n: int) -> str:
+    """Return what is shown with a median of ``n`` seeds."""
+    return "95% interval" if n >= MIN_INTERVAL_SEEDS else "range"
 
 
 def difference_scale(quantity: str) -> tuple[float, str]:
@@ -162,7 +175,7 @@ POWER_LABEL = (
 def silent_text(classes: Sequence[str], zero_output_share: float | None) -> str:
     """Name the silent classes of a run and the share of test jets whose outputs are all zero; None: not recorded."""
     share = "not recorded" if zero_output_share is None else f"{100 * zero_output_share:.1f}%"
-    return f"never predicts {', '.join(classes)}; test jets whose outputs are all zero: {share}"
+    return f"silent: {', '.join(classes)}; test jets whose outputs are all zero: {share}"
 
 
 PREDICTED_SIGN = "≈"
@@ -179,9 +192,9 @@ def band_text(metric: str, prediction: Prediction) -> str:
 
 def prediction_text(metric: str, prediction: Prediction) -> str:
     """Format a prediction with its band: ``predicted ≈70.1%, 80% band 68.0–72.1%``."""
-    mean = format_metric(metric, prediction.mean)
-    text = f"predicted {PREDICTED_SIGN}{mean}, 80% band {band_text(metric, prediction)}"
+    value = format_metric(metric, prediction.value)
+    text = f"predicted {PREDICTED_SIGN}{value}, 80% band {band_text(metric, prediction)}"
     if not prediction.silent:
         return text
     share = f"{100 * prediction.silent:.0f}%"
-    return f"{text}, for seeds that predict every class ({share} of those around it do not)"
+    return f"{text}, for seeds without a silent class ({share} of those around it have one)"

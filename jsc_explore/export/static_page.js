@@ -21,12 +21,12 @@
     };
   };
 
-  // A logarithmic axis cannot show values that are not positive: they are left out; a band ends a decade below the mean.
+  // A logarithmic axis cannot show values that are not positive: they are left out; a band ends a decade below the median.
   const makeLogarithmic = (layer, channel) => {
     const encoding = layer.encoding[channel];
     if (!encoding || encoding.type !== "quantitative") return;
     const low = encoding.field === "low";
-    const transforms = low ? [{ calculate: "datum.low > 0 ? datum.low : datum.mean / 10", as: "low" }] : [];
+    const transforms = low ? [{ calculate: "datum.low > 0 ? datum.low : datum.median / 10", as: "low" }] : [];
     layer.transform = [...transforms, ...(layer.transform ?? []), { filter: `datum['${encoding.field}'] > 0` }];
     if (encoding.scale) encoding.scale = { type: "log", nice: false };
     if (encoding.axis && channel === "x") encoding.axis = { ...encoding.axis, values: powers, labelExpr: document.body.dataset.powerLabel };

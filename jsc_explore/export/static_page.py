@@ -19,7 +19,7 @@ from jsc_explore import __version__
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.figure import Figure
-from jsc_explore.charts.grid import mean_half_width, seed_texts
+from jsc_explore.charts.grid import cell_median, seed_texts
 from jsc_explore.charts.style import BACKGROUND, FAINT, INK, MUTED, POWER_LABEL, format_metric
 from jsc_explore.config import FIELDS, RECIPE_VERSION, format_value
 from jsc_explore.errors import FieldError, JscError
@@ -206,27 +206,25 @@ def _vega() -> str:
     return zip_archive
 
 
-_STATISTICS = ("value", "±", "seeds", "minimum", "maximum", "note")
+_STATISTICS = ("median", "seeds", "minimum", "maximum", "note")
 
 
 def _table_row(slice: Slice, cell: Cell, prediction: Prediction | None) -> list[str]:
     place = [format_value(name, value) for name, value in zip(slice.axes, cell.place, strict=True)]
     if prediction is not None:
         low, middle, high = (
-            format_metric(slice.metric, value) for value in (prediction.low, prediction.mean, prediction.high)
+            format_metric(slice.metric, value) for value in (prediction.low, prediction.value, prediction.high)
         )
-        return [*place, f"≈{middle}", "", "0", "", "", f"predicted, 80% band {low} to {high}; not measured"]
+        return [*place, f"≈{middle}", "0", "", "", f"predicted, 80% band {low} to {high}; not measured"]
     if not cell.n:
-        return [*place, "", "", "0", "", "", cell.state]
-    spread = mean_half_width(cell, slice.metric)
-    # "71.3 ± 0.4%" becomes two columns.
-    half = "" if spread is None else format_metric(slice.metric, cell.mean, spread).split("± ")[1]
+        return [*place, "", "0", "", "", cell.state]
     notes = [f"{cell.n} of {cell.wanted} seeds"] if cell.state == "partly" else []
     notes += [f"{cell.n_configs} configs"] if cell.n_configs > 1 else []
     notes += [f"† {'; '.join(seed_texts(cell, slice.metric))}"] if cell.n_silent else []
     notes += [f"‡ {cell.n_diverged} diverged"] if cell.n_diverged else []
-    low, middle, high = (format_metric(slice.metric, value) for value in (cell.low, cell.value, cell.high))
-    return [*place, middle, half, str(cell.n_mean or cell.n), low, high, ", ".join(notes)]
+    median = cell_median(cell, slice.metric) or format_metric(slice.metric, cell.median_all)
+    low, high = (format_metric(slice.metric, value) for value in (cell.lowest, cell.highest))
+    return [*place, median, str(cell.n_median or cell.n), low, high, ", ".join(notes)]
 
 
 def _imported_table(runs: Sequence[ImportedRun]) -> dict[str, list[Any]]:

@@ -231,12 +231,12 @@ class Store:
             f"SELECT run_id, config_id, seed, len(silent_classes) > 0 AS silent, {columns} FROM source ORDER BY ALL",
         )
 
-    def mean_curves(self, run_ids: Sequence[str], quantity: str) -> pa.Table:
-        """Return mean and spread of a quantity over these runs, per config, group and step.
+    def grouped_curves(self, run_ids: Sequence[str], quantity: str) -> pa.Table:
+        """Return the values of a quantity in these runs, per config, group and step.
 
-        Columns ``config_id, is_silent, step, epoch, samples, time_s, mean, sd, low, high, n``; ``sd`` is null for one
-        seed. Runs of a config that never predict a class (``is_silent``) are a group of their own, diverged runs are in
-        none, and a mean ends where the shortest run of its group ends.
+        Columns ``config_id, is_silent, step, epoch, samples, time_s, values``. Runs of a config with a silent class
+        (``is_silent``) are a group of their own, diverged runs are in none, and a group ends where its shortest run
+        ends.
         """
         (name,) = _check_quantities([quantity])
         is_silent = "len(silent_classes) > 0 AS is_silent"
@@ -249,8 +249,7 @@ class Store:
             [*_AXES, name],
             f"""
             SELECT config_id, is_silent, step, avg(epoch) AS epoch, avg(samples) AS samples, avg(time_s) AS time_s,
-                   avg(value) AS mean, stddev_samp(value) AS sd, min(value) AS low, max(value) AS high,
-                   count(value) AS n
+                   list(value) AS values
             FROM (SELECT config_id, {is_silent}, {points}, count(*) FILTER (list_count({CURVE_PREFIX}{name}) > 0)
                          OVER (PARTITION BY config_id, is_silent) AS runs FROM source WHERE status <> 'diverged')
             WHERE value IS NOT NULL

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import median
 
 from jsc_explore.analysis.paired import format_difference
 from jsc_explore.analysis.selection import MIN_SEEDS, Best, find_best, metric_table
-from jsc_explore.charts.style import difference_scale, format_median, format_metric, is_percentage, is_time
+from jsc_explore.charts.style import difference_scale, format_metric, format_seeds, is_percentage, is_time
 from jsc_explore.config import FIELDS, RunConfig, display_value
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, seed_metrics
 from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
 
-# So many seeds give a mean whose interval is a third as wide as that of five.
+# The interval of a median of so many seeds is two thirds as wide as that of five.
 HELD_BACK_SEEDS = 10
 # Of more runs the comparison would delay the page.
 MAX_RUNS = 20_000
@@ -22,9 +22,9 @@ MAX_RUNS = 20_000
 
 @dataclass(frozen=True)
 class BestConfig:
-    """The config with the best mean ``value``, over those of the first ``slice.seeds`` seeds that predict every class.
+    """The config with the best median ``value``, over those of the first ``slice.seeds`` seeds without a silent class.
 
-    Its later seeds did not choose it: ``held_back`` are the metrics of those that predict every class,
+    Its later seeds did not choose it: ``held_back`` are the metrics of those without a silent class,
     ``n_held_back_silent`` counts the others. ``seeds`` are all its stored seeds.
     """
 
@@ -64,7 +64,7 @@ def find_best_config(repository: Repository, slice: Slice) -> BestConfig | None:
         RunConfig.from_dict({name: fields[name] for name in CONFIG_FIELDS}),
         config_id,
         best,
-        fmean(metrics[config_id].values()),
+        median(metrics[config_id].values()),
         tuple(row["metric"] for row in later if not row["silent"]),
         sum(row["silent"] for row in later),
         frozenset(repository.seeds((config_id,)).get(config_id, ())),
@@ -86,7 +86,7 @@ def best_text(found: BestConfig, slice: Slice) -> str:
     )
     text = (
         f"Best of {found.best.n_configs} configurations with at least {MIN_SEEDS} of the seeds 0 to {slice.seeds - 1} "
-        f"that predict every class: {values}, "
+        f"without a silent class: {values}, median "
         f"{format_metric(slice.metric, found.value)}. {similar}. Trained again, the best of so many is expected "
         f"to score {format_difference(found.best.expected_loss * factor)}{unit} worse."
     )
@@ -97,8 +97,8 @@ def _held_back_text(found: BestConfig, metric: str) -> str:
     held_back, silent = found.held_back, found.n_held_back_silent
     if not held_back and not silent:
         return ""
-    parts = [f"median {format_median(metric, held_back)}"] if held_back else []
+    parts = [f"median {format_seeds(metric, held_back)}"] if held_back else []
     if silent:
-        parts.append(f"in {silent} of them a class is never predicted")
+        parts.append(f"in {silent} of them a class is silent")
     n = len(held_back) + silent
     return f"Measured with {n} held-back seed{'s' if n > 1 else ''}, which did not choose it: {', '.join(parts)}."

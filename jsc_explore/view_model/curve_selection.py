@@ -119,7 +119,7 @@ def read_points(
     x_range: tuple[float, float] | None,
     live: pa.Table | None,
 ) -> tuple[CurvePoints, CurvePoints]:
-    """Return the points of the configs in colour, with every seed, and the means of those of the context.
+    """Return the points of the configs in colour, with every seed, and those of the context by group.
 
     Configs with ``live`` points are read apart from the others, whose cached points stay valid.
     """
@@ -134,7 +134,7 @@ def read_points(
         growing = repository.curves(tuple(stored), x, quantities, x_range, MAX_ROWS, True, live=unstored)
         found = CurvePoints(
             pa.concat_tables([found.seeds, growing.seeds]),
-            pa.concat_tables([found.means, growing.means]),
+            pa.concat_tables([found.groups, growing.groups]),
             max(found.stride, growing.stride),
             found.total + growing.total,
         )
@@ -145,7 +145,7 @@ def read_points(
 def live_table(cells: Sequence[Cell], points: Mapping[str, Sequence[Mapping[str, Any]]]) -> pa.Table | None:
     """Return the live points of the cells' running and cancelled jobs, as ``curve_points`` takes them; None if none.
 
-    A running job without a point has a row, too: no mean is drawn before it has one.
+    A running job without a point has a row, too: no median is drawn before it has one.
     """
     rows = [
         {"run_id": job.run_id, "config_id": cell.config_id, "seed": job.config.seed, "status": job.state, **point}

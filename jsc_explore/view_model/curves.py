@@ -11,7 +11,7 @@ import pyarrow as pa
 from jsc_explore.analysis.cells import Cell, in_order
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.curves import (
-    MEANS,
+    MEDIANS,
     PREDICTIONS,
     PlotOptions,
     count_nonpositive,
@@ -23,7 +23,7 @@ from jsc_explore.charts.curves import (
 )  # fmt: skip
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.imported import with_imported
-from jsc_explore.charts.style import BAND_KINDS, METRIC_PAIRS, PRESENTATION_SCALE, QUANTITIES, times_text
+from jsc_explore.charts.style import BAND_KINDS, METRIC_PAIRS, PRESENTATION_SCALE, QUANTITIES, SILENT_SIGN, times_text
 from jsc_explore.config import FIELDS, display_value, format_number
 from jsc_explore.importers.imported_run import ImportedRun
 from jsc_explore.results import CURVE_PREFIX
@@ -67,7 +67,7 @@ def panels(
 ) -> Panels:
     """Return the charts of a state: one, or one for each value of the field under Facet by.
 
-    ``imported`` runs are drawn over each chart and enter no mean. ``predicted`` holds predictions of the metric by
+    ``imported`` runs are drawn over each chart and enter no median. ``predicted`` holds predictions of the metric by
     config id, made before the configs were trained; they are drawn beneath the curves.
     """
     selected = selected_of(cells, state[CELLS])
@@ -78,7 +78,7 @@ def panels(
         repository, slice, selection, state["curve_x"], quantities, state["zoom"], live_table(cells, live)
     )
     imported_shown, unknown = select_imported(imported, state["imported"])
-    if not (points.seeds.num_rows or context.means.num_rows or imported_shown):
+    if not (points.seeds.num_rows or context.groups.num_rows or imported_shown):
         return Panels([], _unrecorded(points, selection, state, quantities, cells), 0)
     options = _plot_options(state, slice, selection, theme, last_epoch(imported_shown))
     readings, thinned = readings_table(
@@ -90,10 +90,10 @@ def panels(
         smoothing=options.smoothing,
     )
     facets = _facets(state["curve_facet"], selection)
-    means = pa.concat_tables([points.means, context.means])
-    tables = [curve_tables(means, points.seeds, facet.styles, options) for _, facet in facets]
+    groups = pa.concat_tables([points.groups, context.groups])
+    tables = [curve_tables(groups, points.seeds, facet.styles, options) for _, facet in facets]
     for (_, facet), table in zip(facets, tables, strict=True):
-        table[PREDICTIONS] = _predictions(state, slice, table[MEANS], facet, predicted or {})
+        table[PREDICTIONS] = _predictions(state, slice, table[MEDIANS], facet, predicted or {})
     options = replace(
         options,
         y_range=widen_range(value_range(tables, options), readings, options),
@@ -126,7 +126,7 @@ def _facets(field: str, selection: CurveSelection) -> list[tuple[str, CurveSelec
 def _predictions(
     state: Mapping[str, Any],
     slice: Slice,
-    means: pa.Table,
+    medians: pa.Table,
     selection: CurveSelection,
     predicted: Mapping[str, Prediction],
 ) -> pa.Table:
@@ -134,7 +134,7 @@ def _predictions(
     fits = slice.metric in quantities_of(state["curve"]) and not state["zoom"]
     ends = {config.config_id: float(config.fields["max_epochs"]) for config in selection.configs}
     ends = ends if state["curve_x"] == "epoch" else {}
-    return prediction_table(means, selection.styles, predicted if fits else {}, slice.metric, ends)
+    return prediction_table(medians, selection.styles, predicted if fits else {}, slice.metric, ends)
 
 
 def _plot_options(
@@ -160,7 +160,7 @@ def _notes(points: CurvePoints, selection: CurveSelection, options: PlotOptions)
     if left_out := count_nonpositive(points.seeds, options):
         notes.append(f"{left_out} points are not above zero and cannot be drawn on a logarithmic axis")
     if options.smoothing:
-        notes.append(f"Smoothed ({options.smoothing:g}); thin: the raw mean")
+        notes.append(f"Smoothed ({options.smoothing:g}); thin: the raw median")
     return notes
 
 
@@ -193,8 +193,8 @@ def legend(
     machines: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Return the meaning of the lines, bands and signs of the curves; ``machines`` as in ``grid.legend_text``."""
-    parts = ["Line: mean over the seeds that predict every class, as far as all of them have come"]
-    parts.append("thin and dotted: over those that do not")
+    parts = ["Line: median of the seeds without a silent class, as far as all of them have come"]
+    parts.append("thin and dotted: of those with one")
     if state["curve"] in METRIC_PAIRS:
         parts.append(
             "solid: validation jets; dashed: as many training jets; both in evaluation mode, so that their gap is the "
@@ -206,8 +206,8 @@ def legend(
         parts.append("faint: every seed")
     if predicted:
         parts.append("diamond and bar: predicted before training, with its 80% band")
-    parts += ["†: never predicts that class", "grey: the other cells"]
-    parts += ["dashed, with a name: imported, in no mean"] if imported else []
+    parts += [SILENT_SIGN, "grey: the other cells"]
+    parts += ["dashed, with a name: imported, in no median"] if imported else []
     times = f" {times_text(machines or {})}" if state["curve_x"] == "time_s" else ""
     zoom = ""
     if state["zoom"]:

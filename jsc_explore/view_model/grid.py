@@ -10,7 +10,7 @@ from jsc_explore.analysis.cells import Cell, Place, axis_values, build_cells
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.grid import grid_figure, grid_table, metric_domain
-from jsc_explore.charts.style import PREDICTED_SIGN, axis_value_text, is_time, times_text
+from jsc_explore.charts.style import PREDICTED_SIGN, SILENT_SIGN, axis_value_text, is_time, times_text
 from jsc_explore.config import FIELDS, display_value
 from jsc_explore.jobs.queue import Job
 from jsc_explore.store.query.filters import Between
@@ -104,13 +104,13 @@ def legend_text(
     meanings = [
         (_figure_text(cells), bool(states & {"done", "partly"})),
         (f"dashed: fewer than {slice.seeds}", "partly" in states),
-        ("†: seeds in which a class is never predicted", any(cell.n_silent for cell in cells)),
+        (SILENT_SIGN, any(cell.n_silent for cell in cells)),
         ("‡: diverged", any(cell.n_diverged for cell in cells)),
         ("+: missing", "missing" in states),
         ("✕: failed", "failed" in states),
         (f"{PREDICTED_SIGN}: {predicted}", bool(predicted)),
         ("–: left out by the filter expression", "hidden" in states),
-        ("×: the mean over several configs, see the tooltip", any(cell.n_configs > 1 for cell in cells)),
+        ("×: the median over several configs, see the tooltip", any(cell.n_configs > 1 for cell in cells)),
     ]
     line = ", ".join(text for text, occurs in meanings if occurs)
     return line + (f". {times_text(machines or {})}" if is_time(slice.metric) else "")
@@ -118,8 +118,8 @@ def legend_text(
 
 def _figure_text(cells: Sequence[Cell]) -> str:
     if not any(cell.n_silent for cell in cells):
-        return "the mean of n seeds"
-    return "the mean of the n seeds that predict every class, or the median of all where none does"
+        return "the median of n seeds"
+    return "the median of the n seeds without a silent class, or of all where each has one"
 
 
 def title(slice: Slice, cells: Sequence[Cell]) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from jsc_explore import data
 from jsc_explore.analysis.prediction import PredictionSet, predict
+from jsc_explore.analysis.statistics import summarize
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.store import Store
 from jsc_explore.store.query.aggregates import machines, prediction_cells
@@ -26,8 +27,11 @@ class Repository:
         self.store = store
 
     def grid(self, slice: Slice) -> Rows:
-        """Return the rows of ``grid_cells`` of a slice."""
-        rows: Rows = grid_cells(self.store, slice.axes, slice.metric, slice.filters, slice.text).to_pylist()
+        """Return the rows of ``grid_cells`` of a slice, with ``median``, ``low`` and ``high`` of the metrics."""
+        table = grid_cells(self.store, slice.axes, slice.metric, slice.filters, slice.text)
+        for name, figures in summarize(table["metrics"]).items():
+            table = table.append_column(name, pa.array(figures, from_pandas=True))
+        rows: Rows = table.drop_columns(["metrics"]).to_pylist()
         return rows
 
     def seeds(self, config_ids: tuple[str, ...]) -> dict[str, list[int]]:

@@ -19,10 +19,11 @@ MAX_COMMANDS = 2000
 
 def cells_table(slice: Slice, cells: Sequence[Cell]) -> pa.Table:
     """Return the grid as a table of one row a cell: axis values, metric, state, statistics over runs, config id."""
-    statistics = ("value", "n_mean", "mean", "sd", "median", "low", "high", "n", "n_configs", "n_silent", "n_diverged")
+    medians = ("value", "n_median", "median", "low", "high", "median_all", "lowest", "highest")
+    counts = ("n", "n_configs", "n_silent", "n_diverged")
     rows = [
         {**dict(zip(slice.axes, cell.place, strict=True)), "metric": slice.metric, "state": cell.state,
-         **{name: getattr(cell, name) for name in statistics}, "config_id": cell.config_id}
+         **{name: getattr(cell, name) for name in (*medians, *counts)}, "config_id": cell.config_id}
         for cell in cells
     ]  # fmt: skip
     return pa.Table.from_pylist(rows)

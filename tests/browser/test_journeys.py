@@ -98,10 +98,10 @@ def test_a_missing_cell_is_clicked_trains_grows_and_is_there_after_a_reload_and_
 
 
 def _shown_accuracy(store: Store, run_ids) -> float:
-    """Return the mean over the seeds that predict every class; the median of all if there are none."""
+    """Return the median over the seeds without a silent class; that of all if there are none."""
     rows = store.runs({"run_id": list(run_ids)}, ["val_acc", "silent_classes"]).to_pylist()
-    live = [row["val_acc"] for row in rows if not row["silent_classes"]]
-    return statistics.fmean(live) if live else statistics.median(row["val_acc"] for row in rows)
+    complete = [row["val_acc"] for row in rows if not row["silent_classes"]]
+    return statistics.median(complete or [row["val_acc"] for row in rows])
 
 
 def test_a_long_training_shows_points_as_they_come_and_can_be_cancelled(page, server):
@@ -239,17 +239,17 @@ def test_chart_options_stay_when_their_popover_is_closed(page, server):
     open_page(page, address)
     settle(page)
     page.get_by_role("button", name="Chart options", exact=True).click()
-    choose(page, "Band", "Standard deviation")
+    choose(page, "Band", "Range of the seeds")
     page.get_by_text("Each seed", exact=True).click()
-    expect(page.get_by_text("band: standard deviation")).to_be_visible()
+    expect(page.get_by_text("band: range of the seeds")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("combobox", name="Band")).to_be_hidden()
     choose(page, parameter(page, "curve"), "Validation loss")
     expect(page.get_by_label(re.compile("^Validation loss against epoch"))).to_be_visible()
     choose(page, parameter(page, "metric"), "Test loss")
     expect(page.get_by_text(re.compile("^Test loss of jsc-tiny"))).to_be_visible()
-    expect(page.get_by_text("band: standard deviation")).to_be_visible()
-    assert {"band=sd", "seed_lines=no", "curve=val_loss"} <= set(page.url.split("?")[1].split("&"))
+    expect(page.get_by_text("band: range of the seeds")).to_be_visible()
+    assert {"band=range", "seed_lines=no", "curve=val_loss"} <= set(page.url.split("?")[1].split("&"))
 
 
 def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(page, server):
@@ -352,7 +352,7 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
     smoothing.focus()
     for _ in range(5):
         smoothing.press("ArrowRight")
-    expect(panel.get_by_text(re.compile(r"Smoothed \(0\.05\); thin: the raw mean"))).to_be_visible()
+    expect(panel.get_by_text(re.compile(r"Smoothed \(0\.05\); thin: the raw median"))).to_be_visible()
     choose(page, parameter(page, "curve_facet"), "Final ReLU")
     expect(panel.get_by_test_id("stVegaLiteChart")).to_have_count(2)
     # Each panel counts its own seeds, and its legend fits it.
@@ -389,7 +389,7 @@ def test_a_curve_says_what_it_is_and_a_name_in_the_legend_leaves_the_others_as_t
     chart = page.locator(".st-key-curves_panel svg.marks")
 
     def paths() -> dict[str, str]:
-        """Return the shape of each visible mean, by its colour."""
+        """Return the shape of each visible median, by its colour."""
         lines = chart.locator(".mark-line path[stroke-width='2.5']").all()
         return {line.get_attribute("stroke"): line.get_attribute("d") for line in lines
                 if line.get_attribute("opacity") != "0"}  # fmt: skip
@@ -401,7 +401,7 @@ def test_a_curve_says_what_it_is_and_a_name_in_the_legend_leaves_the_others_as_t
     page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
     tooltip = page.locator("#vg-tooltip-element")
     expect(tooltip).to_contain_text(re.compile("Batch size (64, Learning rate 1e-3|256, Learning rate 1e-2)"))
-    expect(tooltip).to_contain_text(re.compile(r"mean\s*\d\d\.\d\d%.*seeds\s*5"))
+    expect(tooltip).to_contain_text(re.compile(r"median\s*\d\d\.\d\d%.*seeds\s*5"))
     shoot(page, "hovered")
     legend(page).get_by_text("64, 1e-3 (n=5)").click()
     expect(chart.locator(".mark-line path[stroke-width='2.5'][opacity='0']")).to_have_count(1)
@@ -518,7 +518,7 @@ def test_charts_tables_commands_and_all_of_it_are_exported(page, server, tmp_pat
     download.value.save_as(tmp_path / "grid.parquet")
     grid = pq.read_table(tmp_path / "grid.parquet").to_pylist()
     cell = next(row for row in grid if (row["batch_size"], row["learning_rate"]) == (64, 1e-3))
-    expect(page.locator(".st-key-grid svg.marks")).to_contain_text(f"{100 * cell['mean']:.1f}%")
+    expect(page.locator(".st-key-grid svg.marks")).to_contain_text(f"{100 * cell['median']:.1f}%")
     shoot(page, "take-away")
     with page.expect_download() as download:
         dialog.get_by_role("button", name="Everything in one ZIP").click()

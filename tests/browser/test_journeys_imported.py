@@ -42,11 +42,11 @@ def test_imported_runs_stand_beside_the_curves_and_in_no_figure(page, server, tm
     expect(names(page).first).to_have_text("imported: ours")
     # They count nowhere, although the config of one stands in the grid.
     expect(page.get_by_text("180 runs, 6 of 42 cells missing").first).to_be_visible()
-    expect(page.get_by_text("dashed, with a name: imported, in no mean")).to_be_visible()
+    expect(page.get_by_text("dashed, with a name: imported, in no median")).to_be_visible()
     shoot(page, "imported")
 
     page.get_by_role("button", name="Imported (2)").click()
-    expect(page.get_by_text("not part of any mean")).to_be_visible()
+    expect(page.get_by_text("not part of any median")).to_be_visible()
     shoot(page, "imported-popover")
     page.get_by_role("button", name="Remove ours").click()
     expect(names(page)).to_have_count(1)

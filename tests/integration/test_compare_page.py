@@ -16,7 +16,7 @@ from servers import ROOT
 from streamlit.testing.v1 import AppTest
 
 from jsc_explore import data
-from jsc_explore.analysis.classes import roc_means
+from jsc_explore.analysis.classes import roc_medians
 from jsc_explore.analysis.importance import Importance, Ranking
 from jsc_explore.analysis.paired import compare
 from jsc_explore.analysis.prediction import Calibration, Prediction
@@ -25,7 +25,7 @@ from jsc_explore.charts import overview as overview_charts
 from jsc_explore.charts import roc
 from jsc_explore.charts.figure import make_figure
 from jsc_explore.charts.parallel import curve_table, parallel_chart, parallel_tables, thin_evenly, varying_fields
-from jsc_explore.charts.style import prediction_text, times_text
+from jsc_explore.charts.style import SILENT_SIGN, prediction_text, times_text
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError
 from jsc_explore.export.chart_files import render_image
@@ -93,20 +93,20 @@ def run_figures(store, config, column):
 # ---- the store
 
 
-def test_a_cell_is_the_mean_of_its_runs(store):
+def test_a_cell_is_the_median_of_its_runs(store):
     rows = {row["config_id"]: row for row in cell_table(store, "val_acc", SCOPE).to_pylist()}
     config = RunConfig(batch_size=64)
     row = rows[config.config_id(data.digest("simulated"))]
     runs = seed_table(store, [row["config_id"]], "val_acc").to_pylist()
     figures = {run["seed"]: run["metric"] for run in runs if not run["silent_classes"]}
-    assert row["mean"] == pytest.approx(np.mean(list(figures.values())))
+    assert row["metric"] == pytest.approx(np.median(list(figures.values())))
     assert row["sd"] == pytest.approx(np.std(list(figures.values()), ddof=1))
     assert row["n"] == len(figures)
     assert {name: row[name] for name in CONFIG_FIELDS} == {
         name: value for name, value in config.to_dict().items() if name != "seed"
     }
-    means = [row["mean"] for row in rows.values()]
-    assert means == sorted(means)
+    metrics = [row["metric"] for row in rows.values()]
+    assert metrics == sorted(metrics)
 
 
 def test_a_class_is_silent_as_stored_and_not_by_the_confusion_matrix(store):
@@ -122,10 +122,10 @@ def test_a_class_is_silent_as_stored_and_not_by_the_confusion_matrix(store):
 def test_the_spread_at_a_value_is_that_of_its_cells(store):
     cells = cell_table(store, "val_acc", SCOPE).to_pylist()
     for row in spread_table(store, "learning_rate", "val_acc", SCOPE).to_pylist():
-        means = [cell["mean"] for cell in cells if cell["learning_rate"] == row["value"]]
-        assert row["n"] == len(means)
+        metrics = [cell["metric"] for cell in cells if cell["learning_rate"] == row["value"]]
+        assert row["n"] == len(metrics)
         assert [row[name] for name in ("low", "q1", "median", "q3", "high")] == pytest.approx(
-            np.percentile(means, [0, 25, 50, 75, 100])
+            np.percentile(metrics, [0, 25, 50, 75, 100])
         )
 
 
@@ -178,7 +178,7 @@ def test_compare_says_by_how_much_and_in_what_two_configs_differ(app, store):
     found = compare(a, b, higher_is_better=True)
     said = texts(page.markdown)
     low, high = sorted(100 * abs(end) for end in found.interval)
-    assert f"by {100 * abs(found.median):.1f} points ({low:.1f} to {high:.1f})" in said
+    assert f"by {100 * abs(found.median):.1f} points (95% interval {low:.1f} to {high:.1f})" in said
     assert "**Learning rate** 1e-3 → 1e-4" in said
     assert "paired by seed" in said
     assert "for a pair chosen from 6 configs by its results (Holm, 15 pairs)" in texts(page.caption)
@@ -187,9 +187,10 @@ def test_compare_says_by_how_much_and_in_what_two_configs_differ(app, store):
 def test_the_verdict_is_withheld_where_few_seeds_are_silent_and_more_can_be_trained(app):
     page = app("compare", a="batch_size:64", b="batch_size:64~final_relu:no")
     assert not page.exception
-    assert "##### No verdict: some class is never predicted, and 5 seeds do not show how often" in texts(page.markdown)
+    assert "##### No verdict: some class is silent, and 5 seeds do not show how often" in texts(page.markdown)
     assert "seeds of A (" in texts(page.warning)
-    assert "is never predicted in" in texts(page.warning)
+    assert "is silent in" in texts(page.warning)
+    assert SILENT_SIGN in texts(page.warning)
     assert "better" not in texts(page.markdown)
     (button,) = (button for button in page.button if button.label == "Train up to 10 seeds of each")
     button.click().run()
@@ -251,7 +252,7 @@ def test_overview_sums_up_ranks_and_measures_its_predictions(app, store):
     rows = cell_table(store, "val_acc", SCOPE).to_pylist()
     said = texts(page.markdown)
     assert f"{sum(row['n_runs'] for row in rows):,} runs of {len(rows):,} configurations" in said
-    assert f"{100 * rows[-1]['mean']:.1f} ±" in said
+    assert re.search(rf"to {100 * rows[-1]['metric']:.1f}% \(95% interval \d+\.\d% to \d+\.\d%\)", said)
     assert "held-out configurations" in said
     assert "predicts an unseen configuration to" in texts(page.caption)
 
@@ -306,8 +307,8 @@ def cell_rows(count=40):
     rng = np.random.default_rng(5)
     return [
         {**RunConfig(batch_size=16 + place, final_relu=bool(place % 2)).to_dict(), "config_id": str(place), "n": 3,
-         "mean": float(value), "sd": 0.01, "n_silent": place % 3, "n_diverged": 0, "n_runs": 8, "seconds": 1.0 + place,
-         "parameters": 117 + place}
+         "metric": float(value), "sd": 0.01, "n_silent": place % 3, "n_diverged": 0, "n_runs": 8,
+         "seconds": 1.0 + place, "parameters": 117 + place}
         for place, value in enumerate(np.sort(rng.uniform(0.2, 0.7, count)))
     ]  # fmt: skip
 
@@ -328,11 +329,11 @@ def test_parallel_coordinates_place_values_as_their_axis_is_read():
 def test_each_axis_has_a_brush_and_all_of_them_filter_lines_and_curves():
     rows = cell_rows()
     lines, ticks = parallel_tables(rows, "val_acc")
-    means = pa.table(
+    groups = pa.table(
         {"config_id": ["0", "0", "0", "nowhere"], "is_silent": [False, False, True, False],
-         "epoch": [0.0, 1.0, 1.0, 1.0], "mean": [0.2, 0.3, 0.1, 0.9]}
+         "epoch": [0.0, 1.0, 1.0, 1.0], "values": [[0.2], [0.3, 0.3], [0.1], [0.9]]}
     )  # fmt: skip
-    curves = curve_table(means, rows)
+    curves = curve_table(groups, rows)
     assert curves["config"].to_pylist() == [0, 0]
     spec = parallel_chart(
         lines, ticks, curves, ["Batch size", "Final ReLU", "Accuracy"], "val_acc", "val_acc"
@@ -373,11 +374,11 @@ def test_the_front_is_that_of_all_configs_also_of_those_that_are_not_drawn():
     rows = cell_rows(2000)
     points = overview_charts.point_table(rows, "val_acc", ["batch_size"])
     assert points.num_rows == overview_charts.MAX_POINTS < len(rows)
-    cheap = {**rows[1001], "seconds": 0.1, "mean": 0.69}
+    cheap = {**rows[1001], "seconds": 0.1, "metric": 0.69}
     best = overview_charts.front_table([*rows, cheap], "seconds", "val_acc", ["batch_size"])
     assert best["seconds"].to_pylist()[0] == 0.1
     assert best["seconds"].to_pylist() == sorted(best["seconds"].to_pylist())
-    assert all(mean >= 0.69 for mean in best["mean"].to_pylist())
+    assert all(metric >= 0.69 for metric in best["metric"].to_pylist())
     spec = overview_charts.tradeoff_chart(points, best, "seconds", "val_acc").to_dict()
     assert len(spec["datasets"][spec["layer"][2]["data"]["name"]]) == best.num_rows
 
@@ -409,18 +410,18 @@ def test_each_machine_has_a_front_of_its_own_and_is_named(tmp_path):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_charts_of_a_comparison_are_valid_and_name_what_is_lost(theme):
     seeds = pa.Table.from_pylist(
-        [{"side": "A", "seed": 0, "metric": 0.6, "silent": "top never predicted"},
+        [{"side": "A", "seed": 0, "metric": 0.6, "silent": "silent: top"},
          {"side": "B", "seed": 0, "metric": 0.7, "silent": None},
          {"side": "B", "seed": 1, "metric": None, "silent": None}]
     )  # fmt: skip
     spec = compare_charts.seed_chart(seeds, "val_acc", theme).to_dict()
     drawn = next(iter(spec["datasets"].values()))
     assert [(row["side"], row["classes"]) for row in drawn] == [
-        ("A", "top never predicted"), ("B", "every class is predicted"),
+        ("A", "silent: top"), ("B", "none is silent"),
     ]  # fmt: skip
     for difference in (True, False):
         compare_charts.confusion_chart(np.eye(5), "A", theme, difference=difference).to_dict()
-    rows = [{"side": "A", "class": "g", "mean": 0.9, "low": 0.8, "high": 1.0, "n": 3}]
+    rows = [{"side": "A", "class": "g", "median": 0.9, "low": 0.8, "high": 1.0, "n": 3}]
     compare_charts.auc_chart(rows, theme).to_dict()
 
 
@@ -428,7 +429,7 @@ def test_a_prediction_is_never_taken_for_a_measurement():
     found = Prediction(0.701, 0.6804, 0.7212)
     assert prediction_text("val_acc", found) == "predicted ≈70.1%, 80% band 68.0–72.1%"
     some = Prediction(0.701, 0.6804, 0.7212, silent=0.4)
-    assert prediction_text("val_acc", some).endswith("seeds that predict every class (40% of those around it do not)")
+    assert prediction_text("val_acc", some).endswith("seeds without a silent class (40% of those around it have one)")
     assert prediction_text("val_loss", Prediction(1.1, 1.0, 1.2)) == "predicted ≈1.100, 80% band 1.000–1.200"
     assert prediction_text("train_time_s", Prediction(80.0, 70.0, 90.0)) == "predicted ≈80 s, 80% band 70–90 s"
 
@@ -437,25 +438,24 @@ def roc_of(shares):
     return [share for share in shares for _ in SIGNAL_EFFICIENCIES]
 
 
-def test_roc_curves_are_averaged_as_factors_and_leave_out_what_is_not_known():
-    curves = [roc_of([0.1, 0.5, 0.0, None, 0.2]), roc_of([0.001, 0.5, 0.1, 0.1, 0.2])]
-    rows = roc_means(curves)
+def test_roc_curves_are_medians_and_leave_out_what_is_not_known():
+    curves = [roc_of([share, 0.5, 0.0 if share == 0.1 else 0.1, None, 0.2]) for share in (0.1, 0.001, 0.01)]
+    rows = roc_medians(curves)
     assert {row["class"] for row in rows} == {"g", "q", "t"}
     gluon = next(row for row in rows if row["class"] == "g" and row["efficiency"] == 0.5)
-    assert gluon["mean"] == pytest.approx(100)
-    assert gluon["high"] / 100 == pytest.approx(100 / gluon["low"])
+    assert [gluon[name] for name in ("low", "median", "high")] == pytest.approx([10, 100, 1000]), "of three their range"
     quark = next(row for row in rows if row["class"] == "q")
-    assert (quark["low"], quark["mean"], quark["high"], quark["n"]) == (2.0, 2.0, 2.0, 2)
-    assert roc_means([]) == []
+    assert (quark["low"], quark["median"], quark["high"], quark["n"]) == (2.0, 2.0, 2.0, 3)
+    assert roc_medians([]) == []
     with pytest.raises(FieldError, match="must hold 250"):
-        roc_means([[0.1]])
+        roc_medians([[0.1]])
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_roc_curves_mark_the_rejection_at_half_also_where_no_curve_is_stored(theme):
-    half = {"class": "g", "mean": 35.0, "low": 30.0, "high": 40.0, "n": 5, "side": "A"}
-    for means in ([], [{**row, "side": "B"} for row in roc_means([roc_of([0.1] * 5)])]):
-        curves, marks = roc.roc_tables(means, [half, {**half, "mean": None}])
+    half = {"class": "g", "median": 35.0, "low": 30.0, "high": 40.0, "n": 5, "side": "A"}
+    for medians in ([], [{**row, "side": "B"} for row in roc_medians([roc_of([0.1] * 5)])]):
+        curves, marks = roc.roc_tables(medians, [half, {**half, "median": None}])
         assert marks["text"].to_pylist() == ["A 35"]
         assert roc.rejection_range(curves, marks) == (1.0, 40.0)
         figure = make_figure(partial(roc.roc_chart, curves, marks, "g", (1.0, 40.0)), theme, "rejection of gluons")
@@ -467,16 +467,16 @@ def test_roc_curves_mark_the_rejection_at_half_also_where_no_curve_is_stored(the
 
 
 def test_of_two_rejections_the_higher_one_is_written_over_its_curve():
-    half = {"class": "g", "mean": 35.0, "low": 30.0, "high": 40.0, "n": 5, "side": "A"}
+    half = {"class": "g", "median": 35.0, "low": 30.0, "high": 40.0, "n": 5, "side": "A"}
     for other, upper in ((20.0, "A 35"), (50.0, "B 50"), (35.0, "A 35")):
-        _, marks = roc.roc_tables([], [half, {**half, "side": "B", "mean": other}])
+        _, marks = roc.roc_tables([], [half, {**half, "side": "B", "median": other}])
         assert [row["text"] for row in marks.to_pylist() if row["upper"]] == [upper]
 
 
 def test_a_config_compared_with_itself_is_drawn_twice():
-    means = {"config_id": ["x"], "is_silent": [True], "epoch": [1.0], "mean": [0.5], "sd": [0.1], "n": [4]}
+    groups = {"config_id": ["x"], "is_silent": [True], "epoch": [1.0], "values": [[0.4, 0.5, 0.6]]}
     points = pa.table({"run_id": ["r"], "config_id": ["x"], "silent": [True], "epoch": [1.0], "val_acc": [0.5]})
-    bands, each = compare_charts.learning_curve_tables(pa.table(means), points, {"A": "x", "B": "x"}, "val_acc")
+    bands, each = compare_charts.learning_curve_tables(pa.table(groups), points, {"A": "x", "B": "x"}, "val_acc")
     assert bands["low"].to_pylist() == bands["high"].to_pylist() == [0.5, 0.5], "seeds with a silent class have no band"
     assert bands["side"].to_pylist() == each["side"].to_pylist() == ["A", "B"]
     assert each["silent"].to_pylist() == [True, True]

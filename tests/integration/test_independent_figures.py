@@ -37,7 +37,7 @@ def n_averaged(sql, metric):
 
 
 def n_silent(sql, metric):
-    """Return in how many of them a class is never predicted."""
+    """Return in how many of them a class is silent."""
     return sql(f"SELECT count(*) FROM cell WHERE status = 'done' AND isfinite({metric}) AND len(silent_classes) > 0")
 
 
@@ -47,16 +47,16 @@ def n_diverged(sql):
 
 
 def shown_figure(sql, metric):
-    """Return the mean of the runs that predict every class; the median of all if there are none."""
+    """Return the median of the runs without a silent class, or of all if each has one."""
     done = f"FROM cell WHERE status = 'done' AND isfinite({metric})"
-    mean = sql(f"SELECT avg({metric}) {done} AND len(silent_classes) = 0")
-    return sql(f"SELECT median({metric}) {done}") if mean is None else mean
+    median = sql(f"SELECT median({metric}) {done} AND len(silent_classes) = 0")
+    return sql(f"SELECT median({metric}) {done}") if median is None else median
 
 
-def last_mean(sql, metric, is_silent):
-    """Return the last point of the mean curve of the runs with, or without, a silent class; None without such runs."""
+def last_median(sql, metric, is_silent):
+    """Return the last point of the median curve of the runs with, or without, a silent class; None without such runs."""
     return sql(
-        f"SELECT avg(curve_{metric}[-1]) FROM cell WHERE status = 'done' AND (len(silent_classes) > 0) = {is_silent}"
+        f"SELECT median(curve_{metric}[-1]) FROM cell WHERE status = 'done' AND (len(silent_classes) > 0) = {is_silent}"
     )
 
 
@@ -124,7 +124,7 @@ def test_ten_cells_show_what_plain_sql_finds(snapshot, tmp_path, monkeypatch, pa
     with opened(snapshot, tmp_path / "store", monkeypatch, page, cells) as app:
         sent, details = sent_tables(app), texts(app.markdown)
     grid = {row["config_id"]: row for row in sent["cells"].to_pylist()}
-    means = [row for row in sent["means"].to_pylist() if row["x"] == 10]
+    medians = [row for row in sent["medians"].to_pylist() if row["x"] == 10]
     connection = duckdb.connect()
     for batch, rate in cells:
         connection.execute(
@@ -143,11 +143,11 @@ def test_ten_cells_show_what_plain_sql_finds(snapshot, tmp_path, monkeypatch, pa
         assert cell["first"] == figure_text(metric, shown)
         assert cell["second"] == count_text(n, silent, diverged)
         assert figure_text(metric, shown).removesuffix("%") in details
-        assert not silent or f"a class is never predicted in {silent} of {n} seeds" in details
-        drawn = {row["is_silent"]: row for row in means if row["config_id"] == config_id}
+        assert not silent or f"a class is silent in {silent} of {n} seeds" in details
+        drawn = {row["is_silent"]: row for row in medians if row["config_id"] == config_id}
         for is_silent, count in ((False, n - silent), (True, silent)):
             if count:
-                assert drawn[is_silent]["mean"] == pytest.approx(last_mean(sql, metric, is_silent))
+                assert drawn[is_silent]["median"] == pytest.approx(last_median(sql, metric, is_silent))
                 assert drawn[is_silent]["n"] == count
             else:
                 assert is_silent not in drawn

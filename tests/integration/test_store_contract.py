@@ -150,14 +150,14 @@ def test_every_run_is_there_once_and_as_it_was_added(store, make):
     assert store.record("nothing") is None
 
 
-def test_curves_cells_and_means_are_those_of_the_records(store):
+def test_curves_cells_and_groups_are_those_of_the_records(store):
     table = store.curves(list(BY_ID), ["step", "val_acc"])
     found = {(row["run_id"], row["step"]): row["val_acc"] for row in table.to_pylist()}
     assert table.num_rows == len(found)
     assert found == {(r.run_id, p["step"]): p["val_acc"] for r in RECORDS for p in r.outcome.points}
-    means = {(row["config_id"], row["step"]): (row["mean"], row["n"])
-             for row in store.mean_curves(list(BY_ID), "val_acc").to_pylist()}  # fmt: skip
-    assert means[RECORDS[0].config_id, 10] == (pytest.approx(1.1), 3)
+    groups = {(row["config_id"], row["is_silent"], row["step"]): sorted(row["values"])
+             for row in store.grouped_curves(list(BY_ID), "val_acc").to_pylist()}  # fmt: skip
+    assert groups[RECORDS[0].config_id, False, 10] == pytest.approx([1.0, 1.1])
     points = curve_points(store, list(BY_ID), "epoch", ["val_acc"], budget=10_000)
     assert points.seeds.num_rows == len(found)
     cells = grid_cells(store, ["batch_size", "learning_rate"], "val_acc", {}).to_pylist()

@@ -12,7 +12,7 @@ from jsc_explore.analysis.classes import confusion_shares, count_silent, per_cla
 from jsc_explore.analysis.encoding import Encoding
 from jsc_explore.analysis.importance import importance
 from jsc_explore.analysis.prediction import BAND_LEVEL, MAX_CELLS, MIN_CELLS, predict
-from jsc_explore.analysis.statistics import half_width
+from jsc_explore.analysis.statistics import median_spread
 from jsc_explore.analysis.support import KINDS
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.errors import FieldError
@@ -37,7 +37,7 @@ def cell(seed=0, n=5, noise=0.01, **fields):
     rng = np.random.default_rng([seed, config["batch_size"], int(1e7 * config["learning_rate"]), config["final_relu"]])
     draws = truth(config) + rng.normal(0, noise, n)
     sd = float(draws.std(ddof=1)) if n > 1 else None
-    return {**config, "config_id": str(config), "mean": float(draws.mean()), "sd": sd, "n": n, "n_silent": 0}
+    return {**config, "config_id": str(config), "metric": float(draws.mean()), "sd": sd, "n": n, "n_silent": 0}
 
 
 def cells(relus=(True, False), **options):
@@ -49,7 +49,7 @@ def test_a_missing_cell_is_predicted_near_the_truth_and_the_band_holds_it():
     known = [one for one in cells() if (one["batch_size"], one["learning_rate"]) != (64, 1e-3)]
     found = predict(known, [hidden], "val_acc")
     (prediction,) = found.predictions
-    assert prediction.mean == pytest.approx(truth(hidden.to_dict()), abs=0.03)
+    assert prediction.value == pytest.approx(truth(hidden.to_dict()), abs=0.03)
     assert prediction.low < truth(hidden.to_dict()) < prediction.high
     assert prediction.high - prediction.low < 0.1
 
@@ -81,7 +81,7 @@ def test_bands_hold_for_rows_and_columns_and_networks_that_are_left_out():
             found = predict([one for one in known if one not in out], configs, "val_acc")
             for one, prediction in zip(out, found.predictions, strict=True):
                 if prediction:
-                    inside[prediction.kind].append(prediction.low <= one["mean"] <= prediction.high)
+                    inside[prediction.kind].append(prediction.low <= one["metric"] <= prediction.high)
     assert len(inside["between"]) > 100 < 3 * len(inside["beyond"])
     for kind in ("between", "beyond"):
         assert 0.7 < np.mean(inside[kind]) < 0.9
@@ -99,7 +99,7 @@ def random_cells(seed):
         truth = 0.6 + 0.02 * np.cos(waves @ [a, b] + phases).sum() + offset * k
         draws = truth + rng.normal(0, 0.01, 5)
         config = RunConfig(learning_rate=r, batch_size=s, model=m).to_dict()
-        found.append({**config, "mean": float(draws.mean()), "sd": float(draws.std(ddof=1)), "n": 5, "n_silent": 0})
+        found.append({**config, "metric": float(draws.mean()), "sd": float(draws.std(ddof=1)), "n": 5, "n_silent": 0})
     return found
 
 
@@ -126,29 +126,29 @@ def test_a_prediction_needs_neighbours_within_a_step_on_the_side_where_they_lie(
 
 def test_predictions_are_clipped_at_chance_and_at_one():
     steep = [
-        {**one, "mean": 0.2 + 0.79 / (1 + math.exp(-3 * (math.log10(one["learning_rate"]) + 3.5))), "sd": 0.03}
+        {**one, "metric": 0.2 + 0.79 / (1 + math.exp(-3 * (math.log10(one["learning_rate"]) + 3.5))), "sd": 0.03}
         for one in cells()
     ]
     asked = [RunConfig(batch_size=b, learning_rate=r) for b in SIZES for r in (1e-7, 1.0)]
     drawn = [one for one in predict(steep, asked, "val_acc").predictions if one]
     assert drawn
     for one in drawn:
-        assert 0.2 <= one.low <= one.mean <= one.high <= 1
-    losses = [{**one, "mean": 2.2 - 1.6 * one["mean"]} for one in steep]
+        assert 0.2 <= one.low <= one.value <= one.high <= 1
+    losses = [{**one, "metric": 2.2 - 1.6 * one["metric"]} for one in steep]
     for one in predict(losses, asked, "val_loss").predictions:
-        assert one is None or 0 <= one.low <= one.mean <= one.high <= 1.9
+        assert one is None or 0 <= one.low <= one.value <= one.high <= 1.9
 
 
 def test_the_own_curve_at_fewer_epochs_says_most_about_more_epochs():
     def at(epochs, size, own):
         return {**cell(batch_size=size, max_epochs=epochs, scheduler="constant", noise=0.001),
-                "mean": 0.6 + 0.05 * math.log10(epochs) + own}  # fmt: skip
+                "metric": 0.6 + 0.05 * math.log10(epochs) + own}  # fmt: skip
 
     # Each config has a luck of its own, which no neighbour shares, at every number of epochs.
     luck = dict(zip(SIZES, (0.03, -0.04, 0.05, -0.05, 0.04, -0.03), strict=True))
     known = [at(e, b, luck[b]) for b in SIZES for e in (1, 2, 5, 10, 20) if (b, e) != (64, 20)]
     (found,) = predict(known, [RunConfig(batch_size=64, max_epochs=20, scheduler="constant")], "val_acc").predictions
-    assert found.mean == pytest.approx(0.6 + 0.05 * math.log10(20) + luck[64], abs=0.015)
+    assert found.value == pytest.approx(0.6 + 0.05 * math.log10(20) + luck[64], abs=0.015)
 
 
 def test_the_band_is_that_of_the_seeds_that_predict_every_class():
@@ -191,12 +191,12 @@ def test_of_many_cells_the_nearest_are_used():
     found = predict(far, [RunConfig(batch_size=60, learning_rate=1e-3, max_epochs=2, final_relu=False)], "val_acc")
     assert 0 < found.calibrations["surrounded"].held_out <= MAX_CELLS
     asked = truth(RunConfig(batch_size=60, learning_rate=1e-3, final_relu=False).to_dict())
-    assert found.predictions[0].mean == pytest.approx(asked, abs=0.03)
+    assert found.predictions[0].value == pytest.approx(asked, abs=0.03)
 
 
 def test_one_seed_a_cell_is_enough_to_predict():
     found = predict(cells(n=1), [RunConfig(batch_size=96)], "val_acc")
-    assert found.predictions[0].mean == pytest.approx(truth(RunConfig(batch_size=96).to_dict()), abs=0.05)
+    assert found.predictions[0].value == pytest.approx(truth(RunConfig(batch_size=96).to_dict()), abs=0.05)
 
 
 def test_logarithmic_fields_are_encoded_by_their_logarithm_and_names_one_hot():
@@ -224,12 +224,12 @@ def test_important_hyperparameters_rank_first_and_those_without_effect_last():
     assert first.mean - first.half_width > 0
     assert ranking.beats_mean
     assert ranking.error < ranking.baseline_error
-    assert ranking.seed_noise == pytest.approx(math.sqrt(np.mean([one["sd"] ** 2 / 5 for one in rows])))
+    assert ranking.seed_noise == pytest.approx(math.sqrt(np.pi / 2 * np.mean([one["sd"] ** 2 / 5 for one in rows])))
 
 
 def test_a_forest_on_noise_does_not_beat_the_mean():
     rng = np.random.default_rng(1)
-    rows = [{**one, "mean": float(rng.normal(0.6, 0.05))} for one in cells()]
+    rows = [{**one, "metric": float(rng.normal(0.6, 0.05))} for one in cells()]
     assert not importance(rows).beats_mean
     assert importance(rows[:5]).fields == []
     assert "5 configurations" in importance(rows[:5]).reason
@@ -251,7 +251,7 @@ def test_the_runs_with_a_silent_class_are_counted_by_class():
     assert count_silent([]) == {}
 
 
-def test_rejections_have_a_geometric_mean_and_auc_an_arithmetic_one():
+def test_areas_and_rejections_have_a_median_and_its_spread():
     runs = [
         {"auc": [0.9, 0.8, None, 0.7, 0.6], "rejection": [10.0, 5.0, 5.0, None, 5.0]},
         {"auc": [0.8, 0.8, None, 0.7, 0.6], "rejection": [1000.0, 5.0, 5.0, None, 5.0]},
@@ -259,12 +259,12 @@ def test_rejections_have_a_geometric_mean_and_auc_an_arithmetic_one():
     ]
     areas, rejections = per_class(runs, "auc"), per_class(runs, "rejection")
     assert [row["n"] for row in areas] == [2, 2, 0, 2, 2]
-    assert (areas[0]["mean"], areas[0]["low"]) == (pytest.approx(0.85), pytest.approx(0.85)), "two runs: no interval"
-    half = half_width(float(np.std([0.9, 0.8, 0.9], ddof=1)), 3)
-    assert per_class([*runs, runs[0]], "auc")[0]["low"] == pytest.approx(2.6 / 3 - half)
-    assert rejections[0]["mean"] == pytest.approx(100)
-    assert rejections[0]["high"] / 100 == pytest.approx(100 / rejections[0]["low"])
-    assert rejections[3]["mean"] is None
+    assert [areas[0][name] for name in ("low", "median", "high")] == [0.8, pytest.approx(0.85), 0.9]
+    many = [0.9, 0.8, 0.85, 0.7, 0.95, 0.6, 0.5]
+    six = per_class([{"auc": [value] * 5} for value in many], "auc")[0]
+    assert (six["median"], (six["low"], six["high"])) == (0.8, pytest.approx(median_spread(many)))
+    assert [rejections[0][name] for name in ("low", "median", "high")] == [10.0, 505.0, 1000.0]
+    assert rejections[3]["median"] is None
 
 
 def test_a_run_at_a_constant_rate_is_the_first_part_of_a_longer_one(tmp_path):
@@ -281,7 +281,7 @@ def test_a_run_at_a_constant_rate_is_the_first_part_of_a_longer_one(tmp_path):
         rows = prediction_cells(store, "val_acc", epochs=(2, 5, 10))
     found = {(row["scheduler"], row["max_epochs"]): row for row in rows}
     assert set(found) == {("cosine", 10), ("constant", 10), ("constant", 2), ("constant", 5)}
-    assert found["constant", 2]["mean"] == pytest.approx(0.52)
+    assert found["constant", 2]["metric"] == pytest.approx(0.52)
     assert (found["constant", 5]["n"], found["cosine", 10]["n"], found["cosine", 10]["n_silent"]) == (3, 3, 1)
 
 

@@ -1,24 +1,32 @@
 """The grid: its cells, its table, and that its chart is valid Vega-Lite."""
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats
 
 from jsc_explore.analysis.cells import axis_values, build_cells
 from jsc_explore.analysis.prediction import Prediction
-from jsc_explore.analysis.statistics import half_width, proportion_interval
+from jsc_explore.analysis.statistics import median_spread, proportion_interval, summarize
 from jsc_explore.charts.grid import grid_figure, grid_table, metric_domain
-from jsc_explore.charts.style import axis_value_text, format_metric
+from jsc_explore.charts.style import SILENT_SIGN, axis_value_text, format_metric, format_seeds
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs.queue import Job
+from jsc_explore.training.metrics import SILENT_SHARE
+from jsc_explore.view_model.curves import legend
+from jsc_explore.view_model.grid import legend_text
+from jsc_explore.view_model.slice import Slice
 
 DIGEST = "d" * 64
+ROOT = Path(__file__).parents[2]
 
 
 def row(run, **changes):
     defaults = {
-        "mean": 0.7, "sd": 0.01, "median": 0.7,
-        "low": 0.69, "high": 0.71, "n": 3, "n_configs": 1, "n_hidden": 0, "n_silent": 0,
+        "median": 0.7, "low": 0.69, "high": 0.71,
+        "median_all": 0.7, "lowest": 0.69, "highest": 0.71, "n": 3, "n_configs": 1, "n_hidden": 0, "n_silent": 0,
         "n_diverged": 0, "seeds": [0, 1, 2],
     }  # fmt: skip
     return run, {**defaults, **changes}
@@ -69,17 +77,25 @@ def test_axes_hold_default_stored_and_extra_values_in_order():
     assert axis_values("final_relu", [False]) == [True, False]
 
 
-@pytest.mark.parametrize("n", [3, 5, 30])
-def test_the_interval_is_students_t(n):
-    values = np.random.default_rng(n).normal(size=n)
-    low, high = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=stats.sem(values))
-    assert half_width(values.std(ddof=1), n) == pytest.approx((high - low) / 2)
+@pytest.mark.parametrize("n", [2, 4, 5, 6, 30])
+def test_seeds_are_shown_by_their_median_with_an_interval_from_five_on_and_their_range_below(n):
+    values = np.random.default_rng(n).uniform(0.6, 0.7, n)
+    low, high = (f"{100 * end:.1f}%" for end in median_spread(values))
+    name = "95% interval" if n >= 5 else "range"
+    assert format_seeds("val_acc", list(values)) == f"{100 * np.median(values):.1f}% ({name} {low} to {high})"
+    if n <= 5:
+        assert median_spread(values) == (values.min(), values.max())
+    assert format_seeds("val_acc", [0.7]) == "70.0%"
+    assert format_seeds("train_time_s", [3.0, 5.0, 4.0]) == "4 s", "times have no interval of seeds"
 
 
-def test_fewer_than_three_seeds_have_no_interval():
-    assert half_width(None, 1) is None
-    assert half_width(0.0, 1) is None
-    assert half_width(0.01, 2) is None
+def test_many_groups_of_unlike_size_are_summarized_as_each_alone():
+    groups = [list(np.random.default_rng(n).normal(size=n)) for n in (5, 1, 12, 0, 4, 5)]
+    for kind, ends in ((True, median_spread), (False, lambda values: (min(values), max(values)))):
+        found = summarize(pa.chunked_array([groups]), interval=kind)
+        for place, values in enumerate(groups):
+            expected = [np.median(values), *map(float, ends(values))] if values else [np.nan] * 3
+            assert [found[name][place] for name in found] == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 5), (2, 5), (5, 5), (46, 302)])
@@ -91,7 +107,6 @@ def test_the_interval_of_a_rate_is_clopper_and_pearsons(count, n):
 
 def test_metrics_are_formatted_with_their_unit():
     assert format_metric("val_acc", 0.7134) == "71.3%"
-    assert format_metric("val_acc", 0.7134, 0.004) == "71.3 ± 0.4%"
     assert format_metric("test_loss", 0.8463) == "0.846"
     assert format_metric("train_time_s", 12.34) == "12.3 s"
     assert format_metric("val_acc", None) == "–"
@@ -99,14 +114,14 @@ def test_metrics_are_formatted_with_their_unit():
 
 
 def test_a_cell_shows_its_metric_silent_and_diverged_seeds_and_whether_it_is_missing():
-    cells = grid_of([row(RunConfig(batch_size=16), n=5, n_silent=2, n_diverged=1, sd=0.01, median=0.698)])
+    cells = grid_of([row(RunConfig(batch_size=16), n=5, n_silent=2, n_diverged=1, median_all=0.698)])
     rows = {(r["x"], r["y"]): r for r in grid_table(cells, "val_acc", {cells[0].config_id}).to_pylist()}
     done, missing = rows["16", "1e-3"], rows["256", "1e-3"]
     assert (done["first"], done["second"], done["selected"]) == ("70.0%", "n=3 †2 ‡1", True)
     assert done["tooltip"].startswith("16 × 1e-3: ")
     assert (
-        "in 2 of 5 seeds (95% interval 5% to 85%, Clopper–Pearson); mean of the other 3: 70.0 ± 2.5%; "
-        in done["tooltip"]
+        "a class is silent in 2 of 5 seeds (95% interval 5% to 85%, Clopper–Pearson); "
+        "median of the other 3: 70.0% (range 69.0% to 71.0%); " in done["tooltip"]
     )
     assert "all 5: median 69.8%, range 69.0% to 71.0%; 1 diverged" in done["tooltip"]
     assert (missing["first"], missing["state"], missing["filled"]) == ("+", "missing", False)
@@ -114,28 +129,28 @@ def test_a_cell_shows_its_metric_silent_and_diverged_seeds_and_whether_it_is_mis
 
 
 def test_a_cell_whose_seeds_all_have_a_silent_class_shows_their_median_without_interval():
-    cells = grid_of([row(RunConfig(batch_size=16), n=5, n_silent=5, mean=None, sd=None, median=0.56)])
+    cells = grid_of([row(RunConfig(batch_size=16), n=5, n_silent=5, median=None, median_all=0.56)])
     shown = grid_table(cells, "val_acc").to_pylist()[0]
     assert (shown["first"], shown["second"], shown["metric"], shown["filled"]) == ("56.0%", "†5 of 5", 0.56, True)
-    assert "±" not in shown["tooltip"]
+    assert "interval" not in shown["tooltip"].replace("(95% interval 48% to 100%, Clopper–Pearson)", "")
 
 
 def test_diverged_seeds_are_beside_n_and_missing_ones_count_from_all():
-    cells = grid_of([row(RunConfig(batch_size=16), n=1, n_diverged=1, sd=None, seeds=[0, 1])])
+    cells = grid_of([row(RunConfig(batch_size=16), n=1, n_diverged=1, seeds=[0, 1])])
     shown = grid_table(cells, "val_acc").to_pylist()[0]
     assert shown["second"] == "n=1 ‡1 of 3"
     assert "1 of 3 seeds missing; 1 diverged" in shown["tooltip"]
 
 
 def test_colours_span_a_fixed_range_for_accuracies_and_the_data_for_other_metrics():
-    cells = grid_of([row(RunConfig(batch_size=16), mean=3.0), row(RunConfig(batch_size=256), mean=9.0)])
+    cells = grid_of([row(RunConfig(batch_size=16), median=3.0), row(RunConfig(batch_size=256), median=9.0)])
     assert metric_domain(cells, "val_acc") == (0.2, 0.8)
     assert metric_domain(cells, "train_time_s") == (3.0, 9.0)
     assert metric_domain(grid_of(), "test_loss") == (0.0, 1.0)
 
 
 def test_text_is_dark_on_bright_cells_for_every_metric():
-    cells = grid_of([row(RunConfig(batch_size=16), mean=0.5), row(RunConfig(batch_size=256), mean=1.5)])
+    cells = grid_of([row(RunConfig(batch_size=16), median=0.5), row(RunConfig(batch_size=256), median=1.5)])
     bright = {r["x"]: r["bright"] for r in grid_table(cells, "val_loss").to_pylist() if r["filled"]}
     assert bright == {"16": True, "256": False}
     assert {r["x"]: r["bright"] for r in grid_table(cells, "val_acc").to_pylist() if r["filled"]}["256"]
@@ -160,8 +175,8 @@ def test_the_grid_is_a_valid_chart_with_its_selection(theme, metric, texts_drawn
 def test_a_cell_shows_missing_seeds_filtered_runs_and_predictions():
     at = lambda b, r: RunConfig(batch_size=b, learning_rate=r)  # noqa: E731
     cells = grid_of(
-        [row(at(16, 1e-3), n=2, seeds=[0, 1]), row(at(256, 1e-3), n=0, n_configs=0, n_hidden=3, mean=None),
-         row(at(16, 1e-2), n=6, n_configs=2, low=0.5, high=0.9)]
+        [row(at(16, 1e-3), n=2, seeds=[0, 1]), row(at(256, 1e-3), n=0, n_configs=0, n_hidden=3, median=None),
+         row(at(16, 1e-2), n=6, n_configs=2, lowest=0.5, highest=0.9)]
     )  # fmt: skip
     guess = {cells[3].config_id: Prediction(0.65, 0.6, 0.7)}
     rows = {(r["x"], r["y"]): r for r in grid_table(cells, "val_acc", predicted=guess).to_pylist()}
@@ -169,8 +184,8 @@ def test_a_cell_shows_missing_seeds_filtered_runs_and_predictions():
     assert [run.seed for run in cells[0].missing_seeds()] == [2]
     assert (rows["256", "1e-3"]["state"], rows["256", "1e-3"]["second"]) == ("hidden", "filtered")
     assert rows["16", "1e-2"]["second"] == "×2"
-    assert "from 50.0% to 90.0%" in rows["16", "1e-2"]["tooltip"]
-    assert "±" not in rows["16", "1e-2"]["tooltip"], "over several configs an interval of seeds would claim too much"
+    assert "median of 6 runs of 2 configs: 70.0%; range 50.0% to 90.0%" in rows["16", "1e-2"]["tooltip"]
+    assert "interval" not in rows["16", "1e-2"]["tooltip"], "over several configs it would claim too much"
     assert (rows["256", "1e-2"]["first"], rows["256", "1e-2"]["second"]) == ("≈65.0%", "60.0–70.0%")
     assert "predicted ≈65.0%, 80% band 60.0–70.0%, not measured" in rows["256", "1e-2"]["tooltip"]
 
@@ -185,3 +200,22 @@ def test_a_third_axis_gives_each_cell_its_facet():
 def test_an_axis_shows_values_by_their_labels():
     values = ["holdout", "jsc-tiny", False, 0.001, 256]
     assert [axis_value_text(value) for value in values] == ["held-out data", "jsc-tiny", "no", "1e-3", "256"]
+
+
+def test_the_dagger_means_the_same_on_every_page_and_in_the_docs():
+    cells = grid_of([row(RunConfig(batch_size=16), n_silent=1)])
+    slice = Slice("batch_size", "learning_rate", None, "val_acc", RunConfig(), DIGEST, (), "", 3, True)
+    state = {"curve": "val_acc", "curve_x": "epoch", "band": "interval", "seed_lines": True, "zoom": None}
+    rule = f"zero for more than {1 - SILENT_SHARE:.0%} of"
+    for text in (legend_text(slice, cells), legend(state)):
+        assert SILENT_SIGN in text
+        assert rule in text
+    for name in ("README.md", "docs/glossary.md", "docs/app.md", "docs/results.md"):
+        assert rule in (ROOT / name).read_text(encoding="utf-8"), name
+
+
+def test_the_legend_of_the_curves_says_what_line_and_band_are():
+    state = {"curve": "val_acc", "curve_x": "epoch", "band": "interval", "seed_lines": True, "zoom": None}
+    text = legend(state)
+    assert "Line: median of the seeds without a silent class" in text
+    assert "band: 95% interval of the median, or the range of fewer than 5 seeds" in text

@@ -3,6 +3,7 @@
 import io
 import zipfile
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -11,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jsc_explore.analysis.prediction import Prediction
-from jsc_explore.analysis.statistics import half_width, smooth
+from jsc_explore.analysis.statistics import median_spread, smooth
 from jsc_explore.charts.curves import (
     CONTEXT,
     MARKS,
-    MEANS,
+    MEDIANS,
     PREDICTIONS,
     SEEDS,
     CurveStyle,
@@ -33,14 +34,13 @@ from jsc_explore.export.chart_files import render_image, table_bytes, zip_archiv
 from jsc_explore.network import NAMED, parse
 
 
-def means_table(config_ids, quantity="val_acc", steps=(0, 10, 20), mean=0.5):
+def groups_table(config_ids, quantity="val_acc", steps=(0, 10, 20), median=0.5):
     rows = [
         {"config_id": c, "is_silent": False, "x": s / 10,
-         "quantity": quantity, "mean": mean, "sd": 0.1 if n > 1 else None,
-         "low": 0.4, "high": 0.6, "n": n}
+         "quantity": quantity, "values": [median + 0.1 * (2 * i + 1 - n) for i in range(n)]}
         for c, n in config_ids.items() for s in steps
     ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=_MEANS)
+    return pa.Table.from_pylist(rows, schema=_GROUPS)
 
 
 def seeds_table(config_id, values=(0.2, 0.6), silent="w t", quantity="val_acc", status="done", run_id="r"):
@@ -61,11 +61,10 @@ def seeds_table(config_id, values=(0.2, 0.6), silent="w t", quantity="val_acc", 
     return pa.Table.from_pylist(rows, schema=_SEEDS)
 
 
-_MEANS = pa.schema(
-    [("config_id", pa.string()), ("is_silent", pa.bool_()), ("x", pa.float64()), ("quantity", pa.string())]
-    + [(name, pa.float64()) for name in ("mean", "sd", "low", "high")]
-    + [("n", pa.int64())]
-)
+_GROUPS = pa.schema(
+    [("config_id", pa.string()), ("is_silent", pa.bool_()), ("x", pa.float64()), ("quantity", pa.string()),
+     ("values", pa.list_(pa.float64()))]
+)  # fmt: skip
 _SEEDS = pa.schema(
     [("run_id", pa.string()), ("config_id", pa.string()), ("seed", pa.int32()), ("silent", pa.string()),
      ("zero_output_share", pa.float64()), ("status", pa.string()), ("x", pa.float64()), ("quantity", pa.string()),
@@ -74,42 +73,41 @@ _SEEDS = pa.schema(
 LINES = {"a": CurveStyle("Batch size 16", "16 (n=4)"), "b": CurveStyle("Batch size 32", highlighted=False)}
 
 
-def tables(options=PlotOptions(), means=None, seeds=None):  # noqa: B008
-    means = means_table({"a": 4, "b": 1, "c": 2}) if means is None else means
-    return curve_tables(means, seeds_table("a") if seeds is None else seeds, LINES, options)
+def tables(options=PlotOptions(), groups=None, seeds=None):  # noqa: B008
+    groups = groups_table({"a": 4, "b": 1, "c": 2}) if groups is None else groups
+    return curve_tables(groups, seeds_table("a") if seeds is None else seeds, LINES, options)
 
 
 @pytest.mark.parametrize(
-    ("band", "low", "high"),
+    ("band", "n", "low", "high"),
     [
-        ("interval", 0.5 - half_width(0.1, 4), 0.5 + half_width(0.1, 4)),
-        ("sd", 0.4, 0.6),
-        ("range", 0.4, 0.6),
-        ("none", 0.5, 0.5),
+        ("interval", 4, 0.2, 0.8),
+        ("interval", 6, *median_spread(0.5 + 0.1 * np.arange(-5, 6, 2))),
+        ("range", 6, 0.0, 1.0),
+        ("none", 6, 0.5, 0.5),
     ],
 )
-def test_a_curve_has_mean_band_and_each_seed(band, low, high):
-    drawn = tables(PlotOptions(band=band))
-    assert set(drawn[MEANS]["config_id"].to_pylist()) == {"a"}
+def test_a_curve_has_median_band_and_each_seed(band, n, low, high):
+    drawn = tables(PlotOptions(band=band), groups_table({"a": n, "b": 1, "c": 2}))
+    assert set(drawn[MEDIANS]["config_id"].to_pylist()) == {"a"}
     assert drawn[CONTEXT].to_pylist()[0] == {
         "line": 0,
         "is_silent": False,
         "x": 0.0,
-        "mean": 0.5,
+        "median": 0.5,
         "name": "Batch size 32",
     }
     assert drawn[CONTEXT].num_rows == 3
-    first = drawn[MEANS].to_pylist()[0]
+    first = drawn[MEDIANS].to_pylist()[0]
     assert (first["low"], first["high"]) == (pytest.approx(low), pytest.approx(high))
     assert (first["name"], first["group"]) == ("Batch size 16", "16 (n=4)")
     assert drawn[SEEDS]["value"].to_pylist() == [0.2, 0.6]
 
 
-@pytest.mark.parametrize("band", ["interval", "sd"])
-@pytest.mark.parametrize("n", [1, 2])
-def test_fewer_than_three_seeds_have_no_band(n, band):
-    rows = tables(PlotOptions(band=band), means_table({"a": n}))[MEANS].to_pylist()
-    assert [(row["low"], row["mean"], row["high"]) for row in rows] == [(0.5, 0.5, 0.5)] * 3
+def test_the_band_of_two_seeds_is_their_range_and_that_of_one_nothing():
+    for n, ends in ((1, (0.5, 0.5)), (2, (0.4, 0.6))):
+        rows = tables(groups=groups_table({"a": n}))[MEDIANS].to_pylist()
+        assert [(row["low"], row["median"], row["high"]) for row in rows] == [(ends[0], 0.5, ends[1])] * 3
 
 
 def test_the_curves_of_cancelled_seeds_are_drawn_and_marked_even_without_lines_of_each_seed():
@@ -119,13 +117,13 @@ def test_the_curves_of_cancelled_seeds_are_drawn_and_marked_even_without_lines_o
     assert drawn[SEEDS]["value"].to_pylist() == [0.2, 0.5, 0.2, 0.505]
     mark, silent = drawn[MARKS].to_pylist()
     assert (mark["mark"], silent["mark"]) == ("cancelled", "†wt")
-    assert mark["name"].count("seed 3: cancelled, in no mean") == 2
+    assert mark["name"].count("seed 3: cancelled, in no median") == 2
 
 
 def test_a_seed_with_a_silent_class_is_marked_at_the_end_of_its_curve():
     (mark,) = tables()[MARKS].to_pylist()
     assert (mark["x"], mark["value"], mark["mark"]) == (1.0, 0.6, "†wt")
-    assert mark["name"] == ("Batch size 16, seed 3: never predicts w, t; test jets whose outputs are all zero: 25.0%")
+    assert mark["name"] == ("Batch size 16, seed 3: silent: w, t; test jets whose outputs are all zero: 25.0%")
     assert tables(seeds=seeds_table("a", silent=""))[MARKS].num_rows == 0
 
 
@@ -133,33 +131,33 @@ def test_marks_of_lines_that_end_together_do_not_overlap():
     both = {"a": LINES["a"], "b": CurveStyle("Batch size 32", "32 (n=1)")}
     seeds = pa.concat_tables([seeds_table("a", (0.2, 0.6)), seeds_table("b", (0.2, 0.6), silent="z")])
     seeds = seeds.set_column(0, "run_id", pa.array(["r", "r", "s", "s"]))
-    low, high = curve_tables(means_table({"a": 1, "b": 1}), seeds, both, PlotOptions())[MARKS].to_pylist()
+    low, high = curve_tables(groups_table({"a": 1, "b": 1}), seeds, both, PlotOptions())[MARKS].to_pylist()
     assert {low["mark"], high["mark"]} == {"†wt", "†z"}
     assert (low["value"], high["value"]) == (0.6, pytest.approx(0.6 + 0.05 * (0.6 - 0.2)))
 
 
 def test_a_logarithmic_axis_leaves_out_nonpositive_points_and_counts_them():
     drawn = tables(PlotOptions(log_x=True))
-    assert drawn[MEANS]["x"].to_pylist() == drawn[CONTEXT]["x"].to_pylist() == [1.0, 2.0]
+    assert drawn[MEDIANS]["x"].to_pylist() == drawn[CONTEXT]["x"].to_pylist() == [1.0, 2.0]
     options = PlotOptions(metric="val_loss", log_y=True)
     seeds = seeds_table("a", (0.0, -1.0, 2.0), quantity="val_loss")
     assert count_nonpositive(seeds, options) == 2
-    assert tables(options, means_table({"a": 2}, "val_loss"), seeds)[SEEDS]["value"].to_pylist() == [2.0]
+    assert tables(options, groups_table({"a": 2}, "val_loss"), seeds)[SEEDS]["value"].to_pylist() == [2.0]
     assert count_nonpositive(seeds, PlotOptions()) == 0
 
 
 def test_training_and_validation_in_one_chart_differ_by_their_dash():
     assert quantities_of("acc") == ("val_acc", "train_eval_acc")
-    means = pa.concat_tables([means_table({"a": 2}), means_table({"a": 2}, "train_eval_acc")])
-    drawn = tables(PlotOptions(metric="acc"), means)
-    assert drawn[MEANS]["dash"].to_pylist() == ["validation jets"] * 3 + ["training jets"] * 3
+    groups = pa.concat_tables([groups_table({"a": 2}), groups_table({"a": 2}, "train_eval_acc")])
+    drawn = tables(PlotOptions(metric="acc"), groups)
+    assert drawn[MEDIANS]["dash"].to_pylist() == ["validation jets"] * 3 + ["training jets"] * 3
 
 
-def test_smoothing_keeps_the_raw_mean_and_smooths_each_curve_alone():
-    means = pa.concat_tables([means_table({"a": 2}, mean=0.2), means_table({"b": 2}, mean=0.8)])
+def test_smoothing_keeps_the_raw_median_and_smooths_each_curve_alone():
+    groups = pa.concat_tables([groups_table({"a": 2}, median=0.2), groups_table({"b": 2}, median=0.8)])
     both = {"a": LINES["a"], "b": CurveStyle("Batch size 32", "32 (n=2)")}
-    drawn = curve_tables(means, seeds_table("a"), both, PlotOptions(smoothing=0.9))[MEANS]
-    assert drawn["mean"].to_pylist() == [0.2] * 3 + [0.8] * 3
+    drawn = curve_tables(groups, seeds_table("a"), both, PlotOptions(smoothing=0.9))[MEDIANS]
+    assert drawn["median"].to_pylist() == [0.2] * 3 + [0.8] * 3
     assert drawn["smooth"].to_pylist() == pytest.approx([0.2] * 3 + [0.8] * 3)
 
 
@@ -179,28 +177,28 @@ def test_a_smoothing_weight_of_one_is_refused():
 
 def test_panels_share_one_range_that_covers_all_of_them():
     options = PlotOptions(metric="val_loss")
-    low, high = value_range([tables(options), tables(options, means_table({"a": 1}, mean=5.0))], options)
+    low, high = value_range([tables(options), tables(options, groups_table({"a": 1}, median=5.0))], options)
     assert low < 0.2
     assert high > 5.0
     assert value_range([tables()], PlotOptions(metric="val_acc")) is None
-    assert value_range([tables(options, means_table({}), seeds_table("a", ()))], options) is None
+    assert value_range([tables(options, groups_table({}), seeds_table("a", ()))], options) is None
 
 
 def test_a_prediction_is_drawn_under_the_end_of_its_curve():
     guess = {"c1": Prediction(0.6, 0.5, 0.7), "elsewhere": Prediction(0.1, 0.0, 0.2)}
-    means = pa.table({"config_id": ["c1", "c1", "c2"], "x": [1.0, 2.0, 2.0]})
+    medians = pa.table({"config_id": ["c1", "c1", "c2"], "x": [1.0, 2.0, 2.0]})
     lines = {
         "c1": CurveStyle("16", "16 (n=1)"),
         "c2": CurveStyle("64", "64 (n=1)"),
         "elsewhere": CurveStyle("1", "1 (n=1)"),
     }
     for ends, x in (({}, 2.0), ({"c1": 10.0}, 10.0)):
-        (row,) = prediction_table(means, lines, guess, "val_acc", ends).to_pylist()
+        (row,) = prediction_table(medians, lines, guess, "val_acc", ends).to_pylist()
         assert (row["x"], row["low"], row["high"], row["group"]) == (x, 0.5, 0.7, "16 (n=1)")
         assert row["text"] == "16: predicted ≈60.0%, 80% band 50.0–70.0%"
-    (row,) = prediction_table(means.slice(0, 0), lines, guess, "val_acc", {"c1": 10.0}).to_pylist()
+    (row,) = prediction_table(medians.slice(0, 0), lines, guess, "val_acc", {"c1": 10.0}).to_pylist()
     assert row["x"] == 10.0, "before the first point the band stands already"
-    drawn = tables(PlotOptions()) | {PREDICTIONS: prediction_table(means, lines, guess, "val_acc", {})}
+    drawn = tables(PlotOptions()) | {PREDICTIONS: prediction_table(medians, lines, guess, "val_acc", {})}
     for expected in (True, False):
         spec = curve_figure(drawn, ["16 (n=1)"], [], PlotOptions(show_predictions=expected)).spec
         names = [layer["data"]["name"] for layer in spec["layer"]]
@@ -234,7 +232,7 @@ def test_a_recall_is_drawn_from_zero_to_one():
 def test_curves_are_a_valid_chart_even_without_rows(options, texts_drawn):
     for drawn, groups in (
         (tables(options), ["16 (n=4)"]),
-        (tables(options, means_table({}), seeds_table("a", ())), []),
+        (tables(options, groups_table({}), seeds_table("a", ())), []),
     ):
         spec = curve_figure(drawn, groups, ["adam", "sgd"], options).standalone_spec()
         assert {*groups} < {*texts_drawn(spec)}, "names of the groups, and axes"

@@ -18,11 +18,10 @@ from jsc_explore.view_model.imported_runs import (
 )
 from jsc_explore.view_model.url_params import EXPLORE
 
-MEANS = pa.schema(
-    [("config_id", pa.string()), ("is_silent", pa.bool_()), ("x", pa.float64()), ("quantity", pa.string())]
-    + [(name, pa.float64()) for name in ("mean", "sd", "low", "high")]
-    + [("n", pa.int64())]
-)
+GROUPS = pa.schema(
+    [("config_id", pa.string()), ("is_silent", pa.bool_()), ("x", pa.float64()), ("quantity", pa.string()),
+     ("values", pa.list_(pa.float64()))]
+)  # fmt: skip
 SEEDS = pa.schema(
     [(name, pa.string()) for name in ("run_id", "config_id", "silent", "status", "quantity")]
     + [("seed", pa.int32())]
@@ -38,7 +37,7 @@ def run(name="theirs", values=(0.5, 0.6), epoch=True, tag="val_acc"):
 
 
 def empty_figure(options):
-    return curve_figure(curve_tables(MEANS.empty_table(), SEEDS.empty_table(), {}, options), [], [], options)
+    return curve_figure(curve_tables(GROUPS.empty_table(), SEEDS.empty_table(), {}, options), [], [], options)
 
 
 def test_the_first_few_are_drawn_unless_some_are_named():

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from runs import DIGEST, record_of
 
-from jsc_explore.charts.curves import MARKS, MEANS
+from jsc_explore.charts.curves import MARKS, MEDIANS
 from jsc_explore.config import RunConfig
 from jsc_explore.store import Store
 from jsc_explore.store.schema import OPTIONAL, to_table
@@ -48,7 +48,7 @@ def test_validation_and_training_are_drawn_together_and_each_is_named(store_with
     store = store_with(record_of(RunConfig(seed=0)), [record_of(RunConfig(seed=seed)) for seed in (1, 3)])
     drawn, legend = panels(store)
     ((_, figure),) = drawn.figures
-    dashes = figure.tables[MEANS]["dash"].to_pylist()
+    dashes = figure.tables[MEDIANS]["dash"].to_pylist()
     assert dashes == ["training jets"] * 4 + ["validation jets"] * 4
     assert '"In evaluation mode"' in json.dumps(figure.spec)
     assert "their gap is the overfitting" in legend
@@ -71,4 +71,4 @@ def test_the_mark_of_a_silent_class_tells_how_many_jets_no_output_recognises(sto
     silent = record_of(RunConfig(seed=2), zero_output_share=share)
     drawn, _ = panels(store_with(record_of(RunConfig(seed=0)), [silent]), curve="val_acc")
     (mark,) = drawn.figures[0][1].tables[MARKS].to_pylist()
-    assert mark["name"].endswith(f"never predicts t; test jets whose outputs are all zero: {text}")
+    assert mark["name"].endswith(f"silent: t; test jets whose outputs are all zero: {text}")

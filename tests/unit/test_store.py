@@ -95,28 +95,24 @@ def test_curves_are_tidy_and_know_their_run(store):
     assert store.curves([]).num_rows == 0
 
 
-def test_mean_curves_agree_with_numpy(store):
+def test_grouped_curves_have_the_values_of_all_runs(store):
     records = filled(store, (16,), (1e-3,), range(4))
-    table = store.mean_curves([r.run_id for r in records], "val_loss").to_pylist()
+    table = store.grouped_curves([r.run_id for r in records], "val_loss").to_pylist()
     for silent, seeds in ((False, (0, 1, 3)), (True, (2,))):
         rows = [row for row in table if row["is_silent"] == silent]
         values = np.array([[p["val_loss"] for p in records[seed].outcome.points] for seed in seeds])
-        np.testing.assert_allclose([row["mean"] for row in rows], values.mean(0))
-        assert {row["n"] for row in rows} == {len(seeds)}
-        if len(seeds) > 1:
-            np.testing.assert_allclose([row["sd"] for row in rows], values.std(0, ddof=1))
-    assert store.mean_curves([records[0].run_id], "train_loss").to_pylist()[0]["sd"] is None
-    assert store.mean_curves([], "val_loss").num_rows == 0
+        np.testing.assert_allclose([sorted(row["values"]) for row in rows], np.sort(values, axis=0).T)
+    assert store.grouped_curves([], "val_loss").num_rows == 0
 
 
-def test_a_mean_curve_ends_with_its_shortest_run_and_has_no_diverged_one(store):
+def test_a_grouped_curve_ends_with_its_shortest_run_and_has_no_diverged_one(store):
     runs = [record_of(RunConfig(seed=seed), points=points) for seed, points in ((0, 4), (1, 3), (3, 4))]
     runs.append(record_of(RunConfig(seed=4), status="diverged"))
     for one in runs:
         store.add(one)
-    table = store.mean_curves([one.run_id for one in runs], "val_loss").to_pylist()
+    table = store.grouped_curves([one.run_id for one in runs], "val_loss").to_pylist()
     assert [row["step"] for row in table] == [p["step"] for p in runs[1].outcome.points]
-    assert {row["n"] for row in table} == {3}
+    assert {len(row["values"]) for row in table} == {3}
 
 
 def test_the_snapshot_and_the_parts_are_one_store(store, tmp_path):
@@ -251,8 +247,8 @@ def test_columns_that_were_not_recorded_yet_are_null(store, tmp_path):
         assert (outcome.train_eval_acc, outcome.zero_output_share) == (None, None)
         assert [point["train_eval_acc"] for point in outcome.points] == [None] * 4
         points = curve_points(seen, [old.run_id], "step", ["val_acc", "train_eval_acc"], budget=100)
-        assert points.means["quantity"].to_pylist() == ["val_acc"] * 4
-        assert seen.mean_curves([old.run_id], "train_eval_acc").num_rows == 0
+        assert points.groups["quantity"].to_pylist() == ["val_acc"] * 4
+        assert seen.grouped_curves([old.run_id], "train_eval_acc").num_rows == 0
         assert publish(seen, after) == 1 + both
         assert verify(seen.catalog, before) == verify(seen.catalog, after) == []
         seen.close()

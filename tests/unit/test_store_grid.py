@@ -6,11 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-import scipy.stats
 from runs import record_of
 
 from jsc_explore.analysis.cells import build_cells
@@ -23,6 +21,8 @@ from jsc_explore.store.query.curves import curve_points
 from jsc_explore.store.query.filters import Between, is_allowed
 from jsc_explore.store.query.grid import configs, count_choices, grid_cells, run_ids, stored_seeds  # fmt: skip
 from jsc_explore.store.saved_views import SavedViews
+from jsc_explore.view_model.repository import Repository
+from jsc_explore.view_model.slice import Slice
 
 AXES = ("batch_size", "learning_rate")
 SNAPSHOT = Path(__file__).parents[2] / "results.parquet"
@@ -49,21 +49,19 @@ def cells(store, filters, text="", axes=AXES):
     }
 
 
-def test_a_cell_holds_mean_spread_and_counts_of_the_runs_that_pass(store):
+def test_a_cell_holds_metrics_and_counts_of_the_runs_that_pass(store):
     row = cells(store, {"optimizer": ["adam"]})[256, 1e-3]
-    predicting, values = [0.7, 0.71], [0.7, 0.71, 0.72]
-    assert row["mean"] == pytest.approx(np.mean(predicting)), "seed 2 never predicts a class"
-    assert row["sd"] == pytest.approx(np.std(predicting, ddof=1))
-    assert row["median"] == pytest.approx(np.median(values))
+    assert sorted(row["metrics"]) == [0.7, 0.71], "seed 2 has a silent class"
+    assert row["median_all"] == 0.71
     assert (row["n"], row["n_configs"], row["n_silent"], row["n_hidden"], row["n_diverged"]) == (3, 1, 1, 0, 0)
-    assert (row["low"], row["high"]) == (0.7, 0.72)
+    assert (row["lowest"], row["highest"]) == (0.7, 0.72)
 
 
 def test_what_the_text_filter_leaves_out_is_hidden_not_missing(store):
     row = cells(store, {"optimizer": ["adam"]}, "not silent and val_acc < 0.705")[16, 1e-2]
-    assert (row["n"], row["n_hidden"], row["mean"]) == (1, 2, 0.7)
+    assert (row["n"], row["n_hidden"], row["metrics"]) == (1, 2, [0.7])
     gone = cells(store, {}, "val_acc > 1")[256, 1e-3]
-    assert (gone["n"], gone["n_hidden"], gone["mean"]) == (0, 4, None)
+    assert (gone["n"], gone["n_hidden"], gone["metrics"]) == (0, 4, None)
 
 
 def test_several_configs_of_a_cell_are_counted_and_a_third_axis_parts_them(store):
@@ -111,7 +109,8 @@ def test_places_whose_values_train_the_same_show_the_same_runs(tmp_path):
             store.add(record_of(RunConfig(seed=seed)))
         store.add(record_of(RunConfig(optimizer="adamw", weight_decay=1e-3)))
         axes = {"optimizer": ["adam", "adamw"], "weight_decay": [0.0, 1e-3]}
-        rows = grid_cells(store, tuple(axes), "val_acc", axes).to_pylist()
+        slice = Slice(*axes, None, "val_acc", RunConfig(), "d" * 64, tuple(axes.items()), "", 3, True)
+        rows = Repository(store).grid(slice)
         found = build_cells(RunConfig(), axes, "d" * 64, rows, [], 3, lambda ids: stored_seeds(store, ids))
     assert {cell.place: cell.n for cell in found} == {
         ("adam", 0.0): 3, ("adamw", 0.0): 3, ("adam", 1e-3): 0, ("adamw", 1e-3): 1,
@@ -148,22 +147,20 @@ def points(store, quantities=("val_acc",), x="step", **options):
     return curve_points(store, ids, x, quantities, **{"budget": 10_000} | options)
 
 
-def test_points_and_means_are_of_one_config_at_one_step(store):
+def test_points_and_groups_are_of_one_config_at_one_step(store):
     found = points(store, ("val_acc", "train_loss"))
     assert (found.stride, found.seeds.num_rows) == (1, 3 * 4 + 3 * 3), "the first training loss is not measured"
-    means = [row for row in found.means.to_pylist() if row["quantity"] == "val_acc"]
-    groups = {silent: [row for row in means if row["is_silent"] == silent] for silent in (False, True)}
+    rows = [row for row in found.groups.to_pylist() if row["quantity"] == "val_acc"]
+    groups = {silent: [row for row in rows if row["is_silent"] == silent] for silent in (False, True)}
     assert all([row["x"] for row in group] == [0, 10, 20, 30] for group in groups.values())
     two, silent = groups[False][1], groups[True][1]
-    assert (two["mean"], two["sd"]) == (pytest.approx(1.05), pytest.approx(0.1 / np.sqrt(2)))
-    assert (two["low"], two["high"], two["n"]) == (1.0, 1.1, 2)
-    assert (silent["mean"], silent["sd"], silent["n"]) == (1.2, None, 1)
+    assert (sorted(two["values"]), silent["values"]) == ([1.0, 1.1], [1.2])
     assert {row["silent"] for row in found.seeds.to_pylist()} == {"", "t"}
 
 
-def test_the_mean_of_a_config_does_not_depend_on_what_else_is_drawn(store):
-    alone = points(store).means.to_pylist()
-    both = curve_points(store, run_ids(store, {}), "step", ["val_acc"], budget=10_000).means.to_pylist()
+def test_the_group_of_a_config_does_not_depend_on_what_else_is_drawn(store):
+    alone = points(store).groups.to_pylist()
+    both = curve_points(store, run_ids(store, {}), "step", ["val_acc"], budget=10_000).groups.to_pylist()
     (config_id,) = {row["config_id"] for row in alone}
     assert [row for row in both if row["config_id"] == config_id] == alone
     assert len(both) > len(alone)
@@ -184,7 +181,7 @@ def test_thinning_keeps_both_ends_and_says_so_and_a_span_brings_the_others_back(
     assert {row["x"] for row in near.seeds.to_pylist()} == {10, 20}
 
 
-def test_the_mean_of_a_config_goes_as_far_as_its_shortest_run(store):
+def test_the_group_of_a_config_goes_as_far_as_its_shortest_run(store):
     config_id = RunConfig(batch_size=16).config_id("d" * 64)
     live = pa.Table.from_pylist(
         [
@@ -200,8 +197,8 @@ def test_the_mean_of_a_config_goes_as_far_as_its_shortest_run(store):
             }
         ]
     )
-    means = [row for row in points(store, live=live).means.to_pylist() if not row["is_silent"]]
-    assert [(row["x"], row["n"], row["mean"]) for row in means] == [(10, 3, pytest.approx((1.0 + 1.1 + 1.5) / 3))]
+    groups = [row for row in points(store, live=live).groups.to_pylist() if not row["is_silent"]]
+    assert [(row["x"], sorted(row["values"])) for row in groups] == [(10, [1.0, 1.1, 1.5])]
     alone = curve_points(store, [], "step", ["val_acc"], budget=10, live=live)
     assert alone.seeds["value"].to_pylist() == [1.5]
 
@@ -217,28 +214,28 @@ def live_rows(status, *known):
     return pa.Table.from_pylist(rows)
 
 
-def test_a_mean_of_live_runs_waits_for_the_slowest_and_for_one_without_a_point(store):
+def test_a_group_of_live_runs_waits_for_the_slowest_and_for_one_without_a_point(store):
     fast = [("0", step, 0.1 * step) for step in (0, 10, 20)]
     slow = [("1", 0, 0.0)]
     both = curve_points(store, [], "step", ["val_acc"], budget=10, live=live_rows("running", *fast, *slow))
-    assert [(row["x"], row["n"]) for row in both.means.to_pylist()] == [(0, 2)]
+    assert [(row["x"], len(row["values"])) for row in both.groups.to_pylist()] == [(0, 2)]
     starting = live_rows("running", *fast, ("1", None, None))
     for x in ("step", "lr_sum"):
         found = curve_points(store, [], x, ["val_acc"], budget=10, live=starting)
-        assert (found.means.num_rows, found.seeds["run_id"].to_pylist()) == (0, ["0"] * 3)
+        assert (found.groups.num_rows, found.seeds["run_id"].to_pylist()) == (0, ["0"] * 3)
 
 
-def test_a_cancelled_run_is_in_no_mean(store):
+def test_a_cancelled_run_is_in_no_group(store):
     kept = points(store, live=live_rows("cancelled", ("7", 0, 9.0), ("7", 10, 9.0)))
-    assert kept.means.equals(points(store).means)
+    assert kept.groups.equals(points(store).groups)
     partial = kept.seeds.filter(pc.equal(kept.seeds["status"], "cancelled"))
     assert partial["value"].to_pylist() == [9.0, 9.0]
 
 
-def test_only_the_means_where_only_they_are_wanted_and_nothing_for_no_run(store):
+def test_only_the_groups_where_only_they_are_wanted_and_nothing_for_no_run(store):
     assert points(store, each_seed=False).seeds.num_rows == 0
     nothing = curve_points(store, [], "epoch", ["val_acc"], budget=10)
-    assert (nothing.seeds.num_rows, nothing.means.num_rows, nothing.stride) == (0, 0, 1)
+    assert (nothing.seeds.num_rows, nothing.groups.num_rows, nothing.stride) == (0, 0, 1)
     with pytest.raises(FieldError, match="is not recorded"):
         curve_points(store, [], "epoch", ["val_ac"], budget=10)
 
@@ -270,7 +267,8 @@ def test_saved_views_that_cannot_be_read_are_one_line(tmp_path):
 def test_ten_cells_of_the_snapshot_read_by_plain_duckdb_show_the_same_figures(tmp_path):
     """The page's own path (grid, cells, table) against SQL written by hand over the file."""
     store = Store(tmp_path / "store", SNAPSHOT)
-    rows = grid_cells(store, AXES, "val_acc", BASE).to_pylist()
+    slice = Slice(*AXES, None, "val_acc", RunConfig(), "d" * 64, tuple(BASE.items()), "", 5, True)
+    rows = Repository(store).grid(slice)
     store.close()
     axes = {"batch_size": [16, 32, 64, 128, 256], "learning_rate": [1e-2, 1e-3]}
     # `max_epochs` and so on are those of the default config.
@@ -287,7 +285,7 @@ def test_ten_cells_of_the_snapshot_read_by_plain_duckdb_show_the_same_figures(tm
         predicting = [value for value, silent in runs if not silent]
         values = [value for value, _ in runs]
         row = shown[str(batch), axis_value_text(rate)]
-        figure = statistics.mean(predicting) if predicting else statistics.median(values)
+        figure = statistics.median(predicting or values)
         assert row["first"] == f"{100 * figure:.1f}%"
         assert row["metric"] == pytest.approx(figure, abs=1e-12)
         silent = len(runs) - len(predicting)
@@ -295,7 +293,9 @@ def test_ten_cells_of_the_snapshot_read_by_plain_duckdb_show_the_same_figures(tm
         if silent:
             assert f"in {silent} of {len(runs)} seeds" in row["tooltip"]
             assert f"median {100 * statistics.median(values):.1f}%, range {100 * min(values):.1f}%" in row["tooltip"]
-        if len(predicting) > 2:
-            low, high = scipy.stats.t.interval(0.95, len(predicting) - 1, figure, scipy.stats.sem(predicting))
-            assert f"{100 * figure:.1f} ± {100 * (high - low) / 2:.1f}%" in row["tooltip"]
+        if len(predicting) > 1:
+            # Of five seeds the 95% interval is their range, as of fewer, which claims nothing.
+            name = "95% interval" if len(predicting) == 5 else "range"
+            ends = f"{name} {100 * min(predicting):.1f}% to {100 * max(predicting):.1f}%"
+            assert f"{100 * figure:.1f}% ({ends})" in row["tooltip"]
     assert n_silent, "some of the cells have a silent class"

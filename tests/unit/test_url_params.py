@@ -12,7 +12,7 @@ PAGES = {"explore": EXPLORE, "compare": COMPARE, "overview": OVERVIEW, "data": D
 QUERIES = {
     "explore": {
         "x": "max_epochs", "y": "model", "facet": "final_relu", "metric": "val_loss", "filter": "val_acc > 0.5",
-        "curve": "loss", "curve_x": "step", "x_scale": "log", "log_y": "yes", "band": "sd", "seed_lines": "no",
+        "curve": "loss", "curve_x": "step", "x_scale": "log", "log_y": "yes", "band": "range", "seed_lines": "no",
         "colour": "batch_size", "smoothing": "0.5", "zoom": "1..5", "imported": "none", "seeds": "10",
         "train_on_click": "no", "presentation": "yes", "batch_size": "16..64", "optimizer": "adam,sgd",
         "max_epochs": "5..10", "cells": "5:jsc-tiny:yes~10:16-8-5:no",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import median, stdev
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +26,7 @@ def _figures(metric: str) -> str:
     """Return the SQL of a config's figure and of what stands beside it, by the rule of ``grid_cells``."""
     finite, silent = f"status <> 'diverged' AND coalesce(isfinite({metric}), false)", "len(silent_classes) > 0"
     return f"""
-        coalesce(avg({metric}) FILTER ({finite} AND NOT {silent}), median({metric}) FILTER ({finite})) AS mean,
+        coalesce(median({metric}) FILTER ({finite} AND NOT {silent}), median({metric}) FILTER ({finite})) AS metric,
         stddev_samp({metric}) FILTER ({finite} AND NOT {silent}) AS sd, count(*) AS n_runs,
         count(*) FILTER ({finite} AND {silent}) AS n_silent, count(*) FILTER (NOT ({finite})) AS n_diverged,
         CASE n_silent + n_diverged WHEN n_runs THEN n_silent ELSE n_runs - n_silent - n_diverged END AS n
@@ -36,10 +36,9 @@ def _figures(metric: str) -> str:
 def cell_table(store: Store, metric: str, filters: Filters | None = None, expression: str = "") -> pa.Table:
     """Return one row per config: ``config_id``, its hyperparameters, ``parameters``, and over its seeds:
 
-    ``mean`` and ``sd`` of the metric over its ``n`` seeds that predict every class; where there are none, ``mean`` is
-    the median of the ``n`` others and ``sd`` null. Of ``n_runs``, ``n_silent`` never predict a class and ``n_diverged``
-    diverged.
-    Configs without a finite metric are left out; rows are sorted by mean.
+    ``metric``, the median of the metric over its ``n`` seeds without a silent class, with their standard deviation
+    ``sd``; where all have one, it is the median of the ``n`` others and ``sd`` null. Of ``n_runs``, ``n_silent`` have a
+    silent class and ``n_diverged`` diverged. Configs without a finite metric are left out; rows are sorted by metric.
 
     ``expression`` is a filter expression. Raises FieldError for a metric that is not in ``METRICS``, or a bad filter.
     """
@@ -50,7 +49,7 @@ def cell_table(store: Store, metric: str, filters: Filters | None = None, expres
         f"""
         SELECT config_id, {fields}, min(parameters) AS parameters,
                {_figures(metric)}
-        FROM selected GROUP BY config_id HAVING n > 0 ORDER BY mean, config_id
+        FROM selected GROUP BY config_id HAVING n > 0 ORDER BY metric, config_id
         """,
         filters,
         expression,
@@ -89,9 +88,9 @@ def prediction_cells(
 ) -> list[dict[str, Any]]:
     """Return one row a config that ``analysis.prediction.predict`` learns from, in no order.
 
-    ``mean``, ``sd`` and ``n`` are over the runs that predict every class and did not diverge; ``n_silent`` counts those
-    with a silent class. Configs without the former are left out. At each of ``epochs`` there is also a row
-    for every config that trains longer at a constant rate: its runs are the first part of the longer ones.
+    ``metric`` (the median), ``sd`` and ``n`` are over the runs without a silent class that did not diverge;
+    ``n_silent`` counts those with one. Configs without the former are left out. At each of ``epochs`` there is also a
+    row for every config that trains longer at a constant rate: its runs are the first part of the longer ones.
     Raises FieldError for a metric that is none of ``METRICS``.
     """
     if metric not in METRICS:
@@ -100,8 +99,8 @@ def prediction_cells(
     names = ", ".join(CONFIG_FIELDS)
     rows: list[dict[str, Any]] = store.select(
         f"""
-        SELECT {names}, avg({metric}) {counts} AS mean, stddev_samp({metric}) {counts} AS sd, count(*) {counts} AS n,
-               count(*) FILTER (len(silent_classes) > 0) AS n_silent
+        SELECT {names}, median({metric}) {counts} AS metric, stddev_samp({metric}) {counts} AS sd,
+               count(*) {counts} AS n, count(*) FILTER (len(silent_classes) > 0) AS n_silent
         FROM selected GROUP BY {names} HAVING n > 0 ORDER BY {names}
         """,
         filters,
@@ -141,7 +140,7 @@ def _shorter_cells(
             groups.setdefault(tuple(place[name] for name in CONFIG_FIELDS), []).append(row[metric])
     return [
         dict(zip(CONFIG_FIELDS, place, strict=True))
-        | {"mean": fmean(values), "sd": stdev(values) if len(values) > 1 else None, "n": len(values), "n_silent": 0}
+        | {"metric": median(values), "sd": stdev(values) if len(values) > 1 else None, "n": len(values), "n_silent": 0}
         for place, values in groups.items()
     ]
 
@@ -158,8 +157,8 @@ def spread_table(
         raise FieldError("field", f"{field}, {metric}", "must be a hyperparameter and a metric", "see docs/results.md")
     return store.select(
         f"""
-        SELECT value, min(mean) AS low, quantile_cont(mean, 0.25) AS q1, median(mean) AS median,
-               quantile_cont(mean, 0.75) AS q3, max(mean) AS high, count(*) AS n
+        SELECT value, min(metric) AS low, quantile_cont(metric, 0.25) AS q1, median(metric) AS median,
+               quantile_cont(metric, 0.75) AS q3, max(metric) AS high, count(*) AS n
         FROM (SELECT min({field}) AS value, {_figures(metric)} FROM selected GROUP BY config_id HAVING n > 0)
         GROUP BY value ORDER BY value
         """,
@@ -183,7 +182,7 @@ def seed_table(store: Store, config_ids: Sequence[str], metric: str) -> pa.Table
 def seed_metrics(store: Store, metric: str, filters: Filters | None = None, expression: str = "") -> pa.Table:
     """Return one row per run that did not diverge: ``config_id``, ``seed``, ``metric``, ``silent``; sorted.
 
-    ``silent``: some class is never predicted. Raises FieldError for a metric that is none of ``METRICS``.
+    ``silent``: some class is silent. Raises FieldError for a metric that is none of ``METRICS``.
     """
     if metric not in METRICS:
         raise FieldError("metric", metric, "must be one of " + ", ".join(METRICS), f"try {next(iter(METRICS))}")

@@ -1,4 +1,4 @@
-"""Curves ready to draw: the points of every seed along one axis, thinned if there are too many, and means over seeds.
+"""Curves ready to draw: the points of every seed along one axis, thinned if there are too many, also by config.
 
 Computed with NumPy: live curves are drawn several times a second, and planning one SQL query takes longer than this.
 """
@@ -27,18 +27,18 @@ LR_SUM = "lr_sum"
 
 @dataclass(frozen=True)
 class CurvePoints:
-    """Points of every seed and means over seeds, after thinning.
+    """Points of every seed and their values grouped by config, after thinning.
 
     ``seeds`` has ``run_id, config_id, seed, silent`` (names of silent classes), ``zero_output_share``, ``status``
     (``running`` and ``cancelled`` of live points, else that of the stored run), ``x, quantity, value``.
-    ``means`` has ``config_id, is_silent, x, quantity, mean, sd, low, high, n``: runs of a config that never predict a
-    class are another group than the others, and diverged and cancelled runs are in neither. A mean ends where the
-    shortest of its runs ends; a running one without a point leaves no mean. Every ``stride``-th point was kept, of
+    ``groups`` has ``config_id, is_silent, x, quantity, values`` of all runs of a group: those of a config with a silent
+    class are another group than the others, and diverged and cancelled runs are in neither. A group ends where the
+    shortest of its runs ends; a running one without a point leaves none. Every ``stride``-th point was kept, of
     ``total`` rows.
     """
 
     seeds: pa.Table
-    means: pa.Table
+    groups: pa.Table
     stride: int
     total: int
 
@@ -58,8 +58,8 @@ def curve_points(
 
     Above ``budget`` rows the points of each run are thinned by a stride, always keeping the first and the last;
     ``x_range`` selects a range of ``x`` before thinning. ``live`` holds points of runs that are not stored: columns
-    ``run_id, config_id, seed, status`` and the recorded quantities, all null for a run that has no point yet. Means are
-    over the seeds of one config at one step. Raises FieldError for a quantity that is not recorded.
+    ``run_id, config_id, seed, status`` and the recorded quantities, all null for a run that has no point yet. Groups
+    are of the seeds of one config at one step. Raises FieldError for a quantity that is not recorded.
     """
     for name in (*quantities, *((x,) if x != LR_SUM else ())):
         if name not in POINT_FIELDS:
@@ -67,7 +67,7 @@ def curve_points(
     names = list(dict.fromkeys(["step", "learning_rate" if x == LR_SUM else x, *quantities]))
     points = _sorted_points(_stored(store, run_ids, names), _live_points(live, names))
     xs = _learning_rate_sums(points) if x == LR_SUM else points.values[x]
-    runs_in_mean = _runs_by_group(points, quantities)
+    runs = _runs_by_group(points, quantities)
     if x_range:
         inside = (xs >= x_range[0]) & (xs <= x_range[1])
         points, xs = points.take(inside), xs[inside]
@@ -77,7 +77,7 @@ def curve_points(
     kept = (index % stride == 0) | is_last
     table = _long_table(points.take(kept), xs[kept], quantities)
     seeds = table.drop_columns(["step"])
-    return CurvePoints(seeds if each_seed else seeds.slice(0, 0), _means(table, runs_in_mean), stride, total)
+    return CurvePoints(seeds if each_seed else seeds.slice(0, 0), _groups(table, runs), stride, total)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ _GROUP = ["config_id", "is_silent", "quantity"]
 
 
 def _runs_by_group(points: _Runs, quantities: Sequence[str]) -> pa.Table:
-    """Return how many runs have a value of each quantity, or will have one, by ``_GROUP``: those a mean is over."""
+    """Return how many runs have a value of each quantity, or will have one, by ``_GROUP``."""
     parts = []
     is_running = np.asarray(pc.equal(points.runs["status"], "running"))[points.owner]
     for name in sorted(set(quantities)):
@@ -194,35 +194,27 @@ def _runs_by_group(points: _Runs, quantities: Sequence[str]) -> pa.Table:
 
 
 def _with_group(table: pa.Table) -> pa.Table:
-    """Return the rows of runs that count in a mean, with ``is_silent``: whether the run never predicts a class."""
+    """Return the rows of runs that count in a group, with ``is_silent``: whether the run has a silent class."""
     table = table.filter(pc.invert(pc.is_in(table["status"], pa.array(["diverged", "cancelled"]))))
     return table.append_column("is_silent", pc.not_equal(table["silent"], ""))
 
 
-def _means(points: pa.Table, runs_in_mean: pa.Table) -> pa.Table:
-    """Return the mean over seeds, with its spread, of each group and step that all runs of the group have reached."""
+def _groups(points: pa.Table, runs: pa.Table) -> pa.Table:
+    """Return the values of each group at each step that all runs of the group have reached."""
     keys = [*_GROUP, "step"]
-    spread = pc.VarianceOptions(ddof=1)
-    found = (
-        _with_group(points)
-        .group_by(keys, use_threads=False)
-        .aggregate(
-            [("x", "mean"), ("value", "stddev", spread), *(("value", name) for name in ("mean", "min", "max", "count"))]
-        )
-    )
+    found = _with_group(points).group_by(keys, use_threads=False).aggregate([("x", "mean"), ("value", "list")])
+    # Arrow cannot join lists: they are taken by their rows afterwards.
+    lists, rows = found["value_list"], pa.array(np.arange(found.num_rows))
+    found = found.set_column(found.column_names.index("value_list"), "row", rows)
+    found = found.append_column("count", pc.list_value_length(lists)).join(runs, _GROUP, join_type="inner")
     # Of runs of unlike length the thinned points differ, too: the last one of each is kept, whatever its step.
-    found = found.join(runs_in_mean, _GROUP, join_type="inner")
-    found = found.filter(pc.equal(found["value_count"], found["runs"])).sort_by([(key, "ascending") for key in keys])
+    found = found.filter(pc.equal(found["count"], found["runs"])).sort_by([(key, "ascending") for key in keys])
     return pa.table(
         {
             "config_id": found["config_id"],
             "is_silent": found["is_silent"],
             "x": found["x_mean"],
             "quantity": found["quantity"],
-            "mean": found["value_mean"],
-            "sd": found["value_stddev"],
-            "low": found["value_min"],
-            "high": found["value_max"],
-            "n": found["value_count"],
+            "values": lists.take(found["row"]),
         }
     )

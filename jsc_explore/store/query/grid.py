@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def grid_cells(store: Store, axes: Sequence[str], metric: str, filters: Filters, expression: str = "") -> pa.Table:
     """Return one row per cell of a grid over the fields ``axes``, which are its first columns.
 
-    ``n`` counts the runs of a cell that pass and have a finite metric; ``median``, ``low`` and ``high`` are over them.
-    ``n_silent`` of them never predict a class; ``mean`` and ``sd`` are over the others, null where there are none:
-    metrics of both kinds have two humps, and a mean lies between them. ``n_diverged`` runs pass but diverged,
-    ``n_hidden`` are left out by the filter expression alone; ``n_configs`` counts configs.
+    ``n`` counts the runs of a cell that pass and have a finite metric; ``median_all``, ``lowest`` and ``highest`` are
+    over them. ``n_silent`` of them have a silent class; ``metrics`` lists those of the others, null where there are
+    none: metrics of both kinds have two humps. ``n_diverged`` runs pass but diverged, ``n_hidden`` are left out by the
+    filter expression alone; ``n_configs`` counts configs.
     """
     for name in axes:
         check_field(name)
@@ -35,9 +35,9 @@ def grid_cells(store: Store, axes: Sequence[str], metric: str, filters: Filters,
     names = ", ".join(dict.fromkeys(axes))
     return store.query(
         f"""
-        SELECT {names}, avg({metric}) FILTER (counts AND NOT silent) AS mean,
-               stddev_samp({metric}) FILTER (counts AND NOT silent) AS sd, median({metric}) FILTER (counts) AS median,
-               min({metric}) FILTER (counts) AS low, max({metric}) FILTER (counts) AS high,
+        SELECT {names}, list({metric}) FILTER (counts AND NOT silent) AS metrics,
+               median({metric}) FILTER (counts) AS median_all,
+               min({metric}) FILTER (counts) AS lowest, max({metric}) FILTER (counts) AS highest,
                count(*) FILTER (counts) AS n, count(*) FILTER (counts AND silent) AS n_silent,
                count(*) FILTER (passing AND NOT counts) AS n_diverged, count(*) FILTER (NOT passing) AS n_hidden,
                count(DISTINCT config_id) FILTER (passing) AS n_configs

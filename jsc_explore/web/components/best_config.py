@@ -26,7 +26,7 @@ def draw(slice: Slice, snapshot: LiveSnapshot) -> None:
             refusal = permissions.refusal()
             st.button(
                 f"Train {len(runs)} held-back seeds", key="held-back", on_click=permissions.train, args=(runs,),
-                help=refusal or f"Seeds that did not choose it have an unbiased mean: {cell_details.time_text(runs)}",
+                help=refusal or f"Seeds that did not choose it have an unbiased median: {cell_details.time_text(runs)}",
                 disabled=bool(refusal),
             )  # fmt: skip
 

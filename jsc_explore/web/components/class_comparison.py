@@ -7,9 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from jsc_explore.analysis.classes import confusion_shares, per_class, roc_means
+from jsc_explore.analysis.classes import confusion_shares, per_class, roc_medians
 from jsc_explore.charts import compare as charts
 from jsc_explore.charts import roc
+from jsc_explore.charts.style import BAND_KINDS
 from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.view_model.url_params import ALL
@@ -54,8 +55,8 @@ def separation(runs: Runs) -> None:
         "##### ROC curves, one class against the rest", help="On the test jets, with the weights of the best epoch"
     )
     halves = [{**row, "side": side} for side in charts.SIDES for row in per_class(runs[side], "rejection")]
-    means, note = _roc(runs)
-    tables = roc.roc_tables(means, halves)
+    medians, note = _roc(runs)
+    tables = roc.roc_tables(medians, halves)
     y_range = roc.rejection_range(*tables)
     for column, name in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
         with column, st.container(key=f"fifth-roc-{name}"):
@@ -64,8 +65,8 @@ def separation(runs: Runs) -> None:
             chart_registry.draw(f"roc_{name}", make, alt_text, f"roc-{name}")
     st.caption(
         ":blue[**A**] and :orange[**B**]: background rejection (1 / false positive rate) against signal efficiency "
-        "(the share of the class that is kept); mean over seeds with its 95% interval. The mark is at 50%. Rejections "
-        f"span orders of magnitude, so means are geometric and the axis is logarithmic.{note}"
+        f"(the share of the class that is kept); median over all seeds. Band and bar: {BAND_KINDS['interval']}. "
+        f"The mark is at 50%.{note}"
     )
     with st.container(key="third-auc"):
         rows = [{**row, "side": side} for side in charts.SIDES for row in per_class(runs[side], "auc")]
@@ -73,14 +74,14 @@ def separation(runs: Runs) -> None:
 
 
 def _roc(runs: Runs) -> tuple[list[dict[str, Any]], str]:
-    """Return the mean curves of both sides, and a note about runs without one."""
+    """Return the median curves of both sides, and a note about runs without one."""
     store = services.store()
     rows: list[dict[str, Any]] = []
     notes = []
     for side in charts.SIDES:
         done = [run["run_id"] for run in runs[side] if run["auc"]]
         curves = _roc_curves(store.version, done)
-        rows += [{**row, "side": side} for row in roc_means(curves)]
+        rows += [{**row, "side": side} for row in roc_medians(curves)]
         if missing_seeds := len(done) - len(curves):
             notes.append(f"{missing_seeds} of {len(done)} of {side}" if curves else f"{len(done)} of {side}")
     if not notes:

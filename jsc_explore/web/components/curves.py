@@ -72,7 +72,7 @@ def _options() -> None:
     )  # fmt: skip
     EXPLORE.widget(left.selectbox, "curve_facet", "Facet by", [NONE, *axes], format_func=label)
     EXPLORE.widget(
-        right.slider, "smoothing", "Smoothing", 0.0, 0.99, step=0.01, help="The raw mean stays as a thin line"
+        right.slider, "smoothing", "Smoothing", 0.0, 0.99, step=0.01, help="The raw median stays as a thin line"
     )
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import streamlit as st
 
 from jsc_explore import __version__
-from jsc_explore.charts.curves import CONTEXT, MEANS, SEEDS
+from jsc_explore.charts.curves import CONTEXT, MEDIANS, SEEDS
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.imported import LINES
 from jsc_explore.export import export_page
@@ -39,7 +39,7 @@ Charts are SVG, PNG and PDF; tables are CSV and Parquet.
 view.json       the URL parameters of the page
 """
 # Of pages with runs.
-_RUNS = """A dagger marks seeds whose network never predicts one of the classes.
+_RUNS = """A dagger marks seeds with a silent class: its output is zero for more than 99% of its jets.
 
 commands.sh     the command lines that reproduce every run"""
 
@@ -124,7 +124,7 @@ def contents(slice: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
     curves = drawn_curves.figures
     figures |= {_numbered("curves", i, len(curves)): figure for i, (_, figure) in enumerate(curves)}
     tables = {"grid": cells_table(slice, cells)}
-    for name, source in (("curves_means", MEANS), ("curves_context", CONTEXT), ("curves_seeds", SEEDS)):
+    for name, source in (("curves_medians", MEDIANS), ("curves_context", CONTEXT), ("curves_seeds", SEEDS)):
         parts = [figure.tables[source] for _, figure in curves]
         if parts and sum(part.num_rows for part in parts):
             tables[name] = pa.concat_tables(parts)
@@ -139,9 +139,10 @@ def _texts(slice: Slice, lines: Sequence[str]) -> dict[str, str]:
     title = grid.title(slice, grid.cells_of(slice, [], EXPLORE[CELLS]))
     readme = _readme(title, saved_views.page_url(EXPLORE.query), _RUNS)
     readme += """
-grid.*          the grid; its table has one row a cell: mean, standard deviation and number of runs
-curves.*        the learning curves; curves_means has the drawn means with their bands, curves_seeds each seed,
-                curves_context the means of the other cells, in grey
+grid.*          the grid; its table has one row a cell: median with its spread (95% interval from five
+                seeds on, else range) and number of runs
+curves.*        the learning curves; curves_medians has the drawn medians with their bands, curves_seeds each
+                seed, curves_context the medians of the other cells, in grey
 curve_points.*  all recorded points of the runs in colour with their hyperparameters; `jsc-explore import csv` reads it
 """
     return {"README.txt": readme, "commands.sh": _script(lines), "view.json": json.dumps(EXPLORE.query, indent=1)}

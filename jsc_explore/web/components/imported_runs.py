@@ -30,8 +30,8 @@ def draw() -> None:
         st.session_state[_WIDGET] = [run.name for run in drawn]
         st.multiselect("Drawn over the curves", names, key=_WIDGET, max_selections=MAX_DRAWN, on_change=_changed)
         st.caption(
-            "Dashed lines with names. Another program trained these runs: they are not part of any mean, seed count or "
-            "cell. `jsc-explore import --remove NAME` removes one."
+            "Dashed lines with names. Another program trained these runs: they are not part of any median, seed count "
+            "or cell. `jsc-explore import --remove NAME` removes one."
         )
         st.dataframe(runs_table(runs), hide_index=True, column_config=_COLUMNS)
         for problem in imported.problems:

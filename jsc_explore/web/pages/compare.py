@@ -17,10 +17,12 @@ from jsc_explore.analysis.silent_rates import MIN_RATE_SEEDS, RateDifference, co
 from jsc_explore.analysis.support import KINDS
 from jsc_explore.charts import compare as charts
 from jsc_explore.charts.style import (
+    BAND_KINDS,
     QUANTITIES,
+    SILENT_SIGN,
     difference_scale,
-    format_median,
     format_metric,
+    format_seeds,
     is_percentage,
     is_time,
     silent_text,
@@ -149,24 +151,23 @@ def _draw_verdict(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str, sn
     silent = any(rates.silent) and not is_time(metric)
     withheld = silent and 0 < rates.n < MIN_RATE_SEEDS
     if withheld:
-        text = f"No verdict: some class is never predicted, and {rates.n} seeds do not show how often"
+        text = f"No verdict: some class is silent, and {rates.n} seeds do not show how often"
     elif silent and rates.n and not difference.n:
-        text = "There is no seed of each that predicts every class"
+        text = "There is no seed of each without a silent class"
     else:
         text = verdict_text(difference, unit, factor)
-        text += " among the seeds that predict every class" if silent else ""
+        text += " among the seeds without a silent class" if silent else ""
     st.markdown(f"##### {text[0].upper()}{text[1:]}")
-    means = "; ".join(f"{side} {_median_text(runs[side], metric)}" for side in charts.SIDES)
+    medians = "; ".join(f"{side} {_median_text(runs[side], metric)}" for side in charts.SIDES)
     paired = f"; paired by seed, {difference.n} in common" if difference.n else ""
-    st.markdown(
-        f"{_changes_text(*pair)}  \n{METRICS[metric].capitalize()}: {means}{paired}; medians with their 95% intervals."
-    )
+    st.markdown(f"{_changes_text(*pair)}  \n{METRICS[metric].capitalize()}: {medians}{paired}.")
     if is_time(metric):
         ids = [config.config_id(data.digest(config.dataset)) for config in pair]
         st.caption(plain(times_text(machines(services.store(), {"config_id": ids}))))
     if silent:
         counts = {side: _counts_text(count_silent(runs[side]), len(runs[side])) for side in charts.SIDES}
-        lines = [f"**†** {rates_text(rates)}", *(f"{side}: {text}." for side, text in counts.items() if text)]
+        lines = [f"**{SILENT_SIGN}.**", rates_text(rates)]
+        lines += [f"{side}: {text}." for side, text in counts.items() if text]
         st.warning("  \n".join(lines), icon=":material/heart_broken:")
     if withheld:
         _draw_more_seeds(pair, MIN_RATE_SEEDS, snapshot, f"A verdict needs {MIN_RATE_SEEDS} seeds of each.")
@@ -198,7 +199,7 @@ def _draw_more_seeds(pair: tuple[RunConfig, RunConfig], seeds: int, snapshot: Li
 
 
 def _difference(pair: tuple[RunConfig, RunConfig], runs: Runs, metric: str) -> Difference:
-    """Return the difference of the finished runs that predict every class, of times that of all."""
+    """Return the difference of the finished runs without a silent class, of times that of all."""
     a, b = (
         {
             row["seed"]: row["metric"]
@@ -237,17 +238,17 @@ def _is_finished(row: Mapping[str, Any]) -> bool:
 
 
 def _median_text(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """Return the median of the seeds that predict every class; where others do not, also median and range of all."""
+    """Return the median of the seeds without a silent class; where others have one, also median and range of all."""
     finished = [row for row in rows if _is_finished(row)]
     if not finished:
         return "diverged" if rows else "not trained yet"
     complete = [row["metric"] for row in finished if is_time(metric) or not row["silent_classes"]]
-    text = f"{format_median(metric, complete)} (n={len(complete)})" if complete else ""
+    text = f"median of {len(complete)}: {format_seeds(metric, complete)}" if complete else ""
     if len(complete) == len(finished):
         return text
     values = [row["metric"] for row in finished]
     middle, low, high = (format_metric(metric, figure(values)) for figure in (median, min, max))
-    return ", ".join(filter(None, [text, f"all {len(values)}: median {middle}, {low} to {high}"]))
+    return ", ".join(filter(None, [text, f"median of all {len(values)}: {middle} (range {low} to {high})"]))
 
 
 def _changes_text(a: RunConfig, b: RunConfig) -> str:
@@ -262,7 +263,7 @@ def _changes_text(a: RunConfig, b: RunConfig) -> str:
 
 
 def _counts_text(counts: Mapping[str, int], runs: int) -> str:
-    parts = [f"{CLASS_NAMES[name]} is never predicted in {count} of {runs} seeds" for name, count in counts.items()]
+    parts = [f"{CLASS_NAMES[name]} is silent in {count} of {runs} seeds" for name, count in counts.items()]
     return ", ".join(parts)
 
 
@@ -297,7 +298,7 @@ def _prediction_text(config: RunConfig, metric: str) -> str:
     calibration = predicted.calibrations[found.kind]
     low, high = (format_metric(metric, end) for end in (found.low, found.high))
     return (
-        f"Predicted: {format_metric(metric, found.mean)}, 80% band {low} to {high} (it lies {KINDS[found.kind]}: "
+        f"Predicted: {format_metric(metric, found.value)}, 80% band {low} to {high} (it lies {KINDS[found.kind]}: "
         f"{100 * calibration.share:.0f}% of {calibration.held_out} such held-out cells lay inside their bands)."
     )
 
@@ -328,9 +329,9 @@ def _draw_curves(ids: Mapping[str, str], runs: Runs, metric: str, quantity: str)
             f"{QUANTITIES[quantity]} of A and B over the epochs", "growth",
         )  # fmt: skip
     st.caption(
-        ":blue[**A**] and :orange[**B**]. Left: every seed, joined to itself; a triangle never predicts some class. "
-        "Right: mean over the seeds that predict every class with its 95% interval, every seed faint; dashed: seeds "
-        "that never predict some class, and their mean."
+        ":blue[**A**] and :orange[**B**]. Left: every seed, joined to itself; a triangle has a silent class. Right: "
+        f"median of the seeds without one (band: {BAND_KINDS['interval']}), every seed faint; dashed: seeds with a "
+        "silent class, and their median."
     )
 
 
@@ -358,7 +359,7 @@ def _curve_tables(version: int, ids: dict[str, str], quantity: str) -> tuple[pa.
     store = services.store()
     run_ids = store.runs({"config_id": list(ids.values())}, ["run_id"])["run_id"].to_pylist()
     return charts.learning_curve_tables(
-        store.mean_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, quantity
+        store.grouped_curves(run_ids, quantity), store.curves(run_ids, ["epoch", quantity]), ids, quantity
     )
 
 

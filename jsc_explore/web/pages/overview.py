@@ -11,14 +11,28 @@ import streamlit as st
 
 from jsc_explore.analysis.importance import Ranking, importance
 from jsc_explore.analysis.prediction import MAX_CELLS, MIN_CELLS, Calibration, predict
-from jsc_explore.analysis.statistics import half_width
 from jsc_explore.analysis.support import KINDS, Kind
 from jsc_explore.charts import overview as charts
 from jsc_explore.charts.parallel import curve_table, parallel_chart, parallel_tables, thin_evenly, varying_fields
-from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time, times_text
+from jsc_explore.charts.style import (
+    QUANTITIES,
+    difference_scale,
+    format_metric,
+    format_seeds,
+    is_percentage,
+    is_time,
+    times_text,
+)
 from jsc_explore.config import FIELDS, RunConfig, display_value
 from jsc_explore.errors import JscError
-from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, prediction_cells, spread_table, training_times
+from jsc_explore.store.query.aggregates import (
+    CONFIG_FIELDS,
+    cell_table,
+    prediction_cells,
+    seed_metrics,
+    spread_table,
+    training_times,
+)
 from jsc_explore.store.query.grid import run_ids, stored_seeds
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import MAX_COMMANDS, command
@@ -53,7 +67,7 @@ def _draw_charts(version: int, selected: OverviewFilters, table: pa.Table) -> No
             icon=":material/query_stats:",
         )
         return
-    # The table is ordered by the mean. Put the best row last, also for metrics where lower is better.
+    # The table is ordered by the metric. Put the best row last, also for metrics where lower is better.
     rows = table.to_pylist() if is_percentage(metric) else table.to_pylist()[::-1]
     fields = varying_fields(rows)
     title = _title(rows, fields, selected)
@@ -96,10 +110,12 @@ def _title(rows: list[dict[str, Any]], fields: list[str], selected: OverviewFilt
     metric = selected.metric
     best, worst = rows[-1], rows[0]
     runs = sum(row["n_runs"] for row in rows)
-    spread = None if is_time(metric) else half_width(best["sd"], best["n"])
+    own = {**selected.filters, "config_id": [best["config_id"]]}
+    seeds = seed_metrics(services.store(), metric, own, selected.text).to_pylist()
+    values = [row["metric"] for row in seeds if not row["silent"]] or [row["metric"] for row in seeds]
     return (
         f"{runs:,} runs of {len(rows):,} configurations{selected.description}: {METRICS[metric]}, from "
-        f"{format_metric(metric, worst['mean'])} to {format_metric(metric, best['mean'], spread)}"
+        f"{format_metric(metric, worst['metric'])} to {format_seeds(metric, values)}"
         + (f" ({charts.config_text(best, fields)})" if fields else "")
     )
 
@@ -120,7 +136,7 @@ def _coordinates(version: int, selected: OverviewFilters, rows: list[dict[str, A
     thinned = f"{_thinned(len(drawn), len(rows))} " if len(drawn) < len(rows) else ""
     st.caption(
         f"{thinned}Each line is a configuration, coloured by the metric; below is its curve "
-        f"({QUANTITIES[quantity]}, mean over seeds). Drag along axes to show only the lines that pass there, "
+        f"({QUANTITIES[quantity]}, median over seeds). Drag along axes to show only the lines that pass there, "
         "double-click to show all. The filters in the sidebar do the same by keyboard, for all charts of the page."
     )
 
@@ -191,7 +207,7 @@ def _importance(ranking: Ranking, metric: str) -> None:
         return
     factor, unit = difference_scale(metric)
     make = partial(charts.importance_chart, ranking, metric)
-    chart_registry.draw("importance", make, "Importance of the hyperparameters with 95% intervals", "importance")
+    chart_registry.draw("importance", make, "Importance of the hyperparameters with intervals", "importance")
     error, baseline = ((factor * value) for value in (ranking.error or 0.0, ranking.baseline_error or 0.0))
     noise = "" if ranking.seed_noise is None else f"; noise of the seeds: {factor * ranking.seed_noise:.2g}{unit}"
     accuracy = (
@@ -204,8 +220,8 @@ def _importance(ranking: Ranking, metric: str) -> None:
         )
     st.caption(
         f"{accuracy if ranking.beats_mean else ''} Bars: how much that error grows when one hyperparameter is shuffled "
-        f"among the unseen configurations; lines: 95% interval. {ranking.cells:,} configurations; hyperparameters that "
-        "were varied together share their importance."
+        f"among the unseen configurations; lines: interval, about 95%. {ranking.cells:,} configurations; "
+        "hyperparameters that were varied together share their importance."
     )
 
 
@@ -230,8 +246,8 @@ def _calibration(found: Mapping[Kind, Calibration], metric: str, count: int) -> 
         st.caption(
             "A Gaussian process predicts a missing cell from the measured cells, and only if some of them are near "
             "enough. To test it, measured cells were held out alone, with their row, or with all cells beyond them, of "
-            "all networks or of one, predicted from the others and compared with their measured mean over the seeds "
-            "that predict every class. On the dashed line the bands contain exactly the share that they promise."
+            "all networks or of one, predicted from the others and compared with their measured median over the "
+            "seeds without a silent class. On the dashed line the bands contain exactly the share that they promise."
             + (f" Measured on the {MAX_CELLS} configurations around the default one." if count > MAX_CELLS else "")
         )
 
@@ -256,7 +272,7 @@ def _spreads(version: int, selected: OverviewFilters, field: str) -> pa.Table:
 def _curves(version: int, drawn: list[dict[str, Any]], text: str, quantity: str) -> pa.Table:
     store = services.store()
     runs = run_ids(store, {"config_id": [row["config_id"] for row in drawn]}, text)
-    return curve_table(store.mean_curves(runs, quantity), drawn)
+    return curve_table(store.grouped_curves(runs, quantity), drawn)
 
 
 @st.cache_data(show_spinner=False, max_entries=16, hash_funcs={OverviewFilters: repr})
