@@ -46,7 +46,7 @@ class LoggedValue(NamedTuple):
 
 @dataclass(frozen=True)
 class ImportedRun:
-    """A run that another program trained; it never counts as a seed of a config and is in no mean.
+    """A run that another program trained; it never counts as a seed of a config and is in no median.
 
     ``name`` comes from its folder or from the column ``run``, ``source`` is the file name without folders, ``sha256``
     that of the content read. ``fields`` are the hyperparameters that RunConfig has too, ``other`` the rest as text.

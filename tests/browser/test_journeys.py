@@ -40,7 +40,7 @@ pytestmark = pytest.mark.timeout(900)
 QUICK = {"batch_size": 16384, "learning_rate": 1e-2, "max_epochs": 2}
 # As many epochs as there may be, of small batches: 500 of large ones were done before a slow page was clicked.
 LONG = 1000
-# The second line of a cell with five stored seeds, some of which may never predict a class.
+# The second line of a cell with five stored seeds, some of which may have a silent class.
 SEEDS = re.compile(r"^(n=5|n=[1-4] †[1-4]|†5 of 5)$")
 
 
@@ -382,7 +382,7 @@ def test_the_picture_of_a_drawing_that_was_given_up_is_not_seen(page, server):
 
 def test_a_curve_says_what_it_is_and_a_name_in_the_legend_leaves_the_others_as_they_were(page, server):
     address, _ = server
-    # Without the final ReLU every seed predicts every class: each cell has one mean.
+    # Without the final ReLU no class is silent: each cell has one median.
     open_page(page, address, "final_relu=no&cells=64:1e-3~256:1e-2&seed_lines=no&band=none")
     expect(legend(page)).to_contain_text("256, 1e-2 (n=5)")
     settle(page)

@@ -132,7 +132,7 @@ def test_several_values_of_a_filter_make_cells_of_several_configs_and_a_facet_pa
     app.query_params["final_relu"] = "yes,no"
     app.run()
     assert "several values of final ReLU: 360 runs" in texts(app.markdown)
-    assert "×: the mean over several configs" in texts(app.caption)
+    assert "×: the median over several configs" in texts(app.caption)
     app.selectbox(key="explore facet").set_value("final_relu").run()
     assert not app.exception
     assert "12 of 84 cells missing" in texts(app.markdown)

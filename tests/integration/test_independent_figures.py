@@ -54,7 +54,7 @@ def shown_figure(sql, metric):
 
 
 def last_median(sql, metric, is_silent):
-    """Return the last point of the median curve of the runs with, or without, a silent class; None without such runs."""
+    """Return the last point of the median curve of the runs with, or without, a silent class; None without any."""
     return sql(
         f"SELECT median(curve_{metric}[-1]) FROM cell WHERE status = 'done' AND (len(silent_classes) > 0) = {is_silent}"
     )
