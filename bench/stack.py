@@ -49,7 +49,9 @@ def run(quick: bool) -> Report:
                 row = _row(job, replicas, n=3 if quick else 5)
                 figures[f"{key}_r{replicas}_speedup_vs_eager"] = row["eager_ms"] / row["compiled_ms"]
                 rows.append({"model": model, "precision": precision, "batch": batch_size, **row})
-    notes = [f"One thread; medians of chunks of {STEPS} steps, milliseconds per step of the whole stack."]
+    notes = [
+        f"One thread; medians of chunks of {STEPS} steps, milliseconds per step of the whole stack, one replica after another."
+    ]
     return Report("stack", figures, rows, notes=notes)
 
 

@@ -19,13 +19,14 @@ WORK = ("run", "steps", "steps x products", "jets", "jets x products", "evaluate
 EARLY_POINTS = 10
 # The weight of a measured run falls by 1/e for each factor of this size in steps or products.
 _LENGTH_SCALE = 2.0
-# Seconds per unit of work on one core of a cloud machine: those of the kernel are fitted to the first snapshot, the
-# others to docs/decisions/training.md ("Compiled programs step one replica"). What no run was measured for is
-# predicted from them.
+# Seconds per unit of work on one core of a cloud machine: those of the kernel are fitted to the first snapshot, those
+# of compiled and eager steps to docs/decisions/training.md ("Compiled programs step one replica"). Steps on a GPU were
+# not measured. What no run was measured for is predicted from them.
 PRIOR_COSTS: Mapping[str, Numbers] = {
     "kernel": np.array([5e-3, 1.4e-6, 1.3e-9, 1.4e-8, 4e-11, 1.2e-8, 1.2e-11, 0.0]),
-    "compiled": np.array([1e-2, 4e-5, 6e-9, 1.5e-7, 1.2e-10, 1e-7, 5e-11, 3.5e-3]),
-    "eager": np.array([1e-2, 5e-5, 1e-9, 3e-7, 3e-10, 1e-7, 5e-11, 3.5e-3]),
+    "compiled": np.array([1e-2, 8e-5, 6e-9, 1.9e-7, 1e-10, 1e-7, 5e-11, 1e-3]),
+    "eager": np.array([1e-2, 5e-5, 2.2e-8, 6.6e-7, 1.5e-10, 1e-7, 5e-11, 6e-4]),
+    "eager on GPU": np.array([1e-2, 5e-5, 1e-9, 3e-7, 3e-10, 1e-7, 5e-11, 3.5e-3]),
 }
 # How strongly costs are regularised towards the ratios of the prior ones.
 _REGULARISATION = 0.1
