@@ -50,7 +50,7 @@ def run(quick: bool) -> Report:
                 figures[f"{key}_r{replicas}_speedup_vs_eager"] = row["eager_ms"] / row["compiled_ms"]
                 rows.append({"model": model, "precision": precision, "batch": batch_size, **row})
     notes = [
-        f"One thread; medians of chunks of {STEPS} steps, milliseconds per step of the whole stack, one replica after another."
+        f"One thread; medians of chunks of {STEPS} steps; milliseconds per step of a stack, one replica at a time."
     ]
     return Report("stack", figures, rows, notes=notes)
 
