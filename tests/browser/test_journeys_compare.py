@@ -155,7 +155,7 @@ def test_a_side_that_is_missing_is_predicted_trained_and_compared(page, server):
     page.get_by_role("button", name="Train 5 seeds").click()
     expect(page.get_by_text("A is being trained: 5 seeds")).to_be_visible()
     # An engine starts and trains in between.
-    done = page.get_by_text(re.compile(r"A \d+\.\d.*%.*; B \d.* paired by seed"))
+    done = page.get_by_text(re.compile(r"A median of .*%.*; B median of .*; paired by seed"))
     expect(done).to_be_visible(timeout=3 * journeys.TIMEOUT_MS)
     expect(page.get_by_text("A is being trained")).to_have_count(0)
     # What was trained just now and what was published have their ROC curves, with the mark at one half.
