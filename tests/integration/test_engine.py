@@ -133,11 +133,12 @@ def runs_until_cancelled(stack):
 def request_runs(tmp_path, monkeypatch):
     """Put runs that differ in their seed into the queue; return their ids."""
     monkeypatch.setattr("jsc_explore.jobs.engine.engine.RETRY_S", 0.1)
+    # As on a GPU: runs that differ in their seed share one stack, however many workers are free.
+    monkeypatch.setattr("jsc_explore.jobs.engine.engine.gpu_bytes", lambda device: 1 << 40)
     queue = Queue(tmp_path)
 
     def request(*seeds, priority=INTERACTIVE, **changes):
-        # A network that the kernel cannot say: its runs share one stack, however many workers are free.
-        runs = [RunConfig(seed=seed, **{"model": "jsc-conv", **changes}) for seed in seeds]
+        runs = [RunConfig(seed=seed, **changes) for seed in seeds]
         queue.request({run.run_id(DIGEST): (run.config_id(DIGEST), run) for run in runs}, priority)
         return [run.run_id(DIGEST) for run in runs]
 
