@@ -44,16 +44,16 @@ def add_commands(actions: Any) -> None:
 
 
 def validate(options: argparse.Namespace) -> int:
-    """Compare a sample with published statistics, and with other jets; exit 1 if it fails."""
+    """Compare a sample with published statistics, and with other jets; exit 1 if a figure is outside our bounds."""
     find_source(options.source)
     other, against, kind = _reference(options)
     if options.out is not None:
         _check_writable(options.out)
     jets = data.load(options.source)
 
-    from jsc_explore.validation.report import check_sample
+    from jsc_explore.validation.report import check_sample, preset_of
 
-    report = check_sample(jets, _preset(options.source), other, against=against, kind=kind, log=_log)
+    report = check_sample(jets, preset_of(options.source), other, against=against, kind=kind, log=_log)
     if options.out is not None:
         _write(options.out, report, jets, other)
     print(json.dumps(report.to_dict()) if options.json else "\n".join(_lines(report)))
@@ -75,14 +75,6 @@ def _reference(options: argparse.Namespace) -> tuple[ExternalJets | None, str | 
         return ExternalJets(jets.features, jets.labels, False), jets.name, KINDS[simulated]
     path = Path(options.against)
     return read_jets(path), path.name, options.kind or KINDS[0]
-
-
-def _preset(name: str) -> str | None:
-    """Return the public release that a source is, or that its simulation imitates; None if unknown."""
-    if name in ("openml", "cernbox"):
-        return name
-    recipe = data.recipe(name)
-    return str(recipe["preset"]) if recipe else None
 
 
 # ---- text
@@ -138,6 +130,8 @@ def _discriminator(report: Report) -> Iterator[str]:
     found = report.discriminator
     if found is None:
         return
+    if report.is_recorded:
+        yield f"recorded when these jets were made, against {report.against} ({report.kind})"
     yield f"discriminator (gradient boosting, five folds, {found.jets:,} jets of the smaller set): AUC given the class"
     pairs = zip(CLASSES, found.auc, found.error, strict=True)
     yield "  " + "   ".join(f"{name} {auc:.3f} ± {error:.3f}" for name, auc, error in pairs)
@@ -163,7 +157,8 @@ def _accuracies(report: Report) -> Iterator[str]:
 def _verdict(report: Report) -> Iterator[str]:
     for one in report.criteria:
         error = f" ± {one.error:.3f}" if one.error is not None else ""
-        figure = f"{one.description}: {one.value:.3f}{error} ({one.relation} {one.bound})"
+        worst = f" ({one.worst})" if one.worst else ""
+        figure = f"{one.description}{worst}: {one.value:.3f}{error} ({one.relation} {one.bound})"
         if one.passed is None:
             yield f"----  {figure}: no verdict with fewer than {one.min_jets:,} jets"
         else:
@@ -171,9 +166,9 @@ def _verdict(report: Report) -> Iterator[str]:
     if report.passed is None:
         yield f"{report.source} has no verdict: no bound applies; compare it with other jets, --against FILE"
     elif report.passed:
-        yield f"{report.source} passes"
+        yield f"{report.source} is within our bounds"
     else:
-        yield f"{report.source} does not pass; largest difference: {_worst(report)}"
+        yield f"{report.source} is outside our bounds; largest difference: {_worst(report)}"
 
 
 def _worst(report: Report) -> str:

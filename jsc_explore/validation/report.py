@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jsc_explore import data
 from jsc_explore.data import CLASSES, FEATURES, Jets
 from jsc_explore.data.external import ExternalJets
+from jsc_explore.data.glossary import CLASS_NAMES
 from jsc_explore.data.jets import Features, Labels
 from jsc_explore.data.reference import LEVELS, quantise, reference
+from jsc_explore.errors import DataError
 from jsc_explore.validation import criteria as bounds
 from jsc_explore.validation import two_sample
+from jsc_explore.validation.criteria import Metric
 from jsc_explore.validation.two_sample import Discrimination
 
 # Largest numbers of jets used; larger sets are sampled with a fixed seed. With 40,000 jets per side the error of the
@@ -24,6 +30,8 @@ MAX_RATIO = 10
 MIN_TRAINED = 5_000
 SAMPLE, REFERENCE = "sample", "reference"
 _SEED = 0
+# What `data validate simulated --against` CERNBox's levels printed: those jets cannot be shipped, but the result can.
+_RECORDED = Path(__file__).with_name("recorded.json")
 
 Set = tuple[Features, Labels]
 
@@ -38,6 +46,7 @@ class Report:
     quantiles: a row per feature, over all classes, against OpenML's training part.
     levels: a row per feature and class against CERNBox's levels: total variation.
     accuracy: a row per pair of training set and test set.
+    is_recorded: True if discriminator and accuracy were measured before, with reference jets that are not at hand.
     """
 
     source: str
@@ -52,10 +61,11 @@ class Report:
     discriminator: Discrimination | None = None
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     criteria: list[bounds.CriterionResult] = field(default_factory=list)
+    is_recorded: bool = False
 
     @property
     def passed(self) -> bool | None:
-        """Whether all criteria are met; None if none could be judged."""
+        """Whether the sample is within all bounds; None if none could be judged."""
         judged = [one.passed for one in self.criteria if one.passed is not None]
         return all(judged) if judged else None
 
@@ -76,8 +86,12 @@ def check_sample(
     """Compare a source's jets with the statistics of the real ones and, if given, with ``other`` jets.
 
     ``preset`` names the release that the sample replaces. ``kind`` is ``real`` or ``simulated``, for the other jets; it
-    is ``levels`` if those are on levels, and the sample is then converted too. ``log`` gets progress messages.
+    is ``levels`` if those are on levels, and the sample is then converted too. Without ``other`` the comparison that
+    was recorded for the shipped jets is used. ``log`` gets progress messages. Raises DataError if a class has no jets.
     """
+    if missing := [CLASSES[k] for k in range(len(CLASSES)) if not (jets.labels == k).any()]:
+        rule = "a validation compares class by class"
+        raise DataError(f"{jets.name} has no jets of class {', '.join(missing)}; {rule}: use jets of all classes")
     if other is not None and other.are_levels:
         kind = bounds.LEVELS
     quantiles, levels = _against_quantiles(jets), _against_levels(jets)
@@ -85,8 +99,27 @@ def check_sample(
     if other is not None:
         mine = (quantise(jets.features) if other.are_levels else jets.features, jets.labels)
         _compare(report, mine, (other.features, other.labels), log)
-    report.criteria = bounds.evaluate(_metrics(report), preset, kind, len(jets))
+    else:
+        _read_recorded(report)
+    report.criteria = bounds.evaluate(_metrics(report), preset, report.kind, len(jets))
     return report
+
+
+def preset_of(name: str) -> str | None:
+    """Return the public release that a source is, or that its simulation imitates; None if unknown."""
+    if name in ("openml", "cernbox"):
+        return name
+    recipe = data.recipe(name)
+    return str(recipe["preset"]) if recipe else None
+
+
+def _read_recorded(report: Report) -> None:
+    """Fill in the comparison with real jets that was recorded for these jets, if it was."""
+    recorded = json.loads(_RECORDED.read_bytes())
+    if recorded["digest"] == report.digest:
+        report.against, report.kind, report.is_recorded = recorded["against"], recorded["kind"], True
+        report.discriminator = Discrimination(**recorded["discriminator"])
+        report.accuracy = recorded["accuracy"]
 
 
 def drawn(jets: Set, most: int) -> Set:
@@ -153,14 +186,42 @@ def _against_levels(jets: Jets) -> list[dict[str, Any]]:
     ]
 
 
-def _metrics(report: Report) -> dict[str, tuple[float, float | None]]:
-    metrics: dict[str, tuple[float, float | None]] = {
-        "ks_quantiles": (float(np.mean([row["ks"] for row in report.quantiles])), None),
-        "total_variation": (float(np.mean([row["total_variation"] for row in report.levels])), None),
+def _metrics(report: Report) -> dict[str, Metric]:
+    by_class, by_feature = class_distances(report), feature_distances(report)
+    feature = max(report.levels, key=lambda row: row["total_variation"])
+    ks = max(report.quantiles, key=lambda row: row["ks"])
+    kind = max(by_class, key=lambda name: by_class[name])
+    metrics = {
+        "ks": Metric(float(np.mean([row["ks"] for row in report.quantiles]))),
+        "feature_ks": Metric(ks["ks"], worst=ks["feature"]),
+        "tv": Metric(float(np.mean(list(by_feature.values())))),
+        "class_tv": Metric(by_class[kind], worst=CLASS_NAMES[kind]),
+        "feature_tv": Metric(
+            feature["total_variation"], worst=f"{feature['feature']} of {CLASS_NAMES[feature['class']]}"
+        ),
     }
     if report.discriminator is not None:
-        metrics["auc"] = report.discriminator.mean, report.discriminator.mean_error
+        found, worst = report.discriminator, int(np.argmax(report.discriminator.auc))
+        metrics["auc"] = Metric(found.mean, found.mean_error)
+        metrics["class_auc"] = Metric(found.auc[worst], found.error[worst], CLASS_NAMES[CLASSES[worst]])
     for row in report.accuracy:
         if (row["trained_on"], row["tested_on"]) == (SAMPLE, REFERENCE):
-            metrics["accuracy"] = row["accuracy"], row["error"]
+            metrics["accuracy"] = Metric(row["accuracy"], row["error"])
     return metrics
+
+
+def class_distances(report: Report) -> dict[str, float]:
+    """Return each class's total variation to CERNBox's levels, the mean over its features."""
+    return _mean_by("class", report.levels)
+
+
+def feature_distances(report: Report) -> dict[str, float]:
+    """Return each feature's total variation to CERNBox's levels, the mean over its classes."""
+    return _mean_by("feature", report.levels)
+
+
+def _mean_by(key: str, rows: list[dict[str, Any]]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row[key], []).append(row["total_variation"])
+    return {name: float(np.mean(values)) for name, values in found.items()}

@@ -10,7 +10,8 @@ from jsc_explore.config import display_value
 from jsc_explore.data import cache
 from jsc_explore.data.glossary import CLASS_DESCRIPTIONS, CLASS_NAMES, NOTES, PAPERS
 from jsc_explore.data.sources import SourceData
-from jsc_explore.web.components import provenance
+from jsc_explore.validation import criteria
+from jsc_explore.web.components import data_validation, provenance
 
 
 def _page():
@@ -62,6 +63,27 @@ def test_each_kind_of_jet_can_be_looked_at(app, label):
     app.run()
     assert not app.exception
     assert CLASS_DESCRIPTIONS[label] in texts(app.caption)
+
+
+def test_validation_has_a_row_per_class_and_feature_and_marks_the_worst(app):
+    app.run()
+    said = texts(app.markdown)
+    assert "**Within our bounds**, which does not mean: like real jets in everything" in said
+    assert "| W | **0.022 (worst)** | mass_mmdt 0.081 | **0.570 (worst)** |" in said
+    assert "| mass_mmdt | **0.034 (worst)** | W 0.081 |" in said
+    rows = said.splitlines()
+    assert all(any(row.startswith(f"| {name} |") for row in rows) for name in data.FEATURES)
+    assert all(any(row.startswith(f"| {name} | ") for row in rows) for name in CLASS_NAMES.values())
+
+
+def test_jets_outside_our_bounds_are_named_as_such(app, monkeypatch):
+    monkeypatch.setattr(criteria, "CRITERIA", (criteria.Criterion("feature_tv", "worst feature", "<=", 0.05),))
+    data_validation._report.clear()
+    app.run()
+    data_validation._report.clear()
+    said = texts(app.markdown)
+    assert "**Outside our bounds**: worst feature." in said
+    assert "| worst feature (mass_mmdt of W) | 0.081 | ≤ 0.05 | **outside** |" in said
 
 
 def test_jets_that_are_not_fetched_are_named_with_their_command(app):

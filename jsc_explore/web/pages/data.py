@@ -17,7 +17,7 @@ from jsc_explore.data.glossary import CLASS_DESCRIPTIONS, CLASS_NAMES, NOTES, PA
 from jsc_explore.errors import JscError
 from jsc_explore.store.query.jets import TAIL, JetFile
 from jsc_explore.view_model.url_params import ALL
-from jsc_explore.web.components import export_dialog, provenance
+from jsc_explore.web.components import data_validation, export_dialog, provenance
 from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import chart_registry, dialogs, presentation
 from jsc_explore.web.state.url import DATA
@@ -68,6 +68,9 @@ def page() -> None:
         _correlations(str(path), manifest.digest)
     with right, st.container(key="provenance_panel"):
         provenance.show(name, path, manifest)
+    st.divider()
+    with st.container(key="validation_panel"):
+        data_validation.show(name, manifest.digest)
     text = f"{counts}. Jets: {name}, digest {manifest.digest}."
     dialogs.draw({"export": lambda: export_dialog.charts_dialog(DATA, text, chart_registry.tables(), [])})
 
