@@ -60,6 +60,10 @@ def draw(slice: Slice, cells: Sequence[Cell]) -> None:
             if part.title:
                 st.markdown(f"**{part.title}**")
             key = GRID_KEY if i == 0 else f"{GRID_KEY}-{i}"
+            if key not in st.session_state:
+                # A chart that is drawn anew reports from the start. Compared with the last report of its predecessor,
+                # the first shift-click would also remove the cells that were selected there.
+                st.session_state.pop(f"_{key}", None)
             st.vega_lite_chart(
                 part.figure.arrow_spec(),
                 key=key,
