@@ -27,6 +27,8 @@ class PageSession:
     def __init__(self, address: str, query: str = "") -> None:
         self.address, self.query = address.replace("http", "ws", 1), query
         self.errors: list[str] = []
+        # How each run ended, in the order in which the server sent it.
+        self.ends: list[int] = []
         self.texts: list[str] = []
         # User key of a widget (or its label) -> its id and fragment.
         self.widgets: dict[str, tuple[str, str]] = {}
@@ -74,16 +76,20 @@ class PageSession:
 
     async def rerun(self, fragment: str = "", *, is_auto: bool = False) -> float:
         """Rerun the page (or a fragment) with the current widget states; return the seconds until it was complete."""
+        self.texts = []
+        began = time.perf_counter()
+        await self.request(fragment, is_auto=is_auto)
+        await self.read()
+        return time.perf_counter() - began
+
+    async def request(self, fragment: str = "", *, is_auto: bool = False) -> None:
+        """Ask for a run of the page (or a fragment) with the current widget states, without reading the answer."""
         message = BackMsg()
         message.rerun_script.is_auto_rerun = is_auto
         message.rerun_script.query_string = self.query
         message.rerun_script.fragment_id = fragment
         message.rerun_script.widget_states.widgets.extend(self._states.values())
-        self.texts = []
-        began = time.perf_counter()
-        await self._socket.send(message.SerializeToString())
-        await self._read()
-        return time.perf_counter() - began
+        await self.raw(message)
 
     async def raw(self, message: BackMsg) -> None:
         """Send any message without reading an answer."""
@@ -111,7 +117,8 @@ class PageSession:
                 next_due = min((at for _, at in self._intervals.values()), default=end)
                 await asyncio.sleep(max(0.005, min(end, next_due) - now))
 
-    async def _read(self) -> None:
+    async def read(self) -> None:
+        """Read what the server sends until a run has ended that was not replaced by another one."""
         again: dict[str, tuple[float, float]] = {}
         while True:
             data = await self._socket.recv()
@@ -128,6 +135,7 @@ class PageSession:
             elif kind == "page_info_changed":
                 self.query = message.page_info_changed.query_string
             elif kind == "script_finished":
+                self.ends.append(message.script_finished)
                 if message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY:
                     self._intervals = again
                     return

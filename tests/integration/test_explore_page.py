@@ -1,5 +1,6 @@
 """Views without a browser: what each input of the page accepts and refuses, and how light it is."""
 
+import asyncio
 import dataclasses
 import os
 from contextlib import closing
@@ -7,9 +8,10 @@ from contextlib import closing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from page_session import texts
+from page_session import PageSession, texts
 from runs import record_of
-from servers import ROOT
+from servers import ROOT, running_app
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.testing.v1 import AppTest
 
 from jsc_explore import paths
@@ -23,6 +25,7 @@ from jsc_explore.view_model import url_params
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.tables import command
 from jsc_explore.web.components import cell_details, job_list, saved_views
+from jsc_explore.web.pages.explore import WATCH_S
 from jsc_explore.web.state import services
 from jsc_explore.web.state.cached_repository import CachedRepository
 
@@ -60,6 +63,34 @@ def test_the_best_config_is_named_with_the_number_it_was_chosen_from_and_its_hel
     jobs = services.queue().jobs()
     assert sorted(job.config.seed for job in jobs) == list(range(5, 15))
     assert len({job.config_id for job in jobs}) == 1
+
+
+async def curves_and_watch_at_once(url):
+    """Draw the curves and, before their end is sent, run the fragment that watches for changes; return the ends."""
+    async with PageSession(url) as session:
+        await session.open()
+        while WATCH_S not in (intervals := {every: name for name, (every, _) in session._intervals.items()}):
+            await session.stay(0.5)
+        _, curves = session.widgets["explore curve"]
+        session.ends.clear()
+        await session.request(curves)
+        await session.request(intervals[WATCH_S], is_auto=True)
+        async with asyncio.timeout(20):
+            while ForwardMsg.FINISHED_SUCCESSFULLY not in session.ends:
+                await session.read()
+
+
+def test_elements_do_not_stay_where_the_end_of_a_drawing_was_withdrawn(tmp_path):
+    """Streamlit withdraws the end of a fragment's run if another fragment starts: the browser removes nothing then."""
+    with running_app(tmp_path / "store", "--read-only") as app:
+        asyncio.run(curves_and_watch_at_once(app.url))
+
+
+def test_a_grid_that_is_drawn_anew_forgets_what_the_last_one_reported(app):
+    app.session_state["_grid"] = (set(), {"shift-clicked before another page was visited"}, set())
+    app.run()
+    assert not app.exception
+    assert "_grid" not in app.session_state
 
 
 def test_an_honest_protocol_is_not_called_dishonest(app):

@@ -87,7 +87,7 @@ def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]
             st.info(_sentences(drawn.notes) or _why_empty(cells), icon=":material/show_chart:")
             imported_runs.draw()
         return
-    columns = st.columns(min(2, len(drawn.figures))) if len(drawn.figures) > 1 else [st.container()]
+    columns = st.columns(min(2, len(drawn.figures)))
     for i, (title, figure) in enumerate(drawn.figures):
         with columns[i % len(columns)]:
             if title:

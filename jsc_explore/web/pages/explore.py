@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from functools import lru_cache, partial
 
@@ -32,7 +34,10 @@ from jsc_explore.web.state.url import EXPLORE
 # While something trains the curves are drawn seven times a second, all else once. An idle page checks every few seconds
 # whether somebody else has started a training.
 CURVES_S, BODY_S, PREDICTIONS_S, WATCH_S = 0.15, 1.0, 0.4, 3.0
-_AUTOMATIC = "_automatic rerun"
+_AUTOMATIC, _DRAWN_AT = "_automatic rerun", "_end of the last fragment run"
+# The browser removes what a fragment did not draw again when it receives the end of that run. Streamlit withdraws this
+# message if another fragment starts before it is sent, which takes some 10 ms: then old elements stay.
+_SENT_AFTER_S = 0.3
 
 
 def page() -> None:
@@ -62,6 +67,8 @@ def _page() -> None:
     active = bool(snapshot.active)
     interval = partial(services.poll_interval, session=permissions.session())
     st.fragment(_body, run_every=interval(BODY_S) if active else None)(slice, active)
+    # The end of a run of the whole page is always sent.
+    st.session_state.pop(_DRAWN_AT, None)
     watch_interval = partial(interval, full_rate_sessions=services.FULL_RATE_WATCHERS)
     if predictions.are_pending():
         st.fragment(_await_predictions, run_every=watch_interval(PREDICTIONS_S))()
@@ -95,6 +102,7 @@ def _body(slice: Slice, was_active: bool) -> None:
             every = services.poll_interval(CURVES_S, permissions.session()) if snapshot.active else None
             st.fragment(_curves, run_every=every)(slice)
         EXPLORE.write()
+        st.session_state[_DRAWN_AT] = time.monotonic()
 
 
 def _curves(slice: Slice) -> None:
@@ -103,6 +111,7 @@ def _curves(slice: Slice) -> None:
         if snapshot is not None:
             _show_errors(lambda: curves.draw(slice, _cells(slice, snapshot), snapshot.points))
             EXPLORE.write()
+            st.session_state[_DRAWN_AT] = time.monotonic()
 
 
 def _snapshot() -> LiveSnapshot | None:
@@ -135,9 +144,10 @@ def _await_predictions() -> None:
 
 
 def _watch(version: int) -> None:
-    """Run the page again as soon as something trains or the store has changed."""
+    """Run the page again when something trains, the store has changed, or old elements may have stayed."""
+    may_have_old_elements = time.monotonic() - st.session_state.get(_DRAWN_AT, -math.inf) < _SENT_AFTER_S
     snapshot = _snapshot()
-    if snapshot is not None and (snapshot.store_version != version or snapshot.active):
+    if may_have_old_elements or (snapshot is not None and (snapshot.store_version != version or snapshot.active)):
         _rerun_page()
 
 
