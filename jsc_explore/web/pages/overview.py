@@ -14,25 +14,10 @@ from jsc_explore.analysis.prediction import MAX_CELLS, MIN_CELLS, Calibration, p
 from jsc_explore.analysis.support import KINDS, Kind
 from jsc_explore.charts import overview as charts
 from jsc_explore.charts.parallel import curve_table, parallel_chart, parallel_tables, thin_evenly, varying_fields
-from jsc_explore.charts.style import (
-    QUANTITIES,
-    difference_scale,
-    format_metric,
-    format_seeds,
-    is_percentage,
-    is_time,
-    times_text,
-)
+from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time, times_text
 from jsc_explore.config import FIELDS, RunConfig, display_value
 from jsc_explore.errors import JscError
-from jsc_explore.store.query.aggregates import (
-    CONFIG_FIELDS,
-    cell_table,
-    prediction_cells,
-    seed_metrics,
-    spread_table,
-    training_times,
-)
+from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, prediction_cells, spread_table, training_times
 from jsc_explore.store.query.grid import run_ids, stored_seeds
 from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.tables import MAX_COMMANDS, command
@@ -110,12 +95,10 @@ def _title(rows: list[dict[str, Any]], fields: list[str], selected: OverviewFilt
     metric = selected.metric
     best, worst = rows[-1], rows[0]
     runs = sum(row["n_runs"] for row in rows)
-    own = {**selected.filters, "config_id": [best["config_id"]]}
-    seeds = seed_metrics(services.store(), metric, own, selected.text).to_pylist()
-    values = [row["metric"] for row in seeds if not row["silent"]] or [row["metric"] for row in seeds]
+    # Without the interval of the best: it holds for a config that was not chosen by its results.
     return (
         f"{runs:,} runs of {len(rows):,} configurations{selected.description}: {METRICS[metric]}, from "
-        f"{format_metric(metric, worst['metric'])} to {format_seeds(metric, values)}"
+        f"{format_metric(metric, worst['metric'])} to {format_metric(metric, best['metric'])}"
         + (f" ({charts.config_text(best, fields)})" if fields else "")
     )
 
