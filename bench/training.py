@@ -17,7 +17,7 @@ ROWS = 800_000
 MODELS, BATCHES, REPLICAS = ("tiny", "toy", "s"), (16, 64, 256, 512), (1, 5, 10, 50)
 # Seconds of training per measurement, unless a whole epoch is shorter.
 BUDGET_S, QUICK_BUDGET_S = 0.6, 0.1
-REPETITIONS, QUICK_REPETITIONS, QUICK_COLD = 5, 3, 1
+REPETITIONS, QUICK_REPETITIONS, QUICK_COLD, QUICK_WARM = 5, 3, 1, 1
 # Name, module and number of replicas of each peer; this project is measured with each of REPLICAS.
 _PEERS = (("lab", "lightning_loop", 1), ("torch", "torch_loop", 1), ("jax", "jax_loop", 1), ("jax", "jax_loop", 10),
           ("cpp", "cpp_loop", 1))  # fmt: skip
@@ -63,7 +63,7 @@ def run(quick: bool) -> Report:
     cells = _QUICK if quick else {(model, batch): set(every) for model in MODELS for batch in BATCHES}
     n, budget = (QUICK_REPETITIONS, QUICK_BUDGET_S) if quick else (REPETITIONS, BUDGET_S)
     table, absent = _measure(cells, n, budget)
-    cold, warm, peak_mb = measure_jobs(QUICK_COLD if quick else n, n)
+    cold, warm, peak_mb = measure_jobs(*((QUICK_COLD, QUICK_WARM) if quick else (n, n)))
     figures = _ratios(table) | _job_figures(cold, warm, peak_mb)
     rows = [_row(key, measured) for key, measured in table.items()]
     rows += _job_rows("cold", cold) + _job_rows("warm", warm)

@@ -84,11 +84,16 @@ def best_text(found: BestConfig, slice: Slice) -> str:
         if not n
         else f"{n} other{'s are' if n > 1 else ' is'} not distinguishable from it (Holm, 5%)"
     )
+    loss = found.best.expected_loss * factor
+    again = (
+        f"Trained again, the best of so many is expected to score {format_difference(loss)}{unit} worse"
+        if loss
+        else "Trained again, it is not expected to score worse"
+    )
     text = (
         f"Best of {found.best.n_configs} configurations with at least {MIN_SEEDS} of the seeds 0 to {slice.seeds - 1} "
         f"without a silent class: {values}, median "
-        f"{format_metric(slice.metric, found.value)}. {similar}. Trained again, the best of so many is expected "
-        f"to score {format_difference(found.best.expected_loss * factor)}{unit} worse."
+        f"{format_metric(slice.metric, found.value)}. {similar}. {again}."
     )
     return f"{text} {_held_back_text(found, slice.metric)}".rstrip()
 

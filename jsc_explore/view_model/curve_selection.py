@@ -107,7 +107,7 @@ def subset(selection: CurveSelection, config_ids: Collection[str]) -> CurveSelec
 
 
 def _with_count(value: str, seeds: int) -> str:
-    return f"{value} (n={seeds})"
+    return f"{value} ({seeds} seed{'s' * (seeds != 1)})"
 
 
 def read_points(

@@ -113,6 +113,7 @@ def legend_text(
         ("×: the median over several configs, see the tooltip", any(cell.n_configs > 1 for cell in cells)),
     ]
     line = ", ".join(text for text, occurs in meanings if occurs)
+    line = line[:1].upper() + line[1:]
     return line + (f". {times_text(machines or {})}" if is_time(slice.metric) else "")
 
 

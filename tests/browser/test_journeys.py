@@ -147,19 +147,19 @@ def test_shift_click_compares_cells_and_the_url_holds_the_view(page, browser, se
     second = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
     second.goto(page.url)
     expect(second.locator(".st-key-curves_panel svg.marks")).to_contain_text("validation loss")
-    expect(legend(second)).to_contain_text("256 (n=5)")
-    expect(legend(second)).to_contain_text("16 (n=5)")
+    expect(legend(second)).to_contain_text("256 (5 seeds)")
+    expect(legend(second)).to_contain_text("16 (5 seeds)")
     # What came with the address can be added to and taken from, like what was clicked here.
     second.keyboard.down("Shift")
     click_cell(second, "64", "1e-3")
-    expect(legend(second)).to_contain_text("64 (n=5)")
-    expect(legend(second)).to_contain_text("16 (n=5)")
+    expect(legend(second)).to_contain_text("64 (5 seeds)")
+    expect(legend(second)).to_contain_text("16 (5 seeds)")
     click_cell(second, "256", "1e-3")
     second.keyboard.up("Shift")
-    expect(legend(second)).not_to_contain_text("256 (n=5)")
+    expect(legend(second)).not_to_contain_text("256 (5 seeds)")
     click_cell(second, "512", "1e-2")
-    expect(legend(second)).to_contain_text("512, 1e-2 (n=5)")
-    expect(legend(second)).not_to_contain_text("16 (n=5)")
+    expect(legend(second)).to_contain_text("512, 1e-2 (5 seeds)")
+    expect(legend(second)).not_to_contain_text("16 (5 seeds)")
     second.context.close()
 
 
@@ -308,7 +308,7 @@ def test_a_box_takes_many_cells_and_a_zoom_shows_a_part(page, server):
     expect(page.get_by_text("6 cells")).to_be_visible()
     expect(page.get_by_role("button", name=re.compile("Train missing seeds: 10 runs, about"))).to_be_enabled()
     expect(page.get_by_role("button", name=re.compile("Add 3 seeds to each: 18 runs, about"))).to_be_enabled()
-    expect(legend(page)).to_contain_text("256, 1e-2 (n=5)")
+    expect(legend(page)).to_contain_text("256, 1e-2 (5 seeds)")
     shoot(page, "box")
     open_page(page, address, "cells=64:1e-3&band=range&curve=acc")
     frame = page.locator(".st-key-curves_panel svg.marks .mark-group.role-frame").first.bounding_box()
@@ -326,7 +326,7 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
     address, _ = server
     open_page(page, address, "final_relu=any&cells=64:1e-3~64:1e-2")
     panel = page.locator(".st-key-curves_panel")
-    expect(legend(page)).to_contain_text("1e-3, no (n=5)")
+    expect(legend(page)).to_contain_text("1e-3, no (5 seeds)")
     settle(page)
 
     for along, title in (
@@ -343,7 +343,7 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
 
     page.get_by_role("button", name="Chart options", exact=True).click()
     choose(page, "Colour by", "Learning rate")
-    expect(legend(page)).to_contain_text("1e-2 (n=10)")
+    expect(legend(page)).to_contain_text("1e-2 (10 seeds)")
     choose(page, "Dash by", "Final ReLU")
     expect(panel.locator(".role-legend").get_by_text("no", exact=True)).to_be_visible()
     page.get_by_text("Log y axis", exact=True).click()
@@ -358,8 +358,8 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
     # Each panel counts its own seeds, and its legend fits it.
     for i in (0, 1):
         chart = panel.get_by_test_id("stVegaLiteChart").nth(i).locator("svg.marks").last
-        expect(chart.locator(".role-legend").first).to_contain_text("1e-3 (n=5)")
-        last, frame = chart.get_by_text("1e-2 (n=5)").bounding_box(), chart.bounding_box()
+        expect(chart.locator(".role-legend").first).to_contain_text("1e-3 (5 seeds)")
+        last, frame = chart.get_by_text("1e-2 (5 seeds)").bounding_box(), chart.bounding_box()
         assert last["x"] + last["width"] <= frame["x"] + frame["width"]
     assert {"log_y=yes", "x_scale=log", "curve_facet=final_relu"} <= set(page.url.split("?")[1].split("&"))
     page.keyboard.press("Escape")
@@ -384,7 +384,7 @@ def test_a_curve_says_what_it_is_and_a_name_in_the_legend_leaves_the_others_as_t
     address, _ = server
     # Without the final ReLU no class is silent: each cell has one median.
     open_page(page, address, "final_relu=no&cells=64:1e-3~256:1e-2&seed_lines=no&band=none")
-    expect(legend(page)).to_contain_text("256, 1e-2 (n=5)")
+    expect(legend(page)).to_contain_text("256, 1e-2 (5 seeds)")
     settle(page)
     chart = page.locator(".st-key-curves_panel svg.marks")
 
@@ -403,7 +403,7 @@ def test_a_curve_says_what_it_is_and_a_name_in_the_legend_leaves_the_others_as_t
     expect(tooltip).to_contain_text(re.compile("Batch size (64, Learning rate 1e-3|256, Learning rate 1e-2)"))
     expect(tooltip).to_contain_text(re.compile(r"median\s*\d\d\.\d\d%.*seeds\s*5"))
     shoot(page, "hovered")
-    legend(page).get_by_text("64, 1e-3 (n=5)").click()
+    legend(page).get_by_text("64, 1e-3 (5 seeds)").click()
     expect(chart.locator(".mark-line path[stroke-width='2.5'][opacity='0']")).to_have_count(1)
     alone = paths()
     assert len(alone) == 1
@@ -438,7 +438,7 @@ def test_a_prediction_says_how_far_it_is_to_be_trusted_and_stays_under_the_curve
     expect(page.locator(".st-key-curves_panel").get_by_text("predicted before training")).to_be_visible()
     expect(page.locator(".st-key-grid").get_by_text("training").first).to_have_count(0)
     expect(page.locator(".st-key-curves_panel").get_by_text("predicted before training")).to_be_visible()
-    expect(legend(page)).to_contain_text("1024, 1e-2 (n=5)")
+    expect(legend(page)).to_contain_text("1024, 1e-2 (5 seeds)")
     shoot(page, "predicted-and-real")
     assert visible_errors(page) == []
 
@@ -454,8 +454,8 @@ def test_cells_are_chosen_without_a_mouse(page, server):
     expect(box).to_be_visible()
     box.focus()
     for name, drawn in (
-        ("batch size 16, learning rate 1e-3", "16, 1e-3 (n=5)"),
-        ("batch size 512, learning rate 1e-2", "512, 1e-2 (n=5)"),
+        ("batch size 16, learning rate 1e-3", "16, 1e-3 (5 seeds)"),
+        ("batch size 512, learning rate 1e-2", "512, 1e-2 (5 seeds)"),
     ):
         expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
         page.keyboard.type(name)
@@ -466,7 +466,7 @@ def test_cells_are_chosen_without_a_mouse(page, server):
     shoot(page, "by-name")
     page.keyboard.press("Backspace")
     expect(legend(page)).not_to_contain_text("512")
-    expect(legend(page)).to_contain_text("16, 1e-3 (n=5)")
+    expect(legend(page)).to_contain_text("16, 1e-3 (5 seeds)")
     assert visible_errors(page) == []
 
 

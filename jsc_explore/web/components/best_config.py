@@ -16,15 +16,16 @@ from jsc_explore.web.state.live import LiveSnapshot
 def draw(slice: Slice, snapshot: LiveSnapshot) -> None:
     """Draw the line and the button, if at least two configs have enough seeds."""
     # The container is always drawn: otherwise what follows would move to another position and lose the focus.
-    with st.container(horizontal=True, vertical_alignment="center", key="best"):
+    with st.container(key="best"):
         found = _found(services.store().version, slice)
         if found is None:
             return
-        st.caption(plain(best_text(found, slice)), width="stretch")
+        line, button = st.columns([4, 1], vertical_alignment="center")
+        line.caption(plain(best_text(found, slice)))
         active = {job.config.seed for job in snapshot.active if job.config_id == found.config_id}
         if runs := found.next_held_back(slice.seeds, active):
             refusal = permissions.refusal()
-            st.button(
+            button.button(
                 f"Train {len(runs)} held-back seeds", key="held-back", on_click=permissions.train, args=(runs,),
                 help=refusal or f"Seeds that did not choose it have an unbiased median: {cell_details.time_text(runs)}",
                 disabled=bool(refusal),
