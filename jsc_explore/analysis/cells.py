@@ -91,6 +91,11 @@ class Cell:
         """Mean progress of the active jobs, in [0, 1]."""
         return sum(job.share_done for job in self.active) / len(self.active) if self.active else 0.0
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that the active jobs are in, counted from one."""
+        return current_epoch(self.share_done, self.config)
+
     def next_seeds(self, count: int) -> list[int]:
         """Return the smallest ``count`` seeds that are neither stored nor active."""
         taken = {*self.seeds, *(job.config.seed for job in self.active)}
@@ -100,6 +105,11 @@ class Cell:
         """Return the runs that are missing to the ``wanted`` seeds."""
         have = len(self.seeds) + len(self.active)
         return [self.config.with_(seed=seed) for seed in self.next_seeds(max(0, self.wanted - have))]
+
+
+def current_epoch(share_done: float, config: RunConfig) -> int:
+    """Return the epoch, counted from one, in which a training is that has done this share of its steps."""
+    return min(config.max_epochs, int(share_done * config.max_epochs) + 1)
 
 
 def axis_values(name: str, stored: Iterable[Any], extra: Iterable[Any] = ()) -> list[Any]:

@@ -101,7 +101,7 @@ def _first_line(cell: Cell, metric: str) -> str:
 def _second_line(cell: Cell) -> str:
     if cell.state == "running":
         # Not a percentage: among accuracies it would pass for one.
-        return f"epoch {int(cell.share_done * cell.config.max_epochs)}/{cell.config.max_epochs}"
+        return f"epoch {cell.epoch}/{cell.config.max_epochs}"
     if cell.state == "queued":
         return "queued"
     if cell.state == "failed":

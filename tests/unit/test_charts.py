@@ -61,7 +61,7 @@ def test_every_pair_of_axis_values_is_a_cell_with_its_state():
     running = next(cell for cell in cells if cell.state == "running")
     assert running.share_done == 0.5
     (row_of_running,) = grid_table([running], "val_acc").to_pylist()
-    assert (row_of_running["first"], row_of_running["second"]) == ("▶", "epoch 5/10")
+    assert (row_of_running["first"], row_of_running["second"]) == ("▶", "epoch 6/10")
     assert running.next_seeds(3) == [3, 4, 5]
     assert grid_of()[0].next_seeds(2) == [0, 1]
 

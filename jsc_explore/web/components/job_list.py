@@ -9,6 +9,7 @@ from itertools import groupby
 
 import streamlit as st
 
+from jsc_explore.analysis.cells import current_epoch
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs.estimate import estimate_seconds, format_seconds, waits_for_program
 from jsc_explore.jobs.queue import Job
@@ -114,7 +115,7 @@ def _progress(group: Group, active: Sequence[Job]) -> tuple[float, str]:
     seeds = f"{len(jobs)} seed{'s' if len(jobs) > 1 else ''}"
     share = sum(job.share_done if job.state != "done" else 1.0 for job in jobs) / len(jobs)
     if group.state == "running":
-        epoch = min(group.config.max_epochs, int(share * group.config.max_epochs) + 1)
+        epoch = current_epoch(share, group.config)
         compiling = ", compiling its program" if any(waits_for_program(services.store(), job) for job in jobs) else ""
         return share, f"{seeds}, epoch {epoch} of {group.config.max_epochs}{compiling}, {_time_left(jobs, share)}"
     if group.state == "queued":
