@@ -13,12 +13,13 @@ if (!window.keepsDialogFocus) {
   window.keepsDialogFocus = true;
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[role=dialog] button");
-    let looks = 0;
+    let enabledFor = 0;
     const timer = button && setInterval(() => {
-      if (++looks > 100 || !button.isConnected) return clearInterval(timer);
-      if (document.activeElement !== document.body || button.disabled) return;
-      button.focus();
-      clearInterval(timer);
+      // However long its file takes: only the time in which the button could be used counts.
+      enabledFor = button.disabled ? 0 : enabledFor + 1;
+      const isLost = enabledFor && document.activeElement === document.body;
+      if (isLost) button.focus();
+      if (isLost || enabledFor > 100 || !button.isConnected) clearInterval(timer);
     }, 50);
   });
 }
