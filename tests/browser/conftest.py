@@ -5,6 +5,8 @@ from journeys import TIMEOUT_MS
 from playwright.sync_api import expect
 from servers import running_app
 
+expect.set_options(timeout=TIMEOUT_MS)
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
@@ -19,6 +21,5 @@ def server(tmp_path_factory):
 def page(browser):
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     context.set_default_timeout(TIMEOUT_MS)
-    expect.set_options(timeout=TIMEOUT_MS)
     yield context.new_page()
     context.close()

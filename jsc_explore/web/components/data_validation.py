@@ -50,7 +50,7 @@ def criteria_table(report: Report) -> str:
         within = {True: "within", False: "**outside**", None: "too few jets"}[one.passed]
         sign = {"<=": "≤", ">=": "≥"}[one.relation]
         rows.append([f"{one.description}{worst}", f"{one.value:.3f}{error}", f"{sign} {one.bound:g}", within])
-    return _table(["figure", "value", "our bound", ""], rows)
+    return _table(["figure", "value", "our bound", "verdict"], rows)
 
 
 def class_table(report: Report) -> str:
@@ -103,10 +103,11 @@ def _caption(report: Report) -> str:
         if report.is_recorded
         else ""
     )
+    other = "" if report.preset == "openml" else ", which is another release than these jets stand in for: not judged"
     return (
         "Total variation: the largest difference that a cut on one feature can make between these jets and CERNBox's, "
         "as a share of the jets of a class; 0 means equal. KS: the same for a cut on one side, all classes together, "
-        f"against OpenML's jets.{recorded} The bounds are this project's own; docs/data.md gives the reasons."
+        f"against OpenML's jets{other}.{recorded} The bounds are this project's own; docs/data.md gives the reasons."
     )
 
 
