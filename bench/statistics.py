@@ -64,7 +64,7 @@ def run(quick: bool) -> Report:
     """Simulate every interval and verdict, on trained populations of seeds and on distributions that are known."""
     begin, rng = time.process_time(), np.random.default_rng(0)
     n = 1 if quick else 5
-    populations = _populations(100 if quick else 600, QUICK if quick else len(CONFIGS))
+    populations = _populations(100 if quick else 200, QUICK if quick else len(CONFIGS))
     seconds = time.process_time() - begin
     intervals = [*_medians(populations, rng), *_effects(rng, 1_000 * n), *_held_back(populations, rng, 4_000)]
     rates = _rate_intervals(populations)
