@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -101,7 +101,21 @@ def run(quick: bool) -> Report:
         f"for p ≤ {REPEATED_LEVEL:g} and, among several configs, for a corrected p ≤ {LEVEL:g}.",
         "The bands of predictions have a benchmark of their own: python -m bench predictions.",
     ]
-    return Report("statistics", figures, rows, bounds, notes)
+    return Report("statistics", figures, rows, bounds, notes, _summary(rows))
+
+
+def _summary(rows: Sequence[Row]) -> list[Row]:
+    """Return one row per figure and rule: the lowest and highest measured, with their populations."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["figure"], row["rule"], row["claimed"]), []).append(row)
+    found = []
+    for (what, rule, claimed), own in groups.items():
+        low, high = (choose(own, key=lambda row: float(row["measured"])) for choose in (min, max))
+        ends = {"lowest": low, "highest": high}
+        texts = {name: f"{row['measured']:g} ({row['population']})" for name, row in ends.items()}
+        found.append({"figure": what, "rule": rule, "claimed": claimed} | texts)
+    return found
 
 
 def _row(what: str, where: str, rule: str, claimed: float | str, measured: float) -> Row:
