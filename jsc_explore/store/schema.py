@@ -86,7 +86,7 @@ def _columns() -> tuple[Column, ...]:
         Column(
             "silent_classes",
             pa.list_(text),
-            "classes whose output, after the final ReLU, is above zero for less than 1% of their own test jets",
+            "classes whose output, after the final ReLU, is zero for more than 99% of their own test jets",
         ),
         Column("zero_output_share", number, "share of the test jets whose five outputs are all zero"),
         *(Column(f"{part}_rows", count, f"jets in the {part} part") for part in ("train", "val", "test")),

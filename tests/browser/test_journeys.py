@@ -464,6 +464,7 @@ def test_cells_are_chosen_without_a_mouse(page, server):
         expect(legend(page)).to_contain_text(drawn)
     page.wait_for_url(re.compile("cells=16%3A1e-3~512%3A1e-2$"))
     shoot(page, "by-name")
+    idle(page)
     page.keyboard.press("Backspace")
     expect(legend(page)).not_to_contain_text("512")
     expect(legend(page)).to_contain_text("16, 1e-3 (5 seeds)")

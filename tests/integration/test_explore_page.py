@@ -135,7 +135,7 @@ def test_a_filter_narrows_what_is_seen_stands_in_the_address_and_counts_its_choi
     app.session_state["more_filters"] = True
     app.run()
     assert not app.exception
-    assert "where not silent: 244 runs" in texts(app.markdown)
+    assert "where not silent: 241 runs" in texts(app.markdown)
     relu = app.multiselect(key="explore choices final_relu")
     assert relu.options == ["yes (64)", "no (180)"]
     relu.set_value([False]).run()
@@ -149,11 +149,11 @@ def test_a_filter_narrows_what_is_seen_stands_in_the_address_and_counts_its_choi
 def test_a_bad_filter_in_words_shows_where_it_is_wrong_and_the_one_before_stays(app):
     app.query_params["filter"] = "silent"
     app.run()
-    assert "116 runs" in texts(app.markdown)
+    assert "119 runs" in texts(app.markdown)
     app.text_input(key="explore expression").set_value("val_acc > 0.7 and silnt").run()
     assert "did you mean silent?" in texts(app.error)
     assert any(code.value.endswith("\n" + " " * 18 + "^") for code in app.code)
-    assert "116 runs" in texts(app.markdown)
+    assert "119 runs" in texts(app.markdown)
     app.text_input(key="explore expression").set_value("").run()
     assert "180 runs" in texts(app.markdown)
     assert "filter" not in app.query_params

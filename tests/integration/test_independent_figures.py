@@ -80,7 +80,7 @@ def count_text(n, silent, diverged):
 def snapshot(tmp_path_factory):
     """Write the published runs to a file of its own, in which one run has diverged."""
     runs = pq.read_table(ROOT / "results.parquet")
-    run_id = duckdb.execute(f"SELECT min(run_id) FROM runs WHERE {DIVERGED}").fetchone()[0]
+    run_id = duckdb.execute(f"SELECT min(run_id) FROM runs WHERE {DIVERGED}").fetchall()[0][0]
     diverged = pc.equal(runs["run_id"], run_id)
     for name, value in (("status", "diverged"), ("val_loss", float("nan")), ("val_acc", float("nan"))):
         at, kind = runs.schema.get_field_index(name), runs.schema.field(name)
@@ -156,5 +156,5 @@ def test_ten_cells_show_what_plain_sql_finds(snapshot, tmp_path, monkeypatch, pa
 def test_the_ten_cells_are_of_several_kinds(snapshot):
     """Cells without, with some and with only silent seeds, and one with a diverged run."""
     assert sum(map(len, PAGES.values())) == 10
-    found = duckdb.execute(f"SELECT count(*) FROM '{snapshot}' WHERE status = 'diverged' AND {DIVERGED}").fetchone()
+    found = duckdb.execute(f"SELECT count(*) FROM '{snapshot}' WHERE status = 'diverged' AND {DIVERGED}").fetchall()[0]
     assert found == (1,)

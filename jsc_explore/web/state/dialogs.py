@@ -17,9 +17,9 @@ if (!window.keepsDialogFocus) {
     const timer = button && setInterval(() => {
       // However long its file takes: only the time in which the button could be used counts.
       enabledFor = button.disabled ? 0 : enabledFor + 1;
-      const isLost = enabledFor && document.activeElement === document.body;
-      if (isLost) button.focus();
-      if (isLost || enabledFor > 100 || !button.isConnected) clearInterval(timer);
+      // A second drawing may take the focus again.
+      if (enabledFor && document.activeElement === document.body) button.focus();
+      if (enabledFor > 100 || !button.isConnected) clearInterval(timer);
     }, 50);
   });
 }
