@@ -12,14 +12,17 @@ _KEEP_FOCUS = """<script>
 if (!window.keepsDialogFocus) {
   window.keepsDialogFocus = true;
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("[role=dialog] button");
+    const buttons = () => [...document.querySelectorAll("[role=dialog] button")];
+    const place = buttons().indexOf(event.target.closest("button"));
     let enabledFor = 0;
-    const timer = button && setInterval(() => {
+    const timer = place >= 0 && setInterval(() => {
+      // By its place: a drawing may put another element there, and a second one take the focus again.
+      const button = buttons()[place], active = document.activeElement;
       // However long its file takes: only the time in which the button could be used counts.
-      enabledFor = button.disabled ? 0 : enabledFor + 1;
-      // A second drawing may take the focus again.
-      if (enabledFor && document.activeElement === document.body) button.focus();
-      if (enabledFor > 100 || !button.isConnected) clearInterval(timer);
+      enabledFor = button?.disabled ? 0 : enabledFor + 1;
+      // Lost is the focus that lies around the button, on the dialog or the page; elsewhere somebody put it.
+      if (button && enabledFor && active !== button && active.contains(button)) button.focus();
+      if (!button || enabledFor > 100) clearInterval(timer);
     }, 50);
   });
 }
