@@ -22,7 +22,8 @@ if (!window.keepsDialogFocus) {
       enabledFor = button?.disabled ? 0 : enabledFor + 1;
       // Lost is the focus that lies around the button, on the dialog or the page; elsewhere somebody put it.
       if (button && enabledFor && active !== button && active.contains(button)) button.focus();
-      if (!button || enabledFor > 100) clearInterval(timer);
+      // A drawing may take the button away for a moment.
+      if (enabledFor > 100) clearInterval(timer);
     }, 50);
   });
 }
