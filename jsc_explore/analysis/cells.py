@@ -127,9 +127,8 @@ def in_order(name: str, values: Iterable[Any]) -> list[Any]:
 
 
 _FIGURES = (
-    *("median", "low", "high", "median_all", "lowest", "highest"),
-    *("n", "n_configs", "n_hidden", "n_silent", "n_diverged"),
-)
+    "median", "low", "high", "median_all", "lowest", "highest", "n", "n_configs", "n_hidden", "n_silent", "n_diverged",
+)  # fmt: skip
 
 
 def build_cells(

@@ -46,10 +46,12 @@ def compare_rates(a: Mapping[int, bool], b: Mapping[int, bool]) -> RateDifferenc
 
 
 def rates_text(rates: RateDifference) -> str:
-    """Return both rates with their intervals and, from ``MIN_RATE_SEEDS`` seeds on, what the test says, in one line."""
+    """Return in one line the rates of the sides that have seeds and, from ``MIN_RATE_SEEDS`` seeds on, their test."""
     parts = []
     for side, count, n in zip("AB", rates.silent, rates.seeds, strict=True):
-        low, high = proportion_interval(count, n) if n else (0.0, 1.0)
+        if not n:
+            continue
+        low, high = proportion_interval(count, n)
         parts.append(f"{count} of {n} seeds of {side} ({100 * low:.0f} to {100 * high:.0f}%)")
     text = f"A class is silent in {' and in '.join(parts)}; Clopper–Pearson intervals, at least 95%"
     if rates.n < MIN_RATE_SEEDS:

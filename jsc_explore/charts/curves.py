@@ -43,6 +43,11 @@ _PLACEHOLDER_RANGE = (0.25, 0.75)
 # Marks nearer to each other than this share of the y axis are merged or moved apart.
 MIN_MARK_DISTANCE = 0.05
 SILENT = "seeds with a silent class"
+# Right of the end of a line there is room for a sign, but not for a word, which stands above the line.
+_MARK_PLACE: dict[str, Any] = {
+    "align": alt.expr("datum.mark === 'cancelled' ? 'right' : 'left'"),
+    "dy": alt.expr("datum.mark === 'cancelled' ? -10 : 0"),
+}
 # The legend of a pair of quantities, both in evaluation mode.
 _PARTS = {"val": "validation jets", "train": "training jets"}
 _PARTS_TITLE = "In evaluation mode"
@@ -337,7 +342,7 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
         strokeWidth=alt.condition("datum.is_silent", alt.value(1.5 * options.size), alt.value(2.5 * options.size)),
     )  # fmt: skip
     marks = (
-        chart_from(MARKS).mark_text(align="left", dx=4, fontSize=11 * options.size, fontWeight=600)
+        chart_from(MARKS).mark_text(**_MARK_PLACE, dx=4, fontSize=11 * options.size, fontWeight=600)
         .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=visible(1.0),
                 tooltip=alt.Tooltip("name:N", title=" "))
     )  # fmt: skip

@@ -27,7 +27,7 @@ MAX_ROWS, MAX_CONTEXT_ROWS = 6000, 3000
 
 @dataclass(frozen=True)
 class Config:
-    """A config to draw: its fields by name, and the number of its stored and active seeds."""
+    """A config to draw: its fields by name, and the number of its stored, active and cancelled seeds."""
 
     config_id: str
     fields: Mapping[str, Any]
@@ -67,12 +67,10 @@ def select_curves(
     found = _configs_near(repository, slice, set(order)) if total > len(stored) else stored
     found = [config for config in found if tuple(config.fields[name] for name in slice.axes) in order]
     known = {config.config_id for config in found}
-    found = [_with_active(config, unstored) for config in found]
     found += [
-        Config(cell.config_id, cell.config.to_dict(), len(cell.active))
-        for cell in unstored.values()
-        if cell.config_id not in known
+        Config(cell.config_id, cell.config.to_dict(), 0) for cell in unstored.values() if cell.config_id not in known
     ]
+    found = [_with_unstored(config, unstored) for config in found]
     found.sort(key=lambda config: (order[tuple(config.fields[name] for name in slice.axes)], config.config_id))
     notes = []
     if len(found) > MAX_LINES:
@@ -173,9 +171,9 @@ def _default_cells(slice: Slice, cells: Sequence[Cell]) -> list[Cell]:
     return with_jobs[:6] or row[:8] or [cell for cell in cells if cell.n][:6]
 
 
-def _with_active(config: Config, active: Mapping[str, Cell]) -> Config:
-    cell = active.get(config.config_id)
-    more = sum(job.config.seed not in cell.seeds for job in cell.active) if cell else 0
+def _with_unstored(config: Config, cells: Mapping[str, Cell]) -> Config:
+    cell = cells.get(config.config_id)
+    more = sum(job.config.seed not in cell.seeds for job in (*cell.active, *cell.cancelled)) if cell else 0
     return Config(config.config_id, config.fields, config.n + more)
 
 

@@ -193,8 +193,10 @@ def legend(
     machines: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Return the meaning of the lines, bands and signs of the curves; ``machines`` as in ``grid.legend_text``."""
-    parts = ["Line: median of the seeds without a silent class, as far as all of them have come"]
-    parts.append("thin and dotted: of those with one")
+    parts = [
+        "Line: median of the seeds without a silent class, as far as all of them have come",
+        "thin and dotted: of those with one",
+    ]
     if state["curve"] in METRIC_PAIRS:
         parts.append(
             "solid: validation jets; dashed: as many training jets; both in evaluation mode, so that their gap is the "

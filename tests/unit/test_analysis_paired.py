@@ -174,6 +174,11 @@ def test_rates_are_compared_by_mcnemar_where_seeds_are_common_and_by_fisher_else
     assert "McNemar, p = 0.021" in text
 
 
+def test_a_side_without_seeds_has_no_rate():
+    text = rates_text(compare_rates({}, {0: True, 1: False}))
+    assert text.startswith("A class is silent in 1 of 2 seeds of B (1 to 99%); Clopper")
+
+
 def test_below_ten_seeds_nothing_is_said_of_the_difference_of_rates():
     assert "p =" not in rates_text(compare_rates(dict.fromkeys(range(9), True), dict.fromkeys(range(9), False)))
 

@@ -18,7 +18,7 @@ from jsc_explore.view_model.url_params import CELLS
 from jsc_explore.web.components import cell_details, permissions
 from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import services
-from jsc_explore.web.state.live import LiveSnapshot, ended_here
+from jsc_explore.web.state.live import LiveSnapshot, ended_in_session
 from jsc_explore.web.state.url import EXPLORE
 
 # More rows than this, as in a sweep of hundreds, would push everything else off the screen; one line sums them up.
@@ -63,7 +63,7 @@ def draw(snapshot: LiveSnapshot, slice: Slice) -> None:
     elif engine is not None and engine.message not in ("", "starting"):
         st.warning(plain(engine.message), icon=":material/warning:")
     ids = {job.run_id for job in active}
-    ended = ended_here([job for job in snapshot.ended if job.run_id not in ids])
+    ended = ended_in_session([job for job in snapshot.ended if job.run_id not in ids])
     groups = groups_of(active, ended)
     # If there are too many, leave out the oldest ended ones first.
     while len(groups) > MAX_SHOWN and (ended_group := next((group for group in groups if not group.active), None)):

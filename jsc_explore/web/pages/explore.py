@@ -27,7 +27,7 @@ from jsc_explore.web.components import (
 )
 from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import compare_selection, dialogs, predictions, presentation, services
-from jsc_explore.web.state.live import LiveSnapshot, ended_here
+from jsc_explore.web.state.live import LiveSnapshot, ended_in_session
 from jsc_explore.web.state.render_queue import LIVE_DELAY_S, PAGE_DELAY_S, render_turn, tune_interpreter
 from jsc_explore.web.state.url import EXPLORE
 
@@ -157,7 +157,8 @@ def _selected() -> tuple[Place, ...]:
 
 def _cells(slice: Slice, snapshot: LiveSnapshot) -> tuple[Cell, ...]:
     """Return the cells of a slice, with the runs that were cancelled in the time of this session."""
-    return _cells_of(slice, snapshot, _selected(), frozenset(job.run_id for job in ended_here(snapshot.cancelled)))
+    cancelled = frozenset(job.run_id for job in ended_in_session(snapshot.cancelled))
+    return _cells_of(slice, snapshot, _selected(), cancelled)
 
 
 @lru_cache(maxsize=128)

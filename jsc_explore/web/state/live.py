@@ -82,7 +82,7 @@ class LivePoller:
         return LiveSnapshot(tuple(active), tuple(failed), tuple(ended), tuple(kept), points, version, engine)
 
 
-def ended_here(jobs: Sequence[Job]) -> list[Job]:
+def ended_in_session(jobs: Sequence[Job]) -> list[Job]:
     """Return those of these jobs that ended since this session began: what ended before is no news to its visitor."""
     began_at = st.session_state.setdefault("_began at", time.time())
     return [job for job in jobs if (job.finished_at or 0.0) >= began_at]
