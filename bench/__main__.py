@@ -13,7 +13,7 @@ from bench.frame import format_figure
 # Each is a module of this package with a function run(quick: bool) -> Report.
 NAMES = (
     "app", "store", "training", "proof", "stack", "gpu", "faults", "load", "fuzz", "estimates", "predictions",
-    "statistics",
+    "statistics", "attack",
 )  # fmt: skip
 ROOT = Path(__file__).parent.parent
 TABLES, SUMMARY = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
