@@ -57,7 +57,8 @@ def read_access(options: argparse.Namespace) -> Access:
         if "@" not in entry or "," in entry or entry.endswith("@"):
             raise FieldError("allow", entry, "must be an e-mail address or a domain", "write ada@uni.edu or @uni.edu")
     limits = replace(LIMITS, **dict(auth.parse_limit(text) for text in options.limit))
-    return Access(options.read_only, password, file, tuple(options.allow), limits)
+    proxies = tuple(map(auth.parse_network, options.trusted_proxy))
+    return Access(options.read_only, password, file, tuple(options.allow), limits, proxies)
 
 
 def engine(options: argparse.Namespace) -> int:
@@ -109,6 +110,10 @@ def add_commands(commands: Any) -> None:
         "--limit", action="append", default=[], metavar="NAME=N",
         help=f"a limit of runs or epochs, or the seconds that need confirmation; NAME=none removes it; may be repeated "
              f"(default {defaults})",
+    )  # fmt: skip
+    page.add_argument(
+        "--trusted-proxy", action="append", default=[], metavar="ADDRESS",
+        help="an address or network of a proxy whose X-Forwarded-For names the visitor; may be repeated",
     )  # fmt: skip
     server = add_command(commands, "engine", engine)
     server.add_argument("--workers", type=positive, help="worker processes (default: one per core)")

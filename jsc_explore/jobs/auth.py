@@ -7,6 +7,7 @@ checks it here for every request; nothing that a browser shows or sends is trust
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import json
 import os
 import threading
@@ -25,7 +26,9 @@ PASSWORD = "JSC_EXPLORE_LAUNCH_PASSWORD"
 PASSWORD_FILE = "JSC_EXPLORE_LAUNCH_PASSWORD_FILE"
 ALLOW = "JSC_EXPLORE_ALLOW"
 LIMIT = "JSC_EXPLORE_LIMITS"
-VARIABLES = (READ_ONLY, PASSWORD, PASSWORD_FILE, ALLOW, LIMIT)
+# uvicorn believes X-Forwarded-For from these addresses; where it is not set, from this machine.
+TRUSTED_PROXIES = "FORWARDED_ALLOW_IPS"
+VARIABLES = (READ_ONLY, PASSWORD, PASSWORD_FILE, ALLOW, LIMIT, TRUSTED_PROXIES)
 # A shorter password can be guessed even with throttled attempts.
 MIN_PASSWORD_LENGTH = 8
 MAX_DELAY_S, RESET_AFTER_S = 30.0, 600.0
@@ -39,6 +42,8 @@ class Access:
 
     ``allowed`` lists e-mail addresses, or domains written ``@uni.edu``, whose owners may train after logging in.
     With both a password and a list, either suffices. ``password_file`` is read at every attempt.
+    ``trusted_proxies`` are addresses or networks of proxies: the last address in X-Forwarded-For that is not among
+    them is the visitor's.
     """
 
     read_only: bool = False
@@ -46,6 +51,7 @@ class Access:
     password_file: str = ""
     allowed: tuple[str, ...] = ()
     limits: Limits = LIMITS
+    trusted_proxies: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Access:
@@ -57,6 +63,7 @@ class Access:
             given.get(PASSWORD_FILE, ""),
             tuple(filter(None, given.get(ALLOW, "").split(","))),
             replace(LIMITS, **json.loads(given.get(LIMIT) or "{}")),
+            tuple(filter(None, given.get(TRUSTED_PROXIES, "").split(","))),
         )
 
     def to_environment(self) -> dict[str, str]:
@@ -69,7 +76,9 @@ class Access:
             ALLOW: ",".join(self.allowed),
             LIMIT: json.dumps(changed) if changed else "",
         }
-        return {name: text for name, text in values.items() if text}
+        given = {name: text for name, text in values.items() if text}
+        # Also where it is empty: uvicorn's own default is to trust every connection from this machine.
+        return {**given, TRUSTED_PROXIES: ",".join(self.trusted_proxies)}
 
     @property
     def has_password(self) -> bool:
@@ -116,6 +125,16 @@ def read_password(path: Path) -> str:
         raise FieldError(
             "launch_password", str(path), "cannot be read", "give the path of a text file with the password"
         ) from error
+
+
+def parse_network(text: str) -> str:
+    """Return an address or a network of a trusted proxy in its usual form; FieldError if it is neither."""
+    try:
+        network = ipaddress.ip_network(text.strip(), strict=False)
+    except ValueError as error:
+        remedy = "write 127.0.0.1 or 10.0.0.0/8"
+        raise FieldError("trusted_proxy", text, "must be an IP address or a network", remedy) from error
+    return str(network.network_address if network.num_addresses == 1 else network)
 
 
 def parse_limit(text: str) -> tuple[str, Any]:

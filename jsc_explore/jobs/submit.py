@@ -17,14 +17,16 @@ from jsc_explore.store import Store
 
 @dataclass(frozen=True)
 class Requester:
-    """Who submits: the session that the queue counts by, its limits, and why it may not train.
+    """Who submits: the session that the queue counts by, its limits, why it may not train, and its address.
 
-    ``session`` is a random name, not a person's. With an empty ``refusal`` the requester may train.
+    ``session`` is a random name, not a person's. With an empty ``refusal`` the requester may train. ``address`` is that
+    of the visitor's machine, empty for a command.
     """
 
     session: str
     limits: Limits = LIMITS
     refusal: str = ""
+    address: str = ""
 
 
 # Who has a shell can use the whole machine anyway: no limits, no confirmation.

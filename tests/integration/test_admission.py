@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import uvicorn
 from page_session import PRESSED, PageSession, clicked, texts
 from servers import ROOT, running_app
 from streamlit.proto.BackMsg_pb2 import BackMsg
@@ -26,7 +27,7 @@ from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import Requester
 from jsc_explore.store import Store
 from jsc_explore.web.components import permissions
-from jsc_explore.web.state import services
+from jsc_explore.web.state import services, visitor
 
 SNAPSHOT = ROOT / "results.parquet"
 SECRET = "correct horse battery"
@@ -98,7 +99,7 @@ def test_rights_survive_being_passed_to_the_server():
         Access(),
         Access(read_only=True),
         Access(password="blank space \n", allowed=("ada@uni.edu", "@lab.org")),
-        Access(password_file="/somewhere", limits=limits),
+        Access(password_file="/somewhere", limits=limits, trusted_proxies=("127.0.0.1", "10.0.0.0/8")),
     ):
         assert Access.from_environment(rights.to_environment()) == rights
     assert SECRET not in repr(Access(password=SECRET))
@@ -156,7 +157,9 @@ def test_the_throttle_keeps_a_bounded_number_of_addresses(monkeypatch):
 
 
 def options(**given):
-    return SimpleNamespace(**{"read_only": False, "launch_password": None, "allow": [], "limit": [], **given})
+    return SimpleNamespace(
+        **{"read_only": False, "launch_password": None, "allow": [], "limit": [], "trusted_proxy": [], **given}
+    )
 
 
 def test_the_password_comes_from_a_file_or_the_environment_and_never_from_the_command_line(tmp_path, monkeypatch):
@@ -183,6 +186,8 @@ def test_the_password_comes_from_a_file_or_the_environment_and_never_from_the_co
         ({"limit": ["session_runs=1e3"]}, "whole number"),
         ({"limit": ["session_runs"]}, "whole number"),
         ({"launch_password": Path("/nowhere/at/all")}, "cannot be read"),
+        ({"trusted_proxy": ["*"]}, "IP address or a network"),
+        ({"trusted_proxy": ["10.0.0.0/8,*"]}, "IP address or a network"),
     ],
 )
 def test_a_bad_option_of_the_page_is_one_line(given, says):
@@ -424,8 +429,45 @@ LOCAL = {"Host": "localhost:8501", "Origin": "http://localhost:8501"}
 def test_only_a_browser_on_the_machine_itself_belongs_to_the_person_who_runs_the_app(
     monkeypatch, address, headers, is_owner
 ):
-    monkeypatch.setattr(permissions.st, "context", SimpleNamespace(ip_address=address, headers=headers))
-    assert permissions.is_owner() is is_owner
+    monkeypatch.setattr(visitor.st, "context", SimpleNamespace(ip_address=address, headers=headers))
+    assert visitor.is_owner() is is_owner
+
+
+@pytest.mark.parametrize(
+    ("address", "counted_by"),
+    [
+        (None, "127.0.0.1"), ("203.0.113.7", "203.0.113.7"), ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("fe80::1%eth0", "fe80::1%eth0"), ("unknown", "unknown"),
+    ],
+)  # fmt: skip
+def test_a_machine_has_one_address_whichever_of_its_own_it_uses(monkeypatch, address, counted_by):
+    monkeypatch.setattr(visitor.st, "context", SimpleNamespace(ip_address=address))
+    assert visitor.client_address() == counted_by
+
+
+@pytest.mark.parametrize(
+    ("proxies", "peer", "forwarded", "address"),
+    [
+        ([], "127.0.0.1", "203.0.113.7", "127.0.0.1"),
+        (["127.0.0.1"], "127.0.0.1", "203.0.113.7", "203.0.113.7"),
+        (["127.0.0.1"], "203.0.113.9", "203.0.113.7", "203.0.113.9"),
+        # What the visitor itself sent stands before what the proxies have added.
+        (["127.0.0.1", "10.1.2.3/8"], "127.0.0.1", "198.51.100.1, 203.0.113.7, 10.0.0.4", "203.0.113.7"),
+    ],
+)
+def test_only_a_named_proxy_says_who_the_visitor_is(monkeypatch, proxies, peer, forwarded, address):
+    for name, value in read_access(options(trusted_proxy=proxies)).to_environment().items():
+        monkeypatch.setenv(name, value)
+    seen = []
+
+    async def application(scope, receive, send):
+        seen.append(scope["client"][0])
+
+    configuration = uvicorn.Config(application, interface="asgi3", ws="none")
+    configuration.load()
+    scope = {"type": "http", "client": (peer, 1), "headers": [(b"x-forwarded-for", forwarded.encode())]}
+    asyncio.run(configuration.loaded_app(scope, None, None))
+    assert seen == [address]
 
 
 def test_live_panels_slow_down_as_a_room_fills(monkeypatch):

@@ -7,10 +7,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import JscError, UnconfirmedError
@@ -18,15 +16,13 @@ from jsc_explore.jobs.auth import Access, LoginThrottle
 from jsc_explore.jobs.queue import Job
 from jsc_explore.jobs.submit import Requester, submit
 from jsc_explore.web.plain_text import plain
-from jsc_explore.web.state import services
+from jsc_explore.web.state import services, visitor
 
 _NOTICE, _LOGIN_FAULT = "notice", "_login fault"
 _THROTTLE = LoginThrottle()
 # Sessions that gave the password. Not in the session's state, which messages of a browser can write to.
 _UNLOCKED: set[str] = set()
 _SALT = secrets.token_bytes(16)
-# By these a proxy names the visitor, the address that the visitor opened, or itself.
-_PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 
 
 @dataclass(frozen=True)
@@ -42,13 +38,13 @@ def refusal() -> str:
     """Return the reason in one line why this visitor may not train; empty if they may."""
     if reason := services.store().read_only:
         return f"The store is read-only here ({reason}): nothing can be trained."
-    return Access.from_environment().refusal(unlocked=session() in _UNLOCKED, email=_email())
+    return Access.from_environment().refusal(unlocked=visitor.session() in _UNLOCKED, email=visitor.email())
 
 
 def requester() -> Requester:
     """Return this visitor as a requester for the queue: an anonymous name, limits, and the refusal if any."""
-    name = hashlib.sha256(_SALT + session().encode()).hexdigest()[:12]
-    return Requester(f"page {name}", Access.from_environment().limits, refusal())
+    name = hashlib.sha256(_SALT + visitor.session().encode()).hexdigest()[:12]
+    return Requester(f"page {name}", Access.from_environment().limits, refusal(), visitor.client_address())
 
 
 def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
@@ -67,21 +63,9 @@ def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
     services.live().invalidate()
 
 
-def is_owner() -> bool:
-    """Whether this visitor runs the app: a browser on the same machine that has opened it by a local address.
-
-    A connection from this machine may also be that of a proxy. A browser sends the address that its visitor opened as
-    Origin, which no page can change and proxies pass on, whatever they write into Host.
-    """
-    headers = st.context.headers
-    origin = urlsplit(headers.get("Origin") or "").hostname
-    is_direct = st.context.ip_address is None and not any(name in headers for name in _PROXY_HEADERS)
-    return is_direct and origin in ("localhost", "127.0.0.1", "::1")
-
-
 def cancel_refusal(jobs: Sequence[Job]) -> str:
     """Return the reason, in one line, why this visitor may cancel none of these jobs; empty if one may be cancelled."""
-    if is_owner() or any(requester().session in job.requesters for job in jobs):
+    if visitor.is_owner() or any(requester().session in job.requesters for job in jobs):
         return refusal()
     return "Only the person who requested a training, or who runs the app, may cancel it."
 
@@ -90,7 +74,7 @@ def cancel(run_ids: Sequence[str]) -> None:
     """Cancel runs; runs that another visitor requested, too, go on for them unless this visitor runs the app."""
     try:
         if not refusal():
-            services.queue().cancel(run_ids, None if is_owner() else requester().session)
+            services.queue().cancel(run_ids, None if visitor.is_owner() else requester().session)
     except JscError as error:
         st.session_state[_NOTICE] = Notice(str(error))
     services.live().invalidate()
@@ -136,7 +120,7 @@ def draw_status() -> None:
 def _login() -> None:
     if not _can_log_in():
         st.caption("Login is not set up: `secrets.toml` needs a section `[auth]`, see docs/public.md.")
-    elif _email():
+    elif visitor.email():
         st.button("Log out", key="log out", type="tertiary", on_click=st.logout)
     else:
         st.button("Log in", key="log in", type="tertiary", on_click=st.login)
@@ -146,31 +130,17 @@ def _check_password() -> None:
     password = st.session_state["launch password"]
     # Do not keep the password in the session.
     st.session_state["launch password"] = ""
-    address: object = st.context.ip_address  # None for localhost
     try:
-        fault = _THROTTLE.attempt(Access.from_environment(), password, address if isinstance(address, str) else "")
+        fault = _THROTTLE.attempt(Access.from_environment(), password, visitor.client_address())
     except JscError as error:
         fault = str(error)
     st.session_state[_LOGIN_FAULT] = fault
     if not fault:
-        _UNLOCKED.add(session())
+        _UNLOCKED.add(visitor.session())
 
 
 def _dismiss() -> None:
     st.session_state.pop(_NOTICE, None)
-
-
-def session() -> str:
-    """Return the id of this session, a secret between the server and the browser."""
-    context = get_script_run_ctx()
-    return context.session_id if context is not None else ""
-
-
-def _email() -> str | None:
-    if not st.user.get("is_logged_in") or st.user.get("email_verified") is False:
-        return None
-    email = st.user.get("email")
-    return email if isinstance(email, str) else None
 
 
 @lru_cache(maxsize=1)

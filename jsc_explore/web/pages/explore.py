@@ -26,7 +26,7 @@ from jsc_explore.web.components import (
     train_dialog,
 )
 from jsc_explore.web.plain_text import plain
-from jsc_explore.web.state import compare_selection, dialogs, predictions, presentation, services
+from jsc_explore.web.state import compare_selection, dialogs, predictions, presentation, services, visitor
 from jsc_explore.web.state.live import LiveSnapshot, ended_in_session
 from jsc_explore.web.state.render_queue import LIVE_DELAY_S, PAGE_DELAY_S, render_turn, tune_interpreter
 from jsc_explore.web.state.url import EXPLORE
@@ -65,7 +65,7 @@ def _page() -> None:
     permissions.draw_status()
     predictions.begin(wait=dialogs.is_open())
     active = bool(snapshot.active)
-    interval = partial(services.poll_interval, session=permissions.session())
+    interval = partial(services.poll_interval, session=visitor.session())
     st.fragment(_body, run_every=interval(BODY_S) if active else None)(slice, active)
     # The end of a run of the whole page is always sent.
     st.session_state.pop(_DRAWN_AT, None)
@@ -99,7 +99,7 @@ def _body(slice: Slice, was_active: bool) -> None:
         with left:
             _show_errors(partial(_grid, slice, snapshot))
         with right, st.container(key="curves_panel"):
-            every = services.poll_interval(CURVES_S, permissions.session()) if snapshot.active else None
+            every = services.poll_interval(CURVES_S, visitor.session()) if snapshot.active else None
             st.fragment(_curves, run_every=every)(slice)
         EXPLORE.write()
         st.session_state[_DRAWN_AT] = time.monotonic()
