@@ -31,9 +31,12 @@ TRUSTED_PROXIES = "FORWARDED_ALLOW_IPS"
 VARIABLES = (READ_ONLY, PASSWORD, PASSWORD_FILE, ALLOW, LIMIT, TRUSTED_PROXIES)
 # A shorter password can be guessed even with throttled attempts.
 MIN_PASSWORD_LENGTH = 8
+# Of one session: the longest delay, and when wrong attempts are forgotten.
 MAX_DELAY_S, RESET_AFTER_S = 30.0, 600.0
-# Addresses whose wrong attempts are kept. Throttling by address does not stop an attacker who has more of them.
-MAX_ADDRESSES = 10_000
+# Of one address: wrong attempts at once, the time in which one more becomes possible, how long an attempt waits for it.
+BURST, SECONDS_PER_GUESS, MAX_WAIT_S = 10.0, 1.0, 3.0
+# Sessions and addresses that are remembered. Who has more addresses than these is not stopped by them.
+MAX_KEPT = 10_000
 
 
 @dataclass(frozen=True)
@@ -151,33 +154,51 @@ def parse_limit(text: str) -> tuple[str, Any]:
 
 
 class LoginThrottle:
-    """Throttles password attempts by address: each wrong one doubles the delay until the next is accepted."""
+    """Limits password attempts by session and by address.
+
+    In a session each wrong password doubles the delay until the next attempt is checked. All sessions of an address
+    together have ``BURST`` wrong ones, and one more per second; right ones cost nothing. An attempt that finds none
+    left waits for up to ``MAX_WAIT_S``, so that who knows the password gets in while somebody else guesses.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # address -> (consecutive wrong attempts, time of the last one)
-        self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        # session -> (consecutive wrong attempts, time of the last one); address -> (attempts left, time of that number)
+        self._wrong: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._budgets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def attempt(self, access: Access, password: str, address: str) -> str:
-        """Return an error message, empty for the right password; during the delay the password is not checked."""
-        now = time.monotonic()
-        with self._lock:
-            count, last = self._wrong.get(address, (0, 0.0))
-            if count and now - last > RESET_AFTER_S:
-                count = 0
-            wait = last + _delay(count) - now if count else 0.0
-            if wait > 0:
-                return (
-                    f"Too many wrong passwords: try again in {wait:.0f} s." if wait > 1 else "Wait a second, then try."
-                )
-            if access.is_password(password):
-                self._wrong.pop(address, None)
-                return ""
-            self._wrong[address] = (count + 1, now)
-            self._wrong.move_to_end(address)
-            while len(self._wrong) > MAX_ADDRESSES:
-                self._wrong.popitem(last=False)
-        return "This is not the launch password."
+    def attempt(self, access: Access, password: str, session: str, address: str) -> str:
+        """Return an error message, empty for the right password; an attempt that comes too early is not checked."""
+        waited = 0.0
+        while True:
+            now = time.monotonic()
+            with self._lock:
+                count, last = self._wrong.get(session, (0, 0.0))
+                count = count if now - last <= RESET_AFTER_S else 0
+                if count and (delay := last + _delay(int(count)) - now) > 0:
+                    return f"Too many wrong passwords: try again in {max(delay, 1):.0f} s."
+                left, since = self._budgets.get(address, (BURST, now))
+                left = min(BURST, left + (now - since) / SECONDS_PER_GUESS)
+                if left >= 1:
+                    if access.is_password(password):
+                        self._wrong.pop(session, None)
+                        return ""
+                    _keep(self._wrong, session, (count + 1, now))
+                    _keep(self._budgets, address, (left - 1, now))
+                    return "This is not the launch password."
+            if waited >= MAX_WAIT_S:
+                return "Too many wrong passwords come from your network address: try again in a few seconds."
+            wait = min((1 - left) * SECONDS_PER_GUESS, MAX_WAIT_S - waited) + 0.01
+            time.sleep(wait)
+            waited += wait
+
+
+def _keep(kept: OrderedDict[str, tuple[float, float]], key: str, value: tuple[float, float]) -> None:
+    """Set a value and forget the oldest beyond ``MAX_KEPT``."""
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > MAX_KEPT:
+        kept.popitem(last=False)
 
 
 def _delay(wrong: int) -> float:

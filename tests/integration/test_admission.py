@@ -121,36 +121,80 @@ def test_a_password_is_compared_whole_and_read_from_its_file_at_each_attempt(tmp
     assert not Access().is_password("")
 
 
-def test_wrong_passwords_are_throttled_by_address(monkeypatch):
-    clock = [1000.0]
-    monkeypatch.setattr(auth.time, "monotonic", lambda: clock[0])
-    throttle, rights = LoginThrottle(), Access(password=SECRET)
-    delays = []
-    for _ in range(8):
-        assert "not the launch password" in throttle.attempt(rights, "wrong", "10.0.0.1")
-        start = clock[0]
-        while "try" in throttle.attempt(rights, SECRET, "10.0.0.1").lower() and clock[0] - start < 100:
-            clock[0] += 0.5
-            if clock[0] - start >= auth._delay(len(delays) + 1) - 0.5:
-                break
-        delays.append(clock[0] - start + 0.5)
-        clock[0] = start + delays[-1]
-    assert delays == [1, 2, 4, 8, 16, 30, 30, 30]
-    assert throttle.attempt(rights, SECRET, "10.0.0.2") == "", "other addresses are not throttled"
-    assert throttle.attempt(rights, "wrong", "10.0.0.1")
-    assert "try again in 30 s" in throttle.attempt(rights, SECRET, "10.0.0.1"), (
-        "an early attempt is not checked, right or wrong"
-    )
-    clock[0] += auth.RESET_AFTER_S + 1
-    assert throttle.attempt(rights, SECRET, "10.0.0.1") == ""
+class Clock:
+    """A clock that ``time.sleep`` advances."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr(auth.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(auth.time, "sleep", self.sleep)
+
+    def sleep(self, seconds):
+        self.now += seconds
 
 
-def test_the_throttle_keeps_a_bounded_number_of_addresses(monkeypatch):
-    monkeypatch.setattr(auth, "MAX_ADDRESSES", 10)
+def test_each_wrong_password_doubles_the_delay_of_its_session(monkeypatch):
+    clock, throttle, rights = Clock(monkeypatch), LoginThrottle(), Access(password=SECRET)
+    for delay in (1, 2, 4, 8, 16, 30, 30):
+        assert "not the launch password" in throttle.attempt(rights, "wrong", "one", "10.0.0.1")
+        clock.now += delay - 0.1
+        assert "try again in 1 s" in throttle.attempt(rights, SECRET, "one", "10.0.0.1"), "not checked, right or wrong"
+        clock.now += 0.1
+    assert "not the launch password" in throttle.attempt(rights, "wrong", "one", "10.0.0.1")
+    clock.now += auth.RESET_AFTER_S + 1
+    assert "not the launch password" in throttle.attempt(rights, "wrong", "one", "10.0.0.1")
+    clock.now += 1
+    assert throttle.attempt(rights, SECRET, "one", "10.0.0.1") == ""
+
+
+def test_six_wrong_passwords_of_one_visitor_do_not_delay_another_one_behind_the_same_address(monkeypatch):
+    clock, throttle, rights = Clock(monkeypatch), LoginThrottle(), Access(password=SECRET)
+    for _ in range(6):
+        throttle.attempt(rights, "wrong", "guesser", "10.0.0.1")
+        clock.now += 40
+    began = clock.now
+    assert throttle.attempt(rights, SECRET, "lecturer", "10.0.0.1") == ""
+    assert clock.now == began
+
+
+def test_new_sessions_of_one_address_get_a_guess_a_second_and_the_right_password_a_place_among_them(monkeypatch):
+    clock, throttle, rights = Clock(monkeypatch), LoginThrottle(), Access(password=SECRET)
+    began, checked = clock.now, 0
+    for i in range(200):
+        checked += "not the launch password" in throttle.attempt(rights, "wrong", f"session {i}", "10.0.0.1")
+    assert checked <= auth.BURST + (clock.now - began) / auth.SECONDS_PER_GUESS + 1
+    before = clock.now
+    assert throttle.attempt(rights, SECRET, "lecturer", "10.0.0.1") == ""
+    assert clock.now - before <= 1.1
+    for i in range(40):
+        assert throttle.attempt(rights, SECRET, f"student {i}", "10.0.0.1") == "", "the right password costs nothing"
+    assert clock.now - before <= 1.1
+    assert throttle.attempt(rights, SECRET, "elsewhere", "10.0.0.2") == ""
+
+
+def test_an_attempt_that_finds_no_place_is_not_checked(monkeypatch):
+    clock, throttle, rights = Clock(monkeypatch), LoginThrottle(), Access(password=SECRET)
+    taken = 0
+
+    def others_are_faster(seconds):
+        nonlocal taken
+        clock.sleep(seconds)
+        if taken < 100:
+            taken += 1
+            throttle.attempt(rights, "wrong", f"other {taken}", "10.0.0.1")
+
+    for i in range(10):
+        throttle.attempt(rights, "wrong", f"session {i}", "10.0.0.1")
+    monkeypatch.setattr(auth.time, "sleep", others_are_faster)
+    assert "from your network address" in throttle.attempt(rights, SECRET, "lecturer", "10.0.0.1")
+
+
+def test_the_throttle_keeps_a_bounded_number_of_sessions_and_addresses(monkeypatch):
+    monkeypatch.setattr(auth, "MAX_KEPT", 10)
     throttle = LoginThrottle()
     for i in range(100):
-        throttle.attempt(Access(password=SECRET), "wrong", str(i))
-    assert len(throttle._wrong) == 10
+        throttle.attempt(Access(password=SECRET), "wrong", f"session {i}", str(i))
+    assert len(throttle._wrong) == len(throttle._budgets) == 10
 
 
 # ---- the command that starts the page
@@ -342,7 +386,7 @@ def test_the_launch_password_opens_a_page_and_no_state_of_a_browser_does(app, mo
     app.text_input(key="launch password").set_value("wrong guess").run()
     assert "not the launch password" in texts(app.error)
     app.text_input(key="launch password").set_value(SECRET).run()
-    assert "try again in" in texts(app.error)
+    assert "try again in 3600 s" in texts(app.error)
     monkeypatch.setattr(permissions, "_THROTTLE", LoginThrottle())
     app.text_input(key="launch password").set_value(SECRET).run()
     assert "You may train here" in texts(app.caption)
@@ -357,8 +401,11 @@ def test_the_launch_password_opens_a_page_and_no_state_of_a_browser_does(app, mo
     [
         ({"is_logged_in": True, "email": "ada@uni.edu", "email_verified": True}, True),
         ({"is_logged_in": True, "email": "ada@uni.edu", "email_verified": False}, False),
-        ({"is_logged_in": False, "email": "ada@uni.edu"}, False),
-        ({"is_logged_in": True, "email": "eve@else.org"}, False),
+        ({"is_logged_in": True, "email": "ada@uni.edu"}, False),
+        ({"is_logged_in": True, "email": "ada@uni.edu", "email_verified": None}, False),
+        ({"is_logged_in": True, "email": "ada@uni.edu", "email_verified": "true"}, False),
+        ({"is_logged_in": False, "email": "ada@uni.edu", "email_verified": True}, False),
+        ({"is_logged_in": True, "email": "eve@else.org", "email_verified": True}, False),
         ({}, False),
     ],
 )

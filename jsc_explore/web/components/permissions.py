@@ -131,7 +131,7 @@ def _check_password() -> None:
     # Do not keep the password in the session.
     st.session_state["launch password"] = ""
     try:
-        fault = _THROTTLE.attempt(Access.from_environment(), password, visitor.client_address())
+        fault = _THROTTLE.attempt(Access.from_environment(), password, visitor.session(), visitor.client_address())
     except JscError as error:
         fault = str(error)
     st.session_state[_LOGIN_FAULT] = fault

@@ -49,8 +49,11 @@ def is_owner() -> bool:
 
 
 def email() -> str | None:
-    """Return the address with which this visitor has logged in, if the provider has verified it."""
-    if not st.user.get("is_logged_in") or st.user.get("email_verified") is False:
+    """Return the address with which this visitor has logged in, if the provider says that it has verified it.
+
+    Some providers let their users enter any address, and do not send the claim at all.
+    """
+    if not st.user.get("is_logged_in") or st.user.get("email_verified") is not True:
         return None
     address = st.user.get("email")
     return address if isinstance(address, str) else None
