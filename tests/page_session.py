@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
@@ -21,11 +21,12 @@ from jsc_explore.charts.grid import BOX, SELECTION, TOGGLED
 class PageSession:
     """One session: the widgets it was sent, by key, and their state as a browser keeps it.
 
-    Use as an asynchronous context manager. ``errors`` lists the exceptions and error boxes of the page.
+    Use as an asynchronous context manager. ``errors`` lists the exceptions and error boxes of the page, ``headers`` are
+    sent with the handshake.
     """
 
-    def __init__(self, address: str, query: str = "") -> None:
-        self.address, self.query = address.replace("http", "ws", 1), query
+    def __init__(self, address: str, query: str = "", headers: Mapping[str, str] | None = None) -> None:
+        self.address, self.query, self.headers = address.replace("http", "ws", 1), query, headers
         self.errors: list[str] = []
         # How each run ended, in the order in which the server sent it.
         self.ends: list[int] = []
@@ -40,7 +41,8 @@ class PageSession:
 
     async def __aenter__(self) -> PageSession:
         self._socket = await connect(
-            f"{self.address}/_stcore/stream", subprotocols=[Subprotocol("streamlit")], max_size=None, open_timeout=60
+            f"{self.address}/_stcore/stream", subprotocols=[Subprotocol("streamlit")], max_size=None, open_timeout=60,
+            additional_headers=self.headers,
         )  # fmt: skip
         return self
 

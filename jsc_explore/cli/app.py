@@ -27,20 +27,21 @@ def app(options: argparse.Namespace) -> NoReturn:
     access = read_access(options)
     opened = Store(options.store, paths.snapshot())
     opened.close()
+    store = options.store.resolve()
+    _leave_current_directory()
     page = paths.site_file("app.py")
-    command = [sys.executable, "-m", "streamlit", "run", str(page), "--server.port", str(options.port)]
+    command = [sys.executable, "-P", "-m", "streamlit", "run", str(page), "--server.port", str(options.port)]
     command += ["--server.address", options.address]
     command += ["--server.headless", "true"] if options.headless else []
-    store = options.store.resolve()
     # The engine warms up while the page starts. This process becomes the page's server by exec: it stays the engine's
     # parent and receives signals itself. The server's supervisor restarts the engine if it ends.
     if not access.read_only and opened.read_only is None:
         start_engine(store, paths.snapshot())
-    os.chdir(page.parent)
     inherited = {name: text for name, text in os.environ.items() if name not in auth.VARIABLES}
     # One thread for linear algebra: with a worker on each core, two threads wait for each other (a prediction took 35 s
     # instead of 3 s).
     environment = {"OMP_NUM_THREADS": "1", **inherited, "JSC_EXPLORE_STORE": str(store), **access.to_environment()}
+    os.chdir(page.parent)
     os.execve(sys.executable, command, environment)
 
 
@@ -63,6 +64,8 @@ def read_access(options: argparse.Namespace) -> Access:
 
 def engine(options: argparse.Namespace) -> int:
     """Train queued runs until stopped."""
+    options.store = options.store.resolve()
+    _leave_current_directory()
     if options.scheduler is None:
         preload.start_fork_server(preload.next_run(options.store))
         if options.device in ("auto", "cpu"):
@@ -80,6 +83,14 @@ def engine(options: argparse.Namespace) -> int:
         parent=options.parent,
     )
     return 0
+
+
+def _leave_current_directory() -> None:
+    """Change to the package's folder: Numba reads settings in the current one, and where to load compiled code from."""
+    for name in ("JSC_EXPLORE_STORE", "JSC_EXPLORE_CACHE", "JSC_EXPLORE_SNAPSHOT"):
+        if path := os.environ.get(name):
+            os.environ[name] = str(Path(path).expanduser().absolute())
+    os.chdir(paths.PACKAGE)
 
 
 def _device(text: str) -> str:

@@ -15,6 +15,9 @@ from jsc_explore.errors import JscError
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exit 0 on success, 1 when a training failed or a fault was found, 2 for bad input."""
+    if arguments is None:
+        # Processes that this one starts import nothing from the current directory, which may be anybody's.
+        os.environ["PYTHONSAFEPATH"] = "1"
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:

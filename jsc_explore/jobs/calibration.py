@@ -71,7 +71,7 @@ class IdleCalibrator:
         elif not self._is_started and time.monotonic() - self._idle_since > IDLE_BEFORE_S:
             self._is_started = True
             if is_due(self.directory):
-                command = [sys.executable, "-m", "jsc_explore.jobs.calibration", str(self.directory)]
+                command = [sys.executable, "-P", "-m", "jsc_explore.jobs.calibration", str(self.directory)]
                 quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
                 with suppress(OSError):
                     subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)

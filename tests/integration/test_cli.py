@@ -21,7 +21,8 @@ from jsc_explore.store import Store
 
 COMMANDS = [["app"], ["engine"], ["train"], ["sweep"], ["list"], ["curve"], ["publish"], ["data", "fetch"], ["verify"],
             ["compact"], ["merge"]]  # fmt: skip
-PYTHON = [sys.executable, "-m", "jsc_explore"]
+# As the installed script: without the current directory in the search path.
+PYTHON = [sys.executable, "-P", "-m", "jsc_explore"]
 
 
 @pytest.fixture(autouse=True)
@@ -385,6 +386,23 @@ def test_a_reader_that_goes_away_is_no_error(home):
         ["bash", "-c", f"set -o pipefail; {command} list --json | head -0"], capture_output=True, text=True
     )
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.timeout(300)
+def test_files_in_the_current_directory_are_neither_imported_nor_read_by_what_a_command_starts(home, tmp_path):
+    """Modules of the standard library's names too: what multiprocessing starts imports some before all others."""
+    found = tmp_path / "found"
+    found.mkdir()
+    for name in ("pyarrow", "torch", "numpy", "lightning", "distributed", "multiprocessing", "socket", "jsc_explore"):
+        (found / f"{name}.py").write_text(f"import os; os.mkdir({str(tmp_path / name)!r})\n", encoding="utf-8")
+    (found / ".numba_config.yaml").write_text("not a mapping", encoding="utf-8")
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONSAFEPATH"}
+    ended = subprocess.run(
+        [*PYTHON, "train", "--batch-size", "65536", "--max-epochs", "1"],
+        cwd=found, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr + (home / "engine.log").read_text(encoding="utf-8")
+    assert {path.name for path in tmp_path.iterdir()} <= {"found", "store"}
 
 
 def test_ctrl_c_reports_that_requested_runs_stay_queued(home):

@@ -180,6 +180,19 @@ def test_the_search_for_what_is_forbidden_finds_it(tmp_path):
     assert sorted(_calls(bad)) == ["eval", "np.load", "np.load(unsafe keyword)", "pickle", "torch.load"]
 
 
+def _starts_of_python(path):
+    """Yield the options of each command in a file that starts Python, as text."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.List) and node.elts and ast.unparse(node.elts[0]) == "sys.executable":
+            yield ast.unparse(node)
+
+
+def test_every_python_that_is_started_imports_nothing_from_the_current_directory():
+    starts = [start for path in (ROOT / "jsc_explore").rglob("*.py") for start in _starts_of_python(path)]
+    assert len(starts) >= 4
+    assert [start for start in starts if not start.startswith("[sys.executable, '-P', ")] == []
+
+
 def test_the_server_keeps_strangers_out():
     server = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
     assert server["server"]["enableXsrfProtection"] is True

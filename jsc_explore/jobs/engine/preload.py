@@ -49,5 +49,5 @@ def start_compiling() -> None:
     """
     # Without garbage collection, which takes a tenth of the time of this short process.
     code = "import gc; gc.disable(); from jsc_explore.training.backends.cpu.kernel import load_kernel; load_kernel()"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-P", "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     threading.Thread(target=process.wait, name="kernel", daemon=True).start()

@@ -29,7 +29,8 @@ def start_engine(
 
     Its output goes to ``engine.log`` in the store.
     """
-    command = [sys.executable, "-m", "jsc_explore", "engine", "--store", str(directory), "--parent", str(os.getpid())]
+    command = [sys.executable, "-P", "-m", "jsc_explore", "engine"]
+    command += ["--store", str(directory), "--parent", str(os.getpid())]
     command += ["--until-idle"] if until_idle else []
     command += ["--workers", str(workers)] if workers else []
     directory.mkdir(parents=True, exist_ok=True)

@@ -68,6 +68,7 @@ class Build:
         spec.path.parent.mkdir(parents=True, exist_ok=True)
         command = [
             sys.executable,
+            "-P",
             "-m",
             "jsc_explore.training.backends.vmap.aot_compiler",
             json.dumps(asdict(spec)),
