@@ -3,8 +3,10 @@
 import streamlit as st
 
 from jsc_explore.paths import PACKAGE
+from jsc_explore.web.log_throttle import throttle_log
 from jsc_explore.web.pages import compare, data, explore, overview
 
+throttle_log()
 # Without an icon of the page's own, the browser would fetch that of st.Page from a foreign host.
 st.set_page_config(page_title="JSC Explore", page_icon=str(PACKAGE / "web" / "icon.svg"), layout="wide")
 pages = [

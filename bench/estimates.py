@@ -74,7 +74,6 @@ def _held_out(rows: list[dict[str, Any]]) -> list[float]:
 def _trained(store: Store, queue: Queue, config: RunConfig) -> dict[str, Any]:
     runs = [config.with_(seed=seed) for seed in range(SEEDS)]
     estimate = estimate_time(store, runs)
-    assert estimate is not None
     ids = submit(store, queue, runs).run_ids
     while queue.progress(ids)[0]:
         time.sleep(0.05)

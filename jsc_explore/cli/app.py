@@ -119,8 +119,8 @@ def add_commands(commands: Any) -> None:
     defaults = ", ".join(f"{name}={value:g}" for name, value in vars(LIMITS).items())
     page.add_argument(
         "--limit", action="append", default=[], metavar="NAME=N",
-        help=f"a limit of runs or epochs, or the seconds that need confirmation; NAME=none removes it; may be repeated "
-             f"(default {defaults})",
+        help="a limit of runs, epochs or cells, or the seconds that need confirmation; NAME=none removes it; may be "
+             f"repeated (default {defaults})",
     )  # fmt: skip
     page.add_argument(
         "--trusted-proxy", action="append", default=[], metavar="ADDRESS",

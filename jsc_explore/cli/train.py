@@ -146,7 +146,7 @@ def _plan(store: Store, queue: Queue, run_ids: set[str], workers: int | None) ->
     """Describe the stacks and the expected time of a request before it starts."""
     count = workers or os.cpu_count() or 1
     jobs = [job for job in queue.jobs(ACTIVE) if job.run_id in run_ids]
-    expected = estimate_time(store, [job.config for job in jobs], count) or "time not known yet"
+    expected = estimate_time(store, [job.config for job in jobs], count)
     return f"{len(jobs)} runs to train, stacks: {len(pack(jobs, count))}, workers: {count}, {expected}"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jsc_explore import data
-from jsc_explore.config import RunConfig
+from jsc_explore.config import DEFAULTS, RunConfig
 from jsc_explore.errors import DataError
 from jsc_explore.jobs import calibration
 from jsc_explore.jobs.cost_model import PRIOR_COSTS, CostModel, Numbers, products, speed_factor, work_matrix
@@ -58,11 +58,11 @@ class Estimate:
         return f"{self.duration}, usually within {max(5, 5 * math.ceil(20 * self.error)):.0f}%"
 
 
-def estimate_time(store: Store, runs: Iterable[RunConfig], workers: int | None = None) -> Estimate | None:
+def estimate_time(store: Store, runs: Iterable[RunConfig], workers: int | None = None) -> Estimate:
     """Return the expected wall time of training ``runs`` on ``workers`` processes, by default one per core.
 
-    None if the store has no timings. An error is claimed only where every backend that trains the runs has trained
-    enough here, and nothing has to be compiled first.
+    Without timings in the store it is that of the prior costs. An error is claimed only where every backend that trains
+    the runs has trained enough here, and nothing has to be compiled first.
     """
     groups: dict[tuple[object, ...], list[RunConfig]] = {}
     for run in runs:
@@ -70,8 +70,6 @@ def estimate_time(store: Store, runs: Iterable[RunConfig], workers: int | None =
     if not groups:
         return Estimate(0.0, 0.0)
     model = _load_model(store, store.version, calibration.modified_at(store.directory))
-    if model is None:
-        return None
     # The longest run of each stack and the number of its replicas, by backend.
     stacks: dict[str, list[tuple[RunConfig, int]]] = {}
     for group in groups.values():
@@ -89,10 +87,18 @@ def estimate_time(store: Store, runs: Iterable[RunConfig], workers: int | None =
     return Estimate(max([sum(times) / count, *times]) + compile_s, max(errors) if is_claimed else None, compile_s)
 
 
-def estimate_seconds(store: Store, runs: Iterable[RunConfig], workers: int | None = None) -> float | None:
-    """Return only the seconds of ``estimate_time``."""
-    estimate = estimate_time(store, runs, workers)
-    return None if estimate is None else estimate.seconds
+def estimate_each(store: Store, runs: Iterable[RunConfig]) -> list[float]:
+    """Return the expected seconds of training each run alone, with its compilation."""
+    model = _load_model(store, store.version, calibration.modified_at(store.directory))
+    # Seeds and rates change no time: thousands of runs have only a few sizes.
+    keys = [((*run.stack_key, run.max_epochs), run) for run in runs]
+    sizes = dict(keys)
+    seconds = {}
+    for backend in {model.backend(run) for run in sizes.values()}:
+        own = [key for key, run in sizes.items() if model.backend(run) == backend]
+        for key, time in zip(own, model.seconds(backend, [(sizes[key], 1) for key in own]), strict=True):
+            seconds[key] = time + (COMPILE_S if model.program_to_compile(sizes[key]) else 0.0)
+    return [seconds[key] for key, _ in keys]
 
 
 def waits_for_program(store: Store, job: Job) -> bool:
@@ -101,7 +107,7 @@ def waits_for_program(store: Store, job: Job) -> bool:
     if job.state != "running" or not is_after_first_epoch:
         return False
     model = _load_model(store, store.version, calibration.modified_at(store.directory))
-    return model is not None and model.program_to_compile(job.config) is not None
+    return model.program_to_compile(job.config) is not None
 
 
 class _TimeModel:
@@ -117,7 +123,7 @@ class _TimeModel:
             for row in reversed(rows)
         }
         self._models: dict[str, CostModel] = {}
-        self._speed = 1.0
+        self._speed = _speed(measured) if measured else 1.0
         self.errors: dict[str, float | None] = {}
         for backend in sorted({row["backend"] for row in known}):
             own = [row for row in known if row["backend"] == backend]
@@ -180,7 +186,7 @@ class _TimeModel:
             try:
                 parts = data.part_sizes(data.size(run.dataset), run.validation)
             except DataError:  # Jets that are not here cannot be trained on either: any size will do.
-                return next(iter(self._part_sizes.values()))
+                parts = data.part_sizes(data.size(DEFAULTS["dataset"]), run.validation)
             self._part_sizes[key] = {"train_rows": parts["train"], "val_rows": parts["val"]}
         return self._part_sizes[key]
 
@@ -214,6 +220,12 @@ def _with_work(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "backend": backend, "products": products(row["model"]), "eager_epochs": eager_epochs}
 
 
+def _speed(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return how many times longer runs of the CPU kernel took than the prior costs predict."""
+    seconds = np.array([row["seconds"] for row in rows])
+    return speed_factor(work_matrix(rows), seconds, np.ones(len(rows)))
+
+
 def _slowdown(rows: Sequence[Mapping[str, Any]], calibration_rows: Sequence[Mapping[str, Any]]) -> float:
     """Return how many times longer this machine takes than those that trained the runs from elsewhere.
 
@@ -236,17 +248,15 @@ def _slowdown(rows: Sequence[Mapping[str, Any]], calibration_rows: Sequence[Mapp
 
 
 @lru_cache(maxsize=4)
-def _load_model(store: Store, version: int, calibrated_at: float) -> _TimeModel | None:
+def _load_model(store: Store, version: int, calibrated_at: float) -> _TimeModel:
     # Cached, since every live refresh asks for it. 100,000 runs have only a few hundred different rows of timings.
     rows: list[dict[str, Any]] = timings(store).to_pylist()
     most = sorted(rows, key=lambda row: (not row["here"], -row["n"]))[:MAX_ROWS]
-    return _TimeModel(most, calibration.load(store.directory)) if most else None
+    return _TimeModel(most, calibration.load(store.directory))
 
 
-def format_seconds(seconds: float | None) -> str:
+def format_seconds(seconds: float) -> str:
     """Format a duration for people: 9 s, 2 min, 1.5 h."""
-    if seconds is None:
-        return "time not known yet"
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 5400:

@@ -9,7 +9,7 @@ from jsc_explore import data
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import NotAllowedError, UnconfirmedError
 from jsc_explore.jobs.auth import Access
-from jsc_explore.jobs.estimate import estimate_time
+from jsc_explore.jobs.estimate import estimate_each, estimate_time
 from jsc_explore.jobs.limits import LIMITS, UNLIMITED, Limits
 from jsc_explore.jobs.queue import INTERACTIVE, Queue
 from jsc_explore.store import Store
@@ -19,8 +19,8 @@ from jsc_explore.store import Store
 class Requester:
     """Who submits: the session that the queue counts by, its limits, why it may not train, and its address.
 
-    ``session`` is a random name, not a person's. With an empty ``refusal`` the requester may train. ``address`` is that
-    of the visitor's machine, empty for a command.
+    ``session`` is a random name, not a person's. With an empty ``refusal`` the requester may train. ``address`` stands
+    for the visitor's network address, whose limits count; empty for a command and for the person who runs the app.
     """
 
     session: str
@@ -80,7 +80,13 @@ def submit(
     missing = {run_id: pair for run_id, pair in wanted.items() if run_id not in stored}
     if missing and not confirmed:
         _check_duration(store, queue, missing, requester.limits)
-    new = queue.request(missing, priority, requester.session, requester.limits) if missing else []
+    new: list[str] = []
+    if missing:
+        seconds = estimate_each(store, [run for _, run in missing.values()])
+        expected_s = dict(zip(missing, seconds, strict=True))
+        new = queue.request(
+            missing, priority, requester.session, requester.limits, address=requester.address, expected_s=expected_s
+        )
     queued = set(new)
     return Submission(list(wanted), sorted(stored), new, [run_id for run_id in missing if run_id not in queued])
 
@@ -92,5 +98,5 @@ def _check_duration(store: Store, queue: Queue, missing: dict[str, tuple[str, Ru
     active = {i for i, state in queue.states(list(missing)).items() if state in ("queued", "running")}
     new = [run for run_id, (_, run) in missing.items() if run_id not in active]
     expected = estimate_time(store, new)
-    if expected is not None and expected.seconds > limits.confirm_s:
+    if expected.seconds > limits.confirm_s:
         raise UnconfirmedError(len(new), expected.seconds, expected.duration)

@@ -137,9 +137,9 @@ def request_runs(tmp_path, monkeypatch):
     monkeypatch.setattr("jsc_explore.jobs.engine.engine.gpu_bytes", lambda device: 1 << 40)
     queue = Queue(tmp_path)
 
-    def request(*seeds, priority=INTERACTIVE, **changes):
+    def request(*seeds, priority=INTERACTIVE, session="", **changes):
         runs = [RunConfig(seed=seed, **changes) for seed in seeds]
-        queue.request({run.run_id(DIGEST): (run.config_id(DIGEST), run) for run in runs}, priority)
+        queue.request({run.run_id(DIGEST): (run.config_id(DIGEST), run) for run in runs}, priority, session)
         return [run.run_id(DIGEST) for run in runs]
 
     request.queue = queue
@@ -210,6 +210,24 @@ def test_a_run_is_stored_before_its_request_is_done(tmp_path, request_runs, monk
     serve_until_idle(tmp_path, trains)
     assert seen == [True]
     assert request_runs.queue.states([run_id]) == {run_id: "done"}
+
+
+def test_a_session_with_many_urgent_runs_leaves_a_worker_to_the_next_session(tmp_path, request_runs):
+    def trains_when_released(stack):
+        stack.progress(1)
+        while not released:
+            yield
+        yield from trains(stack)
+
+    released = []
+    many = [*request_runs(0, 1, 2, session="ada"), *request_runs(0, 1, 2, session="ada", batch_size=512)]
+    with serving(tmp_path, trains_when_released) as engine:
+        eventually(lambda: request_runs.queue.live()[1])
+        few = request_runs(3, session="bob")
+        eventually(lambda: request_runs.queue.states(few) == {few[0]: "running"})
+        assert [list(stack.runs) for stack in engine.cluster.stacks] == [many[:3], few]
+        released.append(True)
+        eventually(lambda: set(request_runs.queue.states([*many, *few]).values()) == {"done"})
 
 
 def test_points_and_progress_of_a_running_run_are_live(tmp_path, request_runs):

@@ -4,6 +4,7 @@ import itertools
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,8 +14,8 @@ from runs import CONFIG, waiting
 from jsc_explore import data, paths
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import DataError, StoreError, UnconfirmedError
-from jsc_explore.jobs.estimate import COMPILE_S, estimate_seconds, estimate_time, format_seconds
-from jsc_explore.jobs.packing import MAX_REPLICAS, pack
+from jsc_explore.jobs.estimate import COMPILE_S, estimate_time, format_seconds
+from jsc_explore.jobs.packing import MAX_REPLICAS, MAX_STACK_S, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, EngineState, Queue
 from jsc_explore.jobs.submit import Requester, identify, submit
 from jsc_explore.results import Outcome, RunRecord
@@ -339,6 +340,38 @@ def test_work_goes_to_every_worker_and_runs_of_a_seed_stay_together(run):
     assert max(len(plan.jobs) for plan in pack(grid, 1)) <= MAX_REPLICAS
 
 
+def test_an_interactive_stack_takes_two_seconds_where_its_runs_allow(monkeypatch):
+    def stacks(count, expected_s, priority=INTERACTIVE):
+        runs = (RunConfig(seed=seed) for seed in range(count))
+        jobs = [replace(waiting(run, run.seed, priority), expected_s=expected_s) for run in runs]
+        return [sum(job.expected_s for job in plan.jobs) for plan in pack(jobs, 1)]
+
+    assert max(stacks(8, 1.5)) <= MAX_STACK_S
+    assert max(stacks(40, 0.3)) <= MAX_STACK_S
+    assert stacks(3, 5.0) == [5.0] * 3
+    assert stacks(5, 0.1) == [pytest.approx(0.5)]
+    assert stacks(8, 1.5, BULK) == [12.0], "bulk work stays together"
+
+
+def test_a_session_without_a_running_stack_goes_first():
+    def jobs(session, *numbers):
+        return [replace(waiting(RunConfig(batch_size=n), n, INTERACTIVE), session=session) for n in numbers]
+
+    waits = [*jobs("ada", 16, 32, 64), *jobs("bob", 128), *jobs("eve", 256, 512)]
+    sessions = [plan.session for plan in pack(waits, 1, running=["ada", "ada", "eve"])]
+    assert sessions == ["bob", "eve", "ada", "eve", "ada", "ada"]
+
+
+def test_five_thousand_waiting_runs_are_packed_in_a_fraction_of_a_second():
+    jobs = [
+        replace(waiting(RunConfig(batch_size=16 + n % 500, seed=n // 500), n, INTERACTIVE), expected_s=0.5)
+        for n in range(5000)
+    ]
+    began = time.process_time()
+    pack(jobs, 2)
+    assert time.process_time() - began < 1.0
+
+
 # ---- submission and estimates
 
 
@@ -351,6 +384,10 @@ def store_run(store, run, **changes):
     outcome = Outcome(**{**values, "wall_time_s": 10.0, **SIZES, **changes})
     identity = (run.run_id(digest), run.config_id(digest), digest, 1, run.to_dict(), run.network.parameters)
     store.add(RunRecord(*identity, outcome, "2026-01-01T00:00:00+00:00"))
+
+
+def estimate_seconds(store, runs, workers=None):
+    return estimate_time(store, runs, workers).seconds
 
 
 @pytest.fixture
@@ -372,6 +409,12 @@ def test_submit_returns_stored_runs_joins_active_ones_and_queues_the_rest(store,
     assert [job.run_id for job in queue.jobs()] == [ids[2], ids[0], ids[3]]
 
 
+def test_a_click_on_a_large_network_is_bulk_work_and_one_on_a_small_network_is_not(store, queue):
+    large, small = RunConfig(model="16-4000-600-5", batch_size=16, max_epochs=1), RunConfig(max_epochs=1)
+    submit(store, queue, [large, small])
+    assert {job.config.model: job.priority for job in queue.jobs()} == {large.model: BULK, small.model: INTERACTIVE}
+
+
 def test_submit_sees_runs_that_another_process_stored(store, queue, tmp_path):
     other = Store(tmp_path)
     store_run(other, RunConfig())
@@ -388,7 +431,6 @@ def test_submit_without_the_data_set_queues_nothing(store, queue, tmp_path, monk
 
 def test_the_estimate_uses_the_most_similar_runs_of_the_same_backend(store):
     run = RunConfig(batch_size=256, max_epochs=2)
-    assert estimate_seconds(store, [run]) is None
     assert estimate_seconds(store, []) == 0.0
     for batch, seconds in ((16, 80.0), (64, 22.0), (256, 8.0), (1024, 4.5)):
         store_run(store, run.with_(batch_size=batch), wall_time_s=seconds, backend="kernel")
@@ -501,9 +543,7 @@ def test_a_share_of_wall_time_is_preferred_to_the_time_of_the_whole_stack(store)
     assert estimate_seconds(store, [RunConfig(max_epochs=2)], workers=1) == pytest.approx(3.0)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "time not known yet"), (0.2, "1 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")]
-)
+@pytest.mark.parametrize(("seconds", "text"), [(0.2, "1 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_durations_are_formatted_for_people(seconds, text):
     assert format_seconds(seconds) == text
 

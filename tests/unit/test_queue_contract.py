@@ -3,13 +3,15 @@
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, StoreError
-from jsc_explore.jobs.limits import Limits
+from jsc_explore.jobs.limits import UNLIMITED, Limits
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Queue
+from jsc_explore.jobs.queue.fair_share import MAX_INTERACTIVE_S
 from jsc_explore.jobs.queue.schema import QUEUE_VERSION, TRANSITIONS_KEPT_S
 
 CONFIG = "c" * 32
@@ -42,8 +44,9 @@ def wanted(*run_ids, **changes):
     return {run_id: (CONFIG, RunConfig(**changes)) for run_id in run_ids}
 
 
-def submit(queue, session, *run_ids, priority=INTERACTIVE, limits=None, **changes):
-    return queue.request(wanted(*run_ids, **changes), priority, session, **({"limits": limits} if limits else {}))
+def submit(queue, session, *run_ids, priority=INTERACTIVE, limits=UNLIMITED, address="", expected_s=0.0, **changes):
+    options = {"address": address, "expected_s": dict.fromkeys(run_ids, expected_s)}
+    return queue.request(wanted(*run_ids, **changes), priority, session, limits, **options)
 
 
 def bring_to(queue, run_id, state):
@@ -170,6 +173,34 @@ def test_a_session_has_a_limit_of_runs_and_of_epochs(queue):
     assert queue.states(["a", "b", "c", "d", "e", "f", "g"]).keys() == set("abcdef")
 
 
+def test_an_address_has_limits_over_all_its_sessions(queue):
+    few = replace(UNLIMITED, address_runs=3, address_epochs=100)
+    submit(queue, "ada", "a", "b", limits=few, address="here")
+    with pytest.raises(FieldError, match=r"runs = 2: with 2 queued .* your address together may have at most 3 runs"):
+        submit(queue, "bob", "c", "d", limits=few, address="here")
+    with pytest.raises(FieldError, match=r"your address together may have at most 100 epochs over all runs"):
+        submit(queue, "bob", "c", limits=few, address="here", max_epochs=81)
+    assert submit(queue, "bob", "a", "b", "c", limits=few, address="here") == ["c"], "joining costs nothing"
+    assert submit(queue, "eve", "d", "e", "f", limits=few, address="there") == ["d", "e", "f"]
+    assert submit(queue, "owner", "g", limits=few) == ["g"], "the machine itself has no address"
+
+
+def test_the_cells_that_an_address_requests_within_a_minute_are_limited(queue, monkeypatch):
+    few, clock = replace(UNLIMITED, address_cells=2), [1000.0]
+    monkeypatch.setattr("jsc_explore.jobs.queue.fair_share.time.time", lambda: clock[0])
+
+    def request(session, cell):
+        return queue.request({cell: (cell, RunConfig())}, INTERACTIVE, session, few, address="here")
+
+    request("ada", "a")
+    request("bob", "b")
+    queue.cancel(["a", "b"])
+    with pytest.raises(FieldError, match=r"cells = 1: with 2 in the last 60 s, .* at most 2 cells in that time; wait"):
+        request("eve", "c")
+    clock[0] += 61
+    assert request("eve", "c") == ["c"]
+
+
 def test_all_sessions_together_have_a_limit(queue):
     few = Limits(session_runs=None, session_epochs=None, total_runs=3, total_epochs=1000)
     submit(queue, "ada", "a", "b", limits=few)
@@ -252,6 +283,32 @@ def test_interactive_runs_come_before_bulk_ones(queue):
     submit(queue, "eve", "e1", "e2")
     assert order(queue) == ["e1", "e2", "a1", "b1", "a2"]
     assert order(queue, priority=INTERACTIVE) == ["e1", "e2"]
+
+
+def test_a_run_that_takes_long_is_bulk_whoever_requests_it(queue):
+    long = MAX_INTERACTIVE_S + 1
+    submit(queue, "ada", "long", expected_s=long)
+    submit(queue, "ada", "swept", priority=BULK, expected_s=long)
+    submit(queue, "bob", "short", expected_s=MAX_INTERACTIVE_S)
+    assert order(queue) == ["short", "long", "swept"]
+    submit(queue, "eve", "long", "swept", expected_s=long)
+    assert order(queue, priority=INTERACTIVE) == ["short"], "nor does a click promote it"
+    assert {job.run_id: (job.session, job.expected_s) for job in queue.jobs()} == {
+        "short": ("bob", MAX_INTERACTIVE_S), "long": ("ada", long), "swept": ("ada", long),
+    }  # fmt: skip
+
+
+def test_short_and_long_runs_of_one_request_take_the_turns_of_their_priority(queue):
+    queue.request(wanted("a1", "a2", "a3", "a4"), INTERACTIVE, "ada", expected_s={"a1": 99.0, "a3": 99.0})
+    submit(queue, "bob", "b1", priority=BULK)
+    assert order(queue) == ["a2", "a4", "a1", "b1", "a3"]
+
+
+def test_sessions_can_be_left_out(queue):
+    submit(queue, "ada", *(f"a{i}" for i in range(500)))
+    submit(queue, "bob", "b1")
+    assert order(queue, without=["ada"]) == ["b1"]
+    assert order(queue, without=["ada", "bob"]) == []
 
 
 def test_a_promoted_bulk_run_is_scheduled_for_the_session_that_promoted_it(queue):

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 import uuid
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -45,8 +46,9 @@ SHUTDOWN_TIMEOUT_S = 30.0
 
 @dataclass
 class _Stack:
-    """A submitted stack: its jobs by run id, its task on the cluster, the runs whose cancellation was sent."""
+    """A submitted stack: its plan, jobs by run id, task on the cluster, the runs whose cancellation was sent."""
 
+    plan: StackPlan
     jobs: dict[str, Job]
     task: Any
     cancelled: set[str] = field(default_factory=set)
@@ -317,38 +319,52 @@ class Engine:
                 self.cluster.cancel(stack.task, sorted(new))
 
     def _submit_waiting(self) -> None:
+        """Submit stacks of waiting runs to free workers.
+
+        A worker that bulk work cannot take is for the first stack of an interactive session that finds no other: a
+        session that has one already waits for the other workers.
+        """
         free, free_bulk = self.cluster.free_slots(bulk=False), self.cluster.free_slots(bulk=True)
-        # Read only runs that can start now: a long bulk queue must not be read twenty times a second.
-        waiting = self.queue.waiting(BULK if free_bulk > 0 else INTERACTIVE) if free > 0 else []
+        plans = [stack.plan for stack in self._stacks.values()]
+        running = Counter(plan.session for plan in plans if plan.priority == INTERACTIVE)
+        # Read only runs that can start now: a long queue must not be read twenty times a second.
+        if free_bulk > 0:
+            waiting = self.queue.waiting()
+        else:
+            waiting = self.queue.waiting(INTERACTIVE, without=running) if free > 0 else []
         if not waiting:
             return
         resumable = {job.run_id: self.checkpoints.epoch(job.run_id) for job in waiting}
-        for plan in pack(waiting, free, resumable, self._gpu_bytes(), self._crashes.suspects()):
-            if self.cluster.free_slots(bulk=plan.priority == BULK):
-                self._submit(plan)
+        suspects = self._crashes.suspects()
+        for plan in pack(waiting, free_bulk, resumable, self._gpu_bytes(), suspects, running.elements()):
+            bulk = self.cluster.free_slots(bulk=True) > 0 or plan.priority == BULK or running[plan.session] > 0
+            if self.cluster.free_slots(bulk=bulk) > 0 and self._submit(plan, bulk):
+                running[plan.session] += plan.priority == INTERACTIVE
 
     def _gpu_bytes(self) -> int | None:
         """Return the GPU memory per stack; None for CPU workers, and for remote ones, whose GPU is unknown here."""
         memory = gpu_bytes(self.device) if self.cluster.scheduler is None else None
         return memory and memory // ((self.cluster.workers or os.cpu_count() or 1) + self.cluster.reserve_worker)
 
-    def _submit(self, plan: StackPlan) -> None:
+    def _submit(self, plan: StackPlan, bulk: bool) -> bool:
+        """Submit a stack; return whether any of its runs was still to train."""
         jobs = {job.run_id: job for job in plan.jobs}
         try:
             digest = data.digest(plan.jobs[0].config.dataset)
         except JscError:  # The data set was deleted after the request.
             for run_id in jobs:
                 self._fail(run_id, traceback.format_exc())
-            return
+            return False
         started = self.queue.start(jobs.keys() - self._finish_stored(jobs))
         jobs = {run_id: job for run_id, job in jobs.items() if run_id in started}
         if not jobs:
-            return
+            return False
         name = uuid.uuid4().hex[:12]
         configs = {run_id: job.config.to_dict() for run_id, job in jobs.items()}
         checkpoints = {run_id: state for run_id in jobs if (state := self.checkpoints.read(run_id)) is not None}
-        task = self.cluster.submit(name, configs, digest, checkpoints, self.device, bulk=plan.priority == BULK)
-        self._stacks[name] = _Stack(jobs, task)
+        task = self.cluster.submit(name, configs, digest, checkpoints, self.device, bulk=bulk)
+        self._stacks[name] = _Stack(plan, jobs, task)
+        return True
 
     def _write_heartbeat(self) -> None:
         if time.monotonic() - self._heartbeat_at > HEARTBEAT_INTERVAL_S:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +17,7 @@ from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
 from jsc_explore.jobs.limits import UNLIMITED, Limits
 from jsc_explore.jobs.queue import fair_share
-from jsc_explore.jobs.queue.fair_share import BULK, INTERACTIVE
+from jsc_explore.jobs.queue.fair_share import BULK, INTERACTIVE, Origin
 from jsc_explore.jobs.queue.schema import Transition, create_tables, drop_old_transitions
 from jsc_explore.results import Point
 from jsc_explore.store.database import open_database
@@ -30,7 +30,7 @@ LOOK_AHEAD = 5000
 
 _JOB_COLUMNS = (
     "run_id, config_id, config, state, priority, attempt, cancel, step, total_steps, requested_at, started_at, "
-    "finished_at, error, session, "
+    "finished_at, error, session, expected_s, "
     "(SELECT group_concat(r.session, char(10)) FROM requesters AS r WHERE r.run_id = requests.run_id)"
 )
 # The cause of a transition without an error; with an error it is the traceback's last line, cut to MAX_CAUSE.
@@ -49,7 +49,8 @@ HEARTBEAT_TIMEOUT_S = 10.0
 class Job:
     """A requested run and its progress. Times are seconds since the epoch; ``error`` holds a traceback.
 
-    ``session`` is the random name of the session that requested it first, ``requesters`` are those of all that did.
+    ``session`` is the random name of the session that requested it first, ``requesters`` are those of all that did;
+    ``expected_s`` are the seconds that its training was expected to take when it was requested, 0 if unknown.
     """
 
     run_id: str
@@ -66,6 +67,7 @@ class Job:
     finished_at: float | None
     error: str | None
     session: str = ""
+    expected_s: float = 0.0
     requesters: frozenset[str] = frozenset()
 
     @property
@@ -97,6 +99,8 @@ class Queue:
     - States move forward only: queued, running, then done, failed, cancelled or diverged. A run returns to ``queued``
       when it is requested again after its end, or when its worker is lost; both increase ``attempt``.
     - Each transition is recorded with its time and cause (``history``), in the same transaction.
+    - A run that is expected to take longer than ``MAX_INTERACTIVE_S`` is bulk, also if an interactive request asks for
+      it.
     - A request is accepted whole or not at all: limits are checked in the transaction that enters it.
     - Interactive runs come before bulk ones. Within a priority sessions alternate, one run each; within a session the
       oldest run comes first. So a small request never waits for the whole of a large one.
@@ -127,14 +131,19 @@ class Queue:
         priority: int = INTERACTIVE,
         session: str = "",
         limits: Limits = UNLIMITED,
+        *,
+        address: str = "",
+        expected_s: Mapping[str, float] | None = None,
     ) -> list[str]:
         """Queue runs, given as run_id -> (config_id, run); return the ids of new ones, the others are joined.
 
         A run that ended is queued again with a higher attempt number. An interactive request promotes a waiting bulk
-        run, which then belongs to this session. FieldError, with nothing changed, beyond ``limits``.
+        run, which then belongs to this session. ``address`` stands for the network address whose limits count, empty
+        for none; ``expected_s`` maps run ids to the expected seconds of training. FieldError, with nothing changed,
+        beyond ``limits``.
         """
         with self._transaction() as db:
-            new = fair_share.enqueue(db, runs, priority, session, limits)
+            new = fair_share.enqueue(db, runs, priority, Origin(session, address), limits, expected_s or {})
             drop_old_transitions(db)
         return new
 
@@ -225,12 +234,15 @@ class Queue:
         """Return whether any run is queued."""
         return bool(self._read("SELECT 1 FROM requests WHERE state = 'queued' LIMIT 1"))
 
-    def waiting(self, priority: int = BULK, limit: int = LOOK_AHEAD) -> list[Job]:
-        """Return the runs to start next, of this priority or a more urgent one, in fair-share order."""
+    def waiting(self, priority: int = BULK, limit: int = LOOK_AHEAD, without: Collection[str] = ()) -> list[Job]:
+        """Return the runs to start next, of this priority or a more urgent one, in fair-share order.
+
+        Runs of the sessions in ``without`` are left out.
+        """
         rows = self._read(
             f"SELECT {_JOB_COLUMNS} FROM requests WHERE state = 'queued' AND priority <= ? "
-            "ORDER BY priority, virtual_start, position LIMIT ?",
-            [priority, limit],
+            "AND session NOT IN (SELECT value FROM json_each(?)) ORDER BY priority, virtual_start, position LIMIT ?",
+            [priority, json.dumps(list(without)), limit],
         )
         return [_job(row) for row in rows]
 

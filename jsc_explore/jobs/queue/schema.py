@@ -13,7 +13,7 @@ from pathlib import Path
 from jsc_explore.errors import StoreError
 
 # Raise it when a table changes: a file of another version is refused.
-QUEUE_VERSION = 3
+QUEUE_VERSION = 4
 # Transitions are dropped when they are older than this, or when there are more of them, oldest first.
 TRANSITIONS_KEPT_S, TRANSITIONS_KEPT = 30 * 86_400.0, 500_000
 
@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS requests (
   position INTEGER NOT NULL,
   virtual_start INTEGER NOT NULL,
   session TEXT NOT NULL,
+  address TEXT NOT NULL,
+  expected_s REAL NOT NULL,
   epochs INTEGER NOT NULL,
   attempt INTEGER NOT NULL DEFAULT 1,
   cancel INTEGER NOT NULL DEFAULT 0,
@@ -40,7 +42,7 @@ CREATE TABLE IF NOT EXISTS requests (
   error TEXT,
   cause TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS requests_by_start ON requests (state, priority, virtual_start, position);
+CREATE INDEX IF NOT EXISTS requests_by_start ON requests (state, priority, virtual_start, position, session);
 CREATE INDEX IF NOT EXISTS requests_by_session ON requests (state, session, priority, virtual_start, epochs);
 -- Every session that wants an active run; requests.session is the one whose limits and turns it counts for.
 CREATE TABLE IF NOT EXISTS requesters (

@@ -43,15 +43,12 @@ def draw(slice: Slice, selected: Sequence[Cell]) -> None:
 
 def runs_text(runs: Sequence[RunConfig]) -> str:
     """Return the number of runs and their estimated time: 14 runs, about 9 s."""
-    found = estimate_time(services.store(), runs)
-    time = "time not known yet" if found is None else found.duration
-    return f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {time}"
+    return f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {estimate_time(services.store(), runs).duration}"
 
 
 def time_text(runs: Sequence[RunConfig]) -> str:
     """Return the estimated time of runs, with its usual error if that is known: about 9 s, usually within 20%."""
-    found = estimate_time(services.store(), runs)
-    return "time not known yet" if found is None else str(found)
+    return str(estimate_time(services.store(), runs))
 
 
 def _draw_all(slice: Slice, selected: Sequence[Cell]) -> None:

@@ -11,7 +11,7 @@ import streamlit as st
 
 from jsc_explore.analysis.cells import current_epoch
 from jsc_explore.config import RunConfig
-from jsc_explore.jobs.estimate import estimate_seconds, format_seconds, waits_for_program
+from jsc_explore.jobs.estimate import estimate_time, format_seconds, waits_for_program
 from jsc_explore.jobs.queue import Job
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import CELLS
@@ -133,6 +133,6 @@ def _time_left(jobs: Sequence[Job], share: float) -> str:
     started = min((job.started_at for job in jobs if job.started_at), default=None)
     # The first quarter does not show the speed: starting takes a while, and most evaluations come early.
     if started is None or share < 0.25:
-        seconds = estimate_seconds(services.store(), [job.config for job in jobs])
-        return f"about {format_seconds(seconds * (1 - share))} left" if seconds is not None else "time not known yet"
+        seconds = estimate_time(services.store(), [job.config for job in jobs]).seconds
+        return f"about {format_seconds(seconds * (1 - share))} left"
     return f"about {format_seconds((time.time() - started) * (1 - share) / share)} left"

@@ -42,9 +42,12 @@ def refusal() -> str:
 
 
 def requester() -> Requester:
-    """Return this visitor as a requester for the queue: an anonymous name, limits, and the refusal if any."""
-    name = hashlib.sha256(_SALT + visitor.session().encode()).hexdigest()[:12]
-    return Requester(f"page {name}", Access.from_environment().limits, refusal(), visitor.client_address())
+    """Return this visitor as a requester for the queue: an anonymous name and address, limits, and the refusal if any.
+
+    The person who runs the app has no address: its limits are for visitors.
+    """
+    address = "" if visitor.is_owner() else _anonymous(visitor.client_address())
+    return Requester(f"page {_anonymous(visitor.session())}", Access.from_environment().limits, refusal(), address)
 
 
 def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
@@ -56,7 +59,7 @@ def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
         submit(services.store(), services.queue(), runs, requester=requester(), confirmed=confirmed)
     except UnconfirmedError as error:
         runs_text = f"{error.runs:,} run{'s' if error.runs != 1 else ''}"
-        text = f"{runs_text} would take **{error.duration}** on this machine; other requests wait for that time."
+        text = f"{runs_text} would take **{error.duration}** on this machine."
         st.session_state[_NOTICE] = Notice(text, tuple(runs), error.duration)
     except JscError as error:
         st.session_state[_NOTICE] = Notice(str(error))
@@ -137,6 +140,10 @@ def _check_password() -> None:
     st.session_state[_LOGIN_FAULT] = fault
     if not fault:
         _UNLOCKED.add(visitor.session())
+
+
+def _anonymous(name: str) -> str:
+    return hashlib.sha256(_SALT + name.encode()).hexdigest()[:12]
 
 
 def _dismiss() -> None:

@@ -193,7 +193,7 @@ def _draw_more_seeds(pair: tuple[RunConfig, RunConfig], seeds: int, snapshot: Li
         refusal, time = permissions.refusal(), estimate_time(services.store(), runs)
         button.button(
             f"Train up to {seeds} seeds of each", key="train-more", on_click=permissions.train, args=(runs,),
-            help=refusal or f"{len(runs)} runs, expected: {time or 'time not known yet'}",
+            help=refusal or f"{len(runs)} runs, expected: {time}",
             disabled=bool(refusal), width="stretch",
         )  # fmt: skip
 
@@ -284,7 +284,7 @@ def _draw_missing(side: str, config: RunConfig, metric: str) -> None:
     refusal = permissions.refusal()
     button.button(
         f"Train {DEFAULT_SEEDS} seeds", key=f"train-{side}", type="primary", on_click=permissions.train, args=(runs,),
-        help=refusal or f"Expected: {estimate_time(services.store(), runs) or 'time not known yet'}",
+        help=refusal or f"Expected: {estimate_time(services.store(), runs)}",
         disabled=bool(refusal),
         width="stretch",
     )  # fmt: skip
