@@ -35,6 +35,10 @@ class StoreError(JscError):
     """A store directory, a database or a Parquet file cannot be used."""
 
 
+class StoreGoneError(StoreError):
+    """A store's directory was renamed, removed or replaced while it was in use."""
+
+
 class NotAllowedError(JscError):
     """The requester has no right to train."""
 

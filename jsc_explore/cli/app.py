@@ -18,6 +18,7 @@ from jsc_explore.jobs.auth import Access
 from jsc_explore.jobs.engine import preload
 from jsc_explore.jobs.limits import LIMITS
 from jsc_explore.store import Store
+from jsc_explore.store.directory import STORE_ID, open_directory
 
 
 def app(options: argparse.Namespace) -> NoReturn:
@@ -25,9 +26,8 @@ def app(options: argparse.Namespace) -> NoReturn:
     from jsc_explore.jobs.engine.supervisor import start_engine
 
     access = read_access(options)
-    opened = Store(options.store, paths.snapshot())
+    opened = Store(options.store.resolve(), paths.snapshot())
     opened.close()
-    store = options.store.resolve()
     _leave_current_directory()
     page = paths.site_file("app.py")
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(page), "--server.port", str(options.port)]
@@ -36,11 +36,12 @@ def app(options: argparse.Namespace) -> NoReturn:
     # The engine warms up while the page starts. This process becomes the page's server by exec: it stays the engine's
     # parent and receives signals itself. The server's supervisor restarts the engine if it ends.
     if not access.read_only and opened.read_only is None:
-        start_engine(store, paths.snapshot())
+        start_engine(opened.home, paths.snapshot())
     inherited = {name: text for name, text in os.environ.items() if name not in auth.VARIABLES}
     # One thread for linear algebra: with a worker on each core, two threads wait for each other (a prediction took 35 s
     # instead of 3 s).
-    environment = {"OMP_NUM_THREADS": "1", **inherited, "JSC_EXPLORE_STORE": str(store), **access.to_environment()}
+    served = {"JSC_EXPLORE_STORE": str(opened.directory), STORE_ID: opened.home.id}
+    environment = {"OMP_NUM_THREADS": "1", **inherited, **served, **access.to_environment()}
     os.chdir(page.parent)
     os.execve(sys.executable, command, environment)
 
@@ -64,10 +65,10 @@ def read_access(options: argparse.Namespace) -> Access:
 
 def engine(options: argparse.Namespace) -> int:
     """Train queued runs until stopped."""
-    options.store = options.store.resolve()
+    home = open_directory(options.store.resolve(), expected_id=options.store_id)
     _leave_current_directory()
     if options.scheduler is None:
-        preload.start_fork_server(preload.next_run(options.store))
+        preload.start_fork_server(preload.next_run(home))
         if options.device in ("auto", "cpu"):
             preload.start_compiling()
     from jsc_explore.jobs.cluster.client import Cluster
@@ -75,12 +76,7 @@ def engine(options: argparse.Namespace) -> int:
 
     cluster = Cluster(options.workers, options.scheduler, reserve_worker=not options.until_idle)
     run_engine(
-        options.store,
-        paths.snapshot(),
-        cluster,
-        device=options.device,
-        until_idle=options.until_idle,
-        parent=options.parent,
+        home, paths.snapshot(), cluster, device=options.device, until_idle=options.until_idle, parent=options.parent
     )
     return 0
 
@@ -132,3 +128,4 @@ def add_commands(commands: Any) -> None:
     server.add_argument("--device", type=_device, default="auto", help="cpu, cuda, cuda:N or auto (default)")
     server.add_argument("--until-idle", action="store_true", help="end when no run is queued or running")
     server.add_argument("--parent", type=int, help=argparse.SUPPRESS)
+    server.add_argument("--store-id", default="", help=argparse.SUPPRESS)

@@ -15,11 +15,12 @@ from jsc_explore.errors import JscError
 from jsc_explore.jobs.queue import BULK, Queue
 from jsc_explore.store.catalog import Catalog, Entry
 from jsc_explore.store.compaction import compact as compact_parts
+from jsc_explore.store.directory import open_directory
 from jsc_explore.store.merge import conflicts
 from jsc_explore.store.merge import merge as merge_runs
 from jsc_explore.store.publish import publish as write_snapshot
 from jsc_explore.store.recovery import RETENTION_S
-from jsc_explore.store.verify import repair
+from jsc_explore.store.verify import damaged_databases, quarantine_databases, repair
 from jsc_explore.store.verify import verify as find_faults
 
 
@@ -35,18 +36,29 @@ def publish(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Check each file of the store: checksum, schema, and that each run's id matches its content."""
-    catalog = Catalog(options.store)
+    home = open_directory(options.store)
+    damaged = damaged_databases(home)
+    for fault in damaged:
+        print(fault)
+    if options.repair:
+        for path in quarantine_databases(home, damaged) if damaged else []:
+            print(f"{path.name}: moved to {path.parent}")
+        damaged = []
+    elif any(fault.path.name == "catalog.sqlite" for fault in damaged):
+        print("without its catalogue the store cannot be checked; repair it with --repair", file=sys.stderr)
+        return 1
+    catalog = Catalog(home)
     try:
         parts = len(catalog.parts())
         faults = find_faults(catalog, paths.snapshot())
         for fault in faults:
             print(fault)
-        print(f"{parts} parts checked, {len(faults)} faults", file=sys.stderr)
+        print(f"{parts} parts checked, {len(faults) + len(damaged)} faults", file=sys.stderr)
         if count := len(list(conflicts(catalog))):
             print(f"{count} merged runs with other figures; see `jsc-explore list --conflicts`", file=sys.stderr)
         if faults and options.repair:
             return _repair(options, catalog, faults)
-        return 1 if faults else 0
+        return 1 if faults or damaged else 0
     finally:
         catalog.close()
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from jsc_explore.config import RunConfig
 from jsc_explore.files import atomic_write
+from jsc_explore.store.directory import StoreDirectory, open_directory
 
 FILE = "calibration.json"
 # A machine's speed changes little within a week. Another number of cores means another machine.
@@ -61,8 +62,8 @@ def is_due(directory: Path) -> bool:
 class IdleCalibrator:
     """Calibrates once, if it is due, after the engine was idle for a while, so that no request is delayed."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory, self._idle_since, self._is_started = directory, time.monotonic(), False
+    def __init__(self, home: StoreDirectory) -> None:
+        self.home, self._idle_since, self._is_started = home, time.monotonic(), False
 
     def update(self, is_busy: bool) -> None:
         """Track whether the engine is busy; after ``IDLE_BEFORE_S`` idle seconds measure in another process."""
@@ -70,8 +71,9 @@ class IdleCalibrator:
             self._idle_since = time.monotonic()
         elif not self._is_started and time.monotonic() - self._idle_since > IDLE_BEFORE_S:
             self._is_started = True
-            if is_due(self.directory):
-                command = [sys.executable, "-P", "-m", "jsc_explore.jobs.calibration", str(self.directory)]
+            if is_due(self.home.path):
+                module = "jsc_explore.jobs.calibration"
+                command = [sys.executable, "-P", "-m", module, str(self.home.path), self.home.id]
                 quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
                 with suppress(OSError):
                     subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
@@ -100,13 +102,14 @@ def measure() -> list[dict[str, Any]]:
     return rows
 
 
-def write(directory: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write a calibration into a store, atomically."""
+def write(directory: Path | StoreDirectory, rows: Sequence[dict[str, Any]]) -> None:
+    """Write a calibration into a store, atomically. Raises StoreError if the directory is not a store, or gone."""
+    home = open_directory(directory)
     text = json.dumps({"at": time.time(), "cores": os.cpu_count(), "runs": list(rows)}, indent=1)
-    with atomic_write(Path(directory) / FILE, durable=False) as file:
+    with atomic_write(home.path / FILE, durable=False) as file:
         file.write(text.encode())
 
 
 if __name__ == "__main__":
     os.nice(5)
-    write(Path(sys.argv[1]), measure())
+    write(open_directory(Path(sys.argv[1]), expected_id=sys.argv[2]), measure())

@@ -14,9 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from jsc_explore.config import FIELDS
-from jsc_explore.errors import StoreError
+from jsc_explore.errors import StoreError, StoreGoneError
 from jsc_explore.files import error_reason, file_lock, sync_directory
-from jsc_explore.store.database import open_database
+from jsc_explore.store.database import open_database, remedy
+from jsc_explore.store.directory import StoreDirectory, open_directory, part_name
 from jsc_explore.store.parquet_writer import PartFile, write_part
 from jsc_explore.store.schema import schema_problem
 
@@ -86,8 +87,9 @@ class Catalog:
     and every method that writes raises StoreError with it. Each method may be called from any thread.
     """
 
-    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: Path | StoreDirectory, *, read_only: bool = False) -> None:
+        self.home = open_directory(directory, create=not read_only)
+        self.directory = self.home.path
         self.parts_directory = self.directory / "parts"
         self.conflicts_directory = self.directory / "conflicts"
         self.quarantine_directory = self.directory / "quarantine"
@@ -98,8 +100,6 @@ class Catalog:
         self._db: sqlite3.Connection | None = None
         if not read_only:
             self._open()
-        elif not self.directory.is_dir():
-            raise StoreError(f"store {directory}: the directory does not exist; check the path")
 
     def close(self) -> None:
         """Close the database connection."""
@@ -112,7 +112,9 @@ class Catalog:
 
     def parts(self) -> list[Part]:
         """Return the current parts, oldest first."""
-        return [Part(*row) for row in self.read("SELECT seq, name, rows, sha256 FROM parts ORDER BY seq")]
+        rows = self.read("SELECT seq, name, rows, sha256 FROM parts ORDER BY seq")
+        with self._checking():
+            return [Part(seq, part_name(name, self.directory), int(count), sha256) for seq, name, count, sha256 in rows]
 
     def fingerprint(self) -> tuple[int, int]:
         """Return the number of parts and the largest ``seq``: a pair that changes whenever the list of parts does."""
@@ -128,11 +130,14 @@ class Catalog:
         rows = self.read(
             f"SELECT run_id, part, config, data_digest, recipe_version FROM runs {where} ORDER BY run_id", values
         )
-        return [Entry(row[0], row[1], json.loads(row[2]), row[3], row[4]) for row in rows]
+        with self._checking():
+            return [Entry(row[0], row[1], json.loads(row[2]), row[3], row[4]) for row in rows]
 
     def retired(self) -> list[tuple[str, float]]:
         """Return name and time of the replaced files that are kept for readers that still use them."""
-        return [(str(name), float(at)) for name, at in self.read("SELECT name, retired_at FROM retired ORDER BY name")]
+        rows = self.read("SELECT name, retired_at FROM retired ORDER BY name")
+        with self._checking():
+            return [(part_name(name, self.directory), float(at)) for name, at in rows]
 
     def path_of(self, part: Part) -> Path:
         """Return the path of a part."""
@@ -140,6 +145,7 @@ class Catalog:
 
     def read(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a SELECT over the catalogue, for this package only. Raises StoreError if that fails."""
+        self.home.check()
         try:
             with self._lock:
                 if self._db is not None:
@@ -147,7 +153,21 @@ class Catalog:
             # Opened for each query: changes by other users are seen, and no lock is kept.
             return self._query_read_only(sql, values)
         except sqlite3.Error as error:
-            raise StoreError(f"store {self.directory}: its catalogue cannot be read ({error_reason(error)})") from error
+            raise StoreError(
+                f"store {self.directory}: its catalogue cannot be read ({error_reason(error)}); "
+                + remedy(error, "try again")
+            ) from error
+
+    @contextmanager
+    def _checking(self) -> Iterator[None]:
+        """Turn the errors of converting what the catalogue holds, which another program may have written."""
+        try:
+            yield
+        except (ValueError, TypeError, RecursionError) as error:
+            raise StoreError(
+                f"store {self.directory}: its catalogue holds an invalid value ({error_reason(error)[:80]}); "
+                "run `jsc-explore verify --repair`"
+            ) from error
 
     def _query_read_only(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         if not self.path.exists():
@@ -211,7 +231,11 @@ class Catalog:
             "WHERE run_id IN (SELECT value FROM json_each(?))",
             [json.dumps(run_ids)],
         )
-        return {run_id for run_id, name in found if name not in unreadable and (self.parts_directory / name).exists()}
+        return {
+            run_id
+            for run_id, name in found
+            if name not in unreadable and (self.parts_directory / part_name(name, self.directory)).exists()
+        }
 
     def register(self, db: sqlite3.Connection, file: PartFile, rows: Sequence[tuple[Any, ...]]) -> Part:
         """Insert a file and its runs (``run_rows``) in a transaction; runs that are in other parts move to this one."""
@@ -241,7 +265,11 @@ class Catalog:
             raise self.write_error(failure, error) from error
 
     def write_error(self, failure: str, error: BaseException) -> StoreError:
-        """Return the StoreError for a failed write to the disk or the database."""
+        """Return the StoreError for a failed write to the disk or the database; StoreGoneError if the store is gone."""
+        try:
+            self.home.check()
+        except StoreGoneError as gone:
+            return gone
         return StoreError(f"store {self.directory}: {failure} ({error_reason(error)}); free disk space")
 
     @contextmanager
@@ -263,7 +291,8 @@ class Catalog:
     # ---- opening
 
     def require_writable(self, failure: str) -> None:
-        """Raise StoreError, with ``failure`` and the reason, if the store is open for reading only."""
+        """Raise StoreError, with ``failure`` and the reason, if the store is open for reading only or gone."""
+        self.home.check()
         with self._lock:
             if self._db is None and self.read_only != "opened for reading":
                 self._open()  # A full disk or a permission may have been fixed meanwhile.
@@ -277,24 +306,21 @@ class Catalog:
         try:
             self._db = self._open_for_writing()
             self.read_only = None
-        except (FileExistsError, NotADirectoryError) as error:
-            raise StoreError(
-                f"store {self.directory}: is a file, not a directory; choose another with --store"
-            ) from error
         except (OSError, sqlite3.Error) as error:
             self._db, self.read_only = None, error_reason(error)
             try:
-                if not self.directory.is_dir():
-                    raise error
                 self.parts()
             except (OSError, sqlite3.Error, StoreError):
                 raise StoreError(
-                    f"store {self.directory}: cannot be opened ({error_reason(error)}); choose another with --store"
+                    f"store {self.directory}: cannot be opened ({error_reason(error)}); "
+                    + remedy(error, "choose another with --store")
                 ) from error
 
     def _open_for_writing(self) -> sqlite3.Connection:
+        if not self.home.id:
+            self.home = open_directory(self.directory)
         if not self.parts_directory.is_dir():
-            self.parts_directory.mkdir(parents=True, exist_ok=True)
+            self.home.make_folder("parts")
             sync_directory(self.directory)
         # Opening the lock file detects a directory whose permissions changed after its files were created.
         with file_lock(self.writers_lock, exclusive=False):

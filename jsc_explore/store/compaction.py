@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from jsc_explore.files import file_lock
 from jsc_explore.store.catalog import Catalog, Part, run_rows
+from jsc_explore.store.directory import StoreDirectory
 from jsc_explore.store.parquet_writer import PartFile, write_part
 from jsc_explore.store.recovery import RETENTION_S, drop_retired
 from jsc_explore.store.schema import part_schema, schema_problem, with_columns
@@ -54,7 +55,7 @@ def parts_to_compact(parts: Sequence[Part]) -> list[Part]:
 
 
 def compact(
-    directory: Path,
+    directory: Path | StoreDirectory,
     *,
     select: Callable[[Sequence[Part]], Sequence[Part]] = parts_to_compact,
     retention_s: float = RETENTION_S,
@@ -195,7 +196,7 @@ def _sum_results(one: CompactionResult, other: CompactionResult) -> CompactionRe
 class BackgroundCompaction:
     """Run compactions in a low-priority thread, one at a time; ``message`` holds the last error."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path | StoreDirectory) -> None:
         self.directory = directory
         self.message = ""
         self._thread: threading.Thread | None = None

@@ -27,6 +27,17 @@ def open_database(path: Path, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3
     return db
 
 
+def is_damaged(error: BaseException) -> bool:
+    """Return whether an error of SQLite means that the file is no database or is damaged, not busy or unwritable."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, sqlite3.DatabaseError) and code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
+
+def remedy(error: BaseException, otherwise: str) -> str:
+    """Return what to do about an error of SQLite: repair a damaged file, else what the caller says."""
+    return "run `jsc-explore verify --repair`" if is_damaged(error) else otherwise
+
+
 def _enable_wal(db: sqlite3.Connection) -> None:
     # If several processes open a new file at the same time, SQLite refuses all but one immediately, whatever the
     # timeout: each holds a read lock, and waiting for each other would be a deadlock. So the retry is done here.

@@ -18,6 +18,7 @@ from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.files import atomic_write, error_reason, file_lock
 from jsc_explore.importers.imported_run import MAX_NAME, ImportedRun
 from jsc_explore.results import CURVE_PREFIX, INTEGER_QUANTITIES, POINT_FIELDS
+from jsc_explore.store.directory import StoreDirectory, open_directory
 
 VERSION_KEY, VERSION = b"jsc_explore.imported", b"1"
 MAX_IMPORTED = 2000
@@ -40,8 +41,9 @@ class ImportedRuns:
     changed. ``problems`` has one message for each unreadable file.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = Path(directory) / "imported"
+    def __init__(self, directory: Path | StoreDirectory) -> None:
+        self._home = open_directory(directory)
+        self.directory = self._home.path / "imported"
         self.problems: list[str] = []
         self._cache: dict[str, ImportedRun | None] = {}
         self._lock = threading.Lock()
@@ -64,7 +66,7 @@ class ImportedRuns:
         written.
         """
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self._home.make_folder("imported")
             with file_lock(self.directory / ".lock", exclusive=True, timeout=math.inf):
                 runs = self.all()
                 if same := next((one for one in runs if one.sha256 == run.sha256), None):

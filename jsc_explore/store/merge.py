@@ -194,7 +194,7 @@ def _store_conflicts(catalog: Catalog, table: pa.Table, conflicts: Sequence[tupl
     if not new:
         return
     with catalog.writing("conflicting runs could not be stored"):
-        catalog.conflicts_directory.mkdir(exist_ok=True)
+        catalog.home.make_folder("conflicts")
         file = write_part(catalog.conflicts_directory, table.take(pa.array([row for _, row in new.values()])))
         try:
             with catalog.transaction() as db:

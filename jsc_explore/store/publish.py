@@ -23,8 +23,10 @@ def publish(store: Store, target: Path) -> int:
     """Write every run of the store, without weights, to one Parquet file, atomically; return how many.
 
     Runs are sorted by config and seed. The metadata hold the schema version and ``provenance``. Raises StoreError if
-    the store is empty or the file cannot be written.
+    the store is empty, the file cannot be written, or another file than one of published runs would be replaced.
     """
+    if target.exists() and not _is_published(target):
+        raise StoreError(f"{target}: exists and holds no published runs; choose another file")
     order = "SELECT run_id FROM runs ORDER BY config_id, seed, run_id"
     run_ids = store.query(order, [])["run_id"].to_pylist()
     if not run_ids:
@@ -38,6 +40,13 @@ def publish(store: Store, target: Path) -> int:
     except OSError as error:
         raise StoreError(f"{target}: cannot be written ({error_reason(error)}); the old file is untouched") from error
     return len(run_ids)
+
+
+def _is_published(path: Path) -> bool:
+    try:
+        return VERSION_KEY in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def provenance(store: Store) -> dict[str, object]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from jsc_explore.files import file_lock, sha256_of, sync_directory
 from jsc_explore.store.catalog import Catalog
 from jsc_explore.store.checks import file_problem, read_row_groups, row_faults
+from jsc_explore.store.directory import PART_NAME, UNFINISHED_PART_NAME
 from jsc_explore.store.parquet_writer import PartFile
 
 # How long replaced files are kept for readers: a reader refreshes every second, one that was paused later.
@@ -41,12 +42,21 @@ class RecoveryResult:
 
 
 def orphans(catalog: Catalog) -> list[Path]:
-    """Return the files in ``parts/`` that the catalogue does not list: left by killed writers, or being written."""
-    if not catalog.parts_directory.is_dir():
+    """Return the files in ``parts/`` that the catalogue does not list: left by killed writers, or being written.
+
+    Files that are not named as the store names its parts are not among them: they are left alone.
+    """
+    folder = catalog.home.folder("parts")
+    if not folder.is_dir():
         return []
-    paths = sorted(catalog.parts_directory.iterdir())
+    paths = sorted(path for path in folder.iterdir() if _is_part(path) or UNFINISHED_PART_NAME.fullmatch(path.name))
     known = {part.name for part in catalog.parts()} | {name for name, _ in catalog.retired()}
     return [path for path in paths if path.name not in known]
+
+
+def _is_part(path: Path) -> bool:
+    """Return whether a file is named as the store names its parts."""
+    return PART_NAME.fullmatch(path.name) is not None
 
 
 def recover(catalog: Catalog) -> RecoveryResult:
@@ -66,7 +76,7 @@ def recover(catalog: Catalog) -> RecoveryResult:
 
 
 def _recover_file(catalog: Catalog, path: Path, found: RecoveryResult) -> None:
-    if path.suffix != ".parquet":
+    if not _is_part(path):
         path.unlink(missing_ok=True)
         found.removed.append(path)
         return
@@ -100,7 +110,7 @@ def _valid_table(path: Path) -> pa.Table | None:
 
 def quarantine(catalog: Catalog, path: Path, reason: str) -> Path:
     """Move a file to ``quarantine/``, which this program never deletes; return its new path."""
-    catalog.quarantine_directory.mkdir(exist_ok=True)
+    catalog.home.make_folder("quarantine")
     target = catalog.quarantine_directory / path.name
     with catalog.transaction() as db:
         db.execute("INSERT OR REPLACE INTO quarantined (name, reason) VALUES (?, ?)", (path.name, reason))
@@ -120,7 +130,7 @@ def drop_retired(catalog: Catalog, retention_s: float = RETENTION_S) -> list[Pat
                 with catalog.transaction() as db:
                     db.execute("UPDATE retired SET retired_at = ? WHERE name = ?", (now, name))
             elif now - retired_at >= retention_s:
-                path = catalog.parts_directory / name
+                path = catalog.home.folder("parts") / name
                 path.unlink(missing_ok=True)
                 deleted.append(path)
         if deleted:

@@ -9,6 +9,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from jsc_explore.errors import FieldError, StoreError
+from jsc_explore.store.database import remedy
+from jsc_explore.store.directory import StoreDirectory, open_directory
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS views (name TEXT PRIMARY KEY, query TEXT NOT NULL, saved_at REAL)"
 MAX_NAME, MAX_VIEWS = 80, 500
@@ -20,8 +22,9 @@ class SavedViews:
     Each call opens the file itself, so any thread and process may call. Raises StoreError if the file cannot be used.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.path = Path(directory) / "views.sqlite"
+    def __init__(self, directory: Path | StoreDirectory) -> None:
+        self._home = open_directory(directory)
+        self.path = self._home.path / "views.sqlite"
 
     def all(self) -> dict[str, str]:
         """Return every view by name, sorted by name; none where the file does not exist yet."""
@@ -57,12 +60,15 @@ class SavedViews:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
+        self._home.check()
         try:
             with closing(sqlite3.connect(self.path, timeout=10)) as db, db:
                 db.execute(_SCHEMA)
                 yield db
         except sqlite3.Error as error:
-            raise StoreError(f"saved views {self.path}: cannot be used ({error}); nothing was changed") from error
+            raise StoreError(
+                f"saved views {self.path}: cannot be used ({error}); nothing was changed, " + remedy(error, "try again")
+            ) from error
 
 
 def _checked(name: str) -> str:

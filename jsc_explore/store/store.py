@@ -18,6 +18,7 @@ from jsc_explore.results import CURVE_PREFIX, POINT_FIELDS, RunRecord
 from jsc_explore.store.catalog import Catalog
 from jsc_explore.store.checks import file_problem, first_line
 from jsc_explore.store.compaction import BackgroundCompaction, parts_to_compact
+from jsc_explore.store.directory import StoreDirectory
 from jsc_explore.store.index import RunIndex
 from jsc_explore.store.parquet_reader import CurveReader, StaleFileError
 from jsc_explore.store.query.filters import Filters, condition
@@ -43,9 +44,11 @@ class Store:
     ``version`` changes whenever runs are added or removed. ``read_only=True`` writes nothing, not even a lock file.
     """
 
-    def __init__(self, directory: Path, snapshot: Path | None = None, *, read_only: bool = False) -> None:
-        self.directory = Path(directory)
-        self.catalog = Catalog(self.directory, read_only=read_only)
+    def __init__(
+        self, directory: Path | StoreDirectory, snapshot: Path | None = None, *, read_only: bool = False
+    ) -> None:
+        self.catalog = Catalog(directory, read_only=read_only)
+        self.directory = self.catalog.directory
         self.version = 0
         self.snapshot = Path(snapshot) if snapshot is not None else None
         self._snapshot_state: tuple[int, ...] | None = None
@@ -54,7 +57,7 @@ class Store:
         self._fingerprint = (0, 0)
         self._checked_fingerprint = (0, 0)
         self._deleted_at = time.monotonic()
-        self._background = BackgroundCompaction(self.directory)
+        self._background = BackgroundCompaction(self.catalog.home)
         self._curves = CurveReader()
         self._lock = threading.RLock()
         self._index = RunIndex(self.directory, self.snapshot)
@@ -70,6 +73,11 @@ class Store:
     def problems(self) -> list[str]:
         """Messages, one for each file that is skipped because it cannot be read."""
         return list(self._problems.values())
+
+    @property
+    def home(self) -> StoreDirectory:
+        """The opened directory, for what else opens files in it."""
+        return self.catalog.home
 
     @property
     def read_only(self) -> str | None:

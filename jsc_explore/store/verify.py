@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
 
-from jsc_explore.files import file_lock, sha256_of
+from jsc_explore.errors import StoreError
+from jsc_explore.files import error_reason, file_lock, sha256_of, sync_directory
 from jsc_explore.store.catalog import Catalog, Entry, Part, run_rows
 from jsc_explore.store.checks import Faults, file_problem, first_line, ids_of, read_row_groups, row_faults
+from jsc_explore.store.database import TIMEOUT_S, is_damaged
+from jsc_explore.store.directory import StoreDirectory, part_name
 from jsc_explore.store.parquet_writer import has_page_checksums, write_part
 from jsc_explore.store.recovery import RecoveryResult, orphans, quarantine, recover
 from jsc_explore.store.schema import part_schema
 
+# The SQLite files of a store.
+DATABASES = ("catalog.sqlite", "queue.sqlite", "views.sqlite")
 # Faults listed per part.
 _MAX_LINES = 3
 _LOCK_TIMEOUT_S = 5.0
@@ -66,6 +73,68 @@ def verify(catalog: Catalog, snapshot: Path | None = None) -> list[Fault]:
     if snapshot is not None and snapshot.exists():
         faults += [Fault(snapshot, what) for what in _content_faults(snapshot, None)]
     return faults
+
+
+def damaged_databases(home: StoreDirectory) -> list[Fault]:
+    """Return a fault for each SQLite file of the store that is no database, is damaged, or names foreign files."""
+    found = ((home.path / name, _database_problem(home, name)) for name in DATABASES if (home.path / name).exists())
+    return [Fault(path, problem) for path, problem in found if problem]
+
+
+def _database_problem(home: StoreDirectory, name: str) -> str:
+    uri = f"{(home.path / name).absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=TIMEOUT_S)) as db:
+            problem = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+        if problem != "ok":
+            return f"is damaged ({problem.splitlines()[-1][:80]})"
+    except sqlite3.Error as error:
+        return f"cannot be read ({first_line(error)})" if is_damaged(error) else ""
+    return _catalog_problem(home) if name == "catalog.sqlite" else ""
+
+
+def _catalog_problem(home: StoreDirectory) -> str:
+    catalog = Catalog(home, read_only=True)
+    try:
+        catalog.parts()
+        catalog.retired()
+        catalog.entries()
+        for (name,) in catalog.read("SELECT name FROM conflicts"):
+            part_name(name, home.path)
+    except StoreError as error:
+        return f"is not a valid catalogue ({str(error).partition(': ')[2].partition('; ')[0]})"
+    finally:
+        catalog.close()
+    return ""
+
+
+def quarantine_databases(home: StoreDirectory, faults: Sequence[Fault]) -> list[Path]:
+    """Move damaged SQLite files to ``quarantine/``, where nothing is overwritten; return their new paths.
+
+    A new catalogue is filled from the parts by ``repair``; a new queue and new saved views are empty. Raises
+    StoreError, with nothing moved, while an engine serves the store or another process writes.
+    """
+    moved = []
+    try:
+        with (
+            file_lock(home.path / "engine.lock", exclusive=True, timeout=_LOCK_TIMEOUT_S) as is_idle,
+            file_lock(home.path / "writers.lock", exclusive=True, timeout=_LOCK_TIMEOUT_S) as acquired,
+        ):
+            if not is_idle or not acquired:
+                raise StoreError(f"store {home.path}: is in use; stop its app and engine, then repair it")
+            folder = home.make_folder("quarantine")
+            for path in [fault.path for fault in faults]:
+                number = next(n for n in count() if not (folder / f"{path.name}.{n}").exists())
+                for suffix in ("-wal", "-shm", ""):
+                    if (file := path.with_name(path.name + suffix)).exists():
+                        file.rename(folder / f"{path.name}.{number}{suffix}")
+                moved.append(folder / f"{path.name}.{number}")
+            sync_directory(home.path)
+    except OSError as error:
+        raise StoreError(
+            f"store {home.path}: could not be repaired ({error_reason(error)}); free disk space"
+        ) from error
+    return moved
 
 
 def _unused_files(catalog: Catalog) -> list[Path]:
@@ -120,7 +189,7 @@ def _conflict_faults(catalog: Catalog) -> list[tuple[Path, str]]:
         return []
     faults = []
     for name, sha256 in catalog.read("SELECT DISTINCT name, sha256 FROM conflicts ORDER BY name"):
-        path = catalog.conflicts_directory / name
+        path = catalog.home.folder("conflicts") / part_name(name, catalog.directory)
         try:
             if sha256_of(path) != sha256:
                 faults.append((path, "its checksum differs from the recorded one"))

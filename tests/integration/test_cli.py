@@ -15,9 +15,11 @@ import pytest
 from jsc_explore import data
 from jsc_explore.cli import main, train
 from jsc_explore.config import FIELDS, RunConfig
+from jsc_explore.files import file_lock
 from jsc_explore.jobs.queue import Queue
 from jsc_explore.results import POINT_FIELDS, Outcome, RunRecord
 from jsc_explore.store import Store
+from jsc_explore.store.directory import open_directory
 
 COMMANDS = [["app"], ["engine"], ["train"], ["sweep"], ["list"], ["curve"], ["publish"], ["data", "fetch"], ["verify"],
             ["compact"], ["merge"]]  # fmt: skip
@@ -171,11 +173,81 @@ def test_a_store_that_is_a_file_is_refused_in_one_line_and_left_alone(call, tmp_
 
 
 def test_a_queue_that_is_no_database_is_one_line(call, home):
-    home.mkdir()
+    open_directory(home)
     (home / "queue.sqlite").write_bytes(b"not a database at all" * 100)
     code, out, err = call("train")
     assert (code, out) == (2, "")
-    assert is_one_line(err, "queue.sqlite", "cannot be opened")
+    assert is_one_line(err, "queue.sqlite", "cannot be opened", "run `jsc-explore verify --repair`")
+
+
+def test_databases_of_random_bytes_are_moved_away_and_the_catalogue_is_rebuilt(call, home):
+    fill_store(home, *(RunConfig(seed=seed) for seed in range(3)))
+    for name in ("catalog.sqlite", "queue.sqlite", "views.sqlite"):
+        for path in home.glob(f"{name}*"):
+            path.unlink()
+        (home / name).write_bytes(os.urandom(5000))
+    for command in (["list"], ["merge", home / "parts"], ["compact"]):
+        code, _, err = call(*command)
+        assert code == 2
+        assert is_one_line(err, "file is not a database", "run `jsc-explore verify --repair`"), err
+    code, out, err = call("verify")
+    assert (code, out.count("cannot be read (file is not a database)"), "--repair" in err) == (1, 3, True)
+    code, out, err = call("verify", "--repair")
+    assert (code, out.count("moved to"), out.count("; registered")) == (0, 3, 3), out + err
+    assert len(list((home / "quarantine").iterdir())) == 3
+    assert call("list")[1].count("done") == 3
+    assert call("verify") == (0, "", "3 parts checked, 0 faults\n")
+
+
+def test_a_store_in_use_keeps_its_damaged_databases(call, home, monkeypatch):
+    monkeypatch.setattr("jsc_explore.store.verify._LOCK_TIMEOUT_S", 0.05)
+    open_directory(home)
+    (home / "queue.sqlite").write_bytes(os.urandom(5000))
+    with file_lock(home / "engine.lock", exclusive=True):
+        code, _, err = call("verify", "--repair")
+    assert (code, is_one_line(err, "is in use", "stop its app and engine")) == (2, True)
+    assert (home / "queue.sqlite").stat().st_size == 5000
+
+
+@pytest.mark.parametrize("command", [
+    ["app"], ["engine"], ["train"], ["sweep", "grid.toml"], ["list"], ["list", "--history", "a"],
+    ["list", "--conflicts"], ["curve", "a"], ["publish", "--to", "p.parquet"], ["verify"], ["verify", "--repair"],
+    ["compact", "--keep", "0"], ["merge", "other"], ["import"], ["import", "--remove", "a"], ["import", "csv", "a.csv"],
+    ["export", "html", "a.html"],
+])  # fmt: skip
+def test_every_command_refuses_a_directory_that_is_not_a_store(call, home, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("the page was started"))
+    (tmp_path / "grid.toml").write_text("seeds = 1")
+    (tmp_path / "a.csv").write_text("run,epoch,val_acc\na,1,0.5\n")
+    fill_store(tmp_path / "other", RunConfig())
+    home.mkdir()
+    (home / "thesis.tex").write_text("mine")
+    code, out, err = call(*command)
+    assert (code, out) == (2, "")
+    assert is_one_line(err, f"store {home}: is not empty and is not a store", "choose a new or an empty directory"), err
+    assert [path.name for path in home.iterdir()] == ["thesis.tex"]
+
+
+def test_a_merge_reads_no_directory_that_is_not_a_store(call, tmp_path):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "catalog.sqlite").write_text("mine")
+    code, _, err = call("merge", tmp_path / "project")
+    assert (code, is_one_line(err, "project: is not empty and is not a store")) == (2, True)
+
+
+def test_publish_replaces_published_runs_and_no_other_file(call, home, tmp_path):
+    fill_store(home, RunConfig())
+    target = tmp_path / "thesis.pdf"
+    target.write_text("mine")
+    code, _, err = call("publish", "--to", target)
+    assert (code, is_one_line(err, "thesis.pdf: exists and holds no published runs", "choose another file")) == (
+        2,
+        True,
+    )
+    assert target.read_text() == "mine"
+    for _ in range(2):
+        assert call("publish", "--to", tmp_path / "new.parquet")[0] == 0
 
 
 def test_a_scheduler_whose_address_is_none_is_one_line(call, monkeypatch):

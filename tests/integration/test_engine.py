@@ -5,6 +5,7 @@ The first part drives the engine over a cluster whose stacks follow a script; th
 
 import dataclasses
 import os
+import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from servers import eventually
 
 from jsc_explore import data
 from jsc_explore.config import RunConfig
-from jsc_explore.errors import StoreError
+from jsc_explore.errors import StoreError, StoreGoneError
 from jsc_explore.jobs.engine.crash_tracker import MAX_CRASHES, SUSPECT_AFTER
 from jsc_explore.jobs.engine.engine import Engine
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Queue
@@ -474,12 +475,20 @@ def test_a_run_stored_after_the_request_is_not_trained(tmp_path, request_runs):
 
 def test_partial_files_of_a_crashed_writer_are_deleted(tmp_path, request_runs):
     run_id, other = request_runs(0, 1)
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "checkpoints").mkdir()
+    for folder in ("parts", "checkpoints"):
+        (tmp_path / folder).mkdir()
     wanted, torn = (tmp_path / "checkpoints" / f"{key}.safetensors" for key in (run_id, other))
-    halves = [torn, tmp_path / "parts" / "half.parquet.tmp", tmp_path / "parts" / "never-entered.parquet",
-              tmp_path / "checkpoints" / "a.tmp", tmp_path / "checkpoints" / "ended.safetensors"]  # fmt: skip
-    for path in halves:
+    name = "0" * 32
+    halves = [
+        torn,
+        tmp_path / "parts" / f".{name}.parquet.01234567.tmp",
+        tmp_path / "parts" / f"{name}.parquet",
+        tmp_path / "checkpoints" / f".{name}.safetensors.tmp",
+        tmp_path / "checkpoints" / f"{name}.safetensors",
+    ]
+    others = [tmp_path / "parts" / "chapter1.tex", tmp_path / "parts" / "data.parquet",
+              tmp_path / "checkpoints" / "best.ckpt", tmp_path / "checkpoints" / "mine.safetensors"]  # fmt: skip
+    for path in (*halves, *others):
         path.write_bytes(checkpoint(3)[:-1])
     wanted.write_bytes(checkpoint(3))
 
@@ -491,8 +500,39 @@ def test_partial_files_of_a_crashed_writer_are_deleted(tmp_path, request_runs):
     seen, given = [], []
     serve_until_idle(tmp_path, looks, bulk_slots=2)
     assert set(seen) == {wanted}
+    assert all(path.exists() for path in others), "what the store did not make is left alone"
     assert given == [({run_id}, {run_id: checkpoint(3)}), ({other}, {})], "they stand at other epochs"
     assert not wanted.exists(), "a stored run needs no checkpoint"
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_an_engine_whose_store_is_gone_ends_and_does_not_make_it_again(tmp_path, caplog, is_removed):
+    directory = tmp_path / "store"
+    engine = Engine(directory, None, ScriptedCluster(runs_until_cancelled))
+
+    def leave():
+        directory.rename(tmp_path / "elsewhere")
+        if is_removed:
+            shutil.rmtree(tmp_path / "elsewhere")
+
+    thread = threading.Timer(0.3, leave)
+    thread.start()
+    with pytest.raises(StoreGoneError, match=r"store: is gone .*; put it back"):
+        engine.serve()
+    thread.join()
+    assert not directory.exists()
+    assert engine.cluster.closed
+    assert "Traceback" not in caplog.text
+
+
+def test_a_request_whose_id_is_not_that_of_its_run_fails_and_touches_no_file(tmp_path, request_runs):
+    (tmp_path / "mine.safetensors").write_text("mine")
+    request_runs.queue.request({"../mine": ("c" * 32, RunConfig()), "0" * 32: ("c" * 32, RunConfig(seed=1))})
+    cluster = serve_until_idle(tmp_path, trains)
+    assert cluster.stacks == []
+    errors = {job.error for job in request_runs.queue.jobs(("failed",))}
+    assert errors == {"its id does not belong to its config and these jets: request it again"}
+    assert (tmp_path / "mine.safetensors").read_text() == "mine"
 
 
 def checkpoint(epoch):

@@ -180,7 +180,7 @@ def test_a_killed_engine_leaves_no_worker_and_the_next_one_gets_the_same_result(
     assert served.stop(signal.SIGKILL) == []
     assert served.state(run_id) == "running", "nobody was left to say otherwise"
     whole = checkpoint.read_bytes()
-    checkpoint.with_suffix(".tmp").write_bytes(whole[: len(whole) // 2])
+    checkpoint.with_name(f".{checkpoint.name}.tmp").write_bytes(whole[: len(whole) // 2])
     began = int(safetensors_metadata(whole)["epoch"])
     served.start()
     eventually(lambda: checkpoint.exists() and checkpoint.read_bytes() != whole)

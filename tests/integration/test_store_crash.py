@@ -264,7 +264,10 @@ def test_a_writer_killed_at_any_moment_has_stored_the_runs_it_reported(store):
     assert verify(store.catalog) == []
 
 
-def write_orphan(store, table, name="0123456789abcdef.parquet"):
+HALF = f".{4:032x}.parquet.0a1b2c3d.tmp"
+
+
+def write_orphan(store, table, name=f"{1:032x}.parquet"):
     """Write a file to parts/ that the catalogue does not list, as a writer does that is killed before its last step."""
     path = store.catalog.parts_directory / name
     pq.write_table(table, path)
@@ -287,10 +290,10 @@ def test_of_an_orphan_part_only_the_runs_not_stored_yet_are_registered(store):
 
 
 def test_incomplete_and_redundant_files_are_removed_and_invalid_ones_quarantined(store):
-    half = write_orphan(store, to_table(run(2)), "half.parquet.tmp")
-    there = write_orphan(store, to_table(run(1)), "there.parquet")
-    foreign = write_orphan(store, pa.table({"a": [1]}), "foreign.parquet")
-    forged = write_orphan(store, to_table(dataclasses.replace(run(3), run_id="f" * 32)), "forged.parquet")
+    half = write_orphan(store, to_table(run(2)), HALF)
+    there = write_orphan(store, to_table(run(1)), f"{5:032x}.parquet")
+    foreign = write_orphan(store, pa.table({"a": [1]}), f"{6:032x}.parquet")
+    forged = write_orphan(store, to_table(dataclasses.replace(run(3), run_id="f" * 32)), f"{7:032x}.parquet")
     found = store.recover()
     assert set(found.removed) == {half, there}
     assert set(found.quarantined) == {foreign, forged}
@@ -302,7 +305,7 @@ def test_incomplete_and_redundant_files_are_removed_and_invalid_ones_quarantined
 
 def test_files_of_a_running_writer_are_not_recovered(store, monkeypatch):
     monkeypatch.setattr("jsc_explore.store.recovery._LOCK_TIMEOUT_S", 0.1)
-    path = write_orphan(store, to_table(run(2)), "being-written.parquet.tmp")
+    path = write_orphan(store, to_table(run(2)), HALF)
     other = Catalog(store.directory)
     with other.writing("nothing"):
         assert recover(store.catalog).lines() == []

@@ -214,7 +214,7 @@ def test_a_quarantined_run_that_the_snapshot_holds_stays_visible(store, tmp_path
 
 def test_a_part_that_is_being_written_is_not_a_fault(store, monkeypatch):
     monkeypatch.setattr("jsc_explore.store.verify._LOCK_TIMEOUT_S", 0.1)
-    (store.catalog.parts_directory / "half.parquet.tmp").write_bytes(b"x")
+    (store.catalog.parts_directory / f".{7:032x}.parquet.0a1b2c3d.tmp").write_bytes(b"x")
     with store.catalog.writing("nothing"):
         assert messages(store) == []
     assert messages(store) == ["is not in the catalogue, left by a writer that was killed"]
@@ -267,11 +267,11 @@ def test_the_command_repairs_and_queues_the_lost_runs_again(call, store):
 
 
 def test_the_command_registers_the_complete_parts_of_killed_writers(call, store):
-    path = store.catalog.parts_directory / "left.parquet"
+    path = store.catalog.parts_directory / f"{7:032x}.parquet"
     pq.write_table(to_table(record_of(RunConfig(seed=9))), path)
     assert call("verify")[0] == 1
     code, out, _ = call("verify", "--repair")
-    assert (code, "left.parquet: complete, but its writer ended before it was registered; registered" in out) == (
+    assert (code, f"{path.name}: complete, but its writer ended before it was registered; registered" in out) == (
         0,
         True,
     )

@@ -17,7 +17,7 @@ MAX_PICTURE_BYTES = 300_000
 # How one process of the project tells another one; not for people.
 INTERNAL_VARIABLES = {
     "JSC_EXPLORE_ALLOW", "JSC_EXPLORE_LAUNCH_PASSWORD_FILE", "JSC_EXPLORE_LIMITS", "JSC_EXPLORE_PRELOAD",
-    "JSC_EXPLORE_READ_ONLY",
+    "JSC_EXPLORE_READ_ONLY", "JSC_EXPLORE_STORE_ID",
 }  # fmt: skip
 
 

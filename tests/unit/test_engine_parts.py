@@ -18,6 +18,7 @@ from jsc_explore.jobs.cluster import dataset_transfer
 from jsc_explore.jobs.engine import disk_reserve, supervisor
 from jsc_explore.jobs.engine.checkpoints import Checkpoints
 from jsc_explore.jobs.engine.disk_reserve import DiskReserve
+from jsc_explore.store.directory import open_directory
 
 SAMPLE = "simulated-few"
 
@@ -49,32 +50,35 @@ def test_whatever_the_bytes_hold_there_is_one_kind_of_error(content):
         safetensors_metadata(content)
 
 
+A, B, C = (letter * 32 for letter in "abc")
+
+
 def test_the_latest_checkpoint_of_a_run_is_on_the_disk_until_the_run_has_ended(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints = Checkpoints(tmp_path)
     for epoch in (1, 2, 3):
-        checkpoints.save("a", state(epoch))
-        checkpoints.save("b", state(10 * epoch))
-    assert (checkpoints.epoch("a"), checkpoints.epoch("b"), checkpoints.epoch("c")) == (3, 30, 0)
-    checkpoints.drop("b")
+        checkpoints.save(A, state(epoch))
+        checkpoints.save(B, state(10 * epoch))
+    assert (checkpoints.epoch(A), checkpoints.epoch(B), checkpoints.epoch(C)) == (3, 30, 0)
+    checkpoints.drop(B)
     checkpoints.close()
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["a.safetensors"]
-    later = Checkpoints(tmp_path / "checkpoints")
-    later.recover({"a"})
-    assert (later.epoch("a"), later.read("a"), later.read("b")) == (3, state(3), None)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [f"{A}.safetensors"]
+    later = Checkpoints(tmp_path)
+    later.recover({A})
+    assert (later.epoch(A), later.read(A), later.read(B)) == (3, state(3), None)
     later.recover(set())
     assert list((tmp_path / "checkpoints").iterdir()) == []
     later.close()
 
 
 def test_a_checkpoint_that_cannot_be_written_is_reported_kept_in_memory_and_written_later(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
     (tmp_path / "checkpoints").write_text("in the way")
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save("a", state(4))
+    checkpoints.save(A, state(4))
     assert "checkpoints cannot be written" in eventually(lambda: checkpoints.problem)
-    assert checkpoints.read("a") == state(4)
+    assert checkpoints.read(A) == state(4)
     (tmp_path / "checkpoints").unlink()
     eventually(lambda: not checkpoints.problem)
-    assert (tmp_path / "checkpoints" / "a.safetensors").read_bytes() == state(4)
+    assert (tmp_path / "checkpoints" / f"{A}.safetensors").read_bytes() == state(4)
     checkpoints.close()
 
 
@@ -153,6 +157,7 @@ def test_no_reserve_is_acquired_on_a_full_disk(tmp_path, monkeypatch):
 
 def test_a_long_log_is_renamed_when_an_engine_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor.sys, "executable", "true")
+    open_directory(tmp_path)
     (tmp_path / "engine.log").write_text("short")
     supervisor.start_engine(tmp_path, tmp_path / "none.parquet").wait(timeout=60)
     assert not (tmp_path / "engine.log.1").exists()

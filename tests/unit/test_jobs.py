@@ -20,6 +20,7 @@ from jsc_explore.jobs.queue import BULK, INTERACTIVE, EngineState, Queue
 from jsc_explore.jobs.submit import Requester, identify, submit
 from jsc_explore.results import Outcome, RunRecord
 from jsc_explore.store import Store
+from jsc_explore.store.directory import open_directory
 from jsc_explore.training.backends.vmap.program import ProgramSpec
 
 
@@ -267,8 +268,9 @@ def test_a_disk_so_full_that_sqlite_rolls_back_by_itself_is_still_named(queue):
 
 
 def test_a_file_that_is_no_database_is_refused_in_one_line(tmp_path):
+    open_directory(tmp_path)
     (tmp_path / "queue.sqlite").write_bytes(b"not a database at all" * 100)
-    with pytest.raises(StoreError, match="cannot be opened") as caught:
+    with pytest.raises(StoreError, match="run `jsc-explore verify --repair`") as caught:
         Queue(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -476,10 +478,10 @@ CONV = RunConfig(model="jsc-conv", max_epochs=37)
 
 
 @pytest.fixture
-def published(tmp_path, monkeypatch):
+def published(tmp_path, tmp_path_factory, monkeypatch):
     """A new store over the published runs, all of the kernel, on a machine that has compiled no program."""
     monkeypatch.setenv("JSC_EXPLORE_CACHE", str(tmp_path / "cache"))
-    store = Store(tmp_path / "new", paths.snapshot())
+    store = Store(tmp_path_factory.mktemp("new"), paths.snapshot())
     yield store
     store.close()
 

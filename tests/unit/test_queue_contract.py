@@ -13,6 +13,7 @@ from jsc_explore.jobs.limits import UNLIMITED, Limits
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Queue
 from jsc_explore.jobs.queue.fair_share import MAX_INTERACTIVE_S
 from jsc_explore.jobs.queue.schema import QUEUE_VERSION, TRANSITIONS_KEPT_S
+from jsc_explore.store.directory import open_directory
 
 CONFIG = "c" * 32
 ENDS = ("done", "diverged", "failed", "cancelled")
@@ -331,6 +332,7 @@ def test_a_requeued_run_keeps_its_place(queue):
 
 @pytest.mark.parametrize("version", [0, 1, QUEUE_VERSION + 1])
 def test_a_file_of_another_version_is_refused_and_not_changed(tmp_path, version):
+    open_directory(tmp_path)
     db = sqlite3.connect(tmp_path / "queue.sqlite")
     db.executescript(f"CREATE TABLE requests (run_id TEXT PRIMARY KEY); PRAGMA user_version = {version};")
     db.close()

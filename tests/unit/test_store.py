@@ -19,6 +19,7 @@ from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.results import POINT_FIELDS
 from jsc_explore.store import Store
+from jsc_explore.store.directory import open_directory
 from jsc_explore.store.publish import publish
 from jsc_explore.store.query.curves import curve_points
 from jsc_explore.store.schema import COLUMNS, METRICS, OPTIONAL, WEIGHTS, from_row, to_table
@@ -189,8 +190,9 @@ def test_a_store_that_is_a_file_is_refused_in_one_line(tmp_path):
 
 
 def test_a_catalogue_that_is_no_database_is_refused_in_one_line(tmp_path):
+    open_directory(tmp_path)
     (tmp_path / "catalog.sqlite").write_bytes(b"not a database at all" * 100)
-    with pytest.raises(StoreError, match="cannot be opened"):
+    with pytest.raises(StoreError, match="run `jsc-explore verify --repair`"):
         Store(tmp_path)
 
 

@@ -17,6 +17,7 @@ from jsc_explore.charts.style import axis_value_text
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.store import Store
+from jsc_explore.store.directory import open_directory
 from jsc_explore.store.query.curves import curve_points
 from jsc_explore.store.query.filters import Between, is_allowed
 from jsc_explore.store.query.grid import configs, count_choices, grid_cells, run_ids, stored_seeds  # fmt: skip
@@ -259,8 +260,9 @@ def test_saved_views_are_saved_renamed_and_deleted(tmp_path):
 
 
 def test_saved_views_that_cannot_be_read_are_one_line(tmp_path):
+    open_directory(tmp_path)
     (tmp_path / "views.sqlite").write_bytes(b"not a database, and long enough to be looked at as one" * 20)
-    with pytest.raises(StoreError, match="nothing was changed"):
+    with pytest.raises(StoreError, match="run `jsc-explore verify --repair`"):
         SavedViews(tmp_path).all()
 
 

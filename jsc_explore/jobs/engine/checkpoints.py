@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Collection
 from pathlib import Path
 
+from jsc_explore.errors import StoreError
 from jsc_explore.files import atomic_write, error_reason, safetensors_metadata
+from jsc_explore.store.directory import RUN_ID, StoreDirectory, open_directory
 
 log = logging.getLogger("jsc_explore.engine")
+# The files that this module makes, complete or half written.
+_OWN_NAME = re.compile(rf"{RUN_ID.pattern}\.safetensors|\.{RUN_ID.pattern}\.safetensors\.tmp")
 # Seconds between two attempts to write to a full disk.
 _RETRY_S = 1.0
 
@@ -17,12 +22,13 @@ _RETRY_S = 1.0
 class Checkpoints:
     """Writes checkpoints in a thread of its own, since a disk's sync must not delay the engine.
 
-    Files are written atomically. A checkpoint that cannot be written stays readable in memory; ``problem`` then says
-    why in one line, else it is empty.
+    They are in the folder ``checkpoints`` of a store, and are written atomically. A checkpoint that cannot be written
+    stays readable in memory; ``problem`` then says why in one line, else it is empty.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: Path | StoreDirectory) -> None:
+        self._home = open_directory(directory)
+        self.directory = self._home.path / "checkpoints"
         self.problem = ""
         self._epochs: dict[str, int] = {}
         self._waiting: dict[str, bytes] = {}
@@ -32,8 +38,11 @@ class Checkpoints:
         self._thread.start()
 
     def recover(self, wanted: Collection[str]) -> None:
-        """Load the checkpoints that an earlier engine left for these runs; delete all other files."""
-        for path in self.directory.glob("*"):
+        """Load the checkpoints that an earlier engine left for these runs; delete those of other runs.
+
+        Files that are not named as checkpoints are left alone.
+        """
+        for path in [path for path in self._home.folder("checkpoints").glob("*") if _OWN_NAME.fullmatch(path.name)]:
             if path.suffix == ".safetensors" and path.stem in wanted:
                 try:
                     self._epochs[path.stem] = int(safetensors_metadata(path.read_bytes())["epoch"])
@@ -60,7 +69,9 @@ class Checkpoints:
             return None
 
     def save(self, run_id: str, data: bytes) -> None:
-        """Replace a run's checkpoint; it is written to disk in the background."""
+        """Replace a run's checkpoint; it is written to disk in the background. Raises StoreError for an invalid id."""
+        if not RUN_ID.fullmatch(run_id):
+            raise StoreError(f"store {self._home.path}: {run_id[:80]!r} is not the id of a run; it gets no checkpoint")
         epoch = int(safetensors_metadata(data)["epoch"])
         with self._lock:
             self._epochs[run_id], self._waiting[run_id] = epoch, data
@@ -103,9 +114,11 @@ class Checkpoints:
     def _write(self, run_id: str, data: bytes) -> str:
         path = self._path(run_id)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._home.make_folder("checkpoints")
             with atomic_write(path, locked=True) as file:
                 file.write(data)
         except OSError as error:
-            return f"store {path.parent.parent}: checkpoints cannot be written ({error_reason(error)}); make room"
+            return f"store {self._home.path}: checkpoints cannot be written ({error_reason(error)}); make room"
+        except StoreError as error:
+            return str(error)
         return ""

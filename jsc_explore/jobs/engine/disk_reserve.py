@@ -38,8 +38,9 @@ class DiskReserve:
 
     def release_if_full(self) -> None:
         """Free the space if the disk has less than that left."""
-        if self._free_bytes() < RESERVE_BYTES:
-            self.release()
+        with suppress(OSError):  # The directory may be gone.
+            if self._free_bytes() < RESERVE_BYTES:
+                self.release()
 
     def release(self) -> None:
         """Free the space."""

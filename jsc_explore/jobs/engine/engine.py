@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from jsc_explore import data
-from jsc_explore.errors import JscError, StoreError
+from jsc_explore.errors import JscError, StoreError, StoreGoneError
 from jsc_explore.jobs.calibration import IdleCalibrator
 from jsc_explore.jobs.cluster.client import Cluster
 from jsc_explore.jobs.engine.checkpoints import Checkpoints
@@ -33,6 +33,7 @@ from jsc_explore.jobs.packing import StackPlan, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Job, Queue
 from jsc_explore.results import Point
 from jsc_explore.store import Store
+from jsc_explore.store.directory import StoreDirectory, open_directory
 
 log = logging.getLogger("jsc_explore.engine")
 # Seconds between two steps of the main loop, which reads the queue and writes points and progress.
@@ -61,18 +62,20 @@ class Engine:
     cannot be stored (disk full) it stays in memory, the heartbeat's message says so, and each second it is tried again.
     """
 
-    def __init__(self, directory: Path, snapshot: Path | None, cluster: Cluster, device: str = "auto") -> None:
-        self.directory, self.cluster, self.device = Path(directory), cluster, device
+    def __init__(
+        self, directory: Path | StoreDirectory, snapshot: Path | None, cluster: Cluster, device: str = "auto"
+    ) -> None:
+        self.home = open_directory(directory)
+        self.directory, self.cluster, self.device = self.home.path, cluster, device
         self.reserve = DiskReserve(self.directory / "reserve")
-        if self.directory.exists():
-            # A crashed engine may have left the disk full; opening the databases needs some space.
-            self.reserve.release_if_full()
-        self.store = Store(self.directory, snapshot)
-        self.queue = Queue(self.directory)
+        # A crashed engine may have left the disk full; opening the databases needs some space.
+        self.reserve.release_if_full()
+        self.store = Store(self.home, snapshot)
+        self.queue = Queue(self.home)
         self._lock = FileLock(self.directory / "engine.lock", thread_local=False)
         self._acquire_lock()
         self.queue.set_heartbeat(os.getpid(), "starting")
-        self.checkpoints = Checkpoints(self.directory / "checkpoints")
+        self.checkpoints = Checkpoints(self.home)
         self._events: queues.SimpleQueue[dict[str, Any]] = queues.SimpleQueue()
         self._stacks: dict[str, _Stack] = {}
         self._results = PendingResults()
@@ -95,7 +98,7 @@ class Engine:
             self.cluster.start(self._events.put)
             if not until_idle:
                 self._warm_up()
-            calibrator = IdleCalibrator(self.directory)
+            calibrator = IdleCalibrator(self.home)
             while not self._stop.is_set():
                 is_busy = self._step()
                 calibrator.update(is_busy)
@@ -108,12 +111,16 @@ class Engine:
 
     def _warm_up(self) -> None:
         """Let the workers load the data of the next waiting run, or of the default run."""
-        run = next_run(self.directory)
+        run = next_run(self.home)
         with suppress(JscError):  # The run itself reports missing jets.
             self.cluster.warm_up(run.dataset, run.validation, data.digest(run.dataset), self.device)
 
     def _step(self) -> bool:
-        """Do one step of the main loop; return whether any run is queued, running or not stored yet."""
+        """Do one step of the main loop; return whether any run is queued, running or not stored yet.
+
+        Raises StoreGoneError if the store's directory was renamed, removed or replaced.
+        """
+        self.home.check()
         try:
             self._process_events()
             self._check_disk()
@@ -125,6 +132,8 @@ class Engine:
             self._submit_waiting()
             self._write_heartbeat()
             return bool(self._stacks or self._results or self.queue.has_waiting())
+        except StoreGoneError:
+            raise
         except JscError as error:
             # A full disk or a locked database is temporary; what was not written is still in memory.
             if str(error) != self._message:
@@ -186,6 +195,8 @@ class Engine:
             active = [run_id for stack in self._stacks.values() for run_id in stack.jobs]
             self.queue.requeue([*active, *self._results], "the engine was stopped")
             self.queue.clear_heartbeat()
+        except StoreGoneError:
+            pass  # ``serve`` has raised it. A next engine queues the active runs again where the store is now.
         except JscError as error:
             log.error("%s", error)
         try:
@@ -355,6 +366,11 @@ class Engine:
             for run_id in jobs:
                 self._fail(run_id, traceback.format_exc())
             return False
+        for run_id, job in list(jobs.items()):
+            # The id names files, and a queue may have been copied from elsewhere.
+            if job.config.run_id(digest) != run_id:
+                self._fail(run_id, "its id does not belong to its config and these jets: request it again")
+                del jobs[run_id]
         started = self.queue.start(jobs.keys() - self._finish_stored(jobs))
         jobs = {run_id: job for run_id, job in jobs.items() if run_id in started}
         if not jobs:
@@ -374,7 +390,7 @@ class Engine:
 
 
 def run_engine(
-    directory: Path,
+    directory: Path | StoreDirectory,
     snapshot: Path | None,
     cluster: Cluster,
     *,

@@ -10,12 +10,12 @@ import sys
 import threading
 from contextlib import suppress
 from multiprocessing import forkserver
-from pathlib import Path
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
 from jsc_explore.jobs.cluster.dataset_transfer import PRELOAD
 from jsc_explore.jobs.queue import Queue
+from jsc_explore.store.directory import StoreDirectory
 
 
 def start_fork_server(run: RunConfig | None = None) -> None:
@@ -29,9 +29,9 @@ def start_fork_server(run: RunConfig | None = None) -> None:
     forkserver.ensure_running()
 
 
-def next_run(store: Path) -> RunConfig:
+def next_run(store: StoreDirectory) -> RunConfig:
     """Return the next waiting run of this store's queue, or the default run."""
-    if (store / "queue.sqlite").exists():
+    if (store.path / "queue.sqlite").exists():
         with suppress(StoreError):  # The engine itself reports the error.
             queue = Queue(store)
             try:

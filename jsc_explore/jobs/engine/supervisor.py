@@ -13,6 +13,7 @@ from pathlib import Path
 from jsc_explore.errors import StoreError
 from jsc_explore.jobs.auth import PASSWORD
 from jsc_explore.jobs.queue import Queue
+from jsc_explore.store.directory import StoreDirectory, open_directory
 
 # Seconds between two checks; the delay before a restart doubles from the first value up to the second.
 CHECK_INTERVAL_S, MAX_RESTART_DELAY_S = 2.0, 60.0
@@ -23,24 +24,24 @@ MAX_LOG_BYTES = 1_000_000
 
 
 def start_engine(
-    directory: Path, snapshot: Path, *, until_idle: bool = False, workers: int | None = None
+    directory: Path | StoreDirectory, snapshot: Path, *, until_idle: bool = False, workers: int | None = None
 ) -> subprocess.Popen[bytes]:
     """Start an engine for the store; it ends if another engine serves the store, or when this process ends.
 
-    Its output goes to ``engine.log`` in the store.
+    Its output goes to ``engine.log`` in the store. Raises StoreError if the directory is not a store, or gone.
     """
-    command = [sys.executable, "-P", "-m", "jsc_explore", "engine"]
-    command += ["--store", str(directory), "--parent", str(os.getpid())]
+    home = open_directory(directory)
+    command = [sys.executable, "-P", "-m", "jsc_explore", "engine", "--store", str(home.path), "--store-id", home.id]
+    command += ["--parent", str(os.getpid())]
     command += ["--until-idle"] if until_idle else []
     command += ["--workers", str(workers)] if workers else []
-    directory.mkdir(parents=True, exist_ok=True)
     # One thread each, set before NumPy and torch are imported: parallelism comes from the workers. The engine does not
     # need the page's password.
     inherited = {name: text for name, text in os.environ.items() if name != PASSWORD}
     environment = {**inherited, "OMP_NUM_THREADS": "1", "JSC_EXPLORE_SNAPSHOT": str(snapshot)}
-    path = directory / "engine.log"
+    path = home.path / "engine.log"
     if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
-        path.replace(directory / "engine.log.1")
+        path.replace(home.path / "engine.log.1")
     with path.open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
@@ -69,8 +70,8 @@ class Supervisor:
     Several apps on one store may each have a supervisor; the engine's lock admits only one engine.
     """
 
-    def __init__(self, directory: Path, snapshot: Path) -> None:
-        self.directory, self.snapshot = directory, snapshot
+    def __init__(self, directory: Path | StoreDirectory, snapshot: Path) -> None:
+        self.home, self.snapshot = open_directory(directory), snapshot
         self._process: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="engine-supervisor", daemon=True)
@@ -87,7 +88,7 @@ class Supervisor:
             end_engine(self._process)
 
     def _watch(self) -> None:
-        queue = Queue(self.directory)
+        queue = Queue(self.home)
         started, delay = float("-inf"), CHECK_INTERVAL_S
         while True:
             now = time.monotonic()
@@ -96,8 +97,9 @@ class Supervisor:
                 is_early = now - started < EARLY_EXIT_S + delay
                 delay = min(2 * delay, MAX_RESTART_DELAY_S) if is_early else CHECK_INTERVAL_S
                 started = now
-                with suppress(OSError):  # A full disk: try again at the next check.
-                    self._process = start_engine(self.directory, self.snapshot)
+                # A full disk, or a store that is gone: try again at the next check.
+                with suppress(OSError, StoreError):
+                    self._process = start_engine(self.home, self.snapshot)
             if self._stop.wait(CHECK_INTERVAL_S):
                 break
         queue.close()

@@ -20,7 +20,8 @@ from jsc_explore.jobs.queue import fair_share
 from jsc_explore.jobs.queue.fair_share import BULK, INTERACTIVE, Origin
 from jsc_explore.jobs.queue.schema import Transition, create_tables, drop_old_transitions
 from jsc_explore.results import Point
-from jsc_explore.store.database import open_database
+from jsc_explore.store.database import open_database, remedy
+from jsc_explore.store.directory import StoreDirectory, open_directory
 
 # queued -> running -> done | diverged | failed | cancelled; a run that ended is queued again by a new request.
 ACTIVE = ("queued", "running")
@@ -111,15 +112,17 @@ class Queue:
     version: then nothing was changed.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.path = Path(directory) / "queue.sqlite"
+    def __init__(self, directory: Path | StoreDirectory) -> None:
+        self.home = open_directory(directory)
+        self.path = self.home.path / "queue.sqlite"
         self._lock = threading.RLock()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = open_database(self.path, "NORMAL")
             create_tables(self._db, self.path)
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"queue {self.path}: cannot be opened ({error}); choose another with --store") from error
+            raise StoreError(
+                f"queue {self.path}: cannot be opened ({error}); " + remedy(error, "choose another with --store")
+            ) from error
 
     def close(self) -> None:
         """Close the database."""
@@ -335,6 +338,7 @@ class Queue:
 
     @contextmanager
     def _transaction(self, write: bool = True) -> Iterator[sqlite3.Connection]:
+        self.home.check()
         # IMMEDIATE takes the write lock at once: upgrading a read transaction could fail as busy.
         with self._lock:
             try:
@@ -351,15 +355,19 @@ class Queue:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise StoreError(
-                    f"queue {self.path}: cannot be written ({error}); nothing was changed, try again"
+                    f"queue {self.path}: cannot be written ({error}); nothing was changed, "
+                    + remedy(error, "try again")
                 ) from error
 
     def _read(self, text: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        self.home.check()
         with self._lock:
             try:
                 return self._db.execute(text, list(values)).fetchall()
             except sqlite3.Error as error:
-                raise StoreError(f"queue {self.path}: cannot be read ({error})") from error
+                raise StoreError(
+                    f"queue {self.path}: cannot be read ({error}); " + remedy(error, "try again")
+                ) from error
 
 
 def _withdraw(db: sqlite3.Connection, run_id: str, session: str) -> bool:

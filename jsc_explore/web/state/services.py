@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import tempfile
 import threading
 import time
@@ -17,6 +18,7 @@ from jsc_explore.jobs.auth import Access
 from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.jobs.queue import Queue
 from jsc_explore.store import Store
+from jsc_explore.store.directory import STORE_ID, open_directory
 from jsc_explore.store.imported_runs import ImportedRuns
 from jsc_explore.store.saved_views import SavedViews
 from jsc_explore.web.state.live import LivePoller
@@ -49,14 +51,16 @@ class _Singleton(Generic[T]):
 @_Singleton
 def store() -> Store:
     """Return the one store of this server."""
-    return Store(paths.default_store(), paths.snapshot())
+    # The command ``app`` has made it, and tells its id: a store renamed since then is not made again.
+    home = open_directory(paths.default_store(), expected_id=os.environ.get(STORE_ID, ""))
+    return Store(home, paths.snapshot())
 
 
 @_Singleton
 def queue() -> Queue:
     """Return the one queue of this server; an empty temporary one if the store is read-only."""
     if store().read_only is None:
-        return Queue(paths.default_store())
+        return Queue(store().home)
     directory = tempfile.TemporaryDirectory(prefix="jsc-explore-")
     atexit.register(directory.cleanup)
     return Queue(Path(directory.name))
@@ -71,13 +75,13 @@ def live() -> LivePoller:
 @_Singleton
 def imported() -> ImportedRuns:
     """Return the imported runs of this server's store."""
-    return ImportedRuns(paths.default_store())
+    return ImportedRuns(store().home)
 
 
 @_Singleton
 def supervisor() -> Supervisor:
     """Return the supervisor that keeps an engine on the store while this server runs."""
-    made = Supervisor(paths.default_store(), paths.snapshot())
+    made = Supervisor(store().home, paths.snapshot())
     made.start()
     atexit.register(made.stop)
     return made
@@ -117,4 +121,4 @@ def _is_connected(session: str) -> bool:
 
 def saved_views() -> SavedViews:
     """Return the saved views of this server's store."""
-    return SavedViews(paths.default_store())
+    return SavedViews(store().home)
