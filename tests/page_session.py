@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import random
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -92,6 +94,14 @@ class PageSession:
         message.rerun_script.fragment_id = fragment
         message.rerun_script.widget_states.widgets.extend(self._states.values())
         await self.raw(message)
+
+    async def forge(self, names: Iterable[str], rng: random.Random) -> None:
+        """Send forged states of these widgets in one message, and read the answer."""
+        message = BackMsg()
+        message.rerun_script.query_string = self.query
+        message.rerun_script.widget_states.widgets.extend(forged(self.widgets[name][0], rng) for name in names)
+        await self.raw(message)
+        await self.read()
 
     async def raw(self, message: BackMsg) -> None:
         """Send any message without reading an answer."""
@@ -186,3 +196,24 @@ PRESSED = object()
 def clicked(config_id: str) -> dict[str, Any]:
     """Return the grid's state that a browser sends when the cell of this config is clicked."""
     return {"selection": {SELECTION: [{"config_id": config_id}], TOGGLED: [], BOX: {}}}
+
+
+def forged(widget: str, rng: random.Random) -> WidgetState:
+    """Return a widget's state as no browser sends it: of a type and value that have nothing to do with the widget."""
+    state = WidgetState(id=widget)
+    name, value = rng.choice(_FORGED)
+    if isinstance(value, list):
+        getattr(state, name).data.extend(value)
+    else:
+        setattr(state, name, value)
+    return state
+
+
+_FORGED: list[tuple[str, Any]] = [
+    ("bool_value", True), ("double_value", math.nan), ("double_value", -1e308), ("int_value", 10**18),
+    ("int_value", -1),
+    ("string_value", "\x00\n\r\x1b[31mTraceback (most recent call last):\n"), ("string_value", "x" * 10_000),
+    ("string_value", '{"selection": 3}'), ("string_value", "null"), ("double_array_value", [math.nan] * 3),
+    ("int_array_value", [10**9, -5]), ("string_array_value", ["no such choice", ""]), ("json_value", "{"),
+    ("json_value", '{"selection": {"select": 7}}'), ("json_trigger_value", "NaN"), ("bytes_value", b"\xff\xfe"),
+]  # fmt: skip

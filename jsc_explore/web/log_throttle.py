@@ -11,8 +11,6 @@ import threading
 import time
 import traceback
 
-from streamlit.runtime.scriptrunner import get_script_run_ctx
-
 # The loggers that report an exception of a page's script, of a message and of a websocket.
 LOGGERS = (
     "streamlit.error_util",
@@ -50,7 +48,7 @@ class LogThrottle(logging.Filter):
                 self._left_out += 1
                 return False
             left_out, self._left_out, self._logged_at = self._left_out, 0, now
-        line = record.getMessage() if error is None else f"{_page()}{type(error).__name__}: {error}"
+        line = record.getMessage() if error is None else f"{type(error).__name__}: {error}"
         more = f" (and {left_out:,} messages left out)" if left_out else ""
         record.msg, record.args = _one_line(line) + more, ()
         record.exc_info = record.exc_text = record.stack_info = None
@@ -69,13 +67,6 @@ def throttle_log() -> None:
 def _kind_of(error: BaseException) -> tuple[str, str, int | None]:
     frames = traceback.extract_tb(error.__traceback__)
     return (type(error).__name__, frames[-1].filename, frames[-1].lineno) if frames else (type(error).__name__, "", 0)
-
-
-def _page() -> str:
-    """Return the page whose script runs in this thread, as the beginning of a line."""
-    context = get_script_run_ctx(suppress_warning=True)
-    page = context.pages_manager.get_pages().get(context.page_script_hash) if context else None
-    return f"page {page['url_pathname']}: " if page else ""
 
 
 def _one_line(text: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -575,3 +576,23 @@ def test_what_a_client_sends_trains_on_an_open_page_and_on_no_other(tmp_path, op
     assert bool(queue.jobs()) is is_open
     queue.close()
     assert not any("Traceback" in text or "Error:" in text for text in errors), errors
+
+
+async def forge(url):
+    """Send forged values of all widgets; return the errors of another session, open meanwhile."""
+    async with PageSession(url) as session, PageSession(url) as other:
+        await session.open()
+        await other.open()
+        names, rng = list(session.widgets), random.Random(1)
+        for i in range(60):
+            await session.forge([names[i % len(names)]] if i % 2 else names, rng)
+        await other.open()
+        return other.errors
+
+
+def test_forged_values_of_widgets_are_a_few_lines_in_the_log_and_disturb_nobody(tmp_path):
+    with running_app(tmp_path / "store", "--read-only") as app:
+        assert asyncio.run(forge(app.url)) == []
+        log = app.log.read_text(encoding="utf-8")
+    assert 0 < log.count("\nTraceback") < 15, "one of each kind"
+    assert "\x1b" not in log.split("Traceback")[0]
