@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsc_explore import paths
+from jsc_explore import paths, processes
 from jsc_explore.cli.options import add_command, positive
 from jsc_explore.errors import FieldError
 from jsc_explore.jobs import auth
@@ -23,26 +23,26 @@ from jsc_explore.store.directory import STORE_ID, open_directory
 
 def app(options: argparse.Namespace) -> NoReturn:
     """Start the page and the engine."""
-    from jsc_explore.jobs.engine.supervisor import start_engine
-
     access = read_access(options)
     opened = Store(options.store.resolve(), paths.snapshot())
     opened.close()
+    # Before anything is started: a second app on the same port must leave nothing behind.
+    listening = processes.listen(options.address, options.port)
+    command = processes.module_command("jsc_explore.web.server", "--socket", str(listening.fileno()))
+    command += ["--address", options.address]
+    command += ["--sessions", str(options.sessions)] if options.sessions else []
+    command += [] if options.headless else ["--browser"]
+    command += [] if access.read_only or opened.read_only else ["--engine"]
+    listening.set_inheritable(True)
     _leave_current_directory()
-    page = paths.site_file("app.py")
-    command = [sys.executable, "-P", "-m", "streamlit", "run", str(page), "--server.port", str(options.port)]
-    command += ["--server.address", options.address]
-    command += ["--server.headless", "true"] if options.headless else []
-    # The engine warms up while the page starts. This process becomes the page's server by exec: it stays the engine's
-    # parent and receives signals itself. The server's supervisor restarts the engine if it ends.
-    if not access.read_only and opened.read_only is None:
-        start_engine(opened.home, paths.snapshot())
     inherited = {name: text for name, text in os.environ.items() if name not in auth.VARIABLES}
     # One thread for linear algebra: with a worker on each core, two threads wait for each other (a prediction took 35 s
-    # instead of 3 s).
-    served = {"JSC_EXPLORE_STORE": str(opened.directory), STORE_ID: opened.home.id}
-    environment = {"OMP_NUM_THREADS": "1", **inherited, **served, **access.to_environment()}
-    os.chdir(page.parent)
+    # instead of 3 s). Two arenas: each thread that draws pages would keep freed memory in one of its own.
+    environment = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", **inherited, **access.to_environment()}
+    environment |= {"JSC_EXPLORE_STORE": str(opened.directory), STORE_ID: opened.home.id}
+    # Streamlit reads its settings in the page's directory.
+    os.chdir(paths.site_file("app.py").parent)
+    # This process becomes the server, so that it receives signals itself.
     os.execve(sys.executable, command, environment)
 
 
@@ -67,6 +67,9 @@ def engine(options: argparse.Namespace) -> int:
     """Train queued runs until stopped."""
     home = open_directory(options.store.resolve(), expected_id=options.store_id)
     _leave_current_directory()
+    processes.raise_file_limit()
+    if options.end_with_parent:
+        processes.end_with_parent()
     if options.scheduler is None:
         preload.start_fork_server(preload.next_run(home))
         if options.device in ("auto", "cpu"):
@@ -75,9 +78,7 @@ def engine(options: argparse.Namespace) -> int:
     from jsc_explore.jobs.engine.engine import run_engine
 
     cluster = Cluster(options.workers, options.scheduler, reserve_worker=not options.until_idle)
-    run_engine(
-        home, paths.snapshot(), cluster, device=options.device, until_idle=options.until_idle, parent=options.parent
-    )
+    run_engine(home, paths.snapshot(), cluster, device=options.device, until_idle=options.until_idle)
     return 0
 
 
@@ -122,10 +123,14 @@ def add_commands(commands: Any) -> None:
         "--trusted-proxy", action="append", default=[], metavar="ADDRESS",
         help="an address or network of a proxy whose X-Forwarded-For names the visitor; may be repeated",
     )  # fmt: skip
+    page.add_argument(
+        "--sessions", type=positive,
+        help="how many browser tabs may have the page open at once (default: what the limit of open files allows)",
+    )  # fmt: skip
     server = add_command(commands, "engine", engine)
     server.add_argument("--workers", type=positive, help="worker processes (default: one per core)")
     server.add_argument("--scheduler", help="address of a Dask scheduler to use, e.g. tcp://host:8786")
     server.add_argument("--device", type=_device, default="auto", help="cpu, cuda, cuda:N or auto (default)")
     server.add_argument("--until-idle", action="store_true", help="end when no run is queued or running")
-    server.add_argument("--parent", type=int, help=argparse.SUPPRESS)
+    server.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)
     server.add_argument("--store-id", default="", help=argparse.SUPPRESS)

@@ -33,6 +33,7 @@ from jsc_explore.jobs.limits import LIMITS, UNLIMITED
 from jsc_explore.jobs.packing import pack
 from jsc_explore.jobs.queue import ACTIVE, BULK, INTERACTIVE, Job, Queue
 from jsc_explore.jobs.submit import Requester, Submission, submit
+from jsc_explore.processes import release
 from jsc_explore.results import RunRecord
 from jsc_explore.store import Store
 
@@ -181,9 +182,8 @@ def _wait(options: argparse.Namespace, queue: Queue, run_ids: Sequence[str], wor
                 bar.refresh()
     finally:
         # End our engine now instead of a moment later by itself, unless it trains other requests.
-        others_wait = not active and queue.jobs(ACTIVE)
-        if own is not None and own.poll() is None and not others_wait:
-            end_engine(own)
+        if own is not None and own.poll() is None:
+            release(own) if not active and queue.jobs(ACTIVE) else end_engine(own)
 
 
 def _print_errors(errors: Sequence[str]) -> int:

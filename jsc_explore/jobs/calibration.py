@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from jsc_explore import processes
 from jsc_explore.config import RunConfig
 from jsc_explore.files import atomic_write
 from jsc_explore.store.directory import StoreDirectory, open_directory
@@ -64,19 +65,23 @@ class IdleCalibrator:
 
     def __init__(self, home: StoreDirectory) -> None:
         self.home, self._idle_since, self._is_started = home, time.monotonic(), False
+        self._process: subprocess.Popen[bytes] | None = None
 
     def update(self, is_busy: bool) -> None:
         """Track whether the engine is busy; after ``IDLE_BEFORE_S`` idle seconds measure in another process."""
+        if self._process is not None:
+            self._process.poll()  # Else it would stay in the process table after its end.
         if is_busy:
             self._idle_since = time.monotonic()
         elif not self._is_started and time.monotonic() - self._idle_since > IDLE_BEFORE_S:
             self._is_started = True
             if is_due(self.home.path):
                 module = "jsc_explore.jobs.calibration"
-                command = [sys.executable, "-P", "-m", module, str(self.home.path), self.home.id]
-                quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+                command = processes.module_command(module, str(self.home.path), self.home.id)
+                quiet: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+                environment = {**os.environ, "OMP_NUM_THREADS": "1"}
                 with suppress(OSError):
-                    subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
+                    self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, **quiet)
 
 
 def measure() -> list[dict[str, Any]]:
@@ -111,5 +116,6 @@ def write(directory: Path | StoreDirectory, rows: Sequence[dict[str, Any]]) -> N
 
 
 if __name__ == "__main__":
+    processes.end_with_parent()
     os.nice(5)
     write(open_directory(Path(sys.argv[1]), expected_id=sys.argv[2]), measure())

@@ -207,6 +207,8 @@ def test_who_asked_and_who_runs_the_app_may_cancel_and_the_partial_curve_stays(b
         expect(one.get_by_text(row)).to_be_visible()
     expect(other.get_by_role("button", name="Cancel")).to_be_disabled()
     expect(owner.get_by_role("button", name="Cancel")).to_be_enabled()
+    # Another session of the same browser.
+    page.reload()
     with closing(Queue(directory)) as queue:
         eventually(lambda: sum(len(points) for points in queue.live()[1].values()) > 20, 300)
     expect(cancel).to_be_enabled()

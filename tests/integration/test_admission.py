@@ -456,6 +456,55 @@ def test_the_name_in_the_queue_is_not_the_sessions_own(app):
     assert "test session" not in name
 
 
+def cookie(token, mask):
+    masked = bytes(a ^ b for a, b in zip(token, mask * 8, strict=False))
+    return {"_streamlit_xsrf": f"2|{mask.hex()}|{masked.hex()}|1764240000"}
+
+
+def test_a_browser_is_known_again_after_a_reload_by_its_cookie(monkeypatch):
+    def identity(cookies):
+        monkeypatch.setattr(visitor.st, "context", SimpleNamespace(cookies=cookies))
+        (name,) = visitor.identities()
+        return name
+
+    monkeypatch.setattr(visitor, "session", lambda: "this one")
+    token, other = b"0123456789abcdef", b"0123456789abcdeg"
+    first = identity(cookie(token, b"\1\2\3\4"))
+    assert identity(cookie(token, b"wxyz")) == first, "the server masks the token anew in each answer"
+    assert identity(cookie(other, b"wxyz")) != first
+    for nothing in ({}, cookie(b"guessable", b"wxyz"), {"_streamlit_xsrf": "2|zz|zz|1"}, {"_streamlit_xsrf": "x"}):
+        assert identity(nothing) == "session this one"
+
+
+def test_a_login_is_known_again_in_another_browser(monkeypatch):
+    monkeypatch.setattr(visitor.st, "context", SimpleNamespace(cookies={}))
+    monkeypatch.setattr(visitor, "email", lambda: "ada@uni.edu")
+    monkeypatch.setattr(visitor, "session", lambda: "this one")
+    assert visitor.identities() == ["login ada@uni.edu", "session this one"]
+
+
+def test_a_training_is_cancelled_by_who_requested_it_also_after_a_reload(app, monkeypatch):
+    def cancel_buttons():
+        return [button for button in app.run().button if (button.key or "").startswith("cancel-")]
+
+    app.query_params["cells"] = "1024:1e-3"
+    monkeypatch.setattr(visitor, "identities", lambda: ["login ada@uni.edu", "browser 1"])
+    app.run()
+    press(app, "Train ").click().run()
+    assert len(services.queue().jobs(("queued",))) == 5
+    for others in (["browser 1"], ["browser 2"], ["session 3"]):
+        monkeypatch.setattr(visitor, "identities", lambda others=others: others)
+        (button,) = cancel_buttons()
+        assert button.disabled
+        permissions.cancel([job.run_id for job in services.queue().jobs(("queued",))])
+        assert len(services.queue().jobs(("queued",))) == 5
+    monkeypatch.setattr(visitor, "identities", lambda: ["login ada@uni.edu", "browser 2"])
+    cancel_buttons()[0].click()
+    app.run()
+    assert services.queue().jobs(("queued",)) == []
+    assert not app.exception
+
+
 LOCAL = {"Host": "localhost:8501", "Origin": "http://localhost:8501"}
 
 

@@ -4,7 +4,6 @@ The first part drives the engine over a cluster whose stacks follow a script; th
 """
 
 import dataclasses
-import os
 import shutil
 import threading
 import time
@@ -641,25 +640,6 @@ def test_an_engine_that_stops_gives_its_work_back(tmp_path, request_runs):
     assert [(job.state, job.attempt) for job in request_runs.queue.jobs()] == [("queued", 2)]
     serve_until_idle(tmp_path, trains)
     assert stored(tmp_path) == set(ids)
-
-
-def test_an_engine_whose_parent_ended_finishes_its_queue_and_ends(tmp_path, request_runs):
-    ids = request_runs(0)
-    nobody = os.getppid() + 1
-    Engine(tmp_path, None, ScriptedCluster(trains)).serve(parent=nobody)
-    assert stored(tmp_path) == set(ids)
-
-
-def test_an_engine_whose_parent_lives_waits_for_more(tmp_path, request_runs):
-    engine = Engine(tmp_path, None, ScriptedCluster(trains))
-    thread = threading.Thread(target=engine.serve, kwargs={"parent": os.getppid()})
-    thread.start()
-    for seed in (0, 1):
-        ids = request_runs(seed)
-        eventually(lambda ids=ids: request_runs.queue.states(ids) == {ids[0]: "done"})
-    assert thread.is_alive()
-    engine.stop()
-    thread.join()
 
 
 def test_a_second_engine_on_a_store_is_refused_in_one_line(tmp_path):

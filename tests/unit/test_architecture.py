@@ -36,7 +36,7 @@ LAYERS = (
     {"data"},
     {"grids"},
     {"config"},
-    {"network"},
+    {"network", "processes"},
     {"errors", "files", "paths", "__init__"},
 )
 LEVELS = {package: level for level, packages in enumerate(LAYERS) for package in packages}

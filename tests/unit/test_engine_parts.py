@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import eventually
 
-from jsc_explore import data
+from jsc_explore import data, processes
 from jsc_explore.data import cache
 from jsc_explore.data.sources import SourceData
 from jsc_explore.errors import DataError
@@ -156,12 +156,12 @@ def test_no_reserve_is_acquired_on_a_full_disk(tmp_path, monkeypatch):
 
 
 def test_a_long_log_is_renamed_when_an_engine_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(supervisor.sys, "executable", "true")
+    monkeypatch.setattr(processes.sys, "executable", "true")
     open_directory(tmp_path)
     (tmp_path / "engine.log").write_text("short")
-    supervisor.start_engine(tmp_path, tmp_path / "none.parquet").wait(timeout=60)
+    supervisor.start_engine(tmp_path, tmp_path / "none.parquet").communicate(timeout=60)
     assert not (tmp_path / "engine.log.1").exists()
     (tmp_path / "engine.log").write_bytes(b"x" * (supervisor.MAX_LOG_BYTES + 1))
-    supervisor.start_engine(tmp_path, tmp_path / "none.parquet").wait(timeout=60)
+    supervisor.start_engine(tmp_path, tmp_path / "none.parquet").communicate(timeout=60)
     assert (tmp_path / "engine.log.1").stat().st_size > supervisor.MAX_LOG_BYTES
     assert (tmp_path / "engine.log").read_text() == ""

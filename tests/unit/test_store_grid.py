@@ -242,21 +242,47 @@ def test_only_the_groups_where_only_they_are_wanted_and_nothing_for_no_run(store
 
 
 def test_saved_views_are_saved_renamed_and_deleted(tmp_path):
-    views = SavedViews(tmp_path)
-    views.save("  batch   size ", "x=model")
-    views.save("batch size", "x=epochs")
+    views, ada = SavedViews(tmp_path), ["browser 1"]
+    views.save("  batch   size ", "x=model", ada)
+    views.save("batch size", "x=epochs", ada)
     assert views.all() == {"batch size": "x=epochs"}
-    views.save("other", "")
+    views.save("other", "", ada)
     with pytest.raises(FieldError, match="already exists"):
-        views.rename("other", "batch size")
-    views.rename("other", "another")
-    views.delete("batch size")
-    views.delete("batch size")
+        views.rename("other", "batch size", ada)
+    views.rename("other", "another", ada)
+    views.delete("batch size", ada)
+    views.delete("batch size", ada)
     assert SavedViews(tmp_path).all() == {"another": ""}
     with pytest.raises(FieldError, match="1 to 80 characters"):
-        views.save("  ", "")
+        views.save("  ", "", ada)
     with pytest.raises(FieldError, match="does not exist"):
-        views.rename("nobody", "somebody")
+        views.rename("nobody", "somebody", ada)
+
+
+def test_a_saved_view_is_changed_by_who_saved_it_and_by_who_runs_the_app(tmp_path):
+    views, ada, eve, runs_the_app = SavedViews(tmp_path), ["login ada@uni.edu", "browser 1"], ["browser 2"], None
+    views.save("of ada", "x=model", ada)
+    views.save("of the app", "", runs_the_app)
+    for action in (
+        lambda: views.save("of ada", "x=epochs", eve),
+        lambda: views.rename("of ada", "of eve", eve),
+        lambda: views.delete("of ada", eve),
+        lambda: views.delete("of ada", ["browser 1"]),
+        lambda: views.delete("of the app", ada),
+        lambda: views.delete("of the app", []),
+        lambda: views.delete("of the app", [""]),
+    ):
+        with pytest.raises(FieldError, match="belongs to somebody else; save it under another name"):
+            action()
+    views.save("copy", views.all()["of ada"], eve)
+    again = SavedViews(tmp_path)
+    assert (again.own(ada), again.own(["browser 3", "login ada@uni.edu"]), again.own(eve), again.own(runs_the_app)) == (
+        {"of ada"}, {"of ada"}, {"copy"}, {"of ada", "of the app", "copy"},
+    )  # fmt: skip
+    assert b"ada@uni.edu" not in again.path.read_bytes()
+    views.save("of ada", "x=epochs", runs_the_app)
+    views.delete("of ada", ada)
+    assert set(views.all()) == {"of the app", "copy"}
 
 
 def test_saved_views_that_cannot_be_read_are_one_line(tmp_path):

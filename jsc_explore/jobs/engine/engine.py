@@ -91,8 +91,8 @@ class Engine:
         """Let ``serve`` end; active runs go back to the queue."""
         self._stop.set()
 
-    def serve(self, *, until_idle: bool = False, parent: int | None = None) -> None:
-        """Train until stopped; end when idle if ``until_idle`` is set or the process ``parent`` has ended."""
+    def serve(self, *, until_idle: bool = False) -> None:
+        """Train until stopped, or until no run is queued or running if ``until_idle`` is set."""
         try:
             self._recover()
             self.cluster.start(self._events.put)
@@ -102,8 +102,7 @@ class Engine:
             while not self._stop.is_set():
                 is_busy = self._step()
                 calibrator.update(is_busy)
-                is_orphan = parent is not None and os.getppid() != parent
-                if not is_busy and (until_idle or is_orphan):
+                if until_idle and not is_busy:
                     break
                 self._stop.wait(LOOP_INTERVAL_S)
         finally:
@@ -396,10 +395,9 @@ def run_engine(
     *,
     device: str = "auto",
     until_idle: bool = False,
-    parent: int | None = None,
 ) -> None:
     """Serve a store in this process; SIGTERM and SIGINT end the engine after it has saved its state."""
     engine = Engine(directory, snapshot, cluster, device)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())
-    engine.serve(until_idle=until_idle, parent=parent)
+    engine.serve(until_idle=until_idle)

@@ -48,6 +48,10 @@ def start_compiling() -> None:
     This takes five seconds of a core. The workers wait for its lock and load the kernel from the disk.
     """
     # Without garbage collection, which takes a tenth of the time of this short process.
-    code = "import gc; gc.disable(); from jsc_explore.training.backends.cpu.kernel import load_kernel; load_kernel()"
-    process = subprocess.Popen([sys.executable, "-P", "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    code = (
+        "import gc; gc.disable(); from jsc_explore.processes import end_with_parent; end_with_parent();"
+        "from jsc_explore.training.backends.cpu.kernel import load_kernel; load_kernel()"
+    )
+    command = [sys.executable, "-P", "-c", code]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     threading.Thread(target=process.wait, name="kernel", daemon=True).start()

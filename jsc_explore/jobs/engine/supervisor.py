@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
+from jsc_explore import processes
 from jsc_explore.errors import StoreError
 from jsc_explore.jobs.auth import PASSWORD
 from jsc_explore.jobs.queue import Queue
@@ -21,18 +22,20 @@ CHECK_INTERVAL_S, MAX_RESTART_DELAY_S = 2.0, 60.0
 EARLY_EXIT_S = 20.0
 # A longer log is renamed to ``engine.log.1``.
 MAX_LOG_BYTES = 1_000_000
+# An engine that has not saved its state after this long is killed.
+STOP_TIMEOUT_S = 6.0
 
 
 def start_engine(
     directory: Path | StoreDirectory, snapshot: Path, *, until_idle: bool = False, workers: int | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start an engine for the store; it ends if another engine serves the store, or when this process ends.
+    """Start an engine for the store; it ends if another engine serves the store, or when this process is gone.
 
     Its output goes to ``engine.log`` in the store. Raises StoreError if the directory is not a store, or gone.
     """
     home = open_directory(directory)
-    command = [sys.executable, "-P", "-m", "jsc_explore", "engine", "--store", str(home.path), "--store-id", home.id]
-    command += ["--parent", str(os.getpid())]
+    command = processes.module_command("jsc_explore", "engine", "--store", str(home.path), "--store-id", home.id)
+    command += ["--end-with-parent"]
     command += ["--until-idle"] if until_idle else []
     command += ["--workers", str(workers)] if workers else []
     # One thread each, set before NumPy and torch are imported: parallelism comes from the workers. The engine does not
@@ -43,7 +46,7 @@ def start_engine(
     if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
         path.replace(home.path / "engine.log.1")
     with path.open("ab") as log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
 
 
 def is_served(queue: Queue, own: subprocess.Popen[bytes] | None = None) -> bool:
@@ -58,10 +61,10 @@ def end_engine(process: subprocess.Popen[bytes]) -> None:
     """Terminate an engine and its workers; its active runs go back to the queue."""
     process.terminate()
     try:
-        process.wait(timeout=20)
+        process.communicate(timeout=STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 class Supervisor:
@@ -77,11 +80,13 @@ class Supervisor:
         self._thread = threading.Thread(target=self._watch, name="engine-supervisor", daemon=True)
 
     def start(self) -> None:
-        """Start the engine and the thread that checks it."""
+        """Start the engine and the thread that checks it; both end with this process."""
+        atexit.register(self.stop)
         self._thread.start()
 
     def stop(self) -> None:
         """Terminate the engine that this supervisor started."""
+        atexit.unregister(self.stop)
         self._stop.set()
         self._thread.join(timeout=5)
         if self._process is not None and self._process.poll() is None:
@@ -97,6 +102,8 @@ class Supervisor:
                 is_early = now - started < EARLY_EXIT_S + delay
                 delay = min(2 * delay, MAX_RESTART_DELAY_S) if is_early else CHECK_INTERVAL_S
                 started = now
+                if self._process is not None:
+                    self._process.communicate()
                 # A full disk, or a store that is gone: try again at the next check.
                 with suppress(OSError, StoreError):
                     self._process = start_engine(self.home, self.snapshot)

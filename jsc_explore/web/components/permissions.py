@@ -47,7 +47,12 @@ def requester() -> Requester:
     The person who runs the app has no address: its limits are for visitors.
     """
     address = "" if visitor.is_owner() else _anonymous(visitor.client_address())
-    return Requester(f"page {_anonymous(visitor.session())}", Access.from_environment().limits, refusal(), address)
+    return Requester(_names()[0], Access.from_environment().limits, refusal(), address)
+
+
+def _names() -> list[str]:
+    """Return the names that this visitor has in the queue: a request is made under the first, and all may cancel it."""
+    return [f"page {_anonymous(identity)}" for identity in visitor.identities()]
 
 
 def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
@@ -68,7 +73,7 @@ def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
 
 def cancel_refusal(jobs: Sequence[Job]) -> str:
     """Return the reason, in one line, why this visitor may cancel none of these jobs; empty if one may be cancelled."""
-    if visitor.is_owner() or any(requester().session in job.requesters for job in jobs):
+    if visitor.is_owner() or any(job.requesters.intersection(_names()) for job in jobs):
         return refusal()
     return "Only the person who requested a training, or who runs the app, may cancel it."
 
@@ -77,7 +82,8 @@ def cancel(run_ids: Sequence[str]) -> None:
     """Cancel runs; runs that another visitor requested, too, go on for them unless this visitor runs the app."""
     try:
         if not refusal():
-            services.queue().cancel(run_ids, None if visitor.is_owner() else requester().session)
+            for name in [None] if visitor.is_owner() else _names():
+                services.queue().cancel(run_ids, name)
     except JscError as error:
         st.session_state[_NOTICE] = Notice(str(error))
     services.live().invalidate()
@@ -134,7 +140,9 @@ def _check_password() -> None:
     # Do not keep the password in the session.
     st.session_state["launch password"] = ""
     try:
-        fault = _THROTTLE.attempt(Access.from_environment(), password, visitor.session(), visitor.client_address())
+        fault = _THROTTLE.attempt(
+            Access.from_environment(), password, visitor.identities()[-1], visitor.client_address()
+        )
     except JscError as error:
         fault = str(error)
     st.session_state[_LOGIN_FAULT] = fault

@@ -14,7 +14,7 @@ from jsc_explore.errors import JscError
 from jsc_explore.store.saved_views import SavedViews
 from jsc_explore.web.components import permissions
 from jsc_explore.web.plain_text import plain
-from jsc_explore.web.state import dialogs, services
+from jsc_explore.web.state import dialogs, services, visitor
 from jsc_explore.web.state.url import EXPLORE
 
 _FAULT, _RENAMED = "_saved fault", "_renamed view"
@@ -52,25 +52,25 @@ def views() -> None:
         st.container(horizontal=True, vertical_alignment="bottom"),
     ):
         name = st.text_input("Save the current view as", placeholder="batch size at 1e-3", disabled=not may_write)
-        # Views are shared by all visitors: those who may not train may not change them either.
+        # All visitors see all views: those who may not train may not save any.
         if st.form_submit_button("Save", disabled=not may_write, help=permissions.refusal() or None):
-            _write(lambda: saved.save(name, _encoded(EXPLORE.query)))
+            _write(lambda: saved.save(name, _encoded(EXPLORE.query), _visitor()))
     if message := st.session_state.pop(_FAULT, None):
         st.error(plain(message))
     try:
-        known = saved.all()
+        known, own = saved.all(), saved.own(_visitor())
     except JscError as error:
         st.error(plain(error))
         return
     if not known:
         st.caption("No view is saved yet.")
     for label, query in known.items():
-        _draw_view(saved, label, query, may_write)
+        _draw_view(saved, label, query, may_write and label in own)
 
 
-def _draw_view(saved: SavedViews, label: str, query: str, may_write: bool) -> None:
+def _draw_view(saved: SavedViews, label: str, query: str, may_change: bool) -> None:
     """Draw one saved view: its name opens it; while it is being renamed, a text input for the new name."""
-    if may_write and st.session_state.get(_RENAMED) == label:
+    if may_change and st.session_state.get(_RENAMED) == label:
         box = f"name {label}"
         with st.form(f"rename {label}", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
             st.text_input("New name", label, key=box)
@@ -83,17 +83,21 @@ def _draw_view(saved: SavedViews, label: str, query: str, may_write: bool) -> No
                 EXPLORE.write()
                 dialogs.close()
                 st.rerun()
-        if may_write:
+        if may_change:
             begin = partial(st.session_state.__setitem__, _RENAMED, label)
             st.button("Rename", key=f"rename {label} now", type="tertiary", on_click=begin)
-            remove = partial(_write, partial(saved.delete, label))
+            remove = partial(_write, partial(saved.delete, label, _visitor()))
             st.button("Delete", key=f"delete {label}", type="tertiary", on_click=remove)
 
 
 def _rename(saved: SavedViews, label: str, box: str) -> None:
     del st.session_state[_RENAMED]
     if (new := st.session_state[box]) != label:
-        _write(lambda: saved.rename(label, new))
+        _write(lambda: saved.rename(label, new, _visitor()))
+
+
+def _visitor() -> list[str] | None:
+    return None if visitor.is_owner() else visitor.identities()
 
 
 def _write(action: Callable[[], None]) -> None:

@@ -42,6 +42,11 @@ class _Singleton(Generic[T]):
                 self._made.append(self._make())
             return self._made[0]
 
+    def set(self, made: T) -> None:
+        """Return this object from every later call."""
+        with self._lock:
+            self._made[:] = [made]
+
     def clear(self) -> None:
         """Drop the result; the next call makes another one."""
         with self._lock:
@@ -83,7 +88,6 @@ def supervisor() -> Supervisor:
     """Return the supervisor that keeps an engine on the store while this server runs."""
     made = Supervisor(store().home, paths.snapshot())
     made.start()
-    atexit.register(made.stop)
     return made
 
 

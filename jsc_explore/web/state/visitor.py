@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+from itertools import cycle
 from urllib.parse import urlsplit
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+# Streamlit makes tokens of 16 bytes; a shorter one could be guessed.
+MIN_TOKEN_BYTES = 16
 # By these a proxy names the visitor, the address that the visitor opened, or itself.
 _PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 
@@ -16,6 +19,28 @@ def session() -> str:
     """Return the id of this session, a secret between the server and the browser."""
     context = get_script_run_ctx()
     return context.session_id if context is not None else ""
+
+
+def identities() -> list[str]:
+    """Return what identifies this visitor, the most lasting first: login, browser, or this session alone.
+
+    The browser's is the random token of the cookie against forged requests, which the server sets before a session
+    begins. It survives reloads, lasts until the browser is closed, and is as secret as a login's cookie. A visitor may
+    choose another one, but cannot know those of others.
+    """
+    known = [f"login {address}"] if (address := email()) else []
+    token = _browser_token(st.context.cookies.get("_streamlit_xsrf") or "")
+    return [*known, f"browser {token}" if token else f"session {session()}"]
+
+
+def _browser_token(cookie: str) -> str:
+    """Return the token in a cookie ``2|mask|token|time``, each time masked anew; empty if it is not of this form."""
+    try:
+        version, mask, masked, _ = cookie.strip('"').split("|")
+        token = bytes(a ^ b for a, b in zip(bytes.fromhex(masked), cycle(bytes.fromhex(mask)), strict=False))
+    except ValueError:
+        return ""
+    return token.hex() if version == "2" and len(token) >= MIN_TOKEN_BYTES else ""
 
 
 def client_address() -> str:
