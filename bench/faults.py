@@ -86,14 +86,14 @@ def full_disk(fills: int) -> tuple[dict[str, int], str]:
 
 
 @contextmanager
-def small_sample(cache: Path) -> Iterator[None]:
-    """Use a cache with a sample of 20,000 jets and the compiled kernel of the real cache."""
+def small_sample(cache: Path, count: int = JETS) -> Iterator[None]:
+    """Use a cache with a sample of ``count`` jets and the compiled kernel of the real cache."""
     compiled = data.cache_dir() / "kernel"
     compiled.mkdir(parents=True, exist_ok=True)
     cache.mkdir(parents=True)
     (cache / "kernel").symlink_to(compiled, target_is_directory=True)
     jets = data.load("simulated")
-    features, labels = np.ascontiguousarray(jets.features[:JETS]), jets.labels[:JETS]
+    features, labels = np.ascontiguousarray(jets.features[:count]), jets.labels[:count]
     canonical.write(cache, SAMPLE, SourceData(features, labels, "", "MIT", ""))
     before = os.environ.get("JSC_EXPLORE_CACHE")
     os.environ["JSC_EXPLORE_CACHE"] = str(cache)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,26 @@ from jsc_explore import network
 Numbers = npt.NDArray[np.float64]
 # The columns of ``work_matrix``: amounts of work of one run, each with a time proportional to it. Products are the
 # multiply-adds of one jet; launches are eager steps, on a GPU divided by the replicas of a stack, which share them.
-WORK = ("run", "steps", "steps x products", "jets", "jets x products", "evaluated", "evaluated x products", "launches")
+# Products beyond what the cache holds cost more, and so do the parameters of networks so large that a chunk is a single
+# step, before and after which they are copied. Activations count for trained and evaluated jets.
+WORK = (
+    "run", "steps", "steps x parameters", "jets", "jets x products", "evaluated", "evaluated x products", "launches",
+    "steps x copied parameters", "jets x uncached products", "jets x activations",
+)  # fmt: skip
+CACHED_PRODUCTS, UNCOPIED_PARAMETERS = 250_000, 2_000_000
 # Evaluations beside the one after each epoch: points within the first epoch, and the test part.
 EARLY_POINTS = 10
 # The weight of a measured run falls by 1/e for each factor of this size in steps or products.
 _LENGTH_SCALE = 2.0
-# Seconds per unit of work on one core of a cloud machine: those of the kernel are fitted to the first snapshot, those
-# of compiled and eager steps to docs/decisions/training.md ("Compiled programs step one replica"). Steps on a GPU were
-# not measured. What no run was measured for is predicted from them.
+# Seconds per unit of work on one core of a cloud machine: those of the kernel are fitted to the first snapshot and, for
+# large networks, to steps of 10,000 to 5,000,000 parameters at batch 16 to 1024; those of eager steps to the same, and
+# of compiled ones to docs/decisions/training.md ("Compiled programs step one replica"). Steps on a GPU were not
+# measured. What no run was measured for is predicted from them.
 PRIOR_COSTS: Mapping[str, Numbers] = {
-    "kernel": np.array([5e-3, 1.4e-6, 1.3e-9, 1.4e-8, 4e-11, 1.2e-8, 1.2e-11, 0.0]),
-    "compiled": np.array([1e-2, 8e-5, 6e-9, 1.9e-7, 1e-10, 1e-7, 5e-11, 1e-3]),
-    "eager": np.array([1e-2, 5e-5, 2.2e-8, 6.6e-7, 1.5e-10, 1e-7, 5e-11, 6e-4]),
-    "eager on GPU": np.array([1e-2, 5e-5, 1e-9, 3e-7, 3e-10, 1e-7, 5e-11, 3.5e-3]),
+    "kernel": np.array([5e-3, 1.4e-6, 1.3e-9, 1.4e-8, 4e-11, 1.2e-8, 1.2e-11, 0.0, 2.5e-8, 8e-11, 0.0]),
+    "compiled": np.array([1e-2, 8e-5, 6e-9, 1.9e-7, 1e-10, 1.2e-6, 2e-11, 2.2e-3, 0.0, 0.0, 6e-9]),
+    "eager": np.array([1e-2, 5e-5, 7e-8, 6.6e-7, 1e-10, 1.2e-6, 2e-11, 2.2e-3, 0.0, 0.0, 8e-9]),
+    "eager on GPU": np.array([1e-2, 5e-5, 1e-9, 3e-7, 3e-10, 1e-7, 5e-11, 3.5e-3, 0.0, 0.0, 0.0]),
 }
 # How strongly costs are regularised towards the ratios of the prior ones.
 _REGULARISATION = 0.1
@@ -34,22 +42,38 @@ _REGULARISATION = 0.1
 _FORMULA_WEIGHT = 0.25
 
 
-def products(model: str) -> int:
-    """Return the multiply-adds of one jet in a network: a convolution uses its parameters at every position."""
-    return sum(layer.parameters * math.prod(layer.shape_out[1:]) for layer in network.parse(model).layers)
+@lru_cache(maxsize=10_000)
+def arithmetic(model: str) -> dict[str, int]:
+    """Return a network's parameters, and the ``products`` (multiply-adds) and ``activations`` of one jet in it.
+
+    A convolution uses its parameters at every position.
+    """
+    layers = network.parse(model).layers
+    return {
+        "parameters": sum(layer.parameters for layer in layers),
+        "products": sum(layer.parameters * math.prod(layer.shape_out[1:]) for layer in layers),
+        "activations": sum(math.prod(layer.shape_out) for layer in layers),
+    }
 
 
 def work_matrix(rows: Sequence[Mapping[str, Any]]) -> Numbers:
-    """Return the work of runs, ``(n, len(WORK))``, given batch size, products, epochs, eager epochs, numbers of jets.
+    """Return the work of runs, ``(n, len(WORK))``, given batch size, arithmetic, epochs, eager epochs, numbers of jets.
 
     ``eager_epochs`` is divided by the replicas that share the launches of a step.
     """
-    names = ("batch_size", "products", "epochs_run", "train_rows", "val_rows", "eager_epochs")
-    batch_size, each, epochs, train, val, eager = (np.array([row[name] for row in rows], float) for name in names)
-    steps_per_epoch = np.ceil(train / batch_size)
-    steps, jets, evaluated = epochs * steps_per_epoch, epochs * train, (epochs + EARLY_POINTS) * val
-    columns = (np.ones_like(steps), steps, steps * each, jets, jets * each, evaluated, evaluated * each)
-    return np.stack([*columns, eager * steps_per_epoch], axis=1)
+
+    def column(name: str) -> Numbers:
+        return np.array([row[name] for row in rows], float)
+
+    parameters, each, epochs, train = map(column, ("parameters", "products", "epochs_run", "train_rows"))
+    steps_per_epoch = np.ceil(train / column("batch_size"))
+    steps, jets, evaluated = epochs * steps_per_epoch, epochs * train, (epochs + EARLY_POINTS) * column("val_rows")
+    columns = (
+        np.ones_like(steps), steps, steps * parameters, jets, jets * each, evaluated, evaluated * each,
+        column("eager_epochs") * steps_per_epoch, steps * np.maximum(0, parameters - UNCOPIED_PARAMETERS),
+        jets * np.maximum(0, each - CACHED_PRODUCTS), (jets + evaluated) * column("activations"),
+    )  # fmt: skip
+    return np.stack(columns, axis=1)
 
 
 class CostModel:
@@ -100,7 +124,7 @@ class CostModel:
 def _position(work: Numbers) -> Numbers:
     """Return runs as points: logarithms of steps, of jets per step, and of products, which matter twice as much."""
     steps, jets = work[:, 1], work[:, 3]
-    return np.stack([np.log(steps) / 4, np.log(jets / steps), 2 * np.log(work[:, 2] / steps)], axis=1)
+    return np.stack([np.log(steps) / 4, np.log(jets / steps), 2 * np.log(work[:, 4] / jets)], axis=1)
 
 
 def speed_factor(work: Numbers, seconds: Numbers, weight: Numbers, prior: Numbers = PRIOR_COSTS["kernel"]) -> float:

@@ -16,7 +16,7 @@ from jsc_explore import data
 from jsc_explore.config import DEFAULTS, RunConfig
 from jsc_explore.errors import DataError
 from jsc_explore.jobs import calibration
-from jsc_explore.jobs.cost_model import PRIOR_COSTS, CostModel, Numbers, products, speed_factor, work_matrix
+from jsc_explore.jobs.cost_model import PRIOR_COSTS, CostModel, Numbers, arithmetic, speed_factor, work_matrix
 from jsc_explore.jobs.queue import Job
 from jsc_explore.store import Store
 from jsc_explore.store.query.grid import timings
@@ -115,7 +115,9 @@ class _TimeModel:
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], calibration_rows: Sequence[Mapping[str, Any]]) -> None:
         known = [_with_work(row) for row in rows]
-        measured = [{**row, "products": row["parameters"], "eager_epochs": 0.0} for row in calibration_rows]
+        # The calibration's networks have no convolution.
+        linear = {"activations": 0, "eager_epochs": 0.0}
+        measured = [{**row, "products": row["parameters"], **linear} for row in calibration_rows]
         slowdown = _slowdown(known, measured)
         self._on_gpu = any(row["here"] and not row["device"].startswith("cpu") for row in rows)
         self._part_sizes = {
@@ -157,7 +159,7 @@ class _TimeModel:
     def seconds(self, backend: str, stacks: Sequence[tuple[RunConfig, int]]) -> list[float]:
         """Return the expected seconds of stacks, each given by its longest run and its number of replicas."""
         work = work_matrix([
-            {"batch_size": run.batch_size, "products": products(run.model), "epochs_run": run.max_epochs,
+            {"batch_size": run.batch_size, **arithmetic(run.model), "epochs_run": run.max_epochs,
              "eager_epochs": _eager_epochs(backend, run.max_epochs, replicas), **self._sizes(run)}
             for run, replicas in stacks
         ])  # fmt: skip
@@ -217,7 +219,7 @@ def _eager_epochs(backend: str, epochs: int, replicas: int) -> float:
 def _with_work(row: Mapping[str, Any]) -> dict[str, Any]:
     backend = backend_key(row["backend"], row["device"])
     eager_epochs = _eager_epochs(backend, row["epochs_run"], row["replicas"])
-    return {**row, "backend": backend, "products": products(row["model"]), "eager_epochs": eager_epochs}
+    return {**row, "backend": backend, **arithmetic(row["model"]), "eager_epochs": eager_epochs}
 
 
 def _speed(rows: Sequence[Mapping[str, Any]]) -> float:

@@ -512,6 +512,31 @@ def test_a_program_that_is_compiled_already_is_not_waited_for(published, monkeyp
     assert eager.seconds > found.seconds
 
 
+# Seconds of one epoch on one core, from measured steps and evaluations (`bench estimates` trains the larger ones).
+MEASURED = [
+    ("jsc-tiny", 16, 0.04), ("jsc-tiny", 1024, 0.03), ("16-256-256-5", 16, 5.0), ("16-256-256-5", 1024, 2.4),
+    ("16-1000-1000-5", 16, 59), ("16-1000-1000-5", 1024, 72), ("16-4000-600-5", 16, 288), ("16-4000-600-5", 1024, 266),
+    ("16-1200-1200-1200-1200-5", 16, 1288), ("16-1200-1200-1200-1200-5", 1024, 234),
+    ("16-600-4000-600-5", 16, 1615), ("16-600-4000-600-5", 1024, 377),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("known", ["store", "published"])
+def test_a_network_that_nobody_trained_is_estimated_by_its_arithmetic(request, known):
+    place = request.getfixturevalue(known)
+    for model, batch_size, measured_s in MEASURED:
+        found = estimate_seconds(place, [RunConfig(model=model, batch_size=batch_size, max_epochs=1)], workers=1)
+        assert measured_s / 3 < found < 3 * measured_s, (model, batch_size)
+
+
+@pytest.mark.parametrize("known", ["store", "published"])
+def test_a_large_network_has_to_be_confirmed_also_where_nothing_was_trained(request, queue, known):
+    runs = [RunConfig(model="16-4000-600-5", batch_size=16, seed=seed) for seed in range(5)]
+    with pytest.raises(UnconfirmedError, match=r"5 runs are expected to take about [\d.]+ h"):
+        submit(request.getfixturevalue(known), queue, runs, requester=Requester("ada"))
+    assert queue.jobs() == []
+
+
 def test_a_long_training_of_a_backend_without_runs_has_to_be_confirmed(published, queue, monkeypatch):
     monkeypatch.setattr(data, "digest", lambda name: "d" * 64)
     runs = [CONV.with_(max_epochs=1000, seed=seed) for seed in range(5)]
