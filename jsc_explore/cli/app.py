@@ -71,13 +71,23 @@ def engine(options: argparse.Namespace) -> int:
     if options.end_with_parent:
         processes.end_with_parent()
     if options.scheduler is None:
-        preload.start_fork_server(preload.next_run(home))
-        if options.device in ("auto", "cpu"):
+        trains_on_cpu = options.device in ("auto", "cpu")
+        preload.start_fork_server(preload.next_run(home), with_kernel=trains_on_cpu)
+        if trains_on_cpu:
             preload.start_compiling()
     from jsc_explore.jobs.cluster.client import Cluster
     from jsc_explore.jobs.engine.engine import run_engine
+    from jsc_explore.jobs.engine.gpu_memory import gpu_bytes
+    from jsc_explore.jobs.local.pool import LocalPool
 
-    cluster = Cluster(options.workers, options.scheduler, reserve_worker=not options.until_idle)
+    # Until the queue is empty nobody waits at a page; on a GPU each process has half a gigabyte of its memory.
+    extra = 0 if options.until_idle else 1 if options.scheduler is None and gpu_bytes(options.device) else None
+
+    cluster = (
+        LocalPool(options.workers, extra=extra)
+        if options.scheduler is None
+        else Cluster(options.scheduler, options.workers)
+    )
     run_engine(home, paths.snapshot(), cluster, device=options.device, until_idle=options.until_idle)
     return 0
 

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jsc_explore.charts.style import format_metric
 from jsc_explore.cli.options import add_command
 from jsc_explore.config import format_value
 from jsc_explore.errors import FieldError
@@ -86,6 +85,9 @@ def _list(imported: ImportedRuns) -> int:
 
 
 def _summary(run: ImportedRun) -> str:
+    # Altair comes with it, 70 MB that no other command needs, the engine among them.
+    from jsc_explore.charts.style import format_metric
+
     last = next((point["val_acc"] for point in reversed(run.points) if point["val_acc"] is not None), None)
     val, test = format_metric("val_acc", last), format_metric("test_acc", run.test_acc)
     return f"{len(run.points):,} points, val {val}, test {test}"

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numba
 import numpy as np
 import torch
@@ -74,7 +73,7 @@ def versions() -> dict[str, str]:
         "jsc_explore": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # a subclass of str that msgpack refuses
-        "lightning": lightning.__version__,
+        "lightning": version("lightning"),
         "numpy": np.__version__,
         "numba": numba.__version__,
     } | ({"numba-cuda": version("numba-cuda")} if importlib.util.find_spec("numba_cuda") else {})

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningModule, Trainer
 from safetensors.torch import save
 
 from jsc_explore.config import RunConfig
@@ -27,6 +26,7 @@ from jsc_explore.training.backends.vmap.backend import VmapBackend
 from jsc_explore.training.callbacks import Callback
 from jsc_explore.training.chunks import CHUNK_SECONDS, Chunk, ChunkLoader
 from jsc_explore.training.history import History
+from jsc_explore.training.lightning_core import LightningModule, Trainer
 from jsc_explore.training.outcome import device_name, metric_fields, peak_memory_mb, versions
 
 log = logging.getLogger("jsc_explore.training")

@@ -66,7 +66,7 @@ class ScriptedCluster:
     def __init__(self, script, bulk_slots=1, reserve_worker=1):
         self.script, self.bulk_slots, self.reserve_worker = script, bulk_slots, reserve_worker
         self.stacks, self.tasks, self.closed, self.problem = [], [], False, ""
-        self.scheduler = self.workers = None
+        self.gpu_stacks = bulk_slots + reserve_worker
 
     def start(self, on_event):
         self.emit = on_event

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 from runs import result_of, train_undisturbed
-from servers import eventually, workers_of
+from servers import ROOT, eventually, workers_of
 
 from jsc_explore.config import RunConfig
 from jsc_explore.files import safetensors_metadata
@@ -24,8 +24,7 @@ SMALL = {"batch_size": 65536, "max_epochs": 2}
 LONG = {"model": "16-512-512-5", "batch_size": 8192, "max_epochs": 1000}
 MEDIUM = {"model": "16-128-128-5", "batch_size": 8192}
 PYTHON = [sys.executable, "-m", "jsc_explore"]
-# The workers' own setting is five seconds, longer than a test should take.
-SAVES_OFTEN = "import jsc_explore.training.trainer as train; train.checkpoint.CHECKPOINT_EVERY_S = 0.2"
+SAVES_OFTEN = [sys.executable, str(ROOT / "tests" / "engine_that_saves_often.py")]
 
 
 class Served:
@@ -35,7 +34,7 @@ class Served:
         self.directory, self.cache = directory, cache
         self.environment = {
             **os.environ, "JSC_EXPLORE_STORE": str(directory), "JSC_EXPLORE_CACHE": str(cache), "OMP_NUM_THREADS": "1",
-            "JSC_EXPLORE_SNAPSHOT": str(directory / "none.parquet"), "DASK_DISTRIBUTED__WORKER__PRELOAD": SAVES_OFTEN,
+            "JSC_EXPLORE_SNAPSHOT": str(directory / "none.parquet"), "PYTHONPATH": str(ROOT),
         }  # fmt: skip
         self.queue = Queue(directory)
         self.store = Store(directory)
@@ -43,7 +42,7 @@ class Served:
 
     def start(self):
         with (self.directory / "engine.log").open("ab") as log:
-            command = [*PYTHON, "engine", "--workers", "1"]
+            command = [*SAVES_OFTEN, "engine", "--workers", "1"]
             self.engine = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
 
     def stop(self, how=signal.SIGTERM):
@@ -118,7 +117,7 @@ def test_a_worker_killed_in_the_middle_costs_only_time(served):
     assert sum(part.rows for part in served.store.catalog.parts()) == served.store.runs().num_rows
 
 
-def test_a_worker_killed_while_it_starts_is_started_again(tmp_path, jets_cache):
+def test_a_worker_killed_while_it_starts_costs_no_run(tmp_path, jets_cache):
     served = Served(tmp_path, jets_cache)
     served.start()
     engine = psutil.Process(served.engine.pid)
@@ -128,7 +127,6 @@ def test_a_worker_killed_while_it_starts_is_started_again(tmp_path, jets_cache):
     (run_id,) = served.submit(RunConfig(**SMALL, seed=3))
     assert served.record(run_id).outcome.status == "done"
     assert served.engine.poll() is None, "the same engine"
-    assert "died during its start" in (tmp_path / "engine.log").read_text()
     assert served.stop() == []
     served.queue.close()
     served.store.close()

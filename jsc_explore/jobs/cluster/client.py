@@ -1,10 +1,9 @@
-"""Cluster client: run stacks on Dask workers, local ones or those of a scheduler, and collect what they send."""
+"""Cluster client: run stacks on the workers of a Dask scheduler, and collect what they send."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import threading
 import time
@@ -17,12 +16,9 @@ from jsc_explore.errors import FieldError, JscError
 from jsc_explore.jobs.cluster import dataset_transfer, worker
 from jsc_explore.jobs.cluster.code_version import CodeVersion
 from jsc_explore.jobs.cluster.worker_registry import WorkerInfo, WorkerRegistry
+from jsc_explore.jobs.worker import warm_up
 
 log = logging.getLogger("jsc_explore.engine")
-# The name of the worker that takes only interactive stacks.
-RESERVED = "interactive"
-# Bulk training yields to the app and to interactive training on the same cores.
-BULK_NICENESS, INTERACTIVE_NICENESS = 12, 6
 CONNECT_TIMEOUT_S, RETRY_S = 10, 1.0
 # Dask announces workers that join or leave; their heartbeats must be polled.
 POLL_INTERVAL_S = 2.0
@@ -34,10 +30,6 @@ _DASK = {
     # An idle engine took 5% of a core, nearly all of it for Dask's monitoring of itself.
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "5s",
-    "distributed.worker.profile.enabled": False,
-    "distributed.worker.multiprocessing-method": "forkserver",
-    "distributed.scheduler.work-stealing": False,
-    "distributed.scheduler.active-memory-manager.start": False,
 }
 
 
@@ -56,22 +48,22 @@ class Task:
 
 
 class Cluster:
-    """Workers that train stacks; with ``reserve_worker`` one more of them takes only interactive stacks.
+    """The workers of a running Dask scheduler, by its address.
 
-    ``scheduler`` is the address of a running Dask scheduler. Its workers share only the connection with this machine;
-    each of their threads takes a stack, at most ``workers`` stacks in all. Without it a local cluster of ``workers``
-    processes is started, by default one per core. An unreachable scheduler is tried again until it answers. Raises
-    FieldError for an invalid address. Only the engine's thread may call the methods.
+    They share only the connection with this machine; each of their threads takes a stack, at most ``workers`` stacks
+    in all. An unreachable scheduler is tried again until it answers. Raises FieldError for an invalid address. Only the
+    engine's thread may call the methods.
     """
 
-    def __init__(self, workers: int | None = None, scheduler: str | None = None, reserve_worker: bool = True) -> None:
-        if scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|wss|ucx|ucxx)://\S+:\d+", scheduler):
+    # Workers elsewhere have GPUs of their own, of unknown size.
+    gpu_stacks = None
+
+    def __init__(self, scheduler: str, workers: int | None = None) -> None:
+        if not re.fullmatch(r"(tcp|tls|ws|wss|ucx|ucxx)://\S+:\d+", scheduler):
             raise FieldError("scheduler", scheduler, "is no address of a Dask scheduler", "try 'tcp://host:8786'")
         self.workers, self.scheduler = workers, scheduler
-        self.reserve_worker = reserve_worker and scheduler is None
-        self._workers = WorkerRegistry(RESERVED if self.reserve_worker else None)
+        self._workers = WorkerRegistry()
         self._tasks: dict[str, Task] = {}
-        self._local: Any = None
         self._client: Any = None
         self._connection: Any = None
         self._new_client: Any = None
@@ -84,22 +76,15 @@ class Cluster:
         self._on_event: Callable[[dict[str, Any]], None] = lambda _: None
 
     def start(self, on_event: Callable[[dict[str, Any]], None]) -> None:
-        """Start the local cluster, or start connecting to the scheduler; ``on_event`` receives the workers' events."""
+        """Start connecting to the scheduler; ``on_event`` receives the workers' events."""
         import dask
-
-        from jsc_explore.jobs.cluster.local_workers import local_cluster
 
         dask.config.set(_DASK)
         logging.getLogger("distributed").setLevel(logging.ERROR)
         # ``_disconnect`` reports a lost scheduler in one line.
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         self._on_event = on_event
-        if self.scheduler is None:
-            names = [f"bulk-{i}" for i in range(self.workers or os.cpu_count() or 1)]
-            self._local = local_cluster([*names, *[RESERVED] * self.reserve_worker])
-            self._use(self._connect(self._local))
-        else:
-            self._connect_in_background()
+        self._connect_in_background()
 
     def warm_up(self, dataset: str, validation: str, digest: str, device: str) -> None:
         """Let each worker warm up in the background when it joins; stacks may be submitted meanwhile."""
@@ -122,22 +107,21 @@ class Cluster:
                 task.lost = f"{name} is gone"
             elif task.worker_info.timed_out:
                 task.lost = f"{name} sends no heartbeat"
-        if self._local is None and not any(worker_info.accepted for worker_info in self._workers):
+        if not any(worker_info.accepted for worker_info in self._workers):
             return self._workers.problem or f"waiting for workers of the scheduler at {self.scheduler}"
         return self._workers.problem
 
     def free_slots(self, bulk: bool) -> int:
         """Return how many bulk or interactive stacks may be submitted now."""
         free = self._workers.free_slots(bulk)
-        is_capped = self.scheduler is not None and self.workers is not None
-        return min(free, max(0, (self.workers or 0) - len(self._tasks))) if is_capped else free
+        return free if self.workers is None else min(free, max(0, self.workers - len(self._tasks)))
 
     def submit(
         self, stack: str, runs: dict[str, dict[str, Any]], digest: str, checkpoints: dict[str, bytes], device: str,
         *, bulk: bool,
     ) -> Task:  # fmt: skip
         """Start a stack from ``checkpoints`` by run id; raise JscError if no slot is free."""
-        worker_info = self._workers.select_worker(bulk)
+        worker_info = self._workers.select_worker()
         if worker_info is None:
             raise JscError("cluster: no worker is free; wait for one")
         dataset = next(iter(runs.values()))["dataset"]
@@ -168,20 +152,20 @@ class Cluster:
         return task.result
 
     def close(self) -> None:
-        """Disconnect; end a local cluster with its workers."""
+        """Disconnect."""
         self._closing.set()
         if self._connecting is not None:
             self._connecting.join()
-        for connection in (self._client, self._new_client, self._local):
+        for connection in (self._client, self._new_client):
             if connection is not None:
                 connection.close()
 
     # ---- the scheduler
 
-    def _connect(self, where: Any) -> Any:
+    def _connect(self) -> Any:
         from distributed import Client
 
-        return Client(where, set_as_default=False, timeout=CONNECT_TIMEOUT_S)
+        return Client(self.scheduler, set_as_default=False, timeout=CONNECT_TIMEOUT_S)
 
     def _connect_in_background(self) -> None:
         """Try to connect in a thread until it succeeds; the engine keeps running and reports that it waits."""
@@ -189,7 +173,7 @@ class Cluster:
         def connect() -> None:
             while not self._closing.is_set():
                 try:
-                    self._new_client = self._connect(self._local or self.scheduler)
+                    self._new_client = self._connect()
                     return
                 except Exception as error:
                     log.debug("scheduler %s: %s", self.scheduler, error)
@@ -206,8 +190,7 @@ class Cluster:
         client.subscribe_topic(worker.TOPIC, lambda event: self._forward(client, event[1]))
         client.subscribe_topic("all", self._on_scheduler_event)
         self._statuses, self._poll_at, self._is_polling = {}, 0.0, False
-        if self._local is None:
-            log.warning("connected to the scheduler at %s", self.scheduler)
+        log.warning("connected to the scheduler at %s", self.scheduler)
 
     def _is_connected(self) -> bool:
         # Dask's client may reconnect by itself, but without its tasks and subscriptions.
@@ -260,12 +243,8 @@ class Cluster:
         if worker_info.refusal:
             log.error("%s", worker_info.refusal)
         elif self._warm_up_with:
-            niceness = 0
-            if self._local is not None:
-                niceness = INTERACTIVE_NICENESS if worker_info.name == RESERVED else BULK_NICENESS
-            worker_info.warm_up = client.submit(
-                worker.warm_up, niceness, *self._warm_up_with, workers=[worker_info.address], pure=False
-            )
+            arguments, address = self._warm_up_with, worker_info.address
+            worker_info.warm_up = client.submit(warm_up, *arguments, workers=[address], pure=False)
 
     async def _run_task(self, client: Any, task: Task) -> None:
         """Train a stack; if the worker lacks the jets, send them and try once more."""

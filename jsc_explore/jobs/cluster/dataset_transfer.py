@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +14,6 @@ from jsc_explore.errors import DataError, JscError
 from jsc_explore.files import atomic_write
 
 log = logging.getLogger("jsc_explore.worker")
-# The data set and validation, as JSON, that the fork server loads for all workers.
-PRELOAD = "JSC_EXPLORE_PRELOAD"
 # Splits loaded before this process was forked, by digest and validation: all workers share their memory.
 _preloaded: dict[tuple[str, str], Split] = {}
 # Temporary folders of received files, by digest, where the cache is not writable.
@@ -43,15 +40,13 @@ def load_split(dataset: str, validation: str, digest: str) -> Split:
     return _preloaded.get((digest, validation)) or data.split(load_jets(dataset, digest), validation)
 
 
-def preload() -> None:
-    """Load the split that ``$JSC_EXPLORE_PRELOAD`` names, for the processes that are forked from this one."""
-    dataset, validation = json.loads(os.environ.get(PRELOAD, '["", ""]'))
-    if dataset:
-        try:
-            split = data.split(data.load(dataset), validation)
-            _preloaded[split.digest, validation] = split
-        except JscError as error:
-            log.debug("%s", error)  # A run that needs these jets reports the error.
+def preload(dataset: str, validation: str) -> None:
+    """Load this split for the processes that are forked from this one."""
+    try:
+        split = data.split(data.load(dataset), validation)
+        _preloaded[split.digest, validation] = split
+    except JscError as error:
+        log.debug("%s", error)  # A run that needs these jets reports the error.
 
 
 def read_files(dataset: str) -> tuple[str, bytes]:

@@ -63,11 +63,10 @@ class WorkerInfo:
 
 
 class WorkerRegistry:
-    """The workers by address; the one named ``reserved`` takes only interactive stacks."""
+    """The workers by address."""
 
-    def __init__(self, reserved: str | None) -> None:
+    def __init__(self) -> None:
         self._by_address: dict[str, WorkerInfo] = {}
-        self._reserved = reserved
 
     def __iter__(self) -> Iterator[WorkerInfo]:
         return iter(list(self._by_address.values()))
@@ -97,16 +96,18 @@ class WorkerRegistry:
 
     def free_slots(self, bulk: bool) -> int:
         """Return how many bulk or interactive stacks the workers can start now."""
-        return sum(info.free_slots for info in self if not (bulk and info.name == self._reserved))
+        free = sum(info.free_slots for info in self)
+        # Of two slots or more, bulk stacks leave one to those who wait at a page.
+        is_reserving = bulk and sum(info.threads for info in self if info.accepted) > 1
+        return max(0, free - 1) if is_reserving else free
 
-    def select_worker(self, bulk: bool) -> WorkerInfo | None:
-        """Return the worker for the next stack: the reserved one if allowed, then the one with the fewest stacks."""
-        usable = [info for info in self if info.free_slots and not (bulk and info.name == self._reserved)]
-        return min(usable, key=self._rank, default=None)
+    def select_worker(self) -> WorkerInfo | None:
+        """Return the worker for the next stack, the one with the fewest stacks; None if all are busy."""
+        return min((info for info in self if info.free_slots), key=self._rank, default=None)
 
-    def _rank(self, info: WorkerInfo) -> tuple[bool, int, bool, str]:
+    def _rank(self, info: WorkerInfo) -> tuple[int, bool, str]:
         is_warming_up = info.warm_up is not None and not info.warm_up.done()
-        return info.name != self._reserved, len(info.stacks), is_warming_up, info.address
+        return len(info.stacks), is_warming_up, info.address
 
     @property
     def problem(self) -> str:

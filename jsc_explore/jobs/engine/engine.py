@@ -1,4 +1,4 @@
-"""The engine: packs queued runs into stacks, trains them on Dask and stores the results. One engine per store."""
+"""The engine: packs queued runs into stacks, trains them in workers and stores the results. One engine per store."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from jsc_explore.jobs.engine.disk_reserve import DiskReserve
 from jsc_explore.jobs.engine.gpu_memory import gpu_bytes
 from jsc_explore.jobs.engine.pending_results import PendingResults
 from jsc_explore.jobs.engine.preload import next_run
+from jsc_explore.jobs.local.pool import LocalPool
 from jsc_explore.jobs.packing import StackPlan, pack
 from jsc_explore.jobs.queue import BULK, INTERACTIVE, Job, Queue
 from jsc_explore.results import Point
@@ -63,7 +64,11 @@ class Engine:
     """
 
     def __init__(
-        self, directory: Path | StoreDirectory, snapshot: Path | None, cluster: Cluster, device: str = "auto"
+        self,
+        directory: Path | StoreDirectory,
+        snapshot: Path | None,
+        cluster: LocalPool | Cluster,
+        device: str = "auto",
     ) -> None:
         self.home = open_directory(directory)
         self.directory, self.cluster, self.device = self.home.path, cluster, device
@@ -331,8 +336,8 @@ class Engine:
     def _submit_waiting(self) -> None:
         """Submit stacks of waiting runs to free workers.
 
-        A worker that bulk work cannot take is for the first stack of an interactive session that finds no other: a
-        session that has one already waits for the other workers.
+        Slots that bulk work cannot take are for the first stack of an interactive session that finds no other: a
+        session that has one already waits for the other slots.
         """
         free, free_bulk = self.cluster.free_slots(bulk=False), self.cluster.free_slots(bulk=True)
         plans = [stack.plan for stack in self._stacks.values()]
@@ -353,8 +358,9 @@ class Engine:
 
     def _gpu_bytes(self) -> int | None:
         """Return the GPU memory per stack; None for CPU workers, and for remote ones, whose GPU is unknown here."""
-        memory = gpu_bytes(self.device) if self.cluster.scheduler is None else None
-        return memory and memory // ((self.cluster.workers or os.cpu_count() or 1) + self.cluster.reserve_worker)
+        stacks = self.cluster.gpu_stacks
+        memory = gpu_bytes(self.device) if stacks else None
+        return memory // stacks if memory and stacks else None
 
     def _submit(self, plan: StackPlan, bulk: bool) -> bool:
         """Submit a stack; return whether any of its runs was still to train."""
@@ -391,7 +397,7 @@ class Engine:
 def run_engine(
     directory: Path | StoreDirectory,
     snapshot: Path | None,
-    cluster: Cluster,
+    cluster: LocalPool | Cluster,
     *,
     device: str = "auto",
     until_idle: bool = False,

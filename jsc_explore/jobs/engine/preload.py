@@ -13,18 +13,19 @@ from multiprocessing import forkserver
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
-from jsc_explore.jobs.cluster.dataset_transfer import PRELOAD
 from jsc_explore.jobs.queue import Queue
+from jsc_explore.jobs.worker import PRELOAD
 from jsc_explore.store.directory import StoreDirectory
 
 
-def start_fork_server(run: RunConfig | None = None) -> None:
-    """Start the process that workers are forked from; it imports torch and loads the jets of ``run``.
+def start_fork_server(run: RunConfig | None = None, *, with_kernel: bool = False) -> None:
+    """Start the process that workers are forked from; it imports torch and loads the jets of ``run`` and the kernel.
 
-    This saves each worker three seconds of a core and 200 MB. A second call has no effect.
+    This saves each worker two seconds of a core and 200 MB. A second call has no effect.
     """
     if run is not None:
-        os.environ[PRELOAD] = json.dumps([run.dataset, run.validation])
+        wanted = {"dataset": run.dataset, "validation": run.validation, "kernel": with_kernel}
+        os.environ[PRELOAD] = json.dumps(wanted)
     multiprocessing.set_forkserver_preload(["jsc_explore.jobs.engine.forkserver_preload"])
     forkserver.ensure_running()
 
