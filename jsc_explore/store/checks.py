@@ -21,11 +21,12 @@ from jsc_explore.config import FIELDS, RECIPE_VERSION, RunConfig
 from jsc_explore.data.jets import CLASSES
 from jsc_explore.errors import FieldError
 from jsc_explore.results import CURVE_PREFIX, SIGNAL_EFFICIENCIES
+from jsc_explore.store.parquet_size import decode_group, size_problem
 from jsc_explore.store.schema import COLUMNS, CURVES, ROC, WEIGHTS, columns_to_read, schema_problem, with_columns
 
 # Limits for files from other machines. The largest network that a config allows has about 10 MB of weights.
 MAX_POINTS, MAX_WEIGHTS_BYTES, MAX_TEXT = 2_000_000, 256 << 20, 4000
-MAX_ROWS, MAX_GROUP_BYTES = 10_000_000, 4 << 30
+_KNOWN = frozenset(column.name for column in (*COLUMNS, WEIGHTS))
 _N = len(CLASSES)
 _ROC_VALUES = _N * len(SIGNAL_EFFICIENCIES)
 _SIZES = {"auc": _N, "rejection": _N, "confusion": _N * _N, "roc": _ROC_VALUES}
@@ -170,7 +171,7 @@ def _are_weights(content: pa.Buffer | None) -> bool:
     return True
 
 
-def file_problem(path: Path, rows: int | None = None, *, group_bytes: int | None = None) -> str | None:
+def file_problem(path: Path, rows: int | None = None) -> str | None:
     """Return why a Parquet file is not one of this project's, without reading its rows; None if it is."""
     try:
         with pq.ParquetFile(path) as file:
@@ -179,20 +180,18 @@ def file_problem(path: Path, rows: int | None = None, *, group_bytes: int | None
             meta = file.metadata
             if rows is not None and meta.num_rows != rows:
                 return f"holds {meta.num_rows} runs, the catalogue says {rows}"
-            sizes = [meta.row_group(group).total_byte_size for group in range(meta.num_row_groups)]
-            if group_bytes is not None and (meta.num_rows > MAX_ROWS or max(sizes, default=0) > group_bytes):
-                return f"is too large: at most {MAX_ROWS:,} runs and {group_bytes >> 20} MiB a row group"
+            return size_problem(meta, _KNOWN)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         return f"cannot be read as Parquet ({first_line(error)})"
-    return None
 
 
 def read_row_groups(path: Path, *, with_weights: bool = True) -> Iterator[tuple[int, pa.Table | None, str]]:
     """Read a file by row group, verifying page checksums; yield number, rows and "", or number, None and the error.
 
-    Only parts written by this project have page checksums; in other files a row group is valid if it decodes.
+    A row group that is too large (``parquet_size``) is not decoded. Only parts written by this project have page
+    checksums; in other files a row group is valid if it decodes.
     """
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file, path.open("rb") as raw:
         present = file.schema_arrow.names
         known = [column.name for column in COLUMNS]
         if with_weights and WEIGHTS.name in present:
@@ -200,10 +199,10 @@ def read_row_groups(path: Path, *, with_weights: bool = True) -> Iterator[tuple[
         read = columns_to_read(known, present)
         for group in range(file.num_row_groups):
             try:
-                table = with_columns(file.read_row_group(group, columns=read), known)
+                table = with_columns(decode_group(file, raw, group, read), known)
                 # Finds strings that are not UTF-8 and list offsets beyond the values before anything uses them.
                 table.validate(full=True)
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, ValueError, pa.ArrowException) as error:
                 yield group, None, first_line(error)
             else:
                 yield group, table, ""

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from jsc_explore.files import file_lock
 from jsc_explore.store.catalog import Catalog, Part, run_rows
 from jsc_explore.store.directory import StoreDirectory
+from jsc_explore.store.parquet_size import size_problem
 from jsc_explore.store.parquet_writer import PartFile, write_part
 from jsc_explore.store.recovery import RETENTION_S, drop_retired
 from jsc_explore.store.schema import part_schema, schema_problem, with_columns
@@ -153,11 +154,12 @@ def _read(path: Path, part: Part) -> tuple[pa.Table | None, str]:
         if hashlib.sha256(content).hexdigest() != part.sha256:
             return None, f"{path}: its checksum differs from the recorded one; run `jsc-explore verify`"
         # `pq.read_table` builds a dataset, which costs more than reading one run.
-        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-        problem = schema_problem(table.schema)
+        file = pq.ParquetFile(pa.BufferReader(content))
+        problem = schema_problem(file.schema_arrow) or size_problem(file.metadata, part_schema().names)
+        table = None if problem else file.read(use_threads=False)
     except (OSError, pa.ArrowException) as error:
         return None, f"{path}: cannot be read ({error}); run `jsc-explore verify`"
-    if problem is not None:
+    if table is None:
         return None, f"{path}: {problem}"
     schema = part_schema()
     if table.column_names != schema.names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,9 +20,11 @@ from jsc_explore.files import atomic_write, error_reason, file_lock
 from jsc_explore.importers.imported_run import MAX_NAME, ImportedRun
 from jsc_explore.results import CURVE_PREFIX, INTEGER_QUANTITIES, POINT_FIELDS
 from jsc_explore.store.directory import StoreDirectory, open_directory
+from jsc_explore.store.parquet_size import decode_group
 
 VERSION_KEY, VERSION = b"jsc_explore.imported", b"1"
 MAX_IMPORTED = 2000
+_OWN_NAME = re.compile(r"[0-9a-f]{64}\.parquet")
 _TEXT_COLUMNS = ("name", "kind", "source", "sha256", "fields", "other", "imported_at")
 _SCHEMA = pa.schema(
     [(name, pa.string()) for name in _TEXT_COLUMNS]
@@ -51,7 +54,8 @@ class ImportedRuns:
     def all(self) -> list[ImportedRun]:
         """Return every imported run, sorted by name."""
         with self._lock:
-            names = {path.name for path in self.directory.glob("*.parquet")} if self.directory.is_dir() else set()
+            files = self._home.folder("imported").glob("*.parquet")
+            names = {path.name for path in files if _OWN_NAME.fullmatch(path.name)}
             for removed in self._cache.keys() - names:
                 del self._cache[removed]
             for name in sorted(names - self._cache.keys()):
@@ -102,10 +106,11 @@ class ImportedRuns:
 
     def _read(self, path: Path) -> ImportedRun | None:
         try:
-            schema = pq.read_schema(path)
-            if (schema.metadata or {}).get(VERSION_KEY) != VERSION:
-                raise ValueError("not an imported run of this version")
-            return _run(pq.read_table(path).to_pylist()[0], path.stem)
+            with pq.ParquetFile(path) as file, path.open("rb") as raw:
+                schema = file.schema_arrow
+                if (schema.metadata or {}).get(VERSION_KEY) != VERSION or file.metadata.num_rows != 1:
+                    raise ValueError("not an imported run of this version")
+                return _run(decode_group(file, raw, 0, schema.names).to_pylist()[0], path.stem)
         except (OSError, pa.ArrowException, ValueError, KeyError, IndexError, TypeError) as error:
             self.problems.append(f"{path}: cannot be read ({str(error).splitlines()[0][:80]}); it is skipped")
             return None

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from jsc_explore.errors import StoreError
 from jsc_explore.store.catalog import Catalog
-from jsc_explore.store.checks import MAX_GROUP_BYTES, external_faults, file_problem, ids_of, read_row_groups
+from jsc_explore.store.checks import external_faults, file_problem, ids_of, read_row_groups
 from jsc_explore.store.parquet_writer import write_part
 from jsc_explore.store.schema import COLUMNS, OPTIONAL, WEIGHTS, part_schema
 from jsc_explore.store.store import Store
@@ -69,7 +69,7 @@ def merge(store: Store, source: Path) -> MergeResult:
     done = MergeResult()
     try:
         for path in files:
-            if problem := file_problem(path, group_bytes=MAX_GROUP_BYTES):
+            if problem := file_problem(path):
                 if catalog is None:
                     raise StoreError(f"{path}: {problem}; nothing was added from it")
                 done.refused.append(f"{path}: {problem}; it is skipped")

@@ -258,14 +258,14 @@ def test_a_file_with_wrong_bytes_in_it_is_merged_or_refused_and_never_a_tracebac
 
 
 def test_row_groups_beyond_the_limit_are_not_read(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("jsc_explore.store.merge.MAX_GROUP_BYTES", 1 << 20)
+    monkeypatch.setattr("jsc_explore.store.parquet_size.MAX_GROUP_BYTES", 1 << 20)
     bomb = tmp_path / "bomb.parquet"
     table = to_table(run(2)).set_column(
         part_schema().get_field_index("versions"), "versions", pa.array(["x" * (2 << 20)])
     )
     pq.write_table(table, bomb, compression="zstd")
     assert bomb.stat().st_size < 100_000
-    with pytest.raises(StoreError, match="is too large: at most 10,000,000 runs and 1 MiB a row group"):
+    with pytest.raises(StoreError, match="is too large: at most 10,000,000 runs, and 1 MiB a row group once decoded"):
         merge(store, bomb)
 
 

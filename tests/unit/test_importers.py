@@ -373,10 +373,10 @@ def test_an_unreadable_file_is_skipped_and_reported(tmp_path):
     kept = ImportedRuns(tmp_path / "store")
     write_events(tmp_path / "a" / "version_0")
     kept.add(only(tmp_path / "a"))
-    (tmp_path / "store" / "imported" / "foreign.parquet").write_bytes(b"no parquet")
+    (tmp_path / "store" / "imported" / f"{7:064x}.parquet").write_bytes(b"no parquet")
     again = ImportedRuns(tmp_path / "store")
     assert len(again.all()) == 1
-    assert "foreign.parquet: cannot be read" in again.problems[0]
+    assert f"{7:064x}.parquet: cannot be read" in again.problems[0]
 
 
 def test_imported_runs_are_no_runs_of_the_store(tmp_path):
