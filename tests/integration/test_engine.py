@@ -78,9 +78,8 @@ class ScriptedCluster:
         return self.problem
 
     def free_slots(self, bulk):
-        under_way = [task for task in self.tasks if not task.ended]
-        free = self.bulk_slots + self.reserve_worker - len(under_way)
-        return min(free, self.bulk_slots - sum(task.stack.bulk for task in under_way)) if bulk else free
+        under_way = sum(not task.ended for task in self.tasks)
+        return max(0, self.bulk_slots + (0 if bulk else self.reserve_worker) - under_way)
 
     def submit(self, name, runs, digest, checkpoints, device, *, bulk):
         self.stacks.append(Stack(name, runs, self.emit, bulk, checkpoints))

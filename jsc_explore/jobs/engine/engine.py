@@ -352,7 +352,7 @@ class Engine:
         resumable = {job.run_id: self.checkpoints.epoch(job.run_id) for job in waiting}
         suspects = self._crashes.suspects()
         for plan in pack(waiting, free_bulk, resumable, self._gpu_bytes(), suspects, running.elements()):
-            bulk = self.cluster.free_slots(bulk=True) > 0 or plan.priority == BULK or running[plan.session] > 0
+            bulk = plan.priority == BULK or running[plan.session] > 0
             if self.cluster.free_slots(bulk=bulk) > 0 and self._submit(plan, bulk):
                 running[plan.session] += plan.priority == INTERACTIVE
 
