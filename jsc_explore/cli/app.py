@@ -15,6 +15,7 @@ from jsc_explore.cli.options import add_command, positive
 from jsc_explore.errors import FieldError
 from jsc_explore.jobs import auth
 from jsc_explore.jobs.auth import Access
+from jsc_explore.jobs.cluster.connection import SchedulerConnection
 from jsc_explore.jobs.engine import preload
 from jsc_explore.jobs.limits import LIMITS
 from jsc_explore.store import Store
@@ -65,6 +66,7 @@ def read_access(options: argparse.Namespace) -> Access:
 
 def engine(options: argparse.Namespace) -> int:
     """Train queued runs until stopped."""
+    scheduler = _scheduler(options)
     home = open_directory(options.store.resolve(), expected_id=options.store_id)
     _leave_current_directory()
     processes.raise_file_limit()
@@ -81,15 +83,21 @@ def engine(options: argparse.Namespace) -> int:
     from jsc_explore.jobs.local.pool import LocalPool
 
     # Until the queue is empty nobody waits at a page; on a GPU each process has half a gigabyte of its memory.
-    extra = 0 if options.until_idle else 1 if options.scheduler is None and gpu_bytes(options.device) else None
+    extra = 0 if options.until_idle else 1 if scheduler is None and gpu_bytes(options.device) else None
 
-    cluster = (
-        LocalPool(options.workers, extra=extra)
-        if options.scheduler is None
-        else Cluster(options.scheduler, options.workers)
-    )
+    cluster = LocalPool(options.workers, extra=extra) if scheduler is None else Cluster(scheduler, options.workers)
     run_engine(home, paths.snapshot(), cluster, device=options.device, until_idle=options.until_idle)
     return 0
+
+
+def _scheduler(options: argparse.Namespace) -> SchedulerConnection | None:
+    """Return the connection to the scheduler that the options name; FieldError if they are not sufficient."""
+    if options.scheduler is None:
+        return None
+    ca_file, certificate, key = (
+        path and path.resolve() for path in (options.tls_ca_file, options.tls_cert, options.tls_key)
+    )
+    return SchedulerConnection(options.scheduler, ca_file, certificate, key, options.insecure_scheduler)
 
 
 def _leave_current_directory() -> None:
@@ -139,7 +147,17 @@ def add_commands(commands: Any) -> None:
     )  # fmt: skip
     server = add_command(commands, "engine", engine)
     server.add_argument("--workers", type=positive, help="worker processes (default: one per core)")
-    server.add_argument("--scheduler", help="address of a Dask scheduler to use, e.g. tcp://host:8786")
+    server.add_argument("--scheduler", help="address of a Dask scheduler to use, e.g. tls://head:8786")
+    for name, text in (
+        ("ca-file", "certificate that signs those of scheduler and workers"),
+        ("cert", "certificate of this engine"),
+        ("key", "key of this engine's certificate"),
+    ):
+        server.add_argument(f"--tls-{name}", type=Path, metavar="FILE", help=f"PEM file for tls://: {text}")
+    server.add_argument(
+        "--insecure-scheduler", action="store_true",
+        help="take a scheduler without TLS, where everybody in the network may run code as you",
+    )  # fmt: skip
     server.add_argument("--device", type=_device, default="auto", help="cpu, cuda, cuda:N or auto (default)")
     server.add_argument("--until-idle", action="store_true", help="end when no run is queued or running")
     server.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)

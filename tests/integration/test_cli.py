@@ -254,7 +254,7 @@ def test_a_scheduler_whose_address_is_none_is_one_line(call, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     code, out, err = call("engine", "--scheduler", "nonsense://")
     assert (code, out) == (2, "")
-    assert is_one_line(err, "nonsense://", "is no address of a Dask scheduler", "tcp://host:8786"), err
+    assert is_one_line(err, "nonsense://", "is no address of a Dask scheduler", "tls://head:8786"), err
 
 
 # ---- what is stored

@@ -3,15 +3,20 @@ each worker in a folder of its own, with an empty cache. Only the compiled kerne
 """
 
 import os
+import shlex
 import shutil
 import signal
 import socket
+import ssl
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from distributed import Client
 from runs import result_of, train_undisturbed
 from servers import ROOT, eventually
 
@@ -20,8 +25,8 @@ from jsc_explore.config import RunConfig
 from jsc_explore.data import cache as canonical
 from jsc_explore.data.sources import SourceData
 from jsc_explore.errors import FieldError
-from jsc_explore.jobs.cluster.client import Cluster
 from jsc_explore.jobs.cluster.code_version import CodeVersion
+from jsc_explore.jobs.cluster.connection import SchedulerConnection
 from jsc_explore.jobs.queue import Queue
 from jsc_explore.jobs.submit import submit
 from jsc_explore.store import Store
@@ -56,6 +61,25 @@ main()
 """
 
 
+# As docs/cluster.md sets it.
+QUIET = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+WITHOUT_HTTP = {
+    "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True",
+    "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES": "[]",
+    "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]",
+}
+
+
+def make_keys(folder):
+    """Make a certificate and its key with the command of docs/cluster.md; return the options that name them."""
+    folder.mkdir(exist_ok=True)
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    (command,) = [line for line in text.splitlines() if line.startswith("openssl ")]
+    subprocess.run(shlex.split(command), cwd=folder, check=True, capture_output=True)
+    certificate, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    return ["--tls-ca-file", certificate, "--tls-cert", certificate, "--tls-key", key]
+
+
 class Harness:
     """A scheduler, an engine with a store, and workers by name, each in a process of its own."""
 
@@ -65,9 +89,10 @@ class Harness:
         self.hosts = {}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+            self.address = f"tls://127.0.0.1:{free.getsockname()[1]}"
         self.cache = home / "cache"
         self.cache.mkdir()
+        self.keys = make_keys(home)
         _lend(kernel, self.cache)
         _write_sample(self.cache)
         self.queue, self.store = Queue(home / "store"), Store(home / "store")
@@ -75,7 +100,13 @@ class Harness:
     def start(self, name, *command, cache, **environment):
         folder = self.home / name
         folder.mkdir(exist_ok=True)
-        variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "JSC_EXPLORE_CACHE": str(cache), **environment}
+        variables = {
+            **WITHOUT_HTTP,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "JSC_EXPLORE_CACHE": str(cache),
+            **environment,
+        }
         with (folder / "log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [*self.hosts.get(name, []), sys.executable, *command],
@@ -85,12 +116,13 @@ class Harness:
 
     def start_engine(self):
         snapshot = str(self.home / "none.parquet")
-        command = ["-c", ENGINE, "engine", "--scheduler", self.address, "--store", str(self.home / "store")]
+        command = ["-c", ENGINE, "engine", "--scheduler", self.address, "--store", str(self.home / "store"), *self.keys]
         return self.start("engine", *command, cache=self.cache, JSC_EXPLORE_SNAPSHOT=snapshot)
 
     def start_scheduler(self):
-        host, port = self.address.removeprefix("tcp://").split(":")
-        command = ["-m", "distributed.cli.dask_scheduler", "--host", host, "--port", port, "--no-dashboard"]
+        host, port = self.address.removeprefix("tls://").split(":")
+        command = ["-m", "distributed.cli.dask_scheduler", "--protocol", "tls", "--host", host, "--port", port]
+        command += [*QUIET, *self.keys]
         return self.start("scheduler", *command, cache=self.home / "no-cache")
 
     def start_worker(self, name, **environment):
@@ -98,7 +130,7 @@ class Harness:
         if not cache.exists():
             cache.mkdir(parents=True)
             _lend(self.kernel, cache)
-        command = ["-c", WORKER, self.address, "--name", name, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+        command = ["-c", WORKER, self.address, "--name", name, "--nthreads", "1", "--no-nanny", *QUIET, *self.keys]
         return self.start(name, *command, cache=cache, **environment)
 
     def submit(self, *runs):
@@ -287,7 +319,7 @@ def hosts():
 
 @pytest.mark.timeout(1800)
 def test_three_hosts_and_a_network_failure(harness, hosts):
-    harness.address = "tcp://10.77.0.1:8786"
+    harness.address = "tls://10.77.0.1:8786"
     for host, names in enumerate((("scheduler", "engine"), ("worker-a",), ("worker-b",))):
         harness.hosts |= dict.fromkeys(names, hosts.on(host))
     runs = [RunConfig(**LONG, seed=seed) for seed in range(2)]
@@ -324,6 +356,64 @@ def test_another_version_recipe_or_file_is_a_difference():
 
 
 def test_an_invalid_scheduler_address_is_refused_at_once():
-    for address in ("nonsense://", "localhost", "tcp://host"):
-        with pytest.raises(FieldError, match="is no address of a Dask scheduler; try 'tcp://host:8786'"):
-            Cluster(scheduler=address)
+    for address in ("nonsense://", "localhost", "tls://host"):
+        with pytest.raises(FieldError, match="is no address of a Dask scheduler; try 'tls://head:8786'"):
+            SchedulerConnection(address)
+
+
+def test_a_scheduler_without_tls_is_refused_unless_that_is_asked_for():
+    with pytest.raises(FieldError, match="can run code as you; use tls://, or --insecure-scheduler"):
+        SchedulerConnection("tcp://head:8786")
+    assert SchedulerConnection("tcp://head:8786", is_insecure=True).security() is None
+
+
+def test_the_files_of_tls_are_checked_at_once(tmp_path):
+    make_keys(tmp_path)
+    certificate, key, text = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "text"
+    text.write_text("no key")
+    with pytest.raises(FieldError, match=r"tls_key.*is needed for tls://"):
+        SchedulerConnection("tls://head:8786", certificate, certificate)
+    with pytest.raises(FieldError, match=r"tls_cert.*cannot be read"):
+        SchedulerConnection("tls://head:8786", certificate, tmp_path / "none", key, is_insecure=True)
+    with pytest.raises(FieldError, match="are no certificate with its key"):
+        SchedulerConnection("tls://head:8786", certificate, certificate, text).security()
+    security = SchedulerConnection("tls://head:8786", certificate, certificate, key).security()
+    assert security.require_encryption
+    assert security.get_connection_args("client")["ssl_context"].verify_mode == ssl.CERT_REQUIRED
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
+def answer(address, context):
+    """Return the first bytes that a scheduler sends of its own protocol, empty if it does not."""
+    host, port = address.removeprefix("tls://").split(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=10) as plain:
+            if context is None:
+                plain.sendall(bytes(64))
+                return plain.recv(8)
+            context.check_hostname = False
+            # A refusal reaches the client of TLS 1.3 when it reads.
+            with context.wrap_socket(plain) as secure:
+                return secure.recv(8)
+    except (ssl.SSLError, ConnectionError, TimeoutError):
+        return b""
+
+
+@pytest.mark.timeout(300)
+def test_only_peers_with_the_key_are_talked_to(harness, tmp_path):
+    """A stranger has no certificate, or one of its own making, or speaks no TLS; the engine itself listens nowhere."""
+    harness.start_scheduler()
+    harness.start_engine()
+    eventually(lambda: harness.message() == f"waiting for workers of the scheduler at {harness.address}")
+    engine = psutil.Process(harness.processes["engine"].pid)
+    listening = [one for one in engine.net_connections() if one.status == psutil.CONN_LISTEN]
+    assert [*listening, *engine.children()] == []
+    make_keys(tmp_path / "stranger")
+    without, own = (ssl.create_default_context(cafile=tmp_path / "cert.pem") for _ in range(2))
+    own.load_cert_chain(tmp_path / "stranger" / "cert.pem", tmp_path / "stranger" / "key.pem")
+    assert [answer(harness.address, context) for context in (None, without, own)] == [b"", b"", b""]
+    own.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    assert answer(harness.address, own)
+    known = SchedulerConnection(harness.address, *(tmp_path / name for name in ("cert.pem", "cert.pem", "key.pem")))
+    with Client(harness.address, security=known.security(), timeout=20) as client:
+        assert client.scheduler_info(n_workers=0)["address"] == harness.address

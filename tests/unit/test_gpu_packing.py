@@ -8,6 +8,7 @@ from runs import waiting
 
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs.cluster.client import Cluster
+from jsc_explore.jobs.cluster.connection import SchedulerConnection
 from jsc_explore.jobs.engine.engine import Engine
 from jsc_explore.jobs.engine.gpu_memory import gpu_bytes
 from jsc_explore.jobs.local.pool import LocalPool
@@ -108,7 +109,8 @@ def test_a_cpu_build_of_torch_does_not_use_a_gpu(driver, monkeypatch):
 def test_local_workers_share_the_gpu_and_remote_workers_are_not_considered(driver, tmp_path):
     driver("echo 40000")
     here = Engine(tmp_path / "here", None, LocalPool(workers=3, extra=1), device="cuda")
-    there = Engine(tmp_path / "there", None, Cluster("tcp://127.0.0.1:1"), device="cuda")
+    elsewhere = Cluster(SchedulerConnection("tcp://127.0.0.1:1", is_insecure=True))
+    there = Engine(tmp_path / "there", None, elsewhere, device="cuda")
     try:
         assert here._gpu_bytes() == (40000 << 20) // 4
         assert there._gpu_bytes() is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import threading
 import time
 from asyncio import CancelledError
@@ -12,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jsc_explore.errors import FieldError, JscError
+from jsc_explore.errors import JscError
 from jsc_explore.jobs.cluster import dataset_transfer, worker
 from jsc_explore.jobs.cluster.code_version import CodeVersion
+from jsc_explore.jobs.cluster.connection import SchedulerConnection
 from jsc_explore.jobs.cluster.worker_registry import WorkerInfo, WorkerRegistry
 from jsc_explore.jobs.worker import warm_up
 
@@ -48,20 +48,18 @@ class Task:
 
 
 class Cluster:
-    """The workers of a running Dask scheduler, by its address.
+    """The workers of a running Dask scheduler.
 
     They share only the connection with this machine; each of their threads takes a stack, at most ``workers`` stacks
-    in all. An unreachable scheduler is tried again until it answers. Raises FieldError for an invalid address. Only the
-    engine's thread may call the methods.
+    in all. An unreachable scheduler is tried again until it answers. Only the engine's thread may call the methods.
     """
 
     # Workers elsewhere have GPUs of their own, of unknown size.
     gpu_stacks = None
 
-    def __init__(self, scheduler: str, workers: int | None = None) -> None:
-        if not re.fullmatch(r"(tcp|tls|ws|wss|ucx|ucxx)://\S+:\d+", scheduler):
-            raise FieldError("scheduler", scheduler, "is no address of a Dask scheduler", "try 'tcp://host:8786'")
-        self.workers, self.scheduler = workers, scheduler
+    def __init__(self, scheduler: SchedulerConnection, workers: int | None = None) -> None:
+        self.workers, self.scheduler = workers, scheduler.address
+        self._security = scheduler.security()
         self._workers = WorkerRegistry()
         self._tasks: dict[str, Task] = {}
         self._client: Any = None
@@ -165,7 +163,7 @@ class Cluster:
     def _connect(self) -> Any:
         from distributed import Client
 
-        return Client(self.scheduler, set_as_default=False, timeout=CONNECT_TIMEOUT_S)
+        return Client(self.scheduler, security=self._security, set_as_default=False, timeout=CONNECT_TIMEOUT_S)
 
     def _connect_in_background(self) -> None:
         """Try to connect in a thread until it succeeds; the engine keeps running and reports that it waits."""
