@@ -106,5 +106,11 @@ def chromium_path() -> str:
 
 def workers_of(engine: psutil.Process) -> list[psutil.Process]:
     """Return the worker processes of an engine on this machine, children of its fork server."""
-    servers = [child for child in engine.children() if "multiprocessing.forkserver" in " ".join(child.cmdline())]
-    return [worker for server in servers for worker in server.children()]
+    return [worker for child in engine.children() if _is_fork_server(child) for worker in child.children()]
+
+
+def _is_fork_server(process: psutil.Process) -> bool:
+    try:
+        return "multiprocessing.forkserver" in " ".join(process.cmdline())
+    except psutil.Error:  # It has just ended.
+        return False
