@@ -14,7 +14,7 @@ from bench.attack.result import Result
 from bench.frame import Bound, Report
 
 # Each module lists its attacks in ATTACKS: functions that get an empty directory and return a Result.
-MODULES = ("files", "access", "room", "processes")
+MODULES = ("files", "access", "workers", "room", "processes")
 
 
 def run(quick: bool) -> Report:
