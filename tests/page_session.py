@@ -33,6 +33,8 @@ class PageSession:
         # How each run ended, in the order in which the server sent it.
         self.ends: list[int] = []
         self.texts: list[str] = []
+        # The session's id, once it has run.
+        self.id = ""
         # User key of a widget (or its label) -> its id and fragment.
         self.widgets: dict[str, tuple[str, str]] = {}
         self.disabled: set[str] = set()
@@ -140,7 +142,7 @@ class PageSession:
             if kind == "delta":
                 self._read_element(message)
             elif kind == "new_session":
-                again = {}
+                again, self.id = {}, message.new_session.initialize.session_id
             elif kind == "auto_rerun":
                 every = message.auto_rerun.interval
                 again[message.auto_rerun.fragment_id] = (every, time.monotonic() + every)

@@ -31,6 +31,7 @@ def app(options: argparse.Namespace) -> NoReturn:
     listening = processes.listen(options.address, options.port)
     command = processes.module_command("jsc_explore.web.server", "--socket", str(listening.fileno()))
     command += ["--address", options.address]
+    command += [word for name in options.hostname for word in ("--hostname", auth.check_hostname(name))]
     command += ["--sessions", str(options.sessions)] if options.sessions else []
     command += [] if options.headless else ["--browser"]
     command += [] if access.read_only or opened.read_only else ["--engine"]
@@ -140,6 +141,10 @@ def add_commands(commands: Any) -> None:
     page.add_argument(
         "--trusted-proxy", action="append", default=[], metavar="ADDRESS",
         help="an address or network of a proxy whose X-Forwarded-For names the visitor; may be repeated",
+    )  # fmt: skip
+    page.add_argument(
+        "--hostname", action="append", default=[], metavar="NAME",
+        help="a host name under which a proxy shows the page, as jets.uni.edu; may be repeated",
     )  # fmt: skip
     page.add_argument(
         "--sessions", type=positive,

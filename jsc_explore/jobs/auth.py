@@ -10,6 +10,7 @@ import hmac
 import ipaddress
 import json
 import os
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -138,6 +139,13 @@ def parse_network(text: str) -> str:
         remedy = "write 127.0.0.1 or 10.0.0.0/8"
         raise FieldError("trusted_proxy", text, "must be an IP address or a network", remedy) from error
     return str(network.network_address if network.num_addresses == 1 else network)
+
+
+def check_hostname(text: str) -> str:
+    """Return a host name in small letters; FieldError if it is none, for instance a URL."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", text.lower()):
+        raise FieldError("hostname", text, "must be a host name without scheme and port", "write jets.uni.edu")
+    return text.lower()
 
 
 def parse_limit(text: str) -> tuple[str, Any]:

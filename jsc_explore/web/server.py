@@ -35,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m jsc_explore.web.server")
     parser.add_argument("--socket", type=int, required=True, help="file descriptor of the listening socket")
     parser.add_argument("--address", default="localhost")
+    parser.add_argument("--hostname", action="append", default=[])
     parser.add_argument("--sessions", type=int)
     parser.add_argument("--browser", action="store_true", help="open a browser")
     parser.add_argument("--engine", action="store_true", help="keep an engine running")
@@ -68,6 +69,7 @@ def _serve(options: argparse.Namespace, supervisor: Supervisor | None, file_limi
     from streamlit import config
     from streamlit.starlette import App
 
+    from jsc_explore.web.request_filter import RequestFilter
     from jsc_explore.web.server_limits import MAX_SESSIONS, SessionLimit, max_connections, max_sessions
     from jsc_explore.web.state import services
 
@@ -76,9 +78,11 @@ def _serve(options: argparse.Namespace, supervisor: Supervisor | None, file_limi
     if supervisor is not None:
         services.supervisor.set(supervisor)
     sessions = min(options.sessions or MAX_SESSIONS, max_sessions(file_limit))
-    app = App(
-        paths.site_file("app.py"), lifespan=_lifespan, middleware=[Middleware(SessionLimit, sessions=sessions)]
-    )  # fmt: skip
+    middleware = [
+        Middleware(RequestFilter, address=options.address, hostnames=options.hostname),
+        Middleware(SessionLimit, sessions=sessions),
+    ]
+    app = App(paths.site_file("app.py"), lifespan=_lifespan, middleware=middleware)
     config.set_option("server.port", port)
     config.set_option("server.address", options.address)
     url = f"http://{options.address if ':' not in options.address else f'[{options.address}]'}:{port}"

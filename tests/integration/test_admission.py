@@ -240,6 +240,13 @@ def test_a_bad_option_of_the_page_is_one_line(given, says):
         read_access(options(**given))
 
 
+@pytest.mark.parametrize("name", ["https://jets.uni.edu", "jets.uni.edu:443", "*", "", "--socket", "a b"])
+def test_a_host_name_is_a_name_alone(name):
+    assert auth.check_hostname("Jets.Uni.edu") == "jets.uni.edu"
+    with pytest.raises(FieldError, match="must be a host name"):
+        auth.check_hostname(name)
+
+
 def test_limits_are_changed_one_by_one():
     limits = read_access(options(limit=["session_runs=10", "confirm_s=none"])).limits
     assert (limits.session_runs, limits.confirm_s, limits.total_runs) == (10, None, LIMITS.total_runs)
