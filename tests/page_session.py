@@ -107,7 +107,11 @@ class PageSession:
 
     async def raw(self, message: BackMsg) -> None:
         """Send any message without reading an answer."""
-        await self._socket.send(message.SerializeToString())
+        await self.send_bytes(message.SerializeToString())
+
+    async def send_bytes(self, content: bytes) -> None:
+        """Send a frame, which need not be a message, without reading an answer."""
+        await self._socket.send(content)
 
     async def until(self, holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
         """Rerun until ``holds`` returns True; raise TimeoutError after ``timeout_s``."""

@@ -64,7 +64,7 @@ def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
         submit(services.store(), services.queue(), runs, requester=requester(), confirmed=confirmed)
     except UnconfirmedError as error:
         runs_text = f"{error.runs:,} run{'s' if error.runs != 1 else ''}"
-        text = f"{runs_text} would take **{error.duration}** on this machine."
+        text = f"{runs_text} would take {error.duration} on this machine."
         st.session_state[_NOTICE] = Notice(text, tuple(runs), error.duration)
     except JscError as error:
         st.session_state[_NOTICE] = Notice(str(error))
