@@ -128,6 +128,8 @@ class PageSession:
         while (now := time.monotonic()) < end:
             due = [name for name, (_, at) in self._intervals.items() if at <= now]
             for name in due:
+                if name not in self._intervals:  # An answer has replaced the fragment meanwhile.
+                    continue
                 every, _ = self._intervals[name]
                 self._intervals[name] = (every, time.monotonic() + every)
                 await self.rerun(name, is_auto=True)

@@ -86,8 +86,11 @@ def run(quick: bool) -> Report:
 
 
 def sample(server: psutil.Process, at: float) -> Sample:
-    """Return what a server and its descendants hold now; its memory is its proportional set size."""
-    family = [server, *server.children(recursive=True)]
+    """Return what the server and its engine hold now; memory is the server's proportional set size.
+
+    The fork server and the workers are left out: a worker comes with a training and ends after a minute without one.
+    """
+    family = [server, *server.children()]
     held = [(one.num_fds(), one.num_threads()) for one in family if one.status() != psutil.STATUS_ZOMBIE]
     memory = server.memory_full_info().pss / 1e6
     return Sample(round(at, 1), sum(fds for fds, _ in held), sum(threads for _, threads in held), round(memory, 1))
@@ -180,8 +183,9 @@ async def _is_answered(url: str) -> bool:
 
 
 def _is_told(url: str) -> bool:
+    request = urllib.request.Request(url, headers={"Accept": "text/html"})
     try:
-        with urllib.request.urlopen(url, timeout=10):
+        with urllib.request.urlopen(request, timeout=10):
             return False
     except urllib.error.HTTPError as error:
         return error.code == 503 and b"full" in error.read()

@@ -683,3 +683,26 @@ def test_a_long_line_of_bulk_work_is_not_read_while_no_worker_is_free_for_it(tmp
     with serving(tmp_path, runs_until_cancelled):
         eventually(lambda: len(read) > 20)
     assert [n for n in read if n] == [1, 200]  # the first, to know which jets to load
+
+
+def test_the_first_long_stack_of_a_session_does_not_wait_for_those_of_another(tmp_path, request_runs):
+    """Whoever has clicked a run of half a minute shall not wait for the hours of somebody else."""
+    queue = request_runs.queue
+
+    def request(session, *sizes):
+        runs = [RunConfig(batch_size=size, seed=len(session)) for size in sizes]
+        queue.request({run.run_id(DIGEST): (run.config_id(DIGEST), run) for run in runs}, BULK, session=session)
+        return [run.run_id(DIGEST) for run in runs]
+
+    with serving(tmp_path, runs_until_cancelled, bulk_slots=1, reserve_worker=4) as engine:
+        first = request("first", 16, 32, 64)
+        eventually(lambda: len(queue.live()[1]) == 1)
+        second, third, fourth = request("second", 128), request("third.", 256), request("fourth.", 512)
+        eventually(lambda: {queue.states(ids)[ids[0]] for ids in (second, third)} == {"running"})
+        quick = request_runs(9, batch_size=1024)
+        eventually(lambda: queue.states(quick) == {quick[0]: "running"})
+        assert sorted(queue.states(first).values()) == ["queued", "queued", "running"], (
+            "one stack for the first session"
+        )
+        assert queue.states(fourth) == {fourth[0]: "queued"}, "two slots are kept for interactive stacks"
+        assert len(engine.cluster.stacks) == 4

@@ -40,6 +40,8 @@ log = logging.getLogger("jsc_explore.engine")
 # Seconds between two steps of the main loop, which reads the queue and writes points and progress.
 LOOP_INTERVAL_S = 0.05
 HEARTBEAT_INTERVAL_S = 1.0
+# Slots for interactive stacks that no longer work takes, not even the first stack of a session.
+KEPT_SLOTS = 2
 # Seconds between two attempts to write to a full disk.
 RETRY_S = 1.0
 # Seconds that an engine may take to end its workers.
@@ -336,24 +338,31 @@ class Engine:
     def _submit_waiting(self) -> None:
         """Submit stacks of waiting runs to free workers.
 
-        Slots that bulk work cannot take are for the first stack of an interactive session that finds no other: a
-        session that has one already waits for the other slots.
+        Slots that bulk work cannot take are for the first interactive stack of a session that finds no other: a session
+        that has one already waits for the other slots. All but ``KEPT_SLOTS`` of them are also for the first stack of a
+        session that has nothing running at all, however long it takes.
         """
         free, free_bulk = self.cluster.free_slots(bulk=False), self.cluster.free_slots(bulk=True)
         plans = [stack.plan for stack in self._stacks.values()]
         running = Counter(plan.session for plan in plans if plan.priority == INTERACTIVE)
+        served = {plan.session for plan in plans}
         # Read only runs that can start now: a long queue must not be read twenty times a second.
         if free_bulk > 0:
             waiting = self.queue.waiting()
         else:
             waiting = self.queue.waiting(INTERACTIVE, without=running) if free > 0 else []
+            if free > KEPT_SLOTS:
+                waiting += [job for job in self.queue.waiting(without=served) if job.priority == BULK]
         if not waiting:
             return
         resumable = {job.run_id: self.checkpoints.epoch(job.run_id) for job in waiting}
         suspects = self._crashes.suspects()
         for plan in pack(waiting, free_bulk, resumable, self._gpu_bytes(), suspects, running.elements()):
             bulk = plan.priority == BULK or running[plan.session] > 0
-            if self.cluster.free_slots(bulk=bulk) > 0 and self._submit(plan, bulk):
+            is_free = self.cluster.free_slots(bulk=bulk) > 0
+            is_free |= plan.session not in served and self.cluster.free_slots(bulk=False) > KEPT_SLOTS
+            if is_free and self._submit(plan, bulk):
+                served.add(plan.session)
                 running[plan.session] += plan.priority == INTERACTIVE
 
     def _gpu_bytes(self) -> int | None:
