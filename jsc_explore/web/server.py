@@ -85,12 +85,23 @@ def _serve(options: argparse.Namespace, supervisor: Supervisor | None, file_limi
     app = App(paths.site_file("app.py"), lifespan=_lifespan, middleware=middleware)
     config.set_option("server.port", port)
     config.set_option("server.address", options.address)
-    url = f"http://{options.address if ':' not in options.address else f'[{options.address}]'}:{port}"
-    print(f"jsc-explore: the page is on {url}, for up to {sessions} browser tabs; Ctrl+C ends it", file=sys.stderr)
+    url, others = page_urls(options.address, port)
+    where = f"{url}{f' (for others {others})' if others else ''}"
+    print(f"jsc-explore: the page is on {where}, for up to {sessions} browser tabs; Ctrl+C ends it", file=sys.stderr)
     server = uvicorn.Server(_uvicorn_config(app, max_connections(file_limit, sessions)))
     if options.browser:
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     server.run(sockets=[listening])
+
+
+def page_urls(address: str, port: int) -> tuple[str, str]:
+    """Return the page's URL on this machine and, if it listens on all interfaces, its URL for others.
+
+    The first is a local one where possible, by which the person who runs the app is known.
+    """
+    if address in ("0.0.0.0", "::"):
+        return f"http://localhost:{port}", f"http://{socket.gethostname()}:{port}, or its IP address"
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}", ""
 
 
 def _uvicorn_config(app: App, connections: int) -> uvicorn.Config:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from jsc_explore.web.request_filter import RequestFilter
+from jsc_explore.web.server import page_urls
 
 
 def ask(path="/", host="localhost:8501", origin=None, kind="http", address="localhost", hostnames=()):
@@ -87,3 +88,10 @@ def test_behind_a_proxy_the_page_has_the_names_that_are_given():
 
 def test_other_pages_may_not_frame_this_one():
     assert ask()[1][b"content-security-policy"] == b"frame-ancestors 'self'"
+
+
+def test_a_page_for_the_network_has_a_local_address_for_the_person_who_runs_it():
+    assert page_urls("0.0.0.0", 8501)[0] == page_urls("::", 8501)[0] == "http://localhost:8501"
+    assert page_urls("0.0.0.0", 8501)[1].endswith(":8501, or its IP address")
+    assert page_urls("localhost", 8501) == ("http://localhost:8501", "")
+    assert page_urls("::1", 80) == ("http://[::1]:80", "")
