@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import resource
@@ -16,6 +17,10 @@ from jsc_explore.errors import FieldError
 
 # macOS refuses more than the first value that holds, whatever its hard limit says.
 _FILE_LIMITS = (65_536, 10_240, 4_096)
+
+# Parameters of glibc's mallopt: when free memory at the end of the heap is returned, from which size on a block is
+# mapped by itself and so returned at once, and how many arenas threads share.
+_MALLOC_OPTIONS = {-1: 1 << 17, -3: 1 << 17, -8: 2}
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
@@ -74,3 +79,13 @@ def listen(address: str, port: int) -> socket.socket:
         else:
             raise FieldError("address", address, f"cannot be used ({error.strerror})", "try localhost") from error
         raise FieldError("port", port, rule, remedy) from error
+
+
+def return_freed_memory() -> None:
+    """Let this process return large freed blocks to the system at once, where its C library is glibc.
+
+    Otherwise each thread keeps what it freed. Not for training, whose large arrays would be mapped anew in each step.
+    """
+    with suppress(OSError, AttributeError):
+        for option, value in _MALLOC_OPTIONS.items():
+            ctypes.CDLL(None).mallopt(option, value)

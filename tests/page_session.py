@@ -27,8 +27,8 @@ class PageSession:
     sent with the handshake.
     """
 
-    def __init__(self, address: str, query: str = "", headers: Mapping[str, str] | None = None) -> None:
-        self.address, self.query, self.headers = address.replace("http", "ws", 1), query, headers
+    def __init__(self, address: str, query: str = "", headers: Mapping[str, str] | None = None, page: str = "") -> None:
+        self.address, self.query, self.headers, self.page = address.replace("http", "ws", 1), query, headers, page
         self.errors: list[str] = []
         # How each run ended, in the order in which the server sent it.
         self.ends: list[int] = []
@@ -93,6 +93,7 @@ class PageSession:
         message = BackMsg()
         message.rerun_script.is_auto_rerun = is_auto
         message.rerun_script.query_string = self.query
+        message.rerun_script.page_name = self.page
         message.rerun_script.fragment_id = fragment
         message.rerun_script.widget_states.widgets.extend(self._states.values())
         await self.raw(message)
@@ -101,6 +102,7 @@ class PageSession:
         """Send forged states of these widgets in one message, and read the answer."""
         message = BackMsg()
         message.rerun_script.query_string = self.query
+        message.rerun_script.page_name = self.page
         message.rerun_script.widget_states.widgets.extend(forged(self.widgets[name][0], rng) for name in names)
         await self.raw(message)
         await self.read()

@@ -39,8 +39,13 @@ def app(options: argparse.Namespace) -> NoReturn:
     _leave_current_directory()
     inherited = {name: text for name, text in os.environ.items() if name not in auth.VARIABLES}
     # One thread for linear algebra: with a worker on each core, two threads wait for each other (a prediction took 35 s
-    # instead of 3 s). Two arenas: each thread that draws pages would keep freed memory in one of its own.
-    environment = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", **inherited, **access.to_environment()}
+    # instead of 3 s). Arrow's own memory pool keeps what it freed.
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        **inherited,
+        **access.to_environment(),
+    }
     environment |= {"JSC_EXPLORE_STORE": str(opened.directory), STORE_ID: opened.home.id}
     # Streamlit reads its settings in the page's directory.
     os.chdir(paths.site_file("app.py").parent)

@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--engine", action="store_true", help="keep an engine running")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
+    processes.return_freed_memory()
     home = open_directory(paths.default_store(), expected_id=os.environ.get(STORE_ID, "")) if options.engine else None
     supervisor = Supervisor(home, paths.snapshot()) if home is not None else None
     if supervisor is not None:

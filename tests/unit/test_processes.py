@@ -101,3 +101,26 @@ def test_a_limit_that_the_system_refuses_is_tried_lower(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
     monkeypatch.setattr(resource, "setrlimit", refuse)
     assert processes.raise_file_limit() == 10_240
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+def test_large_freed_blocks_are_returned_to_the_system():
+    code = """
+import sys
+from jsc_explore import processes
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+if sys.argv[1] == "returned":
+    processes.return_freed_memory()
+# Without the setting, glibc raises its threshold at the first large block that is freed, and keeps the next ones.
+for _ in range(2):
+    blocks = [bytearray(3 << 20) for _ in range(20)]
+    last = bytearray(1 << 20)
+    del blocks
+print(resident() >> 20)
+"""
+    kept, returned = (
+        int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, check=True).stdout)
+        for how in ("kept", "returned")
+    )
+    assert returned < kept - 20
