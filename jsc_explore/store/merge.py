@@ -17,7 +17,7 @@ from jsc_explore.errors import StoreError
 from jsc_explore.store.catalog import Catalog
 from jsc_explore.store.checks import external_faults, file_problem, ids_of, read_row_groups
 from jsc_explore.store.parquet_writer import write_part
-from jsc_explore.store.schema import COLUMNS, OPTIONAL, WEIGHTS, part_schema
+from jsc_explore.store.schema import COLUMNS, OPTIONAL, part_schema, with_columns
 from jsc_explore.store.store import Store
 
 # Columns that depend on the machine, the stack or the time, not on the run.
@@ -100,9 +100,7 @@ def _files(source: Path) -> tuple[list[Path], Catalog | None]:
 
 def _to_part_schema(table: pa.Table) -> pa.Table:
     """Return a copy with the columns of a part; a copy because Arrow's list functions fail on slices."""
-    if WEIGHTS.name not in table.column_names:
-        table = table.append_column(WEIGHTS.name, pa.nulls(table.num_rows, WEIGHTS.type))
-    return table.select(part_schema().names).cast(part_schema()).take(pa.array(range(table.num_rows)))
+    return with_columns(table, part_schema().names).cast(part_schema()).take(pa.array(range(table.num_rows)))
 
 
 def _merge_rows(store: Store, table: pa.Table, source: str, path: Path, done: MergeResult) -> None:

@@ -200,9 +200,9 @@ def columns_to_read(names: Sequence[str], present: Collection[str]) -> list[str]
 
 
 def with_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Return these columns of a table; ``OPTIONAL`` ones that it lacks are null, curves null at each point."""
-    types = {column.name: column.type for column in COLUMNS}
-    for name in OPTIONAL.intersection(names).difference(table.column_names):
+    """Return these columns of a table; weights and ``OPTIONAL`` ones that it lacks are null, curves at each point."""
+    types = {column.name: column.type for column in (*COLUMNS, WEIGHTS)}
+    for name in {*OPTIONAL, WEIGHTS.name}.intersection(names).difference(table.column_names):
         values = pa.nulls(table.num_rows, types[name])
         if name in CURVES:
             steps = table[_LENGTHS].combine_chunks()

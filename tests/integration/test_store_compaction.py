@@ -19,6 +19,7 @@ from jsc_explore.store import Store, compaction
 from jsc_explore.store.catalog import Part
 from jsc_explore.store.compaction import compact, parts_to_compact
 from jsc_explore.store.recovery import orphans
+from jsc_explore.store.schema import to_table
 from jsc_explore.store.verify import verify
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -92,6 +93,12 @@ def test_without_retention_the_old_files_are_deleted_and_an_open_reader_continue
     assert reader.curves(ids, ["step"]).num_rows == 24
     assert reader.record(ids[0], weights=True).outcome.weights == b"\x00\x01"
     reader.close()
+
+
+def test_parts_without_weights_are_compacted_too(store):
+    store.add_table(to_table(run(9)).drop_columns(["weights"]))
+    done = compact(store.directory, select=everything)
+    assert (done.before, done.after, done.runs, done.problems) == (7, 1, 7, ())
 
 
 def test_parts_are_compacted_when_a_size_class_has_too_many():
