@@ -179,7 +179,8 @@ def pages_of_other_origins(work: Path) -> Result:
     (work / "trace").mkdir()
     (work / "trace" / "sitecustomize.py").write_text(TRACER, encoding="utf-8")
     path = os.pathsep.join((str(work / "trace"), str(ROOT)))
-    options = ("--store", str(work / "store"), "--address", "0.0.0.0", "--read-only", "--hostname", "jets.uni.edu")
+    proxy = ("--hostname", "jets.uni.edu", "--trusted-proxy", "127.0.0.1")
+    options = ("--store", str(work / "store"), "--address", "0.0.0.0", "--read-only", *proxy)
     with _app(work, *options, cwd=work, PYTHONPATH=path, TRACE=str(work / "outside")) as app:
         port = int(app.url.rpartition(":")[2])
         foreign = [f"http://{name}:{port}" for name in ("evil.org", "203.0.113.7", "localhost.evil.org", "10.1.2.3")]

@@ -67,6 +67,10 @@ def read_access(options: argparse.Namespace) -> Access:
             raise FieldError("allow", entry, "must be an e-mail address or a domain", "write ada@uni.edu or @uni.edu")
     limits = replace(LIMITS, **dict(auth.parse_limit(text) for text in options.limit))
     proxies = tuple(map(auth.parse_network, options.trusted_proxy))
+    if options.hostname and not proxies:
+        # Otherwise all visitors would come from the proxy's address, which may be that of the person who runs the app.
+        rule = "is shown by a proxy, whose address must be known"
+        raise FieldError("hostname", options.hostname[0], rule, "add --trusted-proxy 127.0.0.1 or where it runs")
     return Access(options.read_only, password, file, tuple(options.allow), limits, proxies)
 
 

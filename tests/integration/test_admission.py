@@ -203,7 +203,15 @@ def test_the_throttle_keeps_a_bounded_number_of_sessions_and_addresses(monkeypat
 
 def options(**given):
     return SimpleNamespace(
-        **{"read_only": False, "launch_password": None, "allow": [], "limit": [], "trusted_proxy": [], **given}
+        **{
+            "read_only": False,
+            "launch_password": None,
+            "allow": [],
+            "limit": [],
+            "trusted_proxy": [],
+            "hostname": [],
+            **given,
+        }
     )
 
 
@@ -231,6 +239,7 @@ def test_the_password_comes_from_a_file_or_the_environment_and_never_from_the_co
         ({"limit": ["session_runs=1e3"]}, "whole number"),
         ({"limit": ["session_runs"]}, "whole number"),
         ({"launch_password": Path("/nowhere/at/all")}, "cannot be read"),
+        ({"hostname": ["jets.uni.edu"]}, "add --trusted-proxy"),
         ({"trusted_proxy": ["*"]}, "IP address or a network"),
         ({"trusted_proxy": ["10.0.0.0/8,*"]}, "IP address or a network"),
     ],
