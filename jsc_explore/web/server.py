@@ -54,7 +54,8 @@ def main() -> None:
     finally:
         if supervisor is not None:
             supervisor.stop()
-        # A page that is still drawn by a thread must not keep the process.
+        # A page that is still imported or drawn by a thread must not keep the process, nor report that it cannot go on.
+        threading.excepthook = lambda _: None
         timer = threading.Timer(THREADS_TIMEOUT_S, os._exit, (0,))
         timer.daemon = True
         timer.start()
