@@ -31,6 +31,11 @@ class StackPlan:
         """The session whose jobs they are."""
         return self.jobs[0].session
 
+    @property
+    def address(self) -> str:
+        """The network address of that session."""
+        return self.jobs[0].address
+
 
 def pack(
     jobs: Iterable[Job],

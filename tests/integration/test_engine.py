@@ -136,9 +136,11 @@ def request_runs(tmp_path, monkeypatch):
     monkeypatch.setattr("jsc_explore.jobs.engine.engine.gpu_bytes", lambda device: 1 << 40)
     queue = Queue(tmp_path)
 
-    def request(*seeds, priority=INTERACTIVE, session="", **changes):
+    def request(*seeds, priority=INTERACTIVE, session="", address="", **changes):
         runs = [RunConfig(seed=seed, **changes) for seed in seeds]
-        queue.request({run.run_id(DIGEST): (run.config_id(DIGEST), run) for run in runs}, priority, session)
+        queue.request(
+            {run.run_id(DIGEST): (run.config_id(DIGEST), run) for run in runs}, priority, session, address=address
+        )
         return [run.run_id(DIGEST) for run in runs]
 
     request.queue = queue
@@ -225,6 +227,24 @@ def test_a_session_with_many_urgent_runs_leaves_a_worker_to_the_next_session(tmp
         few = request_runs(3, session="bob")
         eventually(lambda: request_runs.queue.states(few) == {few[0]: "running"})
         assert [list(stack.runs) for stack in engine.cluster.stacks] == [many[:3], few]
+        released.append(True)
+        eventually(lambda: set(request_runs.queue.states([*many, *few]).values()) == {"done"})
+
+
+def test_many_sessions_of_one_address_leave_a_worker_to_another_address(tmp_path, request_runs):
+    def trains_when_released(stack):
+        stack.progress(1)
+        while not released:
+            yield
+        yield from trains(stack)
+
+    released = []
+    many = [request_runs(seed, session=f"tab {seed}", address="here")[0] for seed in range(6)]
+    with serving(tmp_path, trains_when_released, bulk_slots=1, reserve_worker=3) as engine:
+        eventually(lambda: len(engine.cluster.stacks) == 3)
+        few = request_runs(9, session="bob", address="there")
+        eventually(lambda: request_runs.queue.states(few) == {few[0]: "running"})
+        assert len(engine.cluster.stacks) == 4
         released.append(True)
         eventually(lambda: set(request_runs.queue.states([*many, *few]).values()) == {"done"})
 

@@ -305,11 +305,12 @@ def test_short_and_long_runs_of_one_request_take_the_turns_of_their_priority(que
     assert order(queue) == ["a2", "a4", "a1", "b1", "a3"]
 
 
-def test_sessions_can_be_left_out(queue):
+def test_sessions_and_addresses_can_be_left_out(queue):
     submit(queue, "ada", *(f"a{i}" for i in range(500)))
-    submit(queue, "bob", "b1")
-    assert order(queue, without=["ada"]) == ["b1"]
-    assert order(queue, without=["ada", "bob"]) == []
+    submit(queue, "bob", "b1", address="there")
+    submit(queue, "eve", "e1", address="there")
+    assert order(queue, sessions_left_out=["ada"]) == ["b1", "e1"]
+    assert order(queue, sessions_left_out=["ada", "bob"], addresses_left_out=["there"]) == []
 
 
 def test_a_promoted_bulk_run_is_scheduled_for_the_session_that_promoted_it(queue):

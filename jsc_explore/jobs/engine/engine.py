@@ -339,31 +339,38 @@ class Engine:
         """Submit stacks of waiting runs to free workers.
 
         Slots that bulk work cannot take are for the first interactive stack of a session that finds no other: a session
-        that has one already waits for the other slots. All but ``KEPT_SLOTS`` of them are also for the first stack of a
-        session that has nothing running at all, however long it takes.
+        that has one already waits for the other slots. The last of them is for an address without an interactive stack:
+        one visitor may open any number of sessions; commands have no address. All but ``KEPT_SLOTS`` of them are also
+        for the first stack of a session that has nothing running at all, however long it takes.
         """
         free, free_bulk = self.cluster.free_slots(bulk=False), self.cluster.free_slots(bulk=True)
         plans = [stack.plan for stack in self._stacks.values()]
-        running = Counter(plan.session for plan in plans if plan.priority == INTERACTIVE)
         served = {plan.session for plan in plans}
+        running = Counter(plan.session for plan in plans if plan.priority == INTERACTIVE)
+        addresses = {plan.address for plan in plans if plan.priority == INTERACTIVE and plan.address}
         # Read only runs that can start now: a long queue must not be read twenty times a second.
-        if free_bulk > 0:
-            waiting = self.queue.waiting()
-        else:
-            waiting = self.queue.waiting(INTERACTIVE, without=running) if free > 0 else []
-            if free > KEPT_SLOTS:
-                waiting += [job for job in self.queue.waiting(without=served) if job.priority == BULK]
+        waiting = self.queue.waiting() if free_bulk > 0 else []
+        if free_bulk == 0 and free > 0:
+            others = addresses if free == 1 else ()
+            waiting = self.queue.waiting(INTERACTIVE, sessions_left_out=running, addresses_left_out=others)
+        if free_bulk == 0 and free > KEPT_SLOTS:
+            waiting += [job for job in self.queue.waiting(sessions_left_out=served) if job.priority == BULK]
         if not waiting:
             return
         resumable = {job.run_id: self.checkpoints.epoch(job.run_id) for job in waiting}
         suspects = self._crashes.suspects()
         for plan in pack(waiting, free_bulk, resumable, self._gpu_bytes(), suspects, running.elements()):
             bulk = plan.priority == BULK or running[plan.session] > 0
-            is_free = self.cluster.free_slots(bulk=bulk) > 0
-            is_free |= plan.session not in served and self.cluster.free_slots(bulk=False) > KEPT_SLOTS
-            if is_free and self._submit(plan, bulk):
+            free = self.cluster.free_slots(bulk=False)
+            if bulk:
+                is_free = plan.session not in served and free > KEPT_SLOTS
+            else:
+                is_free = free > 1 or (free == 1 and plan.address not in addresses)
+            if (is_free or self.cluster.free_slots(bulk=True) > 0) and self._submit(plan, bulk):
                 served.add(plan.session)
-                running[plan.session] += plan.priority == INTERACTIVE
+                if plan.priority == INTERACTIVE:
+                    running[plan.session] += 1
+                    addresses |= {plan.address} - {""}
 
     def _gpu_bytes(self) -> int | None:
         """Return the GPU memory per stack; None for CPU workers, and for remote ones, whose GPU is unknown here."""

@@ -31,7 +31,7 @@ LOOK_AHEAD = 5000
 
 _JOB_COLUMNS = (
     "run_id, config_id, config, state, priority, attempt, cancel, step, total_steps, requested_at, started_at, "
-    "finished_at, error, session, expected_s, "
+    "finished_at, error, session, address, expected_s, "
     "(SELECT group_concat(r.session, char(10)) FROM requesters AS r WHERE r.run_id = requests.run_id)"
 )
 # The cause of a transition without an error; with an error it is the traceback's last line, cut to MAX_CAUSE.
@@ -50,7 +50,8 @@ HEARTBEAT_TIMEOUT_S = 10.0
 class Job:
     """A requested run and its progress. Times are seconds since the epoch; ``error`` holds a traceback.
 
-    ``session`` is the random name of the session that requested it first, ``requesters`` are those of all that did;
+    ``session`` is the random name of the session that requested it first, ``address`` stands for that session's network
+    address, ``requesters`` are the names of all sessions that requested it;
     ``expected_s`` are the seconds that its training was expected to take when it was requested, 0 if unknown.
     """
 
@@ -68,6 +69,7 @@ class Job:
     finished_at: float | None
     error: str | None
     session: str = ""
+    address: str = ""
     expected_s: float = 0.0
     requesters: frozenset[str] = frozenset()
 
@@ -237,15 +239,20 @@ class Queue:
         """Return whether any run is queued."""
         return bool(self._read("SELECT 1 FROM requests WHERE state = 'queued' LIMIT 1"))
 
-    def waiting(self, priority: int = BULK, limit: int = LOOK_AHEAD, without: Collection[str] = ()) -> list[Job]:
-        """Return the runs to start next, of this priority or a more urgent one, in fair-share order.
-
-        Runs of the sessions in ``without`` are left out.
-        """
+    def waiting(
+        self,
+        priority: int = BULK,
+        limit: int = LOOK_AHEAD,
+        *,
+        sessions_left_out: Collection[str] = (),
+        addresses_left_out: Collection[str] = (),
+    ) -> list[Job]:
+        """Return the runs to start next, of this priority or a more urgent one, in fair-share order."""
         rows = self._read(
             f"SELECT {_JOB_COLUMNS} FROM requests WHERE state = 'queued' AND priority <= ? "
-            "AND session NOT IN (SELECT value FROM json_each(?)) ORDER BY priority, virtual_start, position LIMIT ?",
-            [priority, json.dumps(list(without)), limit],
+            "AND session NOT IN (SELECT value FROM json_each(?)) AND address NOT IN (SELECT value FROM json_each(?)) "
+            "ORDER BY priority, virtual_start, position LIMIT ?",
+            [priority, json.dumps(list(sessions_left_out)), json.dumps(list(addresses_left_out)), limit],
         )
         return [_job(row) for row in rows]
 

@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS requests (
   error TEXT,
   cause TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS requests_by_start ON requests (state, priority, virtual_start, position, session);
+CREATE INDEX IF NOT EXISTS requests_by_start ON requests (state, priority, virtual_start, position, session, address);
 CREATE INDEX IF NOT EXISTS requests_by_session ON requests (state, session, priority, virtual_start, epochs);
 -- Every session that wants an active run; requests.session is the one whose limits and turns it counts for.
 CREATE TABLE IF NOT EXISTS requesters (
