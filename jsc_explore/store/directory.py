@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jsc_explore.errors import StoreError, StoreGoneError
@@ -37,10 +37,13 @@ class StoreDirectory:
 
     path: Path
     id: str
+    marker_state: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     def check(self) -> None:
         """Raise StoreGoneError if the path is no longer this store: it was renamed, removed or replaced."""
-        if self.id and _read_id(self.path) != self.id:
+        # The marker is read only if it is another file, which also means that no descriptor is needed.
+        is_same_file = self.marker_state and _marker_state(self.path) == self.marker_state
+        if self.id and not is_same_file and _read_id(self.path) != self.id:
             raise StoreGoneError(
                 f"store {self.path}: is gone (its directory was renamed, removed or replaced while it was in use); "
                 "put it back, or start again with its new path"
@@ -98,7 +101,9 @@ def open_directory(directory: Path | StoreDirectory, *, create: bool = True, exp
         raise StoreError(
             f"store {path}: cannot be opened ({error_reason(error)}); choose another with --store"
         ) from error
-    opened = StoreDirectory(path, expected_id or _read_id(path))
+    state = _marker_state(path)
+    found = _read_id(path)
+    opened = StoreDirectory(path, expected_id or found, state if found == (expected_id or found) else ())
     opened.check()
     return opened
 
@@ -116,6 +121,15 @@ def part_name(name: object, directory: Path) -> str:
 def _names(path: Path) -> set[str]:
     """Return the names in a directory, without those of markers that are being written."""
     return {file.name for file in path.iterdir() if not _UNFINISHED_MARKER_NAME.fullmatch(file.name)}
+
+
+def _marker_state(path: Path) -> tuple[int, ...]:
+    """Return what changes when the marker is replaced, though an inode may be given again; empty if there is none."""
+    try:
+        found = (path / MARKER).stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def _write_marker(path: Path) -> None:
@@ -139,9 +153,11 @@ def _read_id(path: Path) -> str:
         version = int(content["version"])
     except (FileNotFoundError, NotADirectoryError):
         return ""
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:
+        raise StoreError(f"store {path}: its {MARKER} cannot be read ({error_reason(error)}); try again") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(
-            f"store {path}: its {MARKER} cannot be read ({error_reason(error)[:80]}); restore that file from a copy, "
+            f"store {path}: its {MARKER} is invalid ({error_reason(error)[:80]}); restore that file from a copy, "
             "or merge the files in parts/ into a new store"
         ) from error
     if version != VERSION:

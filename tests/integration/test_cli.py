@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -197,6 +199,19 @@ def test_databases_of_random_bytes_are_moved_away_and_the_catalogue_is_rebuilt(c
     assert len(list((home / "quarantine").iterdir())) == 3
     assert call("list")[1].count("done") == 3
     assert call("verify") == (0, "", "3 parts checked, 0 faults\n")
+
+
+def test_a_catalogue_that_names_foreign_files_is_replaced_by_a_new_one(call, home, tmp_path):
+    fill_store(home, *(RunConfig(seed=seed) for seed in range(2)))
+    (tmp_path / "mine.parquet").write_text("mine")
+    with closing(sqlite3.connect(home / "catalog.sqlite")) as db, db:
+        db.execute("INSERT INTO retired VALUES ('../../mine.parquet', 0)")
+    code, out, _ = call("verify")
+    assert (code, "catalog.sqlite: is not a valid catalogue" in out) == (1, True)
+    assert call("verify", "--repair")[0] == 0
+    assert call("verify")[0] == 0
+    assert call("list")[1].count("done") == 2
+    assert (tmp_path / "mine.parquet").read_text() == "mine"
 
 
 def test_a_store_in_use_keeps_its_damaged_databases(call, home, monkeypatch):

@@ -107,11 +107,11 @@ def test_processes_that_make_a_store_at_the_same_time_make_one(tmp_path):
 @pytest.mark.parametrize(
     ("marker", "says"),
     [
-        ("", "cannot be read"),
-        ("[" * 4000, "cannot be read"),
-        ("3", "cannot be read"),
-        ('{"format": "another", "version": 1, "id": "a"}', "cannot be read"),
-        (f'{{"format": "jsc-explore store", "version": 1, "id": "../{"a" * 29}"}}', "cannot be read"),
+        ("", "is invalid"),
+        ("[" * 4000, "is invalid"),
+        ("3", "is invalid"),
+        ('{"format": "another", "version": 1, "id": "a"}', "is invalid"),
+        (f'{{"format": "jsc-explore store", "version": 1, "id": "../{"a" * 29}"}}', "is invalid"),
         (f'{{"format": "jsc-explore store", "version": 2, "id": "{"a" * 32}"}}', "version 2, .* only version 1"),
     ],
 )
@@ -239,7 +239,7 @@ def test_a_store_that_is_gone_is_told_and_its_path_is_not_made_again(tmp_path, s
     for use in (
         store.refresh, store.recover, lambda: store.add(record_of(run)),
         queue.engine, lambda: queue.request({"a": ("b", run)}),
-        lambda: views.save("a", "x=model"), lambda: imported.add(imported_run()),
+        lambda: views.save("a", "x=model", ""), lambda: imported.add(imported_run()),
         lambda: calibration.write(home, []), lambda: start_engine(home, tmp_path / "none"), lambda: compact(home),
         lambda: open_directory(home.path, expected_id=home.id),
     ):  # fmt: skip
@@ -257,3 +257,19 @@ def test_a_store_that_is_gone_is_told_and_its_path_is_not_made_again(tmp_path, s
 
 def imported_run():
     return ImportedRun("a", "csv", "a.csv", "a" * 64, {}, {}, [])
+
+
+def test_a_marker_that_was_written_again_with_the_same_id_is_the_same_store(store):
+    marker = store.directory / MARKER
+    content = marker.read_bytes()
+    marker.unlink()
+    with pytest.raises(StoreGoneError):
+        store.refresh()
+    marker.write_bytes(content)
+    store.add(record_of(RunConfig(seed=7)))
+    assert store.runs().num_rows == 3
+
+
+def test_the_check_of_a_store_in_use_opens_no_file(store, monkeypatch):
+    monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("a file was opened"))
+    store.home.check()
