@@ -12,48 +12,57 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 from websockets.exceptions import WebSocketException
 
 from bench.attack.result import Result
+from jsc_explore.config import RunConfig
+from jsc_explore.jobs.queue import Queue
+from jsc_explore.jobs.submit import submit
+from jsc_explore.store import Store
 from tests.page_session import PageSession
 from tests.servers import ROOT, App, eventually, free_port, responds, running_app, running_process
 
 # Files that a page may open in an attack on them: the default of macOS.
 FILES = 256
 LIMIT_S = 10.0
+LONG = RunConfig(model="16-256-256-5", batch_size=8192, max_epochs=1000)
 
 
 def terminated_app(work: Path) -> Result:
-    """SIGTERM to the app's process alone: nothing that it started is left after ten seconds."""
+    """SIGTERM to the app alone while it trains: nothing is left after ten seconds, and the run is queued again."""
     return _ended_app(work, signal.SIGTERM)
 
 
 def interrupted_app(work: Path) -> Result:
-    """SIGINT to the app's process alone: nothing that it started is left after ten seconds."""
+    """SIGINT to the app alone while it trains: nothing is left after ten seconds, and the run is queued again."""
     return _ended_app(work, signal.SIGINT)
 
 
 def killed_app(work: Path) -> Result:
-    """SIGKILL to the app's process alone: nothing that it started is left after ten seconds."""
+    """SIGKILL to the app alone while it trains: nothing is left after ten seconds, and the run is queued again."""
     return _ended_app(work, signal.SIGKILL)
 
 
 def _ended_app(work: Path, number: signal.Signals) -> Result:
-    with running_app(work / "store") as app:
-        # Engine, fork server and resource tracker run; workers and compilers may.
-        eventually(lambda: len(_of(work)) >= 3, LIMIT_S)
-        control = app.responds()
+    with (
+        running_app(work / "store") as app,
+        closing(Store(work / "store", None)) as store,
+        closing(Queue(work / "store")) as queue,
+    ):
+        submit(store, queue, [LONG], confirmed=True)
+        # Engine, fork server, resource tracker and a worker; compilers may run, too.
+        eventually(lambda: queue.jobs(("running",)), 2 * LIMIT_S)
         started = _of(work)
         os.kill(app.process.pid, number)
         app.process.wait(LIMIT_S)
         with suppress(AssertionError):
             eventually(lambda: not _of(work), LIMIT_S)
-        left = _of(work)
-        lines = app.log.read_text().splitlines()
+        left, lines = _of(work), app.log.read_text().splitlines()
+        control = bool(queue.jobs(("queued",)))
     for process in left:
         process.kill()
     noise = len(lines) > 2 or any("Traceback" in line for line in lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import importlib
 import logging
 import os
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     import uvicorn
     from streamlit.starlette import App
 
-# Seconds that requests may take to end when the server is stopped, and then threads that still draw a page.
-STOP_TIMEOUT_S, THREADS_TIMEOUT_S = 2, 1.0
+# Seconds that requests may take to end when the server is stopped.
+STOP_TIMEOUT_S = 2
 # As Streamlit's own server does it: a browser that does not answer for a minute has left.
 PING_INTERVAL_S = 30.0
 
@@ -47,18 +48,14 @@ def main() -> None:
     if supervisor is not None:
         # It warms up while Streamlit is imported.
         supervisor.start()
-    try:
+    with suppress(KeyboardInterrupt):
         _serve(options, supervisor, processes.raise_file_limit())
-    except KeyboardInterrupt:
-        pass
-    finally:
-        if supervisor is not None:
-            supervisor.stop()
-        # A page that is still imported or drawn by a thread must not keep the process, nor report that it cannot go on.
-        threading.excepthook = lambda _: None
-        timer = threading.Timer(THREADS_TIMEOUT_S, os._exit, (0,))
-        timer.daemon = True
-        timer.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    # Ends the engine. The interpreter's own end would wait for threads that still draw a page, and report at length
+    # what these and DuckDB leave behind.
+    atexit._run_exitfuncs()
+    os._exit(0)
 
 
 def _interrupt(*_: object) -> None:
