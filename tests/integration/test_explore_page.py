@@ -212,6 +212,16 @@ def test_a_store_that_is_a_file_is_one_line_on_the_page(app, monkeypatch, tmp_pa
     assert "is a file, not a directory" in texts(app.error)
 
 
+def test_a_store_that_is_renamed_while_the_page_is_open_is_told_and_not_made_again(app, tmp_path):
+    app.run()
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    services.live().invalidate()
+    app.run()
+    assert not app.exception
+    assert "is gone (its directory was renamed, removed or replaced" in texts(app.error)
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_foreign_snapshot_is_named_and_the_page_goes_on(app, monkeypatch, tmp_path):
     (tmp_path / "foreign.parquet").write_bytes(b"PAR1 not really")
     monkeypatch.setenv("JSC_EXPLORE_SNAPSHOT", str(tmp_path / "foreign.parquet"))
