@@ -19,23 +19,33 @@ BOUNDS = {"idle_page_mb": Bound(250, at_least=False), "idle_all_mb": Bound(600, 
 PAGES = ("explore", "compare", "overview", "data")
 # Longer than a session without a browser is kept, than predictions take, and than workers wait for work.
 SETTLE_S = 75.0
+# Longer than the process from which workers are forked is kept after a visit.
+LEFT_S = 150.0
 
 
-def measure_idle(settle_s: float = SETTLE_S) -> dict[str, float]:
-    """Return megabytes (proportional set size) of the page's process and of all processes, idle, on an empty store.
+def measure_idle(settle_s: float = SETTLE_S, left_s: float = LEFT_S) -> dict[str, float]:
+    """Return megabytes (proportional set size) of an idle app on an empty store.
 
-    ``idle_explore_mb``: of the page's process, after one visitor has opened Explore; the others after all pages.
+    ``idle_explore_mb``: the page's process while one visitor looks at Explore and does nothing; ``idle_visited_mb``:
+    all processes then; ``idle_page_mb``: the page's process after all pages were opened and left; ``idle_all_mb``:
+    all processes then.
     """
     with tempfile.TemporaryDirectory() as name, running_app(Path(name) / "store") as app:
         server = psutil.Process(app.process.pid)
-        asyncio.run(_open(app.url, PAGES[:1]))
-        time.sleep(settle_s)
-        after_explore = _megabytes(server)
+        explore, visited = asyncio.run(_look(app.url, server, settle_s))
         asyncio.run(_open(app.url, PAGES[1:]))
-        time.sleep(settle_s)
-        others = sum(_megabytes(process) for process in server.children(recursive=True))
-        page = _megabytes(server)
-    return {"idle_explore_mb": after_explore, "idle_page_mb": page, "idle_all_mb": page + others}
+        time.sleep(left_s)
+        page, everything = _megabytes(server), _all_megabytes(server)
+    return {
+        "idle_explore_mb": explore, "idle_visited_mb": visited, "idle_page_mb": page, "idle_all_mb": everything,
+    }  # fmt: skip
+
+
+async def _look(url: str, server: psutil.Process, settle_s: float) -> tuple[float, float]:
+    async with PageSession(url) as session:
+        await session.open()
+        await session.stay(settle_s)
+        return _megabytes(server), _all_megabytes(server)
 
 
 async def _open(url: str, pages: tuple[str, ...]) -> None:
@@ -45,9 +55,13 @@ async def _open(url: str, pages: tuple[str, ...]) -> None:
             await session.stay(5)
 
 
+def _all_megabytes(server: psutil.Process) -> float:
+    return _megabytes(server) + sum(_megabytes(process) for process in server.children(recursive=True))
+
+
 def _megabytes(process: psutil.Process) -> float:
     return float(round(process.memory_full_info().pss / 2**20))
 
 
 if __name__ == "__main__":
-    print(measure_idle(float(sys.argv[1]) if len(sys.argv) > 1 else SETTLE_S))
+    print(measure_idle())

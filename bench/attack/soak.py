@@ -42,10 +42,10 @@ class Sample:
     memory_mb: float
 
 
-def run(quick: bool) -> Report:
-    """Let sessions use one server for ten minutes (quick: five for twenty seconds), then open idle connections."""
-    sessions, seconds, left_s = (5, 20.0, 20.0) if quick else (SESSIONS, SECONDS, LEFT_S)
-    settled_s = SETTLED_S if not quick else seconds / 2
+def run(
+    sessions: int = SESSIONS, seconds: float = SECONDS, settled_s: float = SETTLED_S, left_s: float = LEFT_S
+) -> Report:
+    """Let sessions use one server for so many seconds, then open idle connections."""
     with tempfile.TemporaryDirectory() as name, running_app(Path(name) / "store") as app:
         server = psutil.Process(app.process.pid)
         errors = asyncio.run(_visit(app.url, 3, PAUSE_S * 2, 0))  # what is loaded once is loaded

@@ -1,4 +1,4 @@
-"""Attacks on the engine's worker processes: code from another user, and what an idle engine costs."""
+"""Attacks on the engine's worker processes: code of another user."""
 
 from __future__ import annotations
 

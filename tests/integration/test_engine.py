@@ -65,7 +65,7 @@ class ScriptedCluster:
 
     def __init__(self, script, bulk_slots=1, reserve_worker=1):
         self.script, self.bulk_slots, self.reserve_worker = script, bulk_slots, reserve_worker
-        self.stacks, self.tasks, self.closed, self.problem = [], [], False, ""
+        self.stacks, self.tasks, self.closed, self.problem, self.visited = [], [], False, "", []
         self.gpu_stacks = bulk_slots + reserve_worker
 
     def start(self, on_event):
@@ -76,6 +76,9 @@ class ScriptedCluster:
 
     def update(self):
         return self.problem
+
+    def keep_ready(self, is_visited):
+        self.visited.append(is_visited)
 
     def free_slots(self, bulk):
         under_way = sum(not task.ended for task in self.tasks)
@@ -726,3 +729,14 @@ def test_the_first_long_stack_of_a_session_does_not_wait_for_those_of_another(tm
         )
         assert queue.states(fourth) == {fourth[0]: "queued"}, "two slots are kept for interactive stacks"
         assert len(engine.cluster.stacks) == 4
+
+
+def test_the_cluster_is_kept_ready_while_somebody_looks_at_a_page(tmp_path, request_runs, monkeypatch):
+    monkeypatch.setattr("jsc_explore.jobs.engine.engine.HEARTBEAT_INTERVAL_S", 0.0)
+    with serving(tmp_path, trains) as engine:
+        eventually(lambda: engine.cluster.visited)
+        assert not any(engine.cluster.visited), "nobody has looked yet"
+        request_runs.queue.record_visit()
+        eventually(lambda: engine.cluster.visited[-1])
+        monkeypatch.setattr("jsc_explore.jobs.engine.engine.VISIT_TIMEOUT_S", 0.0)
+        eventually(lambda: not engine.cluster.visited[-1])

@@ -31,10 +31,14 @@ def submit(pool, run, bulk=False):
     return pool.submit(f"stack-{run.config_id(DIGEST)[:8]}", {"run": run.to_dict()}, DIGEST, {}, "cpu", bulk=bulk)
 
 
+def fork_servers():
+    return [one for one in psutil.Process().children() if "forkserver" in " ".join(one.cmdline())]
+
+
 def workers():
     """Return the worker processes of this test: the children of its fork server."""
-    servers = [one for one in psutil.Process().children() if "forkserver" in " ".join(one.cmdline())]
-    return [worker for server in servers for worker in server.children() if worker.status() != psutil.STATUS_ZOMBIE]
+    found = [worker for server in fork_servers() for worker in server.children()]
+    return [worker for worker in found if worker.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_stack_is_trained_and_reports_before_its_result(pool):
@@ -102,3 +106,22 @@ def test_a_pool_that_closes_ends_its_workers(pool):
     assert workers()
     pool.close()
     eventually(lambda: not workers(), 10)
+
+
+def test_the_fork_server_ends_when_nobody_looks_at_a_page_and_comes_back(pool, monkeypatch):
+    task = submit(pool, SHORT)
+    eventually(lambda: pool.is_done(task))
+    monkeypatch.setattr(local, "IDLE_S", 0.0)
+    time.sleep(0.01)
+    pool.keep_ready(is_visited=False)
+    assert len(fork_servers()) == 1, "a worker is left"
+    pool.update()
+    eventually(lambda: not workers())
+    eventually(lambda: not pool._workers)
+    pool.keep_ready(is_visited=False)
+    assert fork_servers() == []
+    pool.keep_ready(is_visited=True)
+    assert len(fork_servers()) == 1
+    again = submit(pool, SHORT.with_(seed=2))
+    eventually(lambda: pool.is_done(again))
+    assert pool.result(again)["outcomes"]["run"]["status"] == "done"

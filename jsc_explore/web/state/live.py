@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import streamlit as st
 
+from jsc_explore.errors import StoreError
 from jsc_explore.jobs.queue import ENDED, EngineState, Job, Queue
 from jsc_explore.results import Point
 from jsc_explore.store import Store
@@ -19,6 +21,8 @@ ENDED_VISIBLE_S = 60.0
 KEPT_CANCELLED = 100
 # Panels are drawn up to seven times a second; sessions that ask within this time share one snapshot.
 MAX_AGE_S = 0.1
+# Seconds between two notes to the engine that somebody looks at a page.
+VISIT_INTERVAL_S = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +50,25 @@ class LivePoller:
     def __init__(self, queue: Queue, store: Store) -> None:
         self._queue, self._store = queue, store
         self._lock = threading.Lock()
-        self._read_at = 0.0
+        self._read_at = self._visit_at = 0.0
         self._snapshot = LiveSnapshot()
 
     def snapshot(self, *, max_age_s: float = MAX_AGE_S) -> LiveSnapshot:
         """Return the current snapshot; read again if older than ``max_age_s``. StoreError if it cannot be read."""
         with self._lock:
             if time.monotonic() - self._read_at > max_age_s:
+                self._record_visit()
                 self._snapshot = self._read()
                 self._read_at = time.monotonic()
             return self._snapshot
+
+    def _record_visit(self) -> None:
+        """Tell the engine that it should be ready to train, now and then."""
+        now = time.monotonic()
+        if not self._visit_at or now - self._visit_at > VISIT_INTERVAL_S:
+            self._visit_at = now
+            with suppress(StoreError):  # A full disk is reported where runs are requested.
+                self._queue.record_visit()
 
     def invalidate(self) -> None:
         """Make the next call read a new snapshot, because this server has just changed the queue."""
