@@ -12,6 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit import runtime
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from jsc_explore import processes
+
 log = logging.getLogger("jsc_explore.server")
 # Files that the server itself needs: databases, results, sockets of its threads.
 RESERVED_FILES = 100
@@ -108,8 +110,12 @@ async def close_disconnected_sessions() -> None:
         await asyncio.sleep(SWEEP_INTERVAL_S)
         now = time.monotonic()
         left_at = {session: left_at.get(session, now) for session in disconnected_sessions()}
-        for session in [session for session, at in left_at.items() if now - at >= KEEP_SESSION_S]:
+        closed = [session for session, at in left_at.items() if now - at >= KEEP_SESSION_S]
+        for session in closed:
             runtime.get_instance().close_session(session)
+        if closed and not runtime.get_instance()._session_mgr.list_sessions():
+            # Nobody waits for it now.
+            processes.collect_garbage()
 
 
 class LimitedConnection(H11Protocol):
