@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.attack.result import Result
@@ -20,7 +20,7 @@ from tests.servers import eventually, running_app
 MAX_WAIT_S = 2.0
 LARGE = RunConfig(model="16-4000-600-5", batch_size=16)
 SMALL = RunConfig(batch_size=4096, max_epochs=1)
-STUDENTS, INTRUDERS = 30, 5
+STUDENTS, INTRUDERS, CLICKERS = 30, 3, 12
 FORGED_VALUES, MAX_TRACEBACKS, MAX_LOG_BYTES = 2_000, 20, 50_000
 
 
@@ -52,7 +52,7 @@ def large_network(work: Path) -> Result:
 
 
 def many_sessions(work: Path) -> Result:
-    """Queue epochs from five sessions of one address up to the limits of each; before, a class does its work there."""
+    """Queue epochs from three sessions of one address up to the limits of each; before, a class does its work there."""
     with running_app(work / "store") as app:
         queue = Queue(app.store)
         try:
@@ -70,6 +70,28 @@ def many_sessions(work: Path) -> Result:
     return Result(epochs > (getattr(LIMITS, "address_epochs", None) or 50_000), served == STUDENTS and epochs > 0, note)
 
 
+def many_clicks(work: Path) -> Result:
+    """Train a run of seconds from each of twelve sessions of one address, then let a visitor elsewhere click."""
+    with running_app(work / "store") as app:
+        queue = Queue(app.store)
+        try:
+            eventually(lambda: (state := queue.engine()) is not None and state.message == "", 60)
+            many = [RunConfig(model=f"16-256-{250 + i}-5", batch_size=16, max_epochs=1) for i in range(CLICKERS)]
+            asyncio.run(_together(app.url, many, seeds=1))
+            began, small = time.time(), SMALL.run_id(data.digest(SMALL.dataset))
+            asyncio.run(_train(app.url, SMALL, seeds=1, headers={"Origin": app.url}))
+            eventually(lambda: queue.states([small])[small] != "queued" or time.time() - began > 5 * MAX_WAIT_S, 60)
+            moves = [move.at for move in queue.history(small)]
+            waited_s = moves[1] - moves[0] if len(moves) > 1 else 5 * MAX_WAIT_S
+            requested = len(queue.states([run.run_id(data.digest(run.dataset)) for run in many]))
+            queue.cancel([job.run_id for job in queue.jobs(ACTIVE) if job.run_id != small])
+            is_done = eventually(lambda: queue.states([small])[small] == "done", 60)
+        finally:
+            queue.close()
+    note = f"{requested} sessions of one address train, the other visitor has a worker after {waited_s:.2f} s"
+    return Result(waited_s > MAX_WAIT_S, is_done and requested == CLICKERS, note)
+
+
 def forged_widget_values(work: Path) -> Result:
     """Send 2,000 values of wrong types for the widgets of a page, and frames that are no messages."""
     with running_app(work / "store", "--read-only") as app:
@@ -80,11 +102,11 @@ def forged_widget_values(work: Path) -> Result:
     return Result(tracebacks > MAX_TRACEBACKS or len(log) > MAX_LOG_BYTES, not errors and tracebacks > 0, note)
 
 
-async def _train(url: str, config: RunConfig, seeds: int) -> bool:
+async def _train(url: str, config: RunConfig, seeds: int, headers: Mapping[str, str] | None = None) -> bool:
     """Train a cell from a new session, confirming it if asked; return whether it was asked."""
     query = f"cells={config.batch_size}:{config.learning_rate:g}&model={config.model}&max_epochs={config.max_epochs}"
     query += f"&weight_decay={config.weight_decay:g}&seeds={seeds}"
-    async with PageSession(url, query) as session:
+    async with PageSession(url, query, headers) as session:
         await session.open()
         await session.set(f"train-{config.config_id(data.digest(config.dataset))}", PRESSED)
         if "confirm" not in session.widgets:
@@ -114,4 +136,4 @@ async def _forge(url: str) -> tuple[list[str], int]:
         return other.errors, sent
 
 
-ATTACKS: tuple[Callable[[Path], Result], ...] = (large_network, many_sessions, forged_widget_values)
+ATTACKS: tuple[Callable[[Path], Result], ...] = (large_network, many_sessions, many_clicks, forged_widget_values)
