@@ -56,8 +56,7 @@ def run(quick: bool) -> Report:
         many = 10_000 if quick else 100_000
         for label, runs in (("shipped", 0), ("1k", 1000), (f"{many // 1000}k", many)):
             home = Path(name) / label
-            home.mkdir()
-            snapshot = paths.snapshot() if not runs else _snapshot(home / "runs.parquet", runs)
+            snapshot = paths.snapshot() if not runs else _snapshot(home.with_suffix(".parquet"), runs)
             with _server(home, snapshot) as (address, server):
                 found = _shipped(browser, address, server, home, times) if not runs else _slice(browser, address, times)
             for key, values in found.items():
