@@ -74,12 +74,13 @@ class Bench:
     def _served(self) -> Iterator[_Served]:
         self._stores += 1
         directory = self.folder / f"store-{self._stores}"
-        caches = {name: str(directory / "caches" / name.lower()) for name in _CACHES}
+        folder = self.folder / f"caches-{self._stores}"
+        caches = {name: str(folder / name.lower()) for name in _CACHES}
         # The compiled kernel is cached beside the jets, so each engine gets its own folder with links to them.
-        own = directory / "caches" / "jets"
+        own = folder / "jets"
         shutil.copytree(self.jets, own, copy_function=os.link)
         with _environment(caches | {"JSC_EXPLORE_CACHE": str(own)}):
-            engine = start_engine(directory, directory / "none.parquet")
+            engine = start_engine(directory, self.folder / "none.parquet")
             served = _Served(directory)
             try:
                 yield served
