@@ -20,7 +20,7 @@ QUICK = ("paths_in_a_catalogue", "endpoints_beside_the_page", "run_code_as_the_e
 
 
 def run(quick: bool) -> Report:
-    """Run every attack, then the soak and an idle app, 25 minutes in all (quick: one attack of each module)."""
+    """Run every attack, then the soak and an idle app, 20 minutes in all (quick: one attack of each module)."""
     from bench.attack import idle, soak
 
     rows = []

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from bench.frame import Bound
 from tests.page_session import PageSession
 from tests.servers import running_app

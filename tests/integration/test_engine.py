@@ -114,6 +114,18 @@ def trains(stack):
     yield  # the outcomes arrive as events first, and with the result of the task again
 
 
+def trains_when(released):
+    """Return a script whose stacks train once the list is no longer empty."""
+
+    def script(stack):
+        stack.progress(1)
+        while not released:
+            yield
+        yield from trains(stack)
+
+    return script
+
+
 def fails(stack):
     stack.progress(1)
     yield
@@ -217,15 +229,9 @@ def test_a_run_is_stored_before_its_request_is_done(tmp_path, request_runs, monk
 
 
 def test_a_session_with_many_urgent_runs_leaves_a_worker_to_the_next_session(tmp_path, request_runs):
-    def trains_when_released(stack):
-        stack.progress(1)
-        while not released:
-            yield
-        yield from trains(stack)
-
     released = []
     many = [*request_runs(0, 1, 2, session="ada"), *request_runs(0, 1, 2, session="ada", batch_size=512)]
-    with serving(tmp_path, trains_when_released) as engine:
+    with serving(tmp_path, trains_when(released)) as engine:
         eventually(lambda: request_runs.queue.live()[1])
         few = request_runs(3, session="bob")
         eventually(lambda: request_runs.queue.states(few) == {few[0]: "running"})
@@ -235,15 +241,9 @@ def test_a_session_with_many_urgent_runs_leaves_a_worker_to_the_next_session(tmp
 
 
 def test_many_sessions_of_one_address_leave_a_worker_to_another_address(tmp_path, request_runs):
-    def trains_when_released(stack):
-        stack.progress(1)
-        while not released:
-            yield
-        yield from trains(stack)
-
     released = []
     many = [request_runs(seed, session=f"tab {seed}", address="here")[0] for seed in range(6)]
-    with serving(tmp_path, trains_when_released, bulk_slots=1, reserve_worker=3) as engine:
+    with serving(tmp_path, trains_when(released), bulk_slots=1, reserve_worker=3) as engine:
         eventually(lambda: len(engine.cluster.stacks) == 3)
         few = request_runs(9, session="bob", address="there")
         eventually(lambda: request_runs.queue.states(few) == {few[0]: "running"})

@@ -125,3 +125,17 @@ def test_the_fork_server_ends_when_nobody_looks_at_a_page_and_comes_back(pool, m
     again = submit(pool, SHORT.with_(seed=2))
     eventually(lambda: pool.is_done(again))
     assert pool.result(again)["outcomes"]["run"]["status"] == "done"
+
+
+def test_a_stack_is_lost_if_no_worker_can_be_started(pool, monkeypatch):
+    """The engine then queues its runs again, instead of leaving them as running with nobody to train them."""
+
+    def refuse(*_):
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(pool._context.Process, "start", refuse)
+    task = submit(pool, SHORT)
+    assert pool.is_done(task)
+    assert pool.result(task)["lost"] == "a worker cannot be started (too many open files)"
+    assert pool.free_slots(bulk=True) == 1, "no slot is taken"
+    pool.warm_up("simulated", "train", DIGEST, "cpu")  # only a warning

@@ -22,7 +22,7 @@ from jsc_explore.store.directory import StoreDirectory
 def start_fork_server(run: RunConfig | None = None, *, with_kernel: bool = False) -> None:
     """Start the process that workers are forked from; it imports torch and loads the jets of ``run`` and the kernel.
 
-    This saves each worker two seconds of a core and 200 MB. A second call has no effect.
+    This saves each worker over a second of a core and 200 MB. A second call has no effect.
     """
     if run is not None:
         wanted = {"dataset": run.dataset, "validation": run.validation, "kernel": with_kernel}
@@ -52,7 +52,7 @@ def next_run(store: StoreDirectory) -> RunConfig:
 
 
 def start_compiling() -> None:
-    """Compile the kernel, if it is not cached, in a process without torch while Dask starts and workers import.
+    """Compile the kernel, if it is not cached, in a process without torch while the workers' imports run.
 
     This takes five seconds of a core. The workers wait for its lock and load the kernel from the disk.
     """

@@ -13,16 +13,15 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from jsc_explore.errors import JscError
 from jsc_explore.jobs.engine.preload import start_fork_server, stop_fork_server
 from jsc_explore.jobs.local import worker
 
 log = logging.getLogger("jsc_explore.engine")
 # Bulk training yields to the app and to interactive training on the same cores.
 BULK_NICENESS, INTERACTIVE_NICENESS = 12, 6
-# A worker without a stack ends after this time: 80 MB of its own, and the next one is forked in a few milliseconds.
+# A worker without a stack ends after this time: it has 55 MB of its own, and the next one is forked in 0.1 s.
 IDLE_S = 60.0
-# Processes beyond one per core, for sessions that have none, on a machine with this memory for each; each takes 0.1 GB.
+# Processes beyond one per core, for sessions that have none, on a machine with this memory for each.
 MAX_EXTRA, _EXTRA_BYTES = 8, 1 << 30
 _END_TIMEOUT_S = 5.0
 
@@ -32,7 +31,6 @@ class Task:
     """A stack in a worker: the result of ``jobs.worker.train``, or why the stack was lost."""
 
     stack: str
-    bulk: bool
     result: dict[str, Any] | None = None
     lost: str = ""
 
@@ -74,8 +72,10 @@ class LocalPool:
 
     def warm_up(self, dataset: str, validation: str, digest: str, device: str) -> None:
         """Fork a worker that warms up, so that the first click finds one; stacks may be submitted meanwhile."""
-        made = self._fork(bulk=not self._extra)
-        made.connection.send(("warm_up", dataset, validation, digest, device))
+        try:
+            self._send(self._fork(bulk=not self._extra), ("warm_up", dataset, validation, digest, device))
+        except (OSError, EOFError) as error:
+            log.warning("a worker cannot be started (%s)", error)
 
     def update(self) -> str:
         """End workers that were idle for a minute; return a problem in one line, here always an empty text."""
@@ -90,7 +90,7 @@ class LocalPool:
     def keep_ready(self, is_visited: bool) -> None:
         """Keep the process from which workers are forked while somebody looks at a page; later, end it when it is idle.
 
-        Without it a worker starts in two seconds instead of 0.1, and the engine takes 370 MB less.
+        Without it the next worker waits for its imports, and the engine takes 370 MB less.
         """
         if is_visited:
             start_fork_server()
@@ -112,28 +112,29 @@ class LocalPool:
         self, stack: str, runs: dict[str, dict[str, Any]], digest: str, checkpoints: dict[str, bytes], device: str,
         *, bulk: bool,
     ) -> Task:  # fmt: skip
-        """Start a stack from ``checkpoints`` by run id, in an idle worker or a new one."""
-        task = Task(stack, bulk)
+        """Start a stack from ``checkpoints`` by run id, in an idle worker or a new one.
+
+        If no worker can be started, the stack is lost.
+        """
+        task = Task(stack)
         with self._lock:
             chosen = next((one for one in self._workers if one.task is None and one.bulk == bulk), None)
             if chosen is not None:
                 chosen.task = task
         if chosen is None:
-            chosen = self._fork(bulk, task)
-        try:
-            chosen.connection.send(("train", stack, runs, digest, checkpoints, device))
-        except OSError:  # It has just died; the thread that listens to it marks the stack as lost.
-            log.debug("worker %s ended before stack %s", chosen.name, stack)
+            try:
+                chosen = self._fork(bulk, task)
+            except (OSError, EOFError) as error:
+                task.lost = f"a worker cannot be started ({error})"
+                return task
+        self._send(chosen, ("train", stack, runs, digest, checkpoints, device))
         return task
 
     def cancel(self, task: Task, run_ids: Sequence[str]) -> None:
         """Cancel these runs of a stack."""
         for one in list(self._workers):
             if one.task is task:
-                try:
-                    one.connection.send(("cancel", task.stack, list(run_ids)))
-                except OSError:
-                    log.debug("worker %s ended before a cancellation", one.name)
+                self._send(one, ("cancel", task.stack, list(run_ids)))
 
     def is_done(self, task: Task) -> bool:
         """Return whether a stack has ended or is lost."""
@@ -154,16 +155,19 @@ class LocalPool:
             if one.listener.is_alive():
                 one.process.kill()
 
+    def _send(self, one: _Worker, message: tuple[Any, ...]) -> None:
+        try:
+            one.connection.send(message)
+        except OSError:  # It has just ended; the thread that listens to it marks its stack as lost.
+            log.debug("worker %s ended before a message", one.name)
+
     def _fork(self, bulk: bool, task: Task | None = None) -> _Worker:
         self._started, self._forked_at = self._started + 1, time.monotonic()
         name = f"{'bulk' if bulk else 'interactive'}-{self._started}"
         own, other = self._context.Pipe()
         niceness = BULK_NICENESS if bulk else INTERACTIVE_NICENESS
         process = self._context.Process(target=worker.serve, args=(other, niceness), name=name, daemon=True)
-        try:
-            process.start()
-        except (OSError, EOFError) as error:
-            raise JscError(f"engine: a worker cannot be started ({error}); restart the engine") from error
+        process.start()
         other.close()
         made = _Worker(name, bulk, process, own, task, time.monotonic())
         with self._lock:

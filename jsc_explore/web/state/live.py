@@ -50,7 +50,7 @@ class LivePoller:
     def __init__(self, queue: Queue, store: Store) -> None:
         self._queue, self._store = queue, store
         self._lock = threading.Lock()
-        self._read_at = self._visit_at = 0.0
+        self._read_at, self._visit_at = 0.0, float("-inf")
         self._snapshot = LiveSnapshot()
 
     def snapshot(self, *, max_age_s: float = MAX_AGE_S) -> LiveSnapshot:
@@ -65,7 +65,7 @@ class LivePoller:
     def _record_visit(self) -> None:
         """Tell the engine that it should be ready to train, now and then."""
         now = time.monotonic()
-        if not self._visit_at or now - self._visit_at > VISIT_INTERVAL_S:
+        if now - self._visit_at > VISIT_INTERVAL_S:
             self._visit_at = now
             with suppress(StoreError):  # A full disk is reported where runs are requested.
                 self._queue.record_visit()
