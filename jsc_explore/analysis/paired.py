@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import special
 
 from jsc_explore.analysis.selection import LEVEL, MIN_SEEDS, corrected_p_values, metric_table, p_values
 from jsc_explore.analysis.statistics import MIN_INTERVAL_SEEDS, median_spread
@@ -119,11 +119,13 @@ def effect_interval(effect: float, n: int) -> tuple[float, float]:
 
     Source: the noncentral t distribution, as in Steiger and Fouladi (1997), "Noncentrality interval estimation".
     """
+    from scipy.optimize import brentq  # It takes 23 MB, and only this page of the app needs it.
+
     t = effect * math.sqrt(n)
     reach = 50 + 2 * abs(t)
 
     def end(probability: float) -> float:
-        shift = optimize.brentq(lambda at: _noncentral_cdf(t, n - 1, at) - probability, t - reach, t + reach)
+        shift = brentq(lambda at: _noncentral_cdf(t, n - 1, at) - probability, t - reach, t + reach)
         return float(shift) / math.sqrt(n)
 
     return end(0.5 + CONFIDENCE / 2), end(0.5 - CONFIDENCE / 2)
@@ -230,7 +232,7 @@ def format_difference(value: float, *, signed: bool = False) -> str:
 
 @lru_cache(maxsize=4096)
 def _power(effect: float, n: int, level: float) -> float:
-    critical, shift = float(stats.t.isf(level / 2, n - 1)), effect * math.sqrt(n)
+    critical, shift = -float(special.stdtrit(n - 1, level / 2)), effect * math.sqrt(n)
     return 1 - _noncentral_cdf(critical, n - 1, shift) + _noncentral_cdf(-critical, n - 1, shift)
 
 
@@ -243,4 +245,4 @@ def _noncentral_cdf(t: float, freedom: int, shift: float) -> float:
 @lru_cache(maxsize=256)
 def _spreads(freedom: int) -> npt.NDArray[np.float64]:
     places = (np.arange(2000) + 0.5) / 2000
-    return np.asarray(np.sqrt(stats.chi2.ppf(places, freedom) / freedom))
+    return np.asarray(np.sqrt(special.gammaincinv(freedom / 2, places) * 2 / freedom))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg, optimize, special, stats
+from scipy import special
 from threadpoolctl import threadpool_limits
 
 from jsc_explore.analysis.encoding import Encoding, Numbers
@@ -192,7 +192,9 @@ class _Surrogate:
         self._fit_noise(x, scale.transform_variance(metrics, variances))
         self.y = scale.transform(metrics)
         self._mean: Any = _fit_process(x, self.y, self._noise_at(x) / self.count, _own_curve(encoding))
-        self._inverse: Numbers = linalg.cho_solve((self._mean.L_, True), np.eye(len(x)))
+        from scipy.linalg import cho_solve
+
+        self._inverse: Numbers = cho_solve((self._mean.L_, True), np.eye(len(x)))
 
     def predict(self, rows: Sequence[Mapping[str, Any]], seeds: float) -> tuple[Numbers, Numbers]:
         """Return the mean over this many seeds and its standard deviation, both standardized."""
@@ -205,7 +207,7 @@ class _Surrogate:
 
         Source: Rasmussen and Williams, 2006, section 5.4.2, for groups of cells.
         """
-        covariance = linalg.inv(self._inverse[np.ix_(group, group)])
+        covariance = np.linalg.inv(self._inverse[np.ix_(group, group)])
         return self.y[group] - covariance @ self._mean.alpha_[group], np.sqrt(np.diag(covariance))
 
     def _fit_noise(self, x: Numbers, variances: Numbers) -> None:
@@ -236,6 +238,7 @@ def _own_curve(encoding: Encoding) -> Numbers | None:
 
 
 def _fit_process(x: Numbers, y: Numbers, noise: Numbers, own: Numbers | None = None) -> Any:
+    from scipy.optimize import minimize
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
@@ -255,7 +258,7 @@ def _fit_process(x: Numbers, y: Numbers, noise: Numbers, own: Numbers | None = N
     # scikit-learn's own optimizer warns of a length scale at its bound, which here means an axis without effect, and
     # Python cannot silence warnings in one thread alone.
     steps = {"maxiter": MAX_STEPS}
-    found = optimize.minimize(loss, kernel.theta, method="L-BFGS-B", jac=True, bounds=kernel.bounds, options=steps)
+    found = minimize(loss, kernel.theta, method="L-BFGS-B", jac=True, bounds=kernel.bounds, options=steps)
     return GaussianProcessRegressor(kernel.clone_with_theta(found.x), alpha=alpha, optimizer=None).fit(x, y)
 
 
@@ -321,7 +324,7 @@ def _calibration(held: _HeldOut, scale: _Scale) -> Calibration:
     low, middle, high = scale.interval(held.mean, half)
     share = inside[BAND_LEVEL].mean()
     by_row = np.bincount(of_row, inside[BAND_LEVEL]) / np.bincount(of_row)
-    reach = stats.t.ppf(0.975, len(names) - 1) * by_row.std(ddof=1) / math.sqrt(len(names))
+    reach = special.stdtrit(len(names) - 1, 0.975) * by_row.std(ddof=1) / math.sqrt(len(names))
     return Calibration(
         len(deviation), int(inside[BAND_LEVEL].sum()), max(0.0, share - reach), min(1.0, share + reach),
         float(np.median(high - low)), float(np.median(np.abs(middle - scale.inverse(held.measured)))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import special
 
 from jsc_explore.analysis.paired import REPEATED_LEVEL
 from jsc_explore.analysis.selection import LEVEL, MIN_SEEDS
@@ -39,10 +39,12 @@ def compare_rates(a: Mapping[int, bool], b: Mapping[int, bool]) -> RateDifferenc
     silent, seeds = (sum(a.values()), sum(b.values())), (len(a), len(b))
     if len(common) >= MIN_SEEDS:
         only_a, only_b = (sum(one[seed] and not other[seed] for seed in common) for one, other in ((a, b), (b, a)))
-        p = float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+        p = min(1.0, 2 * float(special.bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
         return RateDifference(silent, seeds, len(common), p, paired=True)
+    from scipy.stats import fisher_exact  # scipy.stats takes 45 MB and half a second, and is seldom needed.
+
     table = [[count, n - count] for count, n in zip(silent, seeds, strict=True)]
-    return RateDifference(silent, seeds, min(seeds), float(stats.fisher_exact(table).pvalue), paired=False)
+    return RateDifference(silent, seeds, min(seeds), float(fisher_exact(table).pvalue), paired=False)
 
 
 def rates_text(rates: RateDifference) -> str:

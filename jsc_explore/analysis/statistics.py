@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import special
 
 # Fewer values have no interval of their median: the range of four covers 87.5%.
 MIN_INTERVAL_SEEDS = 5
@@ -53,23 +54,23 @@ def summarize(lists: pa.ChunkedArray, *, interval: bool = True) -> dict[str, npt
 @lru_cache(maxsize=256)
 def _ranks(n: int, confidence: float) -> tuple[int, float]:
     """Return the rank, from 1, of the outer order statistic, and the share of the next one inside."""
-    from scipy.stats import binom
-
-    rank = max(1, int(binom.ppf((1 - confidence) / 2, n, 0.5)))
-    outer, inner = (1 - 2 * float(binom.cdf(at - 1, n, 0.5)) for at in (rank, rank + 1))
+    below = special.bdtr(np.arange(n + 1), n, 0.5)
+    rank = max(1, int(np.searchsorted(below, (1 - confidence) / 2)))
+    outer, inner = (1 - 2 * float(below[at - 1]) for at in (rank, rank + 1))
     part = max(0.0, (outer - confidence) / (outer - inner))
     return rank, (n - rank) * part / (rank + (n - 2 * rank) * part)
 
 
+@lru_cache(maxsize=4096)
 def proportion_interval(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the exact confidence interval of a rate seen as ``count`` of ``n``.
 
-    Source: Clopper and Pearson, Biometrika 26 (1934) 404.
+    Source: Clopper and Pearson, Biometrika 26 (1934) 404, its ends as quantiles of the beta distribution.
     """
-    from scipy.stats import binomtest
-
-    interval = binomtest(count, n).proportion_ci(confidence, method="exact")
-    return float(interval.low), float(interval.high)
+    tail = (1 - confidence) / 2
+    low = special.betaincinv(count, n - count + 1, tail) if count else 0.0
+    high = special.betaincinv(count + 1, n - count, 1 - tail) if count < n else 1.0
+    return float(low), float(high)
 
 
 def holm(p: npt.ArrayLike) -> npt.NDArray[np.float64]:

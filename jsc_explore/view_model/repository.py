@@ -87,6 +87,10 @@ class Repository:
 
     def predict(self, runs: Sequence[RunConfig], metric: str) -> PredictionSet:
         """Return predictions of runs, from the runs on the same data and validation as the first of them."""
+        return predict(self.prediction_cells(runs, metric), runs, metric)
+
+    def prediction_cells(self, runs: Sequence[RunConfig], metric: str) -> Rows:
+        """Return the measured cells from which ``predict`` predicts these runs."""
         first = runs[0]
         filters = {
             "dataset": [first.dataset],
@@ -96,4 +100,4 @@ class Repository:
         epochs: set[int] = set()
         if any(run.scheduler in ("constant", "warmup") for run in runs):
             epochs = {*FIELDS["max_epochs"].default_values, *(run.max_epochs for run in runs)}
-        return predict(prediction_cells(self.store, metric, filters, epochs=sorted(epochs)), runs, metric)
+        return prediction_cells(self.store, metric, filters, epochs=sorted(epochs))

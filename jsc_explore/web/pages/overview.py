@@ -260,10 +260,10 @@ def _curves(version: int, drawn: list[dict[str, Any]], text: str, quantity: str)
 
 @st.cache_data(show_spinner=False, max_entries=16, hash_funcs={OverviewFilters: repr})
 def _ranking(version: int, selected: OverviewFilters) -> Ranking:
-    return importance(_cells(version, selected).to_pylist())
+    return services.fits().call(importance, _cells(version, selected).to_pylist())
 
 
 @st.cache_data(show_spinner=False, max_entries=16, hash_funcs={OverviewFilters: repr})
 def _measured(version: int, selected: OverviewFilters) -> Mapping[Kind, Calibration]:
     cells = prediction_cells(services.store(), selected.metric, selected.filters, selected.text)
-    return predict(cells, [], selected.metric).calibrations
+    return services.fits().call(predict, cells, [], selected.metric).calibrations

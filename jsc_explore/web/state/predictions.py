@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import streamlit as st
 
+from jsc_explore.analysis import prediction
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.prediction import Calibration, Prediction, PredictionSet
 from jsc_explore.analysis.support import KINDS, Kind
@@ -136,4 +137,6 @@ def _request(version: int, configs: str, metric: str) -> Future[PredictionSet]:
 
 
 def _predict(store: Store, configs: str, metric: str) -> PredictionSet:
-    return Repository(store).predict([RunConfig.from_dict(row) for row in json.loads(configs)], metric)
+    runs = [RunConfig.from_dict(row) for row in json.loads(configs)]
+    cells = Repository(store).prediction_cells(runs, metric)
+    return services.fits().call(prediction.predict, cells, runs, metric)

@@ -1,4 +1,4 @@
-"""Objects that all sessions of one server share: store, queue, live poller, supervisor; and how often pages poll."""
+"""What all sessions of one server share: store, queue, live poller, fits, supervisor; and how often pages poll."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 from streamlit import runtime
 
 from jsc_explore import paths
+from jsc_explore.analysis.fit_process import FitProcess
 from jsc_explore.jobs.auth import Access
 from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.jobs.queue import Queue
@@ -75,6 +76,14 @@ def queue() -> Queue:
 def live() -> LivePoller:
     """Return the one poller of queue and store for all panels of this server."""
     return LivePoller(queue(), store())
+
+
+@_Singleton
+def fits() -> FitProcess:
+    """Return the process that fits surrogate models for all pages of this server."""
+    made = FitProcess()
+    atexit.register(made.close)
+    return made
 
 
 @_Singleton
