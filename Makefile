@@ -9,12 +9,12 @@ PORT ?= 8501
 app: $(VENV)/.app
 	$(BIN)/jsc-explore app --port $(PORT) $(APP_OPTIONS)
 
-# Before each commit: under a minute on two cores, of which the tests and the types take one each.
+# Before each commit: under a minute on two cores.
 quick: $(VENV)/.test
 	$(MAKE) --jobs=2 --output-sync unit lint
 
 unit: $(VENV)/.test
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n 2 tests/unit
 
 test: $(VENV)/.test lint
 	$(BIN)/coverage erase

@@ -8,6 +8,7 @@ import logging
 import time
 from typing import Any
 
+import streamlit
 from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit import runtime
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -114,7 +115,9 @@ async def close_disconnected_sessions() -> None:
         for session in closed:
             runtime.get_instance().close_session(session)
         if closed and not runtime.get_instance()._session_mgr.list_sessions():
-            # Nobody waits for it now.
+            # Nobody waits for it now, and a visitor's first page fills the caches again in a tenth of a second.
+            streamlit.cache_data.clear()
+            streamlit.cache_resource.clear()
             processes.collect_garbage()
 
 

@@ -81,9 +81,7 @@ def live() -> LivePoller:
 @_Singleton
 def fits() -> FitProcess:
     """Return the process that fits surrogate models for all pages of this server."""
-    made = FitProcess()
-    atexit.register(made.close)
-    return made
+    return FitProcess()
 
 
 @_Singleton
