@@ -5,6 +5,7 @@ Building a layered chart in Altair and validating it takes some 90 ms, too long 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,26 @@ from jsc_explore.charts.style import Chart
 
 
 @dataclass(frozen=True)
+class Heading:
+    """What stands above a chart in a file, where no page is around it: a title, and notes in small print."""
+
+    title: str
+    notes: tuple[str, ...] = ()
+
+    def spec(self, width: int) -> dict[str, Any]:
+        """Return the title of a Vega-Lite spec whose chart has this width in pixels."""
+        # Letters of 15 and 11 pixels are about 8 and 6 pixels wide.
+        notes = [line for note in self.notes for line in textwrap.wrap(note, max(40, width // 6))]
+        title = {
+            "text": textwrap.wrap(self.title, max(30, width // 8)),
+            "anchor": "start",
+            "fontSize": 15,
+            "offset": 12,
+        }
+        return {**title, "subtitle": notes, "subtitleFontSize": 11, "subtitleColor": "#555", "subtitlePadding": 6}
+
+
+@dataclass(frozen=True)
 class Figure:
     """A Vega-Lite spec whose data are the named ``tables``, with a description for screen readers (``alt_text``)."""
 
@@ -25,6 +46,8 @@ class Figure:
     alt_text: str
     # In pixels, for files; on a page a figure takes the width of its container.
     width: int = 640
+    # Of files alone: a page has its own.
+    heading: Heading | None = None
 
     def arrow_spec(self) -> dict[str, Any]:
         """Return the spec with its tables as Arrow data sets, as Streamlit takes it."""
@@ -36,8 +59,10 @@ class Figure:
         config = {**self.spec.get("config", {}), "font": "sans-serif"}
         config["axis"] = {"titleFontWeight": "normal", "domainColor": "#888", **config.get("axis", {})}
         config["legend"] = {"titleFontWeight": "normal", **config.get("legend", {})}
-        size = {"width": self.width, "padding": 12, "background": "white"}
-        return {**self.spec, **size, "config": config, "datasets": rows}
+        more: dict[str, Any] = {"width": self.width, "padding": 12, "background": "white"}
+        if self.heading is not None:
+            more["title"] = self.heading.spec(self.width)
+        return {**self.spec, **more, "config": config, "datasets": rows}
 
 
 def chart_from(name: str) -> alt.Chart:

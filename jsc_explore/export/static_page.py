@@ -28,7 +28,7 @@ from jsc_explore.files import atomic_write, error_reason
 from jsc_explore.importers.imported_run import ImportedRun
 from jsc_explore.store import Store
 from jsc_explore.store.schema import METRICS
-from jsc_explore.view_model import curves, grid, url_params
+from jsc_explore.view_model import curves, grid, headline, url_params
 from jsc_explore.view_model import tables as files
 from jsc_explore.view_model.imported_runs import runs_table, select_imported
 from jsc_explore.view_model.repository import Repository
@@ -95,7 +95,8 @@ def export_page(store: Store, query: Mapping[str, str], title: str = "", importe
     )
     return environment.get_template("static_page.html").render(
         title=title,
-        summary=grid.title(slice, cells),
+        summary=f"{headline.title(slice)}, {headline.axes_text(slice)}: {headline.counts_text(slice, cells)}",
+        fixed=headline.fixed_text(slice),
         style=(_HERE / "static_page.css").read_text(encoding="utf-8"),
         colours={
             theme: {name: colours[theme] for name, colours in _PAGE_COLOURS.items()} for theme in THEMES

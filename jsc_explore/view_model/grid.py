@@ -14,7 +14,6 @@ from jsc_explore.charts.style import PREDICTED_SIGN, SILENT_SIGN, axis_value_tex
 from jsc_explore.config import FIELDS, display_value
 from jsc_explore.jobs.queue import Job
 from jsc_explore.store.query.filters import Between
-from jsc_explore.store.schema import METRICS
 from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
 
@@ -121,30 +120,3 @@ def _figure_text(cells: Sequence[Cell]) -> str:
     if not any(cell.n_silent for cell in cells):
         return "the median of n seeds"
     return "the median of the n seeds without a silent class, or of all where each has one"
-
-
-def title(slice: Slice, cells: Sequence[Cell]) -> str:
-    """Return the title of the grid, in one line."""
-    # Cells of one config show the same runs.
-    runs = sum({slice.place_of(cell.config): cell.n + cell.n_diverged for cell in cells}.values())
-    missing = sum(cell.state == "missing" for cell in cells)
-    base, free = slice.base, (*slice.axes, *slice.several)
-    epochs = f" after {base.max_epochs} epoch{'s' if base.max_epochs > 1 else ''}" if "max_epochs" not in free else ""
-    network = base.model if "model" not in free else "several networks"
-    metric = METRICS[slice.metric].split(",")[0].capitalize()
-    if slice.metric.startswith("best_"):
-        epochs = epochs.replace("after", "at the best of")
-    caveat = (
-        " (measured on the training jets, as in the lab)"
-        if base.validation == "train" and "val" in slice.metric
-        else ""
-    )
-    names = [FIELDS[name].inline_label for name in slice.axes]
-    several = (
-        f", several values of {' and '.join(FIELDS[n].inline_label for n in slice.several)}" if slice.several else ""
-    )
-    where = f", where {slice.text}" if slice.text else ""
-    return (
-        f"{metric} of {network}{epochs}{caveat}, by {', '.join(names[:-1])} and {names[-1]}{several}{where}: "
-        f"{runs:,} run{'s' if runs != 1 else ''}, {missing} of {len(cells)} cells missing"
-    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from jsc_explore.analysis.cells import Cell
+from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.config import DEFAULTS, FIELDS, RunConfig, format_value
 from jsc_explore.importers.csv_table import CURVE_RATE, RUN
 from jsc_explore.store import Store
@@ -17,16 +18,31 @@ from jsc_explore.view_model.slice import Slice
 MAX_COMMANDS = 2000
 
 
-def cells_table(slice: Slice, cells: Sequence[Cell]) -> pa.Table:
-    """Return the grid as a table of one row a cell: axis values, metric, state, statistics over runs, config id."""
+def cells_table(slice: Slice, cells: Sequence[Cell], predicted: Mapping[str, Prediction]) -> pa.Table:
+    """Return the grid as a table of one row a cell: axis values, metric, state, statistics over runs, config id.
+
+    Missing cells with a prediction in ``predicted``, by config id, have its value and the ends of its 80% band.
+    """
     medians = ("value", "n_median", "median", "low", "high", "median_all", "lowest", "highest")
     counts = ("n", "n_configs", "n_silent", "n_diverged")
-    rows = [
-        {**dict(zip(slice.axes, cell.place, strict=True)), "metric": slice.metric, "state": cell.state,
-         **{name: getattr(cell, name) for name in (*medians, *counts)}, "config_id": cell.config_id}
-        for cell in cells
-    ]  # fmt: skip
+    rows = []
+    for cell in cells:
+        prediction = predicted.get(cell.config_id) if cell.state == "missing" else None
+        ends = (prediction.value, prediction.low, prediction.high) if prediction else (None, None, None)
+        rows.append(
+            {**dict(zip(slice.axes, cell.place, strict=True)), "metric": slice.metric, "state": cell.state,
+             **{name: getattr(cell, name) for name in (*medians, *counts)},
+             **dict(zip(("predicted", "predicted_low", "predicted_high"), ends, strict=True)),
+             "config_id": cell.config_id}
+        )  # fmt: skip
     return pa.Table.from_pylist(rows)
+
+
+def public_table(table: pa.Table, x: str, metric: str) -> pa.Table:
+    """Return the table of a chart of curves with the names of what its columns hold instead of how they are drawn."""
+    names = {"x": x, "value": metric, "smooth": "smoothed_median", "group": "colour", "is_silent": "has_silent_class"}
+    kept = table.drop_columns([name for name in ("line",) if name in table.column_names])
+    return kept.rename_columns([names.get(name, name) for name in kept.column_names])
 
 
 def points_table(store: Store, run_ids: Sequence[str]) -> pa.Table:

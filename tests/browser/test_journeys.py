@@ -167,7 +167,7 @@ def test_a_filter_changes_what_is_seen_and_a_typed_network_is_taken_or_refused_i
     address, _ = server
     open_page(page, address, "model=16-12-5")
     expect(page.get_by_text("0 runs, 42 of 42 cells missing")).to_be_visible()
-    expect(page.get_by_text("Validation accuracy of 16-12-5")).to_be_visible()
+    expect(page.get_by_text("Validation accuracy · 16-12-5")).to_be_visible()
     expect(page.get_by_text("No run passes the filters")).to_be_visible()
     shoot(page, "empty")
     open_page(page, address, "model=16-x-5&learning_rte=3&batch_size=abc")
@@ -226,9 +226,9 @@ def test_settings_behind_their_door_stand_in_the_address_and_stay_when_it_is_clo
     page.get_by_text("Settings", exact=True).click()
     expect(page.get_by_role("switch")).to_have_count(0)
     choose(page, parameter(page, "metric"), "Validation loss")
-    expect(page.get_by_text(re.compile("^Validation loss of jsc-tiny"))).to_be_visible()
+    expect(page.get_by_text(re.compile("^Validation loss · jsc-tiny"))).to_be_visible()
     choose(page, parameter(page, "metric"), "Test loss")
-    expect(page.get_by_text(re.compile("^Test loss of jsc-tiny"))).to_be_visible()
+    expect(page.get_by_text(re.compile("^Test loss · jsc-tiny"))).to_be_visible()
     assert {"train_on_click=no", "presentation=yes"} <= set(page.url.split("?")[1].split("&"))
     assert page.evaluate("getComputedStyle(document.documentElement).fontSize") == "21.6px"
     expect(page.get_by_text("Set: train a missing cell on click, presentation mode")).to_be_visible()
@@ -247,7 +247,7 @@ def test_chart_options_stay_when_their_popover_is_closed(page, server):
     choose(page, parameter(page, "curve"), "Validation loss")
     expect(page.get_by_label(re.compile("^Validation loss against epoch"))).to_be_visible()
     choose(page, parameter(page, "metric"), "Test loss")
-    expect(page.get_by_text(re.compile("^Test loss of jsc-tiny"))).to_be_visible()
+    expect(page.get_by_text(re.compile("^Test loss · jsc-tiny"))).to_be_visible()
     expect(page.get_by_text("band: range of the seeds")).to_be_visible()
     assert {"band=range", "seed_lines=no", "curve=val_loss"} <= set(page.url.split("?")[1].split("&"))
 
@@ -497,7 +497,7 @@ def test_any_configuration_is_typed_counted_drawn_and_trained(page, server):
     ).to_be_visible()
     shoot(page, "form")
     form.get_by_role("button", name="Train 2 seeds").click()
-    expect(page.get_by_text(re.compile("Validation accuracy of 16-12-5 after 1 epoch"))).to_be_visible()
+    expect(page.get_by_text(re.compile("Validation accuracy · 16-12-5 · 1 epoch"))).to_be_visible()
     expect(page.locator(".st-key-grid").get_by_text(re.compile("^(n=2|n=1 †1|†2 of 2) of 5$")).first).to_be_visible()
     asked = identify(RunConfig(model="16-12-5", batch_size=16384, max_epochs=1, seed=seed) for seed in range(2))
     store = Store(store_directory)

@@ -89,7 +89,7 @@ def test_the_command_writes_the_page_and_refuses_bad_parameters(tmp_path, capsys
     with pytest.raises(SystemExit) as ended:
         main.main([*options, "--view", "?model=jsc-toy", "--title", "Toy"])
     assert ended.value.code == 0
-    assert "Validation accuracy of jsc-toy" in path.read_text()
+    assert "Validation accuracy · jsc-toy" in path.read_text()
 
 
 # ---- its content

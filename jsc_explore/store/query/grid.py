@@ -52,15 +52,16 @@ def grid_cells(store: Store, axes: Sequence[str], metric: str, filters: Filters,
 def configs(store: Store, filters: Filters, expression: str = "", limit: int = 1_000_000) -> tuple[pa.Table, int]:
     """Return one row per config with passing runs: ``config_id``, ``n``, ``n_silent``, fields; and their number.
 
-    The table has at most ``limit`` rows.
+    Rows are in the order of their fields. The table has at most ``limit`` rows.
     """
     where, values = condition(filters, expression)
-    fields = ", ".join(f"any_value({name}) AS {name}" for name in FIELDS if name != "seed")
+    names = [name for name in FIELDS if name != "seed"]
+    fields = ", ".join(f"any_value({name}) AS {name}" for name in names)
     table = store.query(
         f"""
         SELECT config_id, count(*) AS n, count(*) FILTER (WHERE len(silent_classes) > 0) AS n_silent, {fields},
                count(*) OVER () AS total
-        FROM runs WHERE {where} GROUP BY config_id ORDER BY config_id LIMIT {int(limit)}
+        FROM runs WHERE {where} GROUP BY config_id ORDER BY {", ".join(names)}, config_id LIMIT {int(limit)}
         """,
         values,
     )

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 import pyarrow as pa
 import streamlit as st
 
-from jsc_explore import __version__
+from jsc_explore import __version__, data
 from jsc_explore.charts.curves import CONTEXT, MEDIANS, SEEDS
-from jsc_explore.charts.figure import Figure
+from jsc_explore.charts.figure import Figure, Heading
 from jsc_explore.charts.imported import LINES
+from jsc_explore.charts.style import SILENT_SIGN
 from jsc_explore.export import export_page
 from jsc_explore.export.chart_files import IMAGE_FORMATS, render_image, table_bytes, zip_archive
 from jsc_explore.store import Store
 from jsc_explore.store.imported_runs import ImportedRuns
+from jsc_explore.view_model import headline
 from jsc_explore.view_model.slice import Slice
-from jsc_explore.view_model.tables import cells_table, commands, points_table
+from jsc_explore.view_model.tables import cells_table, commands, points_table, public_table
 from jsc_explore.view_model.url_params import CELLS
 from jsc_explore.web.components import curves as curves_panel
 from jsc_explore.web.components import grid, saved_views
-from jsc_explore.web.state import chart_registry, dialogs, services
+from jsc_explore.web.state import chart_registry, dialogs, predictions, services
 from jsc_explore.web.state.cached_repository import CachedRepository
 from jsc_explore.web.state.downloads import download_button
 from jsc_explore.web.state.url import EXPLORE, UrlState
@@ -49,19 +52,24 @@ def explore_dialog(slice: Slice) -> None:
     """Draw the dialog of the Explore page."""
     figures, tables = contents(slice)
     lines = commands(services.store(), slice)
-    _draw_downloads(figures, tables, lines, _texts(slice, lines), html=True)
+    heading = headline.export_heading(slice, datetime.now(UTC))
+    _draw_downloads(figures, tables, lines, _texts(slice, lines), heading, html=True)
 
 
 @st.dialog("Export", width="large", on_dismiss=dialogs.close)
-def charts_dialog(state: UrlState, title: str, tables: Mapping[str, pa.Table], lines: Sequence[str]) -> None:
-    """Draw the dialog of another page: its registered charts, ``tables`` and command ``lines``."""
+def charts_dialog(
+    state: UrlState, title: str, dataset: str, tables: Mapping[str, pa.Table], lines: Sequence[str]
+) -> None:
+    """Draw the dialog of another page, about this data set: its registered charts, ``tables``, command ``lines``."""
     texts = {
         "README.txt": _readme(title, saved_views.page_url(state.query), _RUNS if lines else ""),
         "view.json": json.dumps(state.query, indent=1),
     }
     if lines:
         texts["commands.sh"] = _script(lines)
-    _draw_downloads(chart_registry.figures(), tables, lines, texts)
+    signs = (f"{SILENT_SIGN}.",) if lines else ()
+    heading = Heading(title.rstrip("."), (*signs, headline.export_note(data.digest(dataset), datetime.now(UTC))))
+    _draw_downloads(chart_registry.figures(), tables, lines, texts, heading)
 
 
 def _draw_downloads(
@@ -69,10 +77,17 @@ def _draw_downloads(
     tables: Mapping[str, pa.Table],
     lines: Sequence[str],
     texts: Mapping[str, str],
+    heading: Heading,
     html: bool = False,
 ) -> None:
     """Draw the buttons; each file is made when its button is clicked."""
     st.caption("What the page shows now, without runs that are still training. Each file is made when you click.")
+    titled = st.toggle(
+        "Title and notes in the images", value=True, key="titled images",
+        help="Title, fixed values, meaning of the signs, data and date above each chart",
+    )  # fmt: skip
+    if titled:
+        figures = {name: replace(figure, heading=heading) for name, figure in figures.items()}
     for name, figure in figures.items():
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{name.replace('_', ' ').capitalize()}**", width="stretch")
@@ -123,11 +138,11 @@ def contents(slice: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
     figures = {_numbered("grid", i, len(grids)): part.figure for i, part in enumerate(grids)}
     curves = drawn_curves.figures
     figures |= {_numbered("curves", i, len(curves)): figure for i, (_, figure) in enumerate(curves)}
-    tables = {"grid": cells_table(slice, cells)}
+    tables = {"grid": cells_table(slice, cells, predictions.shown(slice.metric))}
     for name, source in (("curves_medians", MEDIANS), ("curves_context", CONTEXT), ("curves_seeds", SEEDS)):
         parts = [figure.tables[source] for _, figure in curves]
         if parts and sum(part.num_rows for part in parts):
-            tables[name] = pa.concat_tables(parts)
+            tables[name] = public_table(pa.concat_tables(parts), EXPLORE["curve_x"], EXPLORE["curve"])
     if drawn_curves.configs:
         tables["curve_points"] = points_table(services.store(), CachedRepository().run_ids(slice, drawn_curves.configs))
     if curves and LINES in curves[0][1].tables:
@@ -136,8 +151,9 @@ def contents(slice: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
 
 
 def _texts(slice: Slice, lines: Sequence[str]) -> dict[str, str]:
-    title = grid.title(slice, grid.cells_of(slice, [], EXPLORE[CELLS]))
-    readme = _readme(title, saved_views.page_url(EXPLORE.query), _RUNS)
+    cells = grid.cells_of(slice, [], EXPLORE[CELLS])
+    title = f"{headline.title(slice)}, {headline.axes_text(slice)}: {headline.counts_text(slice, cells)}"
+    readme = _readme(f"{title}\nHeld fixed: {headline.fixed_text(slice)}", saved_views.page_url(EXPLORE.query), _RUNS)
     readme += """
 grid.*          the grid; its table has one row a cell: median with its spread (95% interval from five
                 seeds on, else range) and number of runs

@@ -39,12 +39,15 @@ def _counts(
     return count_choices(services.store(), dict(filters), expression)
 
 
-def draw(state: UrlState, name: str, axis: bool, stored: Mapping[Any, int]) -> None:
-    """Draw the filter of one field; ``state`` holds its value under ``filter_key``, ``stored`` counts runs by value."""
+def draw(state: UrlState, name: str, axis: bool, stored: Mapping[Any, int], place: str = "") -> None:
+    """Draw the filter of one field; ``state`` holds its value under ``filter_key``, ``stored`` counts runs by value.
+
+    A field may be drawn at several places of a page, each with a ``place`` of its own.
+    """
     if FIELDS[name].kind in ("int", "float"):
-        _draw_range(state, name, axis, stored)
+        _draw_range(state, name, axis, stored, place)
     else:
-        _draw_choices(state, name, axis, stored)
+        _draw_choices(state, name, axis, stored, place)
 
 
 def draw_more(state: UrlState, stored: Mapping[str, Mapping[Any, int]], axes: Collection[str]) -> None:
@@ -77,11 +80,11 @@ def _label(name: str, stored: Mapping[Any, int]) -> Callable[[Any], str]:
     return lambda value: f"{display_value(name, value)} ({stored.get(value, 0):,})"
 
 
-def _draw_range(state: UrlState, name: str, axis: bool, stored: Mapping[Any, int]) -> None:
+def _draw_range(state: UrlState, name: str, axis: bool, stored: Mapping[Any, int], place: str) -> None:
     spec, key = FIELDS[name], filter_key(name, axis)
     current = state[key]
     values = _slider_values(name, {*spec.default_values, *stored, DEFAULTS[name], *(current or ())}, current)
-    widget = f"{state.page} range {key}"
+    widget = f"{state.page} range {key}{place and f' in {place}'}"
 
     def changed() -> None:
         low, high = st.session_state[widget]
@@ -120,13 +123,17 @@ def _slider_values(name: str, values: set[Any], current: Any) -> list[Any]:
     return in_order(name, {*ordered[::stride], *required})
 
 
-def _draw_choices(state: UrlState, name: str, axis: bool, stored: Mapping[Any, int]) -> None:
+def _draw_choices(state: UrlState, name: str, axis: bool, stored: Mapping[Any, int], place: str) -> None:
     spec, key = FIELDS[name], filter_key(name, axis)
     current = state[key]
     # Samples that the user simulated are not in the choices of the Spec; the cache lists them.
     own = data.names() if name == "dataset" else ()
     options = in_order(name, {*spec.default_values, *own, *stored, DEFAULTS[name], *current})
-    label, widget, fault = _label(name, stored), f"{state.page} choices {key}", f"{state.page} fault {key}"
+    label, widget, fault = (
+        _label(name, stored),
+        f"{state.page} choices {key}{place and f' in {place}'}",
+        f"{state.page} fault {key}",
+    )
     by_label = {label(value): value for value in options}
 
     def changed() -> None:

@@ -13,7 +13,7 @@ from jsc_explore.charts.grid import BOX, SELECTION, TOGGLED
 from jsc_explore.charts.style import axis_value_text, is_time
 from jsc_explore.jobs.queue import Job
 from jsc_explore.view_model import grid
-from jsc_explore.view_model.grid import MAX_CELLS, Part, title
+from jsc_explore.view_model.grid import MAX_CELLS, Part
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import CELLS
 from jsc_explore.web.components import cell_details
@@ -22,7 +22,7 @@ from jsc_explore.web.state import predictions, presentation
 from jsc_explore.web.state.cached_repository import CachedRepository
 from jsc_explore.web.state.url import EXPLORE
 
-__all__ = ["cells_of", "draw", "draw_cell_list", "parts", "selected_of", "title"]
+__all__ = ["cells_of", "draw", "draw_cell_list", "parts", "selected_of"]
 GRID_KEY = "grid"
 
 

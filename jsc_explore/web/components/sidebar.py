@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 
 from jsc_explore.config import FIELDS
@@ -26,8 +29,11 @@ _SETTINGS = {
 _SEED_COUNTS = (1, 2, 3, 5, 10, 20)
 
 
-def draw(store: Store) -> Slice | None:
-    """Draw the sidebar; return the slice. If it is invalid or its data are missing, draw an error and return None."""
+def draw(store: Store) -> tuple[Slice | None, Mapping[str, Mapping[Any, int]]]:
+    """Draw the sidebar; return the slice and the stored values of each field with their numbers of runs.
+
+    If the slice is invalid or its data are missing, draw an error; the slice is None.
+    """
     with st.sidebar:
         axes = _axes()
         counts = filters.counts(store, filters_of(EXPLORE, axes), EXPLORE["filter"])
@@ -42,7 +48,7 @@ def draw(store: Store) -> Slice | None:
         _settings()
         EXPLORE.write()
         saved_views.draw_buttons()
-    return _slice()
+    return _slice(), counts
 
 
 def _slice() -> Slice | None:

@@ -91,7 +91,9 @@ def _export(pair: tuple[RunConfig, RunConfig], metric: str) -> None:
     lines = [command(config, seeds.get(id_, range(DEFAULT_SEEDS))) for config, id_ in zip(pair, ids, strict=True)]
     a, b = (write_config(config) for config in pair)
     title = f"{METRICS[metric].capitalize()}: A is {a}, B is {b}."
-    export_dialog.charts_dialog(COMPARE, title, {"seeds": _flatten(seed_table(store, ids, metric))}, lines)
+    export_dialog.charts_dialog(
+        COMPARE, title, pair[0].dataset, {"seeds": _flatten(seed_table(store, ids, metric))}, lines
+    )
 
 
 def _flatten(seeds: pa.Table) -> pa.Table:

@@ -72,7 +72,7 @@ def page() -> None:
     with st.container(key="validation_panel"):
         data_validation.show(name, manifest.digest)
     text = f"{counts}. Jets: {name}, digest {manifest.digest}."
-    dialogs.draw({"export": lambda: export_dialog.charts_dialog(DATA, text, chart_registry.tables(), [])})
+    dialogs.draw({"export": lambda: export_dialog.charts_dialog(DATA, text, name, chart_registry.tables(), [])})
 
 
 def _counts_text(summary: pa.Table) -> str:

@@ -19,6 +19,7 @@ from jsc_explore.web.components import (
     curves,
     export_dialog,
     grid,
+    headline,
     job_list,
     permissions,
     saved_views,
@@ -58,11 +59,12 @@ def _page() -> None:
         return
     for problem in store.problems:
         st.warning(plain(problem), icon=":material/broken_image:")
-    slice = sidebar.draw(store)
+    slice, counts = sidebar.draw(store)
     presentation.apply_style()
     if slice is None:
         return
     permissions.draw_status()
+    headline.draw(slice, counts)
     predictions.begin(wait=dialogs.is_open())
     active = bool(snapshot.active)
     interval = partial(services.poll_interval, session=visitor.session())
@@ -93,7 +95,8 @@ def _body(slice: Slice, was_active: bool) -> None:
         if bool(snapshot.active) != was_active:
             # Only a run of the whole page sets the intervals of the fragments.
             _rerun_page()
-        _show_errors(partial(_head, slice, snapshot))
+        _show_errors(lambda: headline.draw_counts(slice, _cells(slice, snapshot)))
+        permissions.draw_notice()
         # Grids side by side need the width of the page: then the curves are below them.
         left, right = st.columns(2, gap="medium") if not slice.facet else (st.container(), st.container())
         with left:
@@ -170,18 +173,8 @@ def _cells_of(
     return tuple(grid.cells_of(slice, jobs, selected))
 
 
-def _head(slice: Slice, snapshot: LiveSnapshot) -> None:
-    """Draw the title, the buttons that open dialogs, and the notice about the last request."""
-    with st.container(horizontal=True, vertical_alignment="center", key="head"):
-        st.markdown(f"##### {plain(grid.title(slice, _cells(slice, snapshot)))}", width="stretch")
-        dialogs.button("train", "Train…", ":material/model_training:", "Train any configuration")
-        dialogs.button("export", "Export", ":material/download:", "Charts, tables and commands as files")
-    best_config.draw(slice, snapshot)
-    permissions.draw_notice()
-
-
 def _grid(slice: Slice, snapshot: LiveSnapshot) -> None:
-    """Draw the grid, the jobs, and the selected cells."""
+    """Draw the grid, the jobs, the selected cells, and the best config."""
     cells = _cells(slice, snapshot)
     grid.draw(slice, cells)
     # Before the elements that come and go: at another position it would be a new element and lose the focus.
@@ -189,4 +182,5 @@ def _grid(slice: Slice, snapshot: LiveSnapshot) -> None:
     job_list.draw(snapshot, slice)
     selected = grid.selected_of(cells)
     cell_details.draw(slice, selected)
+    best_config.draw(slice, snapshot)
     compare_selection.propose([cell.config for cell in selected])

@@ -73,7 +73,7 @@ def _draw_charts(version: int, selected: OverviewFilters, table: pa.Table) -> No
     dialogs.draw(
         {
             "export": lambda: export_dialog.charts_dialog(
-                OVERVIEW, f"{title}.", {"configurations": table}, _commands(rows)
+                OVERVIEW, f"{title}.", OVERVIEW["dataset"], {"configurations": table}, _commands(rows)
             )
         }
     )

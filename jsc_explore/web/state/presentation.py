@@ -15,10 +15,12 @@ _DARK = """
 [data-testid=stMultiSelect] span[title], [data-testid=stMultiSelect] span[title] ~ *,
 [data-testid=stBaseButton-primary], [data-testid=stBaseButton-primary] p {color: #101418;}
 """
-# All sizes on a page are relative to the root font size; the sidebar also needs more width for its texts.
+# All sizes on a page are relative to the root font size. The sidebar gives its place to the charts; a button in the
+# head leaves the mode.
 _LARGE = """
-html {font-size: 135%;} [data-testid=stSidebar] {font-size: 1rem;}
-[data-testid=stSidebar][data-collapsed=false] {min-width: 400px;}
+html {font-size: 135%;} [data-testid=stSidebar], [data-testid=stExpandSidebarButton] {display: none;}
+[data-testid=stHeader] {height: 3rem; min-height: 3rem;}
+[data-testid=stMainBlockContainer] {padding: 3.2rem 1rem 1rem;}
 """
 
 
