@@ -497,8 +497,11 @@ def test_any_configuration_is_typed_counted_drawn_and_trained(page, server):
     ).to_be_visible()
     shoot(page, "form")
     form.get_by_role("button", name="Train 2 seeds").click()
-    expect(page.get_by_text(re.compile("Validation accuracy · 16-12-5 · 1 epoch"))).to_be_visible()
-    expect(page.locator(".st-key-grid").get_by_text(re.compile("^(n=2|n=1 †1|†2 of 2) of 5$")).first).to_be_visible()
+    expect(page.get_by_text("Validation accuracy · 1 epoch")).to_be_visible()
+    # Beside the network that was shown, not instead of it.
+    expect(page.get_by_text("Network: jsc-tiny")).to_be_visible()
+    expect(page.get_by_text("Network: 16-12-5")).to_be_visible()
+    expect(page.locator(".st-key-grid-1").get_by_text(re.compile("^(n=2|n=1 †1|†2 of 2) of 5$")).first).to_be_visible()
     asked = identify(RunConfig(model="16-12-5", batch_size=16384, max_epochs=1, seed=seed) for seed in range(2))
     store = Store(store_directory)
     assert store.existing(asked) == set(asked)

@@ -3,11 +3,12 @@
 import difflib
 import itertools
 import pprint
+import re
 
 import pytest
 from journeys import TIMEOUT_MS, choose, click_cell, idle, open_page, visible_errors
 from playwright.sync_api import expect
-from servers import eventually
+from servers import eventually, running_app
 
 from jsc_explore.config import RunConfig
 from jsc_explore.jobs.queue import Queue
@@ -168,3 +169,29 @@ def test_choices_on_a_page_outlive_a_visit_to_any_other_page(page, server, runni
     if running:
         done = steps_of(running)
         eventually(lambda: steps_of(running) > done)
+
+
+def test_back_returns_across_pages_to_what_was_seen(page, server):
+    address, _ = server
+    page.goto(f"{address}/?cells=64:1e-3")
+    expect(page.locator("svg.marks").first).to_be_visible()
+    page.get_by_role("link", name="Data").click()
+    expect(page.get_by_text("jets of 5 kinds").first).to_be_visible()
+    page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_text("Hyperparameter importance")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_text("jets of 5 kinds").first).to_be_visible()
+    page.go_back()
+    expect(page.get_by_text("Validation accuracy · jsc-tiny · 10 epochs")).to_be_visible()
+    expect(page).to_have_url(re.compile("cells=64"))
+
+
+def test_a_lost_server_is_explained_in_the_words_of_this_app(page, tmp_path):
+    with running_app(tmp_path / "store", "--read-only") as app:
+        page.goto(app.url)
+        expect(page.locator("svg.marks").first).to_be_visible()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("The server does not answer.")).to_be_visible()
+    expect(dialog.get_by_text("jsc-explore app")).to_be_visible()
+    for words in dialog.get_by_text(re.compile("streamlit", re.IGNORECASE)).all():
+        expect(words).to_be_hidden()

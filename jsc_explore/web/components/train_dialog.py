@@ -13,7 +13,7 @@ from jsc_explore.errors import DataError, FieldError
 from jsc_explore.store.query.grid import stored_seeds
 from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.tables import command
-from jsc_explore.view_model.url_params import CELLS, MAX_SEEDS, axes_of
+from jsc_explore.view_model.url_params import CELLS, MAX_SEEDS, NONE, axes_of, filter_key
 from jsc_explore.web.components import cell_details, permissions
 from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import dialogs, presentation, services
@@ -104,7 +104,14 @@ def _draw_train_button(config: RunConfig, runs: list[RunConfig]) -> None:
 
 
 def _show(config: RunConfig) -> None:
-    """Show a config on the page: set the filters to its values and select its cell; the axes stay."""
+    """Show a config on the page: set the filters to its values and select its cell.
+
+    The axes stay. A network that the page does not show yet stands beside the others, in a grid of its own.
+    """
+    shown = EXPLORE["model"] if "model" not in axes_of(EXPLORE) else []
+    beside = EXPLORE["facet"] == NONE and bool(shown) and config.model not in shown
+    if beside:
+        EXPLORE["facet"] = "model"
     axes = axes_of(EXPLORE)
     fields = (name for name in FIELDS if name not in (*axes, "seed"))
     values = {name: getattr(config, name) for name in fields}
@@ -114,3 +121,5 @@ def _show(config: RunConfig) -> None:
     EXPLORE.update({**ranged, "filter": "", CELLS: [tuple(getattr(config, name) for name in axes)]})
     for name in axes:
         EXPLORE.params.reset_filters(EXPLORE, [name])
+    if beside:
+        EXPLORE[filter_key("model", axis=True)] = [*shown, config.model]

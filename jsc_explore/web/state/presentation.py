@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import streamlit as st
 
@@ -30,11 +30,12 @@ def text_scale() -> float:
 
 
 def apply_style() -> None:
-    """Send the style sheet of the page."""
+    """Send the style sheet and the scripts of every page."""
+    st.html(_web_file("page_scripts.html"), unsafe_allow_javascript=True)
     dark = _DARK if st.context.theme.type == "dark" else ""
-    st.html(f"<style>{_style_sheet()}{dark}{_LARGE if EXPLORE['presentation'] else ''}</style>")
+    st.html(f"<style>{_web_file('style.css')}{dark}{_LARGE if EXPLORE['presentation'] else ''}</style>")
 
 
-@lru_cache(maxsize=1)
-def _style_sheet() -> str:
-    return (PACKAGE / "web" / "style.css").read_text(encoding="utf-8")
+@cache
+def _web_file(name: str) -> str:
+    return (PACKAGE / "web" / name).read_text(encoding="utf-8")
