@@ -53,13 +53,14 @@ def draw_counts(slice: Slice, cells: Sequence[Cell]) -> None:
         silent = headline.silent_runs_text(slice, cells)
         counts = f"{headline.counts_text(slice, cells)}."
         st.caption(f"{plain(counts)} {plain(silent)}".rstrip(), width="content")
-        if silent:
-            st.button(
-                "Compare without the final ReLU", key="without_final_relu", type="tertiary",
-                icon=":material/compare:", on_click=_compare_final_relu,
-                help="Two grids side by side. The final ReLU sets negative outputs to zero; a class whose output is "
-                "always zero is not learned any more",
-            )  # fmt: skip
+        if silent and st.button(
+            "Compare without the final ReLU", key="without_final_relu", type="tertiary", icon=":material/compare:",
+            help="Two grids side by side. The final ReLU sets negative outputs to zero; a class whose output is "
+            "always zero is not learned any more",
+        ):  # fmt: skip
+            _compare_final_relu()
+            # This is drawn in a fragment, and the slice is that of the whole page.
+            st.rerun()
 
 
 def _draw_questions() -> None:

@@ -31,7 +31,8 @@ def text_scale() -> float:
 
 def apply_style() -> None:
     """Send the style sheet and the scripts of every page."""
-    st.html(_web_file("page_scripts.html"), unsafe_allow_javascript=True)
+    with st.container(key="scripts"):
+        st.html(_web_file("page_scripts.html"), unsafe_allow_javascript=True)
     dark = _DARK if st.context.theme.type == "dark" else ""
     st.html(f"<style>{_web_file('style.css')}{dark}{_LARGE if EXPLORE['presentation'] else ''}</style>")
 
