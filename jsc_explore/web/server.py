@@ -71,6 +71,7 @@ def _serve(options: argparse.Namespace, supervisor: Supervisor | None, file_limi
     from jsc_explore.web.request_filter import RequestFilter
     from jsc_explore.web.server_limits import MAX_SESSIONS, SessionLimit, max_connections, max_sessions
     from jsc_explore.web.state import services
+    from jsc_explore.web.static_compression import StaticCompression
 
     listening = socket.socket(fileno=options.socket)
     port = listening.getsockname()[1]
@@ -80,6 +81,7 @@ def _serve(options: argparse.Namespace, supervisor: Supervisor | None, file_limi
     middleware = [
         Middleware(RequestFilter, address=options.address, hostnames=options.hostname),
         Middleware(SessionLimit, sessions=sessions),
+        Middleware(StaticCompression),
     ]
     app = App(paths.site_file("app.py"), lifespan=_lifespan, middleware=middleware)
     config.set_option("server.port", port)
