@@ -114,15 +114,24 @@ def test_a_long_training_shows_points_as_they_come_and_can_be_cancelled(page, se
     queue = Queue(store_directory)
     eventually(lambda: sum(len(points) for points in queue.live()[1].values()) > 20, 300)
     click_cell(page, "32", "1e-3")
-    below = page.get_by_text(re.compile("Batch size 32, learning rate 1e-3: 5 seeds"))
-    expect(below).to_be_visible()
+    expect(page.get_by_text(re.compile("2 configurations: .* of 10 runs in training"))).to_be_visible()
     idle(page)
     shoot(page, "growing")
+    below = page.locator("[class*=st-key-detail-]").first
     place = below.bounding_box()["y"]
-    page.get_by_role("button", name="Cancel").first.click()
-    expect(page.get_by_text("Batch size 16, learning rate 1e-3: 5 seeds, cancelled")).to_be_visible()
-    assert abs(below.bounding_box()["y"] - place) < 3, "the rows below a cancelled one do not jump"
-    page.get_by_role("button", name="Cancel").first.click()
+    page.get_by_role("button", name="All jobs").click()
+    listed = page.get_by_test_id("stPopoverBody")
+    first, cancel = (
+        listed.locator("[class*=st-key-job-list]").first,
+        listed.get_by_role("button", name="Cancel", exact=True),
+    )
+    expect(first).to_contain_text("Batch size 16, learning rate 1e-3: 5 seeds, epoch")
+    shoot(page, "jobs")
+    first.get_by_role("button", name="Cancel").click()
+    expect(listed.get_by_text("Batch size 16, learning rate 1e-3: 5 seeds, cancelled")).to_be_visible()
+    expect(cancel).to_have_count(1)
+    assert abs(below.bounding_box()["y"] - place) < 1, "the list never pushes what is below it"
+    cancel.click()
     eventually(lambda: not queue.jobs(("queued", "running")), 180)
     expect(page.get_by_role("button", name="Retry").first).to_be_visible()
     assert {job.state for job in queue.jobs() if job.config.max_epochs == LONG} == {"cancelled"}

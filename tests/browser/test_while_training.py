@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from journeys import cell_position, click_cell, idle, legend, open_page, visible_errors
+from journeys import assert_accessible, cell_position, click_cell, idle, legend, open_page, shoot, visible_errors
 from playwright.sync_api import expect
 from servers import eventually, running_app
 
@@ -158,7 +158,7 @@ def test_every_download_arrives_while_this_and_another_session_train(page, serve
     address, _ = server
     open_page(page, address, "max_epochs=1000&cells=16:1e-3")
     click_cell(page, "16", "1e-3")
-    expect(page.get_by_text(re.compile(r"Batch size 16, learning rate 1e-3: 5 seeds, epoch"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"2 configurations: \d of 6 runs in training"))).to_be_visible()
     page.get_by_role("button", name="Export").click()
     buttons = page.get_by_role("dialog").get_by_role("button", name=re.compile("^(SVG|PNG|PDF|CSV|Parquet)$"))
     expect(buttons).to_have_count(5)
@@ -225,3 +225,30 @@ def test_who_asked_and_who_runs_the_app_may_cancel_and_the_partial_curve_stays(b
     expect(page.locator(".st-key-curves_panel svg.marks").get_by_text("cancelled")).to_have_count(0)
     for one in (other, owner):
         one.context.close()
+
+
+def test_who_runs_the_app_finds_what_others_asked_for_in_the_queue_and_cancels_it(browser, page, server):
+    address, directory = server
+    public = address.replace("localhost", "visitors.localhost")
+    open_page(page, public, "max_epochs=1000&cells=64:1e-3")
+    click_cell(page, "64", "1e-3")
+    expect(page.get_by_text(re.compile("Batch size 64, learning rate 1e-3: 5 seeds"))).to_be_visible()
+    expect(page.get_by_role("link", name="Queue")).to_have_count(0)
+    page.goto(f"{public}/queue")
+    expect(page.get_by_text("This page is for the person who runs the app")).to_be_visible()
+    owner = browser.new_context(viewport={"width": 1280, "height": 720}).new_page()
+    open_page(owner, address)
+    owner.get_by_role("link", name="Queue").click()
+    expect(
+        owner.get_by_text(re.compile("page .{4} at address .{4}, .* ago: network jsc-tiny, batch size 64"))
+    ).to_be_visible()
+    expect(owner.get_by_text(re.compile("^5 runs, .*about .* left"))).to_be_visible()
+    assert_accessible(owner)
+    shoot(owner, "queue")
+    owner.get_by_role("button", name="Cancel", exact=True).click()
+    expect(owner.get_by_text("Nothing is waiting or training.")).to_be_visible()
+    expect(owner.get_by_role("row", name=re.compile("batch size 64.* 5 runs cancelled"))).to_be_visible()
+    assert visible_errors(owner) == []
+    owner.context.close()
+    with closing(Queue(directory)) as queue:
+        assert not queue.jobs(("queued", "running"))

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import os
+import re
 from contextlib import closing
 
 import pytest
@@ -17,7 +18,8 @@ from streamlit.testing.v1 import AppTest
 from jsc_explore import paths
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs.engine.supervisor import Supervisor
-from jsc_explore.jobs.queue import Job, Queue
+from jsc_explore.jobs.queue import EngineState, Job, Queue
+from jsc_explore.jobs.submit import identify
 from jsc_explore.store import Store
 from jsc_explore.store.query.filters import Between
 from jsc_explore.training.backends.vmap.program import ProgramSpec
@@ -29,6 +31,7 @@ from jsc_explore.web.components import cell_details, job_list, saved_views
 from jsc_explore.web.pages.explore import WATCH_S
 from jsc_explore.web.state import services
 from jsc_explore.web.state.cached_repository import CachedRepository
+from jsc_explore.web.state.live import LiveSnapshot
 
 
 @pytest.fixture
@@ -382,14 +385,95 @@ def test_a_job_whose_program_is_being_compiled_says_so(tmp_path, monkeypatch):
 
         def text(step):
             job = dataclasses.replace(job_of(run, "running", 1.0), step=step, total_steps=8440)
-            return job_list._progress(job_list.Group((job,)), [job])[1]
+            return job_list.status(job_list.Group((job,)), LiveSnapshot(active=(job,)), view_of())
 
-        assert text(844).startswith("1 seed, epoch 2 of 10, compiling its program, about ")
+        assert re.match(r"1 seed, epoch 2 of 10, compiling its program, .* so far, about .* left$", text(844))
         assert "compiling" not in text(843) + text(845)
         program = ProgramSpec.of(run, "cpu").path
         program.parent.mkdir(parents=True)
         program.touch()
         assert "compiling" not in text(844)
+
+
+@pytest.fixture
+def under_way(tmp_path, monkeypatch):
+    """A snapshot of one config in training and two that wait, as of 20 s after their start."""
+    first, second, third = (RunConfig(batch_size=batch) for batch in (16, 32, 64))
+    jobs = [
+        dataclasses.replace(job_of(first, "running", 1.0), expected_s=40.0, started_at=2.0),
+        dataclasses.replace(job_of(second, "queued", 12.0), expected_s=30.0, step=0),
+        dataclasses.replace(job_of(third, "queued", 13.0), expected_s=30.0, step=0),
+    ]
+    monkeypatch.setattr(job_list.time, "time", lambda: 22.0)
+    monkeypatch.setattr(job_list.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(job_list, "_expected", lambda jobs: 30.0)
+    monkeypatch.setattr(job_list, "waits_for_program", lambda store, job: False)
+    monkeypatch.setattr(services, "store", lambda: None)
+    return LiveSnapshot(active=tuple(jobs), engine=EngineState(1, 0.0, ""))
+
+
+def test_each_job_says_what_it_does_how_long_and_how_long_it_will_take(under_way):
+    def texts(snapshot):
+        return [job_list.status(group, snapshot, view_of()) for group in job_list.groups_of(snapshot.active, [])]
+
+    # Half of ten epochs took 20 s. Ahead of the second are 20 s of one run; of the third 50 s of two, on two cores.
+    assert texts(under_way) == [
+        "1 seed, epoch 6 of 10, 20 s so far, about 20 s left",
+        "1 seed, waiting behind batch size 16, learning rate 1e-3, 10 s so far, about 50 s left",
+        "1 seed, waiting behind 2 configurations, 9 s so far, about 60 s left",
+    ]
+    alone = dataclasses.replace(under_way, active=under_way.active[1:2])
+    assert texts(alone) == ["1 seed, waiting for a worker, 10 s so far, about 30 s left"]
+    without_engine = dataclasses.replace(alone, engine=None)
+    assert texts(without_engine) == ["1 seed, waiting for the engine to start, 10 s so far, about 30 s left"]
+    unknown = dataclasses.replace(
+        under_way, active=(dataclasses.replace(under_way.active[0], expected_s=0.0), under_way.active[1])
+    )
+    assert texts(unknown)[1].endswith("10 s so far"), "no time is claimed where none is known"
+    assert "%" not in "".join(texts(under_way))
+
+
+def test_several_configs_are_summed_up_in_one_line(under_way):
+    groups = job_list.groups_of(under_way.active, [])
+    ended = job_list.groups_of([], [job_of(RunConfig(model="jsc-s"), state, 3.0) for state in ("failed", "done")])
+    assert job_list.summary(groups, [])[1] == "3 configurations: 1 of 3 runs in training, about 40 s left"
+    assert job_list.summary(groups, ended)[1].endswith("about 40 s left, 1 failed")
+    two = [job_list.Group((job_of(RunConfig(batch_size=16), state, 3.0),)) for state in ("failed", "done")]
+    assert job_list.summary([], two) == (1.0, "2 configurations: 1 failed, 1 finished")
+
+
+def jobs_text(app):
+    shown = [element.proto.text for element in app.get("progress")]
+    return re.sub(r"\\(.)", r"\1", " ".join(shown)) or texts([one for one in app.caption if "training" in one.value])
+
+
+def test_jobs_stand_in_one_line_and_finished_ones_fold_away_and_are_cleared(app):
+    app.run()
+    assert "Nothing is waiting or training." in texts(app.caption)
+    runs = identify(RunConfig(batch_size=1024, learning_rate=rate, seed=0) for rate in (1e-3, 1e-2))
+    first, second = runs
+    queue = services.queue()
+    queue.request({first: runs[first]})
+    queue.request({second: runs[second]})
+    app.run()
+    assert not app.exception
+    assert "2 configurations: 0 of 2 runs in training" in jobs_text(app)
+    assert not [button for button in app.button if button.label == "Cancel"]
+    queue.finish(first, "failed", "Traceback\nValueError: no memory")
+    services.live().invalidate()
+    app.run()
+    # One row: what is active. What ended is in the popover.
+    assert jobs_text(app).startswith("Batch size 1024, learning rate 1e-2: 1 seed, waiting for the engine to start")
+    queue.finish(second, "done")
+    services.live().invalidate()
+    app.run()
+    assert "2 configurations: 1 failed, 1 finished" in jobs_text(app)
+    app.session_state["all_jobs"] = True
+    app.run()
+    assert "failed: ValueError: no memory" in jobs_text(app)
+    next(button for button in app.button if button.label == "Clear finished").click().run()
+    assert not app.exception
+    assert "Nothing is waiting or training." in texts(app.caption)
 
 
 def test_a_qr_code_is_a_picture_of_its_address_alone():

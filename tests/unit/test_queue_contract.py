@@ -360,3 +360,14 @@ def test_many_may_create_the_file_at_once(tmp_path):
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_what_ended_is_listed_newest_first_up_to_a_limit(queue):
+    for run_id, state in zip("abcd", ENDS, strict=True):
+        bring_to(queue, run_id, state)
+    bring_to(queue, "e", "running")
+    assert [(job.run_id, job.state) for job in queue.ended(3)] == [
+        ("d", "cancelled"), ("c", "failed"), ("b", "diverged"),
+    ]  # fmt: skip
+    queue.request(wanted("d"))
+    assert [job.run_id for job in queue.ended(9)] == ["c", "b", "a"], "what is queued again has not ended"

@@ -182,6 +182,14 @@ class Queue:
         )
         return [_job(row) for row in rows]
 
+    def ended(self, limit: int) -> list[Job]:
+        """Return the jobs that ended last, at most ``limit``, newest first."""
+        rows = self._read(
+            f"SELECT {_JOB_COLUMNS} FROM requests WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT ?",
+            [limit],
+        )
+        return [_job(row) for row in rows]
+
     def states(self, run_ids: Sequence[str]) -> dict[str, str]:
         """Return the states of those of these runs that were ever requested."""
         rows = self._read(

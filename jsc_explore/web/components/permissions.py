@@ -55,6 +55,14 @@ def _names() -> list[str]:
     return [f"page {_anonymous(identity)}" for identity in visitor.identities()]
 
 
+def name_of(job: Job) -> str:
+    """Return who requested a job first, as the queue records it: you, command line, or session and address."""
+    if job.session in _names():
+        return "you"
+    kind, _, name = job.session.partition(" ")
+    return f"{kind} {name[:4]}{f' at address {job.address[:4]}' if job.address else ''}"
+
+
 def train(runs: Sequence[RunConfig], confirmed: bool = False) -> None:
     """Submit runs; leave a notice if they are refused or have to be confirmed first."""
     st.session_state.pop(_NOTICE, None)
