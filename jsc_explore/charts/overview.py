@@ -152,14 +152,16 @@ def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, th
         order = [display_value(field, value) for value in values]
         x = alt.X("value:N", title=spec.label, sort=order, axis=alt.Axis(labelAngle=0, labelLimit=110, grid=False))
     y = _metric_axis(metric, "median")
-    quartiles = alt.Chart(spread).mark_rule(strokeWidth=16, opacity=0.3, color=ACCENT[theme], strokeCap="round")
+    quartiles = alt.Chart(spread).mark_rule(
+        strokeWidth=16, opacity=0.3, color=ACCENT[theme], strokeCap="round", tooltip=None
+    )
     line = alt.Chart(spread).mark_line(strokeWidth=2.5, color=ACCENT[theme], point={"size": 60, "filled": True})
     tooltip = [
         alt.Tooltip(f"value:{'Q' if numeric else 'N'}", title=spec.label),
         *(alt.Tooltip(f"{name}:Q", title=text, format=".1%" if is_percentage(metric) else ".4~g")
           for name, text in (("high", "best"), ("q3", "upper quartile"), ("median", "median"), ("q1", "lower quartile"),
                               ("low", "worst"))),
-        alt.Tooltip("n:Q", title="configs"),
+        alt.Tooltip("n:Q", title="configurations"),
     ]  # fmt: skip
     return alt.layer(
         quartiles.encode(x=x, y=alt.Y("q1:Q"), y2="q3:Q"),
@@ -173,14 +175,16 @@ def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, the
     axis = alt.Axis(grid=False, labelExpr=POWER_LABEL, tickCount=5)
     x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=18), axis=axis)
     y = _metric_axis(metric, "metric")
-    steps = alt.Chart(best).mark_line(interpolate="step-after", strokeWidth=2, color=INK[theme], opacity=0.8)
+    steps = alt.Chart(best).mark_line(
+        interpolate="step-after", strokeWidth=2, color=INK[theme], opacity=0.8, tooltip=None
+    )
     rings = alt.Chart(best).mark_point(filled=False, size=130, strokeWidth=2, color=INK[theme])
     machines = sorted(set(best["device"].to_pylist()))
     legend = alt.Legend(title=None, orient="top", direction="vertical", labelLimit=300) if len(machines) > 1 else None
     front = alt.StrokeDash("device:N", scale=alt.Scale(domain=machines), legend=legend)
     measured = [alt.Tooltip("seconds:Q", title="own seconds", format=".3~g"), alt.Tooltip("device:N", title="machine"),
                 alt.Tooltip("backend:N", title="backend")] if cost == "seconds" else []  # fmt: skip
-    tooltip = [*_tooltip(), *measured]
+    tooltip = [*_tooltip(metric), *measured]
     return alt.layer(
         steps.encode(x=x, y=y, strokeDash=front),
         _config_points(points, x, metric, theme, tooltip),
@@ -226,9 +230,9 @@ def calibration_chart(found: Mapping[Kind, Calibration], theme: str = "light") -
     ]
     ends = pa.Table.from_pylist([{"level": 0.0, "share": 0.0}, {"level": 1.0, "share": 1.0}])
     return alt.layer(
-        alt.Chart(ends).mark_line(color=MUTED[theme], strokeDash=[4, 4], strokeWidth=1).encode(x=x, y=y),
-        alt.Chart(levels).mark_line(strokeWidth=2.5).encode(x=x, y=y, color=colour),
-        alt.Chart(at).mark_rule(strokeWidth=2).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour),
+        alt.Chart(ends).mark_line(color=MUTED[theme], strokeDash=[4, 4], strokeWidth=1, tooltip=None).encode(x=x, y=y),
+        alt.Chart(levels).mark_line(strokeWidth=2.5, tooltip=None).encode(x=x, y=y, color=colour),
+        alt.Chart(at).mark_rule(strokeWidth=2, tooltip=None).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour),
         alt.Chart(at).mark_point(filled=True, size=110).encode(x=x, y=y, color=colour, tooltip=tooltip),
     ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
@@ -244,7 +248,9 @@ def _config_points(
     return (
         alt.Chart(points)
         .mark_point(opacity=0.6, filled=True, size=55)
-        .encode(x=x, y=_metric_axis(metric, "metric"), color=colour, shape=shape, tooltip=list(tooltip or _tooltip()))
+        .encode(
+            x=x, y=_metric_axis(metric, "metric"), color=colour, shape=shape, tooltip=list(tooltip or _tooltip(metric))
+        )
     )
 
 
@@ -257,10 +263,10 @@ def _title(metric: str) -> str:
     return METRICS[metric].split(",")[0]
 
 
-def _tooltip() -> list[alt.Tooltip]:
+def _tooltip(metric: str) -> list[alt.Tooltip]:
     return [
-        alt.Tooltip("label:N", title="config"),
-        alt.Tooltip("text:N", title="metric"),
+        alt.Tooltip("label:N", title="configuration"),
+        alt.Tooltip("text:N", title=_title(metric)),
         alt.Tooltip("n:Q", title="seeds"),
         alt.Tooltip("classes:N", title="classes"),
     ]

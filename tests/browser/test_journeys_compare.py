@@ -51,15 +51,15 @@ def test_two_cells_of_the_grid_are_compared_changed_swapped_and_found_again(page
 
 
 def drag(page: Page, axis: str, top: float, bottom: float) -> None:
-    """Drag along an axis of the coordinates, between two shares of its length from above."""
+    """Drag straight down along an axis of the coordinates, between two shares of its length from above."""
     title = page.locator(f"{PARALLEL} .role-axis-label text").filter(has_text=axis).first.bounding_box()
     frame = page.locator(PARALLEL).bounding_box()
     x, length = title["x"] + title["width"] / 2, 0.42 * frame["height"]
     start = title["y"] + title["height"] + 4
-    page.mouse.move(x - 8, start + top * length)
+    page.mouse.move(x, start + top * length)
     page.mouse.down()
     page.mouse.move(x, start + (top + bottom) / 2 * length, steps=4)
-    page.mouse.move(x + 8, start + bottom * length, steps=4)
+    page.mouse.move(x, start + bottom * length, steps=4)
     page.mouse.up()
 
 
@@ -70,6 +70,9 @@ def test_a_brush_on_an_axis_keeps_the_curves_that_pass_and_a_second_one_fewer(pa
     expect(page.get_by_text("Calibration of predictions")).to_be_visible()
     journeys.idle(page)
     every = page.locator(CURVES).count()
+    colours = {line.get_attribute("stroke") for line in page.locator(f"{CURVES} path").all()}
+    handed = page.locator(".st-key-show-in-explore").get_by_role("button")
+    expect(handed).to_have_text(re.compile(r"Show these \d+ in Explore"))
     # On the axis of the switch yes stands above no: the upper half keeps those with a final ReLU.
     drag(page, "ReLU", 0.0, 0.3)
     expect(page.locator(CURVES)).not_to_have_count(every)
@@ -79,6 +82,9 @@ def test_a_brush_on_an_axis_keeps_the_curves_that_pass_and_a_second_one_fewer(pa
     drag(page, "Learning", 0.0, 0.5)
     expect(page.locator(CURVES)).not_to_have_count(half)
     assert 0 < page.locator(CURVES).count() < half
+    brushed = {line.get_attribute("stroke") for line in page.locator(f"{CURVES} path").all()}
+    assert brushed < colours, "a brush gives no line another colour"
+    journeys.idle(page)
     journeys.shoot(page, "overview-brushed")
     page.mouse.dblclick(*(page.locator(PARALLEL).bounding_box()[side] + 300 for side in ("x", "y")))
     expect(page.locator(CURVES)).to_have_count(every)
@@ -96,6 +102,43 @@ def test_a_brush_on_an_axis_keeps_the_curves_that_pass_and_a_second_one_fewer(pa
     for cost in ("seconds", "parameters"):
         expect(page.locator(f".st-key-half-{cost} svg.marks .mark-symbol path").first).to_be_visible()
     expect(page.get_by_text(re.compile("^Ringed: the Pareto front"))).to_be_visible()
+    assert journeys.visible_errors(page) == []
+
+
+def test_a_brushed_set_is_shown_in_explore_whose_filters_hold_on_the_overview(page, server):
+    address, _ = server
+    page.goto(f"{address}/overview")
+    shown = page.locator(".st-key-show-in-explore").get_by_role("button")
+    expect(shown).to_have_text(re.compile(r"Show these \d+ in Explore"))
+    expect(page.get_by_text("Calibration of predictions")).to_be_visible()
+    journeys.idle(page)
+    every = shown.text_content()
+    drag(page, "ReLU", 0.7, 1.0)
+    expect(shown).not_to_have_text(every)
+    # The rectangle of the brush covers lines of which the pointer still finds the tooltip, with labels and no column.
+    frame = page.locator(PARALLEL).bounding_box()
+    tooltip = page.locator("#vg-tooltip-element")
+    for place in range(40):
+        page.mouse.move(frame["x"] + frame["width"] * 0.5, frame["y"] + frame["height"] * (0.2 + 0.005 * place))
+        if tooltip.is_visible():
+            break
+    expect(tooltip).to_contain_text("configuration")
+    assert not re.search("left|top|axis", tooltip.text_content())
+    count = re.search(r"\d+", shown.text_content())[0]
+    shown.click()
+    expect(page.locator(".st-key-grid svg.marks")).to_be_visible()
+    expect(page).to_have_url(re.compile("final_relu=no"))
+    expect(page).to_have_url(re.compile("model=any"))
+    journeys.idle(page)
+    page.get_by_role("link", name="Overview").click()
+    expect(
+        page.get_by_text(re.compile(rf"^[\d,]+ runs of {count} configurations, where final ReLU no:"))
+    ).to_be_visible()
+    expect(page).to_have_url(re.compile("final_relu=no"))
+    expect(page.get_by_text("Filtered as on Explore.")).to_be_visible()
+    page.get_by_role("button", name="Show all runs").click()
+    expect(shown).to_have_text(every)
+    expect(page).not_to_have_url(re.compile("final_relu"))
     assert journeys.visible_errors(page) == []
 
 

@@ -284,6 +284,50 @@ def test_overview_takes_explores_filters_from_the_address_and_says_them_in_its_l
     assert "and val_acc > 0.6" in texts(page.markdown)
 
 
+# Overview in a session that can pretend to have been on Explore.
+AFTER_EXPLORE = """
+import streamlit as st
+from jsc_explore.web.pages import overview
+from jsc_explore.web.state.url import EXPLORE
+if st.button("as after a visit to Explore"):
+    EXPLORE.load({"model": "jsc-s", "batch_size": "16..64", "band": "none"})
+overview.page()
+"""
+
+
+def test_overview_takes_the_filters_of_explore_until_they_are_removed(app):
+    page = AppTest.from_string(AFTER_EXPLORE, default_timeout=60).run()
+    assert ", where" not in texts(page.markdown)
+    # A link of the navigation has no parameters.
+    page.query_params.clear()
+    next(button for button in page.button if button.label.startswith("as after")).click().run()
+    assert not page.exception
+    assert "where network jsc-s and batch size 16 to 64:" in texts(page.markdown)
+    assert (shown(page, "model"), shown(page, "batch_size")) == ("jsc-s", "16..64")
+    assert "band" not in page.query_params
+    assert "Filtered as on Explore." in texts(page.caption)
+    next(button for button in page.button if button.label == "Show all runs").click().run()
+    assert ", where" not in texts(page.markdown)
+    assert "model" not in page.query_params
+    assert "Filtered as on Explore." not in texts(page.caption)
+
+
+def test_the_address_of_overview_goes_before_the_filters_of_explore(app):
+    page = AppTest.from_string(AFTER_EXPLORE, default_timeout=60)
+    page.query_params["model"] = "jsc-tiny"
+    page.run()
+    next(button for button in page.button if button.label.startswith("as after")).click().run()
+    assert not page.exception
+    assert "where network jsc-tiny:" in texts(page.markdown)
+
+
+def test_overview_offers_its_configs_to_explore(app, store):
+    page = app("overview", model="jsc-tiny", batch_size="16..64")
+    rows = [row for row in cell_table(store, "val_acc", SCOPE).to_pylist()
+            if row["model"] == "jsc-tiny" and 16 <= row["batch_size"] <= 64]  # fmt: skip
+    assert page.button(key="show-in-explore").label == f"Show these {len(rows)} in Explore"
+
+
 def test_overview_says_which_words_of_its_address_it_cannot_read(app):
     page = app("overview", batch_size="64..16", filter="ded")
     assert not page.exception
@@ -352,24 +396,35 @@ def test_many_rows_are_thinned_evenly_with_both_ends():
     assert thin_evenly([], 5) == []
 
 
+def marks_of(spec):
+    layers = [one for layer in spec.get("layer", ()) for one in marks_of(layer)]
+    return layers or [spec]
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("metric", ["val_acc", "val_loss", "train_time_s"])
-def test_the_charts_of_the_overview_are_valid(theme, metric):
+def test_the_charts_of_the_overview_are_valid_and_name_no_column_in_a_tooltip(theme, metric):
     rows = cell_rows()
-    points = overview_charts.point_table(rows, metric, ["batch_size", "final_relu"])
+    points, specs = overview_charts.point_table(rows, metric, ["batch_size", "final_relu"]), []
     for field in ("batch_size", "final_relu"):
         values = sorted({row[field] for row in rows})
         figures = {name: [0.5] * len(values) for name in ("low", "q1", "median", "q3", "high")}
         spread = pa.table({"value": values, **figures, "n": [1] * len(values)})
-        overview_charts.spread_chart(spread, points, field, metric, theme).to_dict()
+        specs.append(overview_charts.spread_chart(spread, points, field, metric, theme).to_dict())
     for cost in overview_charts.COSTS:
         best = overview_charts.front_table(rows, cost, metric, [])
-        overview_charts.tradeoff_chart(points, best, cost, metric, theme).to_dict()
+        specs.append(overview_charts.tradeoff_chart(points, best, cost, metric, theme).to_dict())
     ranking = Ranking([Importance("batch_size", 0.1, 0.02)], 40, 0.01, 0.1, 0.005)
-    spec = overview_charts.importance_chart(ranking, metric, theme).to_dict()
-    assert "±" in json.dumps(spec, ensure_ascii=False)
+    specs.append(overview_charts.importance_chart(ranking, metric, theme).to_dict())
+    assert "±" in json.dumps(specs[-1], ensure_ascii=False)
     calibrations = {"beyond": Calibration(40, 32, 0.64, 0.91, 0.05, 0.01, ((0.5, 0.5),))}
-    assert "one step beyond" in json.dumps(overview_charts.calibration_chart(calibrations, theme).to_dict())
+    specs.append(overview_charts.calibration_chart(calibrations, theme).to_dict())
+    assert "one step beyond" in json.dumps(specs[-1])
+    # The page's theme gives every mark that does not say otherwise a tooltip of its columns.
+    for mark in (mark for spec in specs for mark in marks_of(spec)):
+        tooltips = mark["encoding"].get("tooltip", [])
+        assert tooltips or mark["mark"]["tooltip"] is None
+        assert {entry["title"] for entry in tooltips}.isdisjoint({"low", "high", "q1", "q3", "n", "n_silent", "label"})
 
 
 def test_the_front_is_that_of_all_configs_also_of_those_that_are_not_drawn():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,11 +14,13 @@ from jsc_explore.config import FIELDS, display_value
 from jsc_explore.store import Store
 from jsc_explore.store.query.filters import Between, Filters
 from jsc_explore.store.schema import METRICS
+from jsc_explore.view_model.page_links import overview_query
 from jsc_explore.view_model.slice import filters_of
 from jsc_explore.view_model.url_params import FILTERED
 from jsc_explore.web.components import filters
-from jsc_explore.web.state.url import OVERVIEW
+from jsc_explore.web.state.url import EXPLORE, OVERVIEW
 
+_ADOPTED = "_filters taken from Explore"
 _FIRST = ("model", "batch_size", "learning_rate")
 
 
@@ -48,6 +51,36 @@ class OverviewFilters:
                 parts.append(f"{FIELDS[name].inline_label} {' or '.join(display_value(name, one) for one in allowed)}")
         parts += [self.text] if self.text else []
         return f", where {' and '.join(parts)}" if parts else ""
+
+
+def adopt_explore() -> None:
+    """Take over metric and filters that changed on Explore, unless the URL says what this page shows."""
+    if EXPLORE.page not in st.session_state or OVERVIEW.is_in_url:
+        return
+    chosen = overview_query(EXPLORE.query)
+    if chosen != st.session_state.get(_ADOPTED, {}):
+        st.session_state[_ADOPTED] = chosen
+        own = {name: text for name, text in OVERVIEW.query.items() if name == "against"}
+        OVERVIEW.update(OVERVIEW.params.read(own | chosen)[0])
+
+
+def draw_origin() -> None:
+    """Say that the filters are those of Explore, as long as they are, with a button that removes them."""
+    chosen = _only_filters(st.session_state.get(_ADOPTED, {}))
+    if chosen and chosen == _only_filters(OVERVIEW.query):
+        with st.container(horizontal=True, vertical_alignment="center", key="origin"):
+            st.caption("Filtered as on Explore.", width="content")
+            st.button("Show all runs", type="tertiary", on_click=_remove_filters)
+
+
+def _only_filters(query: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in query.items() if name not in ("metric", "against")}
+
+
+def _remove_filters() -> None:
+    kept = {name: text for name, text in OVERVIEW.query.items() if name in ("metric", "against")}
+    for name, value in OVERVIEW.params.read(kept)[0].items():
+        OVERVIEW.change(name, value)
 
 
 def draw(store: Store) -> OverviewFilters:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,24 +13,35 @@ from jsc_explore.analysis.importance import Ranking, importance
 from jsc_explore.analysis.prediction import MAX_CELLS, MIN_CELLS, Calibration, predict
 from jsc_explore.analysis.support import KINDS, Kind
 from jsc_explore.charts import overview as charts
-from jsc_explore.charts.parallel import curve_table, parallel_chart, parallel_tables, thin_evenly, varying_fields
+from jsc_explore.charts.parallel import (
+    brush_names,
+    brushed,
+    curve_table,
+    parallel_chart,
+    parallel_tables,
+    thin_evenly,
+    varying_fields,
+)
 from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time, times_text
 from jsc_explore.config import FIELDS, RunConfig, display_value
-from jsc_explore.errors import JscError
+from jsc_explore.errors import FieldError, JscError
 from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, prediction_cells, spread_table, training_times
 from jsc_explore.store.query.grid import run_ids, stored_seeds
 from jsc_explore.store.schema import METRICS
+from jsc_explore.view_model.page_links import explore_query
 from jsc_explore.view_model.tables import MAX_COMMANDS, command
 from jsc_explore.web.components import export_dialog, overview_sidebar
 from jsc_explore.web.components.overview_sidebar import OverviewFilters
+from jsc_explore.web.pages import explore
 from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import chart_registry, dialogs, presentation, services
-from jsc_explore.web.state.url import OVERVIEW
+from jsc_explore.web.state.url import EXPLORE, OVERVIEW
 
 
 def page() -> None:
     """Draw the page."""
     OVERVIEW.restore()
+    overview_sidebar.adopt_explore()
     try:
         store = services.store()
         store.refresh()
@@ -59,7 +70,9 @@ def _draw_charts(version: int, selected: OverviewFilters, table: pa.Table) -> No
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
         st.markdown(f"##### {plain(title)}", width="stretch")
         dialogs.button("export", "Export", ":material/download:", "Charts, tables and commands as files")
-    _coordinates(version, selected, rows, fields)
+    overview_sidebar.draw_origin()
+    # Its own fragment, so that a brush redraws nothing else.
+    st.fragment(_coordinates)(version, selected, rows, fields)
     left, right = st.columns(2, gap="large")
     with left, st.container(key="half-spread"):
         points = charts.point_table(rows, metric, fields)
@@ -107,7 +120,7 @@ def _coordinates(version: int, selected: OverviewFilters, rows: list[dict[str, A
     metric, drawn = selected.metric, thin_evenly(rows)
     quantity = _curve_of(metric)
     curves = _curves(version, drawn, selected.text, quantity)
-    lines, ticks = parallel_tables(drawn, metric)
+    lines, ticks = parallel_tables(rows, metric)
     titles = [*(FIELDS[name].label for name in fields), METRICS[metric].split(",")[0].capitalize()]
     alt_text = (
         f"Parallel coordinates: {', '.join(titles)}; below, the learning curves. The filters in the sidebar select the "
@@ -115,13 +128,28 @@ def _coordinates(version: int, selected: OverviewFilters, rows: list[dict[str, A
     )
     with st.container(key="parallel"):
         make = partial(parallel_chart, lines, ticks, curves, titles, metric, quantity)
-        chart_registry.draw("coordinates", make, alt_text, "parallel-chart")
-    thinned = f"{_thinned(len(drawn), len(rows))} " if len(drawn) < len(rows) else ""
-    st.caption(
-        f"{thinned}Each line is a configuration, coloured by the metric; below is its curve "
-        f"({QUANTITIES[quantity]}, median over seeds). Drag along axes to show only the lines that pass there, "
-        "double-click to show all. The filters in the sidebar do the same by keyboard, for all charts of the page."
-    )
+        selection = chart_registry.draw("coordinates", make, alt_text, "parallel-chart", list(brush_names(rows)))
+    with st.container(horizontal=True, vertical_alignment="top", key="coordinates_below"):
+        thinned = f"{_thinned(len(drawn), len(rows))} " if len(drawn) < len(rows) else ""
+        st.caption(
+            f"**Drag up or down along an axis** to keep the lines that pass there; double-click to show all. {thinned}"
+            f"Each line is a configuration, coloured by the metric; below is its curve ({QUANTITIES[quantity]}, median "
+            "over seeds). The filters in the sidebar do the same by keyboard, for all charts of the page."
+        )
+        _explore_button(*brushed(rows, selection))
+
+
+def _explore_button(kept: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> None:
+    """Draw the button that opens Explore with these configs, those that the brushes on these axes keep."""
+    query, why = {}, ""
+    try:
+        query = explore_query(EXPLORE, OVERVIEW, kept, axes) if kept else {}
+    except FieldError as error:
+        why = str(error)
+    label = f"Show these {len(kept):,} in Explore" if len(kept) != 1 else "Show this one in Explore"
+    if st.button(label, key="show-in-explore", icon=":material/grid_on:", disabled=not kept or bool(why),
+                 help=why or None):  # fmt: skip
+        st.switch_page(st.Page(explore.page, url_path="explore", default=True), query_params=query)
 
 
 def _thinned(drawn: int, count: int) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import streamlit as st
@@ -22,15 +23,19 @@ def begin(page_state: str) -> None:
         st.session_state[_PAGE_STATE], st.session_state[_CHARTS] = page_state, {}
 
 
-def draw(name: str, make: Make, alt_text: str, key: str) -> None:
-    """Register a chart and draw it in the theme of the page.
+def draw(name: str, make: Make, alt_text: str, key: str, brushes: Sequence[str] = ()) -> Mapping[str, Any]:
+    """Register a chart and draw it in the theme of the page; return the selection of its ``brushes`` by name.
 
-    It is made once per page state and ``alt_text``: while something trains the page is drawn every second.
+    It is made once per page state and ``alt_text``: while something trains the page is drawn every second. The page, or
+    the fragment that draws the chart, is run again when a brush changes.
     """
     figure = register(name, make, alt_text)
-    st.vega_lite_chart(
-        figure.arrow_spec() | {"config": font_config(presentation.text_scale())}, key=key, alt=figure.alt_text
-    )
+    spec = figure.arrow_spec() | {"config": font_config(presentation.text_scale())}
+    if not brushes:
+        st.vega_lite_chart(spec, key=key, alt=figure.alt_text)
+        return {}
+    shown = st.vega_lite_chart(spec, key=key, alt=figure.alt_text, on_select="rerun", selection_mode=list(brushes))
+    return dict(shown.selection)
 
 
 def register(name: str, make: Make, alt_text: str, table: pa.Table | None = None) -> Figure:

@@ -54,6 +54,11 @@ class UrlState(MutableMapping[str, Any]):
         """The query of the URL that shows this state."""
         return self.params.write(self._values)
 
+    @property
+    def is_in_url(self) -> bool:
+        """Whether the browser's URL has parameters; a link of the navigation has none."""
+        return bool(_query())
+
     def restore(self) -> None:
         """Load the state from the browser's URL if that has changed; show a warning for each invalid parameter.
 
