@@ -77,11 +77,11 @@ def build_spec(chart: Chart, validate: bool = True) -> dict[str, Any]:
     return spec
 
 
-def make_figure(make: Callable[[str], Chart], theme: str, alt_text: str) -> Figure:
+def make_figure(make: Callable[[str], Chart | Figure], theme: str, alt_text: str) -> Figure:
     """Return the figure of the chart that ``make`` draws for a theme, ``light`` or ``dark``.
 
-    The tables of the chart get names. The spec is not validated against Vega-Lite's schema, which takes most of the
-    time; the tests validate every chart.
+    A figure that it makes is returned as it is. The tables of a chart get names. The spec is not validated against
+    Vega-Lite's schema, which takes most of the time; the tests validate every chart.
     """
     tables: dict[str, pa.Table] = {}
 
@@ -102,7 +102,10 @@ def make_figure(make: Callable[[str], Chart], theme: str, alt_text: str) -> Figu
 
     # Altair's copy of a chart shares the tables.
     with debug_mode(False):
-        chart = make(theme).copy()
+        made = make(theme)
+        if isinstance(made, Figure):
+            return made
+        chart = made.copy()
         name_tables(chart)
         spec = build_spec(chart, validate=False)
     return Figure(spec, tables, alt_text[0].upper() + alt_text[1:])

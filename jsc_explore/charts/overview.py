@@ -1,4 +1,4 @@
-"""The charts of the Overview page: a metric against a hyperparameter, importance, metric against cost, calibration."""
+"""The charts of the Overview page: importance, metric against cost, calibration."""
 
 from __future__ import annotations
 
@@ -98,10 +98,6 @@ def _point(row: Mapping[str, Any], metric: str, names: Sequence[str]) -> dict[st
     }
 
 
-def _axis_values(field: str, values: Sequence[Any], numeric: bool) -> pa.Array:
-    return pa.array(values, pa.float64()) if numeric else pa.array([display_value(field, value) for value in values])
-
-
 def _importance_table(ranking: Ranking, metric: str) -> pa.Table:
     factor, unit = difference_scale(metric)
     rows = [
@@ -132,42 +128,6 @@ def _calibration_tables(found: Mapping[Kind, Calibration]) -> tuple[pa.Table, pa
 
 
 # ---- drawing
-
-
-def spread_chart(spread: pa.Table, points: pa.Table, field: str, metric: str, theme: str = "light") -> Chart:
-    """Draw a metric against a hyperparameter: one point a config, a bar for the middle half, a line of medians.
-
-    ``spread`` is from ``store.query.aggregates.spread_table``.
-    """
-    spec = FIELDS[field]
-    numeric = spec.kind in ("int", "float") and spec.log
-    values = spread["value"].to_pylist()
-    spread = spread.set_column(0, "value", _axis_values(field, values, numeric))
-    points = points.append_column("value", _axis_values(field, points[field].to_pylist(), numeric))
-    if numeric:
-        scale = alt.Scale(type="log", nice=False, padding=18)
-        labels = number_axis("learning_rate", grid=False, values=values[:: max(1, len(values) // 8)])
-        x = alt.X("value:Q", title=spec.label, scale=scale, axis=labels)
-    else:
-        order = [display_value(field, value) for value in values]
-        x = alt.X("value:N", title=spec.label, sort=order, axis=alt.Axis(labelAngle=0, labelLimit=110, grid=False))
-    y = _metric_axis(metric, "median")
-    quartiles = alt.Chart(spread).mark_rule(
-        strokeWidth=16, opacity=0.3, color=ACCENT[theme], strokeCap="round", tooltip=None
-    )
-    line = alt.Chart(spread).mark_line(strokeWidth=2.5, color=ACCENT[theme], point={"size": 60, "filled": True})
-    tooltip = [
-        alt.Tooltip(f"value:{'Q' if numeric else 'N'}", title=spec.label),
-        *(alt.Tooltip(f"{name}:Q", title=text, format=".1%" if is_percentage(metric) else ".4~g")
-          for name, text in (("high", "best"), ("q3", "upper quartile"), ("median", "median"), ("q1", "lower quartile"),
-                              ("low", "worst"))),
-        alt.Tooltip("n:Q", title="configurations"),
-    ]  # fmt: skip
-    return alt.layer(
-        quartiles.encode(x=x, y=alt.Y("q1:Q"), y2="q3:Q"),
-        _config_points(points, x, metric, theme),
-        line.encode(x=x, y=y, tooltip=tooltip),
-    ).properties(height=HEIGHT, usermeta=SVG_RENDERER)
 
 
 def tradeoff_chart(points: pa.Table, best: pa.Table, cost: str, metric: str, theme: str = "light") -> Chart:

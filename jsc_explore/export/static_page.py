@@ -28,7 +28,7 @@ from jsc_explore.files import atomic_write, error_reason
 from jsc_explore.importers.imported_run import ImportedRun
 from jsc_explore.store import Store
 from jsc_explore.store.schema import METRICS
-from jsc_explore.view_model import curves, grid, headline, url_params
+from jsc_explore.view_model import curves, grid, headline, response, url_params
 from jsc_explore.view_model import tables as files
 from jsc_explore.view_model.imported_runs import runs_table, select_imported
 from jsc_explore.view_model.repository import Repository
@@ -84,12 +84,13 @@ def export_page(store: Store, query: Mapping[str, str], title: str = "", importe
     predictions = _predictions(repository, slice, cells)
     grids = _grids(state, slice, cells, predictions)
     panels = {theme: curves.panels(repository, state, slice, cells, {}, theme, imported) for theme in THEMES}
+    responses = {theme: response.slice_response(repository, state, slice, theme, 1.0) for theme in THEMES}
     shown, _ = select_imported(imported, state["imported"])
     machines = repository.machines(slice)
-    lines = [
-        PageChart(name, (light, dark))
-        for (name, light), (_, dark) in zip(panels["light"].figures, panels["dark"].figures, strict=True)
-    ]
+    lines, against = (
+        [PageChart(name, (light, dark)) for (name, light), (_, dark) in zip(*figures, strict=True)]
+        for figures in ([one[theme].figures for theme in THEMES] for one in (panels, responses))
+    )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
@@ -109,6 +110,8 @@ def export_page(store: Store, query: Mapping[str, str], title: str = "", importe
         legend=" ".join(
             [curves.legend(state, bool(shown), machines=machines), *(f"{note}." for note in panels["light"].notes)]
         ),
+        responses=[_template_chart(f"response-{i}", one) for i, one in enumerate(against)],
+        response_legend=responses["light"].legend,
         columns=[*(FIELDS[name].label for name in slice.axes), *_STATISTICS],
         rows=[_table_row(slice, cell, predictions.get(cell.config_id)) for cell in cells],
         imported=_imported_table(shown),

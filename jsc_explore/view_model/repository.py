@@ -14,10 +14,24 @@ from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.store import Store
 from jsc_explore.store.query.aggregates import machines, prediction_cells
 from jsc_explore.store.query.curves import CurvePoints, curve_points
-from jsc_explore.store.query.grid import configs, grid_cells, run_ids, stored_seeds
+from jsc_explore.store.query.filters import Filters
+from jsc_explore.store.query.grid import configs, grid_cells, run_ids, stored_seeds, varying_fields
 from jsc_explore.view_model.slice import Slice
 
 Rows = list[dict[str, Any]]
+
+
+def response_rows(store: Store, fields: Sequence[str], metric: str, filters: Filters, expression: str = "") -> Rows:
+    """Return the rows of ``grid_cells`` over these fields, with ``median``, ``low`` and ``high`` of their metrics."""
+    rows: Rows = _grid_table(store, fields, metric, filters, expression).to_pylist()
+    return rows
+
+
+def _grid_table(store: Store, fields: Sequence[str], metric: str, filters: Filters, expression: str) -> pa.Table:
+    table = grid_cells(store, fields, metric, filters, expression)
+    for name, figures in summarize(table["metrics"]).items():
+        table = table.append_column(name, pa.array(figures, from_pandas=True))
+    return table
 
 
 class Repository:
@@ -28,11 +42,17 @@ class Repository:
 
     def grid(self, slice: Slice) -> Rows:
         """Return the rows of ``grid_cells`` of a slice, with ``median``, ``low`` and ``high`` of the metrics."""
-        table = grid_cells(self.store, slice.axes, slice.metric, slice.filters, slice.text)
-        for name, figures in summarize(table["metrics"]).items():
-            table = table.append_column(name, pa.array(figures, from_pandas=True))
+        table = _grid_table(self.store, slice.axes, slice.metric, slice.filters, slice.text)
         rows: Rows = table.drop_columns(["metrics"]).to_pylist()
         return rows
+
+    def varying(self, slice: Slice) -> list[str]:
+        """Return the hyperparameters of which the stored runs of a slice have several values."""
+        return varying_fields(self.store, slice.filters, slice.text)
+
+    def response(self, slice: Slice, fields: tuple[str, ...]) -> Rows:
+        """Return the rows of ``response_rows`` of a slice over these fields."""
+        return response_rows(self.store, fields, slice.metric, slice.filters, slice.text)
 
     def seeds(self, config_ids: tuple[str, ...]) -> dict[str, list[int]]:
         """Return the stored seeds of configs, by config id."""

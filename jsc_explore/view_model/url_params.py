@@ -24,6 +24,9 @@ CELLS = "cells"
 NONE = "none"
 ANY = "any"
 ALL = "all"
+# What a page chooses by itself.
+AUTO = "auto"
+CURVES, RESPONSE = "curves", "response"
 MAX_SEEDS = 20
 AXES = ("x", "y", "facet")
 AXIS_FIELDS = tuple(name for name in FIELDS if name not in ("seed", "dataset"))
@@ -97,6 +100,10 @@ def _read_names(text: str) -> list[str]:
 
 _LABELS = {name: FIELDS[name].label for name in AXIS_FIELDS}
 _OPTIONAL = (NONE, *AXIS_FIELDS)
+_RESPONSE_FIELDS = {
+    "against": _choice("against", AUTO, (AUTO, *AXIS_FIELDS), _LABELS),
+    "lines": _choice("lines", AUTO, (AUTO, *_OPTIONAL), _LABELS),
+}
 _METRIC = _choice("metric", next(iter(METRICS)), METRICS, METRICS)
 _FILTER = Param("", _read_filter)
 _EXPLORE: dict[str, Param] = {
@@ -105,6 +112,8 @@ _EXPLORE: dict[str, Param] = {
     "facet": _choice("facet", NONE, _OPTIONAL, _LABELS),
     "metric": _METRIC,
     "filter": _FILTER,
+    "panel": _choice("panel", CURVES, (CURVES, RESPONSE)),
+    **_RESPONSE_FIELDS,
     "curve": _choice("curve", next(iter(CURVE_METRICS)), CURVE_METRICS, CURVE_METRICS),
     "curve_x": _choice("curve_x", "epoch", X_AXES, X_AXES),
     "x_scale": _choice("x_scale", "auto", ("auto", "linear", "log")),
@@ -261,7 +270,7 @@ def write_cells(places: Sequence[tuple[Any, ...]], axes: Sequence[str]) -> str:
 
 def _unknown(name: str, known: Iterable[str]) -> FieldError:
     near = difflib.get_close_matches(name, known, n=1)
-    return FieldError("parameter", name, "is unknown", f"did you mean {near[0]}?" if near else "see docs/url.md")
+    return FieldError("parameter", name, "is unknown", f"did you mean {near[0]}?" if near else "see docs/app.md")
 
 
 def write_config(config: RunConfig) -> str:
@@ -297,11 +306,7 @@ COMPARE = PageParams(
         "seed": Param(ALL, lambda text: text if text == ALL else parse_value("seed", text)),
     }
 )
-OVERVIEW = PageParams(
-    {"metric": _METRIC, **_FIELD, "filter": _FILTER, "against": _choice("against", NONE, _OPTIONAL, _LABELS)},
-    FILTERED,
-    free_filters=True,
-)
+OVERVIEW = PageParams({"metric": _METRIC, **_FIELD, "filter": _FILTER, **_RESPONSE_FIELDS}, FILTERED, free_filters=True)
 DATA = PageParams(
     {
         "dataset": _FIELD["dataset"],

@@ -89,9 +89,9 @@ def test_a_brush_on_an_axis_keeps_the_curves_that_pass_and_a_second_one_fewer(pa
     page.mouse.dblclick(*(page.locator(PARALLEL).bounding_box()[side] + 300 for side in ("x", "y")))
     expect(page.locator(CURVES)).to_have_count(every)
 
-    journeys.choose(page, page.locator(".st-key-half-spread .stSelectbox"), "Learning rate")
+    journeys.choose(page, "Metric against", "Learning rate")
     expect(page).to_have_url(re.compile("against=learning_rate"))
-    expect(page.locator(".st-key-half-spread svg.marks")).to_contain_text("Learning rate")
+    expect(page.locator(".st-key-half-response svg.marks")).to_contain_text("Learning rate")
     expect(page.get_by_text(re.compile(r"\d+% of \d+ held-out configurations")).first).to_be_visible()
 
     # What matters, with its uncertainty, and what it costs.

@@ -33,14 +33,7 @@ from jsc_explore.jobs.engine.supervisor import Supervisor
 from jsc_explore.jobs.queue import Queue
 from jsc_explore.results import SIGNAL_EFFICIENCIES
 from jsc_explore.store import Store
-from jsc_explore.store.query.aggregates import (
-    CONFIG_FIELDS,
-    cell_table,
-    machines,
-    seed_table,
-    spread_table,
-    training_times,
-)
+from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, machines, seed_table, training_times
 from jsc_explore.view_model.url_params import COMPARE, read_config, write_config
 from jsc_explore.web.state import services
 
@@ -119,21 +112,9 @@ def test_a_class_is_silent_as_stored_and_not_by_the_confusion_matrix(store):
     assert (row["n_silent"], row["n"]) == (sum(bool(run["silent_classes"]) for run in runs), len(runs))
 
 
-def test_the_spread_at_a_value_is_that_of_its_cells(store):
-    cells = cell_table(store, "val_acc", SCOPE).to_pylist()
-    for row in spread_table(store, "learning_rate", "val_acc", SCOPE).to_pylist():
-        metrics = [cell["metric"] for cell in cells if cell["learning_rate"] == row["value"]]
-        assert row["n"] == len(metrics)
-        assert [row[name] for name in ("low", "q1", "median", "q3", "high")] == pytest.approx(
-            np.percentile(metrics, [0, 25, 50, 75, 100])
-        )
-
-
 def test_what_is_no_score_or_field_is_refused(store):
     with pytest.raises(FieldError, match="must be one of val_acc"):
         cell_table(store, "seed; DROP TABLE runs")
-    with pytest.raises(FieldError, match="must be a hyperparameter and a metric"):
-        spread_table(store, "seed", "val_acc")
 
 
 # ---- the pair in the address
@@ -264,7 +245,18 @@ def test_overview_takes_every_kind_of_score(app, metric):
     page = app("overview", metric=metric, against="learning_rate")
     assert not page.exception
     assert shown(page, "metric") == metric
-    assert "Best median at" in texts(page.caption)
+    assert "Best median: " in texts(page.caption)
+
+
+def test_overview_draws_its_metric_against_any_two_hyperparameters_and_exports_them(app):
+    page = app("overview")
+    assert "final_relu" not in page.query_params
+    page.selectbox(key="overview against").set_value("learning_rate").run()
+    page.selectbox(key="overview lines").set_value("final_relu").run()
+    assert not page.exception
+    assert (shown(page, "against"), shown(page, "lines")) == ("learning_rate", "final_relu")
+    assert re.search(r"Best median: [\d.]+% at learning rate .*, final ReLU (yes|no) \(n=\d+\)", texts(page.caption))
+    assert "wide bar: middle half of the runs of several configs" in texts(page.caption)
 
 
 def test_overview_takes_explores_filters_from_the_address_and_says_them_in_its_line(app):
@@ -406,11 +398,6 @@ def marks_of(spec):
 def test_the_charts_of_the_overview_are_valid_and_name_no_column_in_a_tooltip(theme, metric):
     rows = cell_rows()
     points, specs = overview_charts.point_table(rows, metric, ["batch_size", "final_relu"]), []
-    for field in ("batch_size", "final_relu"):
-        values = sorted({row[field] for row in rows})
-        figures = {name: [0.5] * len(values) for name in ("low", "q1", "median", "q3", "high")}
-        spread = pa.table({"value": values, **figures, "n": [1] * len(values)})
-        specs.append(overview_charts.spread_chart(spread, points, field, metric, theme).to_dict())
     for cost in overview_charts.COSTS:
         best = overview_charts.front_table(rows, cost, metric, [])
         specs.append(overview_charts.tradeoff_chart(points, best, cost, metric, theme).to_dict())

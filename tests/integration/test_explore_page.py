@@ -112,6 +112,49 @@ def test_the_best_config_is_named_with_the_number_it_was_chosen_from_and_its_hel
     assert len({job.config_id for job in jobs}) == 1
 
 
+def test_the_metric_by_one_hyperparameter_stands_beside_the_curves_and_the_url_holds_it(app):
+    app.run()
+    panel = app.segmented_control(key="explore panel")
+    assert (panel.value, list(panel.options)) == ("curves", ["Curves", "Metric by batch size"])
+    assert "95% interval of the median" not in texts(app.caption)
+    panel.set_value("response").run()
+    assert not app.exception
+    assert app.query_params["panel"] == ["response"]
+    assert "Best median: 71.4% at batch size 16, learning rate 1e-2" in texts(app.caption)
+    with pytest.raises(KeyError):
+        app.selectbox(key="explore curve")  # only what is shown is computed
+    app.selectbox(key="explore against").set_value("learning_rate").run()
+    assert app.segmented_control(key="explore panel").options[1] == "Metric by learning rate"
+    assert app.selectbox(key="explore lines").value == "auto"  # the other axis of the grid takes its place
+    app.selectbox(key="explore lines").set_value("none").run()
+    assert not app.exception
+    assert {name: app.query_params[name] for name in ("against", "lines")} == {
+        "against": ["learning_rate"], "lines": ["none"]
+    }  # fmt: skip
+    assert "wide bar: middle half of the runs of several configs" in texts(app.caption)
+
+
+@pytest.mark.parametrize(
+    "query", ["against=patience&lines=patience", "x=model&y=final_relu&facet=batch_size&model=any"]
+)
+def test_the_metric_can_be_drawn_against_what_does_not_vary_and_in_facets(app, query):
+    for part in query.split("&"):
+        name, value = part.split("=")
+        app.query_params[name] = value
+    app.query_params["panel"] = "response"
+    app.run()
+    assert not app.exception
+    assert not app.error
+    assert "Best median: " in texts(app.caption)
+
+
+def test_without_a_finished_run_the_panel_says_what_to_do(app):
+    app.query_params.update({"panel": "response", "model": "16-7-5"})
+    app.run()
+    assert not app.exception
+    assert "No finished run passes the filters: click a + to train one, or widen a filter." in texts(app.info)
+
+
 async def curves_and_watch_at_once(url):
     """Draw the curves and, before their end is sent, run the fragment that watches for changes; return the ends."""
     async with PageSession(url) as session:

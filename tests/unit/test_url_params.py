@@ -12,6 +12,7 @@ PAGES = {"explore": EXPLORE, "compare": COMPARE, "overview": OVERVIEW, "data": D
 QUERIES = {
     "explore": {
         "x": "max_epochs", "y": "model", "facet": "final_relu", "metric": "val_loss", "filter": "val_acc > 0.5",
+        "panel": "response", "against": "learning_rate", "lines": "none",
         "curve": "loss", "curve_x": "step", "x_scale": "log", "log_y": "yes", "band": "range", "seed_lines": "no",
         "colour": "batch_size", "smoothing": "0.5", "zoom": "1..5", "imported": "none", "seeds": "10",
         "train_on_click": "no", "presentation": "yes", "batch_size": "16..64", "optimizer": "adam,sgd",
@@ -19,7 +20,7 @@ QUERIES = {
     },
     "compare": {"metric": "test_acc", "curve": "val_loss", "a": "batch_size:16", "b": "default", "seed": "3"},
     "overview": {"metric": "val_loss", "validation": "holdout", "filter": "seed < 3", "against": "model",
-                 "batch_size": "16", "model": "jsc-toy"},
+                 "lines": "final_relu", "batch_size": "16", "model": "jsc-toy"},
     "data": {"dataset": "openml", "jet": "t", "feature": "zlogz", "log_x": "yes", "log_y": "yes", "mass": "heavy",
              "correlations": "g"},
 }  # fmt: skip

@@ -145,28 +145,6 @@ def _shorter_cells(
     ]
 
 
-def spread_table(
-    store: Store, field: str, metric: str, filters: Filters | None = None, expression: str = ""
-) -> pa.Table:
-    """Return the distribution of the configs' figures, those of ``cell_table``, at each value of one hyperparameter.
-
-    Columns ``value``, ``low``, ``q1``, ``median``, ``q3``, ``high``, ``n`` (configs), ordered by value.
-    Raises FieldError for an unknown field or metric.
-    """
-    if field not in CONFIG_FIELDS or metric not in METRICS:
-        raise FieldError("field", f"{field}, {metric}", "must be a hyperparameter and a metric", "see docs/results.md")
-    return store.select(
-        f"""
-        SELECT value, min(metric) AS low, quantile_cont(metric, 0.25) AS q1, median(metric) AS median,
-               quantile_cont(metric, 0.75) AS q3, max(metric) AS high, count(*) AS n
-        FROM (SELECT min({field}) AS value, {_figures(metric)} FROM selected GROUP BY config_id HAVING n > 0)
-        GROUP BY value ORDER BY value
-        """,
-        filters,
-        expression,
-    )
-
-
 def seed_table(store: Store, config_ids: Sequence[str], metric: str) -> pa.Table:
     """Return one row per run of these configs: ids, seed, ``metric``, ``auc``, ``rejection``, ``confusion``,
     ``silent_classes``, ``zero_output_share``, ``status``.

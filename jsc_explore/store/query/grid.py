@@ -49,6 +49,15 @@ def grid_cells(store: Store, axes: Sequence[str], metric: str, filters: Filters,
     )
 
 
+def varying_fields(store: Store, filters: Filters, expression: str = "") -> list[str]:
+    """Return the hyperparameters with more than one value among the passing runs, in the order of RunConfig."""
+    where, values = condition(filters, expression)
+    names = [name for name in FIELDS if name != "seed"]
+    flags = ", ".join(f"coalesce(min({name}) <> max({name}), false) AS {name}" for name in names)
+    row = store.query(f"SELECT {flags} FROM runs WHERE {where}", values).to_pylist()[0]
+    return [name for name in names if row[name]]
+
+
 def configs(store: Store, filters: Filters, expression: str = "", limit: int = 1_000_000) -> tuple[pa.Table, int]:
     """Return one row per config with passing runs: ``config_id``, ``n``, ``n_silent``, fields; and their number.
 

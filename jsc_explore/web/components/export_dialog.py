@@ -26,6 +26,7 @@ from jsc_explore.view_model.tables import cells_table, commands, points_table, p
 from jsc_explore.view_model.url_params import CELLS
 from jsc_explore.web.components import curves as curves_panel
 from jsc_explore.web.components import grid, saved_views
+from jsc_explore.web.components import response as response_panel
 from jsc_explore.web.state import chart_registry, dialogs, predictions, services
 from jsc_explore.web.state.cached_repository import CachedRepository
 from jsc_explore.web.state.downloads import download_button
@@ -138,7 +139,12 @@ def contents(slice: Slice) -> tuple[dict[str, Figure], dict[str, pa.Table]]:
     figures = {_numbered("grid", i, len(grids)): part.figure for i, part in enumerate(grids)}
     curves = drawn_curves.figures
     figures |= {_numbered("curves", i, len(curves)): figure for i, (_, figure) in enumerate(curves)}
+    response = response_panel.drawn_of(slice, "light")
+    responses = response.figures
+    figures |= {_numbered("response", i, len(responses)): figure for i, (_, figure) in enumerate(responses)}
     tables = {"grid": cells_table(slice, cells, predictions.shown(slice.metric))}
+    if responses:
+        tables["response"] = response.table
     for name, source in (("curves_medians", MEDIANS), ("curves_context", CONTEXT), ("curves_seeds", SEEDS)):
         parts = [figure.tables[source] for _, figure in curves]
         if parts and sum(part.num_rows for part in parts):
@@ -159,6 +165,7 @@ grid.*          the grid; its table has one row a cell: median with its spread (
                 seeds on, else range) and number of runs
 curves.*        the learning curves; curves_medians has the drawn medians with their bands, curves_seeds each
                 seed, curves_context the medians of the other cells, in grey
+response.*      the metric against one hyperparameter; its table has one row a point
 curve_points.*  all recorded points of the runs in colour with their hyperparameters; `jsc-explore import csv` reads it
 """
     return {"README.txt": readme, "commands.sh": _script(lines), "view.json": json.dumps(EXPLORE.query, indent=1)}

@@ -12,7 +12,7 @@ import streamlit as st
 from jsc_explore.analysis.cells import Cell, Place
 from jsc_explore.errors import JscError
 from jsc_explore.view_model.slice import Slice
-from jsc_explore.view_model.url_params import CELLS
+from jsc_explore.view_model.url_params import CELLS, CURVES, RESPONSE
 from jsc_explore.web.components import (
     best_config,
     cell_details,
@@ -22,6 +22,7 @@ from jsc_explore.web.components import (
     headline,
     job_list,
     permissions,
+    response,
     saved_views,
     sidebar,
     train_dialog,
@@ -102,17 +103,27 @@ def _body(slice: Slice, was_active: bool) -> None:
         with left:
             _show_errors(partial(_grid, slice, snapshot))
         with right, st.container(key="curves_panel"):
-            every = services.poll_interval(CURVES_S, visitor.session()) if snapshot.active else None
-            st.fragment(_curves, run_every=every)(slice)
+            is_live = snapshot.active and EXPLORE["panel"] == CURVES
+            every = services.poll_interval(CURVES_S, visitor.session()) if is_live else None
+            st.fragment(_panel, run_every=every)(slice)
         EXPLORE.write()
         st.session_state[_DRAWN_AT] = time.monotonic()
 
 
-def _curves(slice: Slice) -> None:
+def _panel(slice: Slice) -> None:
+    """Draw the panel that is chosen: the curves, or the metric against one hyperparameter."""
     with render_turn(LIVE_DELAY_S):
         snapshot = _snapshot()
         if snapshot is not None:
-            _show_errors(lambda: curves.draw(slice, _cells(slice, snapshot), snapshot.points))
+            names = {CURVES: "Curves", RESPONSE: response.label(slice)}
+            EXPLORE.widget(
+                st.segmented_control, "panel", "Panel", list(names), format_func=names.get, required=True,
+                label_visibility="collapsed",
+            )  # fmt: skip
+            if EXPLORE["panel"] == RESPONSE:
+                _show_errors(partial(response.draw, slice))
+            else:
+                _show_errors(lambda: curves.draw(slice, _cells(slice, snapshot), snapshot.points))
             EXPLORE.write()
             st.session_state[_DRAWN_AT] = time.monotonic()
 

@@ -13,6 +13,7 @@ from jsc_explore.analysis.importance import Ranking, importance
 from jsc_explore.analysis.prediction import MAX_CELLS, MIN_CELLS, Calibration, predict
 from jsc_explore.analysis.support import KINDS, Kind
 from jsc_explore.charts import overview as charts
+from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.parallel import (
     brush_names,
     brushed,
@@ -22,15 +23,18 @@ from jsc_explore.charts.parallel import (
     thin_evenly,
     varying_fields,
 )
+from jsc_explore.charts.response import ResponseOptions
 from jsc_explore.charts.style import QUANTITIES, difference_scale, format_metric, is_percentage, is_time, times_text
-from jsc_explore.config import FIELDS, RunConfig, display_value
+from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.errors import FieldError, JscError
-from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, prediction_cells, spread_table, training_times
+from jsc_explore.store.query.aggregates import CONFIG_FIELDS, cell_table, prediction_cells, training_times
 from jsc_explore.store.query.grid import run_ids, stored_seeds
 from jsc_explore.store.schema import METRICS
+from jsc_explore.view_model import response as view
 from jsc_explore.view_model.page_links import explore_query
+from jsc_explore.view_model.repository import response_rows
 from jsc_explore.view_model.tables import MAX_COMMANDS, command
-from jsc_explore.web.components import export_dialog, overview_sidebar
+from jsc_explore.web.components import export_dialog, overview_sidebar, response
 from jsc_explore.web.components.overview_sidebar import OverviewFilters
 from jsc_explore.web.pages import explore
 from jsc_explore.web.plain_text import plain
@@ -74,10 +78,10 @@ def _draw_charts(version: int, selected: OverviewFilters, table: pa.Table) -> No
     # Its own fragment, so that a brush redraws nothing else.
     st.fragment(_coordinates)(version, selected, rows, fields)
     left, right = st.columns(2, gap="large")
-    with left, st.container(key="half-spread"):
-        points = charts.point_table(rows, metric, fields)
+    points = charts.point_table(rows, metric, fields)
+    with left, st.container(key="half-response"):
         # Its own fragment, so that another hyperparameter redraws only this chart.
-        st.fragment(_spread)(version, selected, fields, points, len(rows))
+        st.fragment(_response)(version, selected, fields)
     with right, st.container(key="half-importance"):
         st.markdown("##### Hyperparameter importance")
         importance_place = st.empty()
@@ -86,7 +90,11 @@ def _draw_charts(version: int, selected: OverviewFilters, table: pa.Table) -> No
     dialogs.draw(
         {
             "export": lambda: export_dialog.charts_dialog(
-                OVERVIEW, f"{title}.", OVERVIEW["dataset"], {"configurations": table}, _commands(rows)
+                OVERVIEW,
+                f"{title}.",
+                OVERVIEW["dataset"],
+                {"configurations": table, **chart_registry.tables()},
+                _commands(rows),
             )
         }
     )
@@ -161,24 +169,21 @@ def _curve_of(metric: str) -> str:
     return "val_loss" if metric.endswith("loss") else "val_acc"
 
 
-def _spread(version: int, selected: OverviewFilters, fields: list[str], points: pa.Table, count: int) -> None:
-    metric = selected.metric
-    options = fields or ["batch_size"]
-    if OVERVIEW["against"] not in options:
-        OVERVIEW["against"] = options[0]
-    field = OVERVIEW.widget(
-        st.selectbox, "against", "Metric against", options, format_func=lambda name: FIELDS[name].label
-    )
+def _response(version: int, selected: OverviewFilters, fields: list[str]) -> None:
+    """Draw the metric against one hyperparameter, a line for each value of a second one."""
+    st.markdown("##### Metric against one hyperparameter")
+    chosen = response.controls(OVERVIEW, fields, *view.automatic_fields(fields))
     OVERVIEW.write()
-    spread = _spreads(version, selected, field)
-    make = partial(charts.spread_chart, spread, points, field, metric)
-    chart_registry.draw("metric_against", make, f"{METRICS[metric]} against {FIELDS[field].label}", "spread")
-    best = max(spread.to_pylist(), key=lambda row: row["median"] if is_percentage(metric) else -row["median"])
-    st.caption(
-        f"Best median at {display_value(field, best['value'])}: {format_metric(metric, best['median'])}. Line: median "
-        "over the configurations with this value, whatever their other hyperparameters; bar: the middle half of them."
-        + (f" Of the points {_thinned(points.num_rows, count)}" if points.num_rows < count else "")
-    )
+    rows = _response_rows(version, selected, tuple(name for name in chosen if name))
+
+    def make(theme: str) -> Figure:
+        options = ResponseOptions(selected.metric, *chosen, theme, presentation.text_scale())
+        return view.response_of(rows, options).figures[0][1]
+
+    drawn = view.response_of(rows, ResponseOptions(selected.metric, *chosen))
+    figure = chart_registry.register("metric_against", make, f"metric against {chosen}", drawn.table)
+    st.vega_lite_chart(figure.arrow_spec(), key="metric_against", alt=figure.alt_text)
+    st.caption(plain(drawn.legend))
 
 
 def _tradeoffs(
@@ -275,8 +280,8 @@ def _times(version: int, selected: OverviewFilters) -> list[dict[str, Any]]:
 
 
 @st.cache_data(show_spinner=False, max_entries=64, hash_funcs={OverviewFilters: repr})
-def _spreads(version: int, selected: OverviewFilters, field: str) -> pa.Table:
-    return spread_table(services.store(), field, selected.metric, selected.filters, selected.text)
+def _response_rows(version: int, selected: OverviewFilters, fields: tuple[str, ...]) -> list[dict[str, Any]]:
+    return response_rows(services.store(), fields, selected.metric, selected.filters, selected.text)
 
 
 @st.cache_data(show_spinner=False, max_entries=16)

@@ -32,6 +32,14 @@ class CachedRepository(Repository):
         # One string: Streamlit takes longer to hash hundreds of ids than the query takes.
         return _seeds(self.store.version, " ".join(config_ids))
 
+    def varying(self, slice: Slice) -> list[str]:
+        """See Repository."""
+        return _varying(self.store.version, slice)
+
+    def response(self, slice: Slice, fields: tuple[str, ...]) -> Rows:
+        """See Repository."""
+        return _response(self.store.version, slice, fields)
+
     def configs(self, slice: Slice, limit: int) -> tuple[Rows, int]:
         """See Repository."""
         return _configs(self.store.version, slice, limit)
@@ -77,6 +85,16 @@ class _RunsMissingError(Exception):
 @st.cache_resource(show_spinner=False, max_entries=512, hash_funcs={Slice: repr})
 def _grid(version: int, slice: Slice) -> Rows:
     return Repository(services.store()).grid(slice)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64, hash_funcs={Slice: repr})
+def _varying(version: int, slice: Slice) -> list[str]:
+    return Repository(services.store()).varying(slice)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64, hash_funcs={Slice: repr})
+def _response(version: int, slice: Slice, fields: tuple[str, ...]) -> Rows:
+    return Repository(services.store()).response(slice, fields)
 
 
 @st.cache_resource(show_spinner=False, max_entries=512, hash_funcs={Slice: repr})

@@ -13,8 +13,8 @@ from jsc_explore.charts.style import Chart
 from jsc_explore.web.state import presentation
 
 _CHARTS, _PAGE_STATE = "_registered charts", "_page state of charts"
-# Makes a chart for a theme, light or dark.
-Make = Callable[[str], Chart]
+# Makes a chart or a figure for a theme, light or dark.
+Make = Callable[[str], Chart | Figure]
 
 
 def begin(page_state: str) -> None:

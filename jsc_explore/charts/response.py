@@ -1,0 +1,346 @@
+"""A metric against one hyperparameter: a point with its spread for each value, a line for each value of a second."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pyarrow as pa
+from altair.utils.schemapi import debug_mode
+
+from jsc_explore.analysis.cells import in_order
+from jsc_explore.charts.figure import Figure, build_spec, chart_from, font_config
+from jsc_explore.charts.parallel import thin_evenly
+from jsc_explore.charts.style import (
+    BACKGROUND,
+    INK,
+    MUTED,
+    SVG_RENDERER,
+    colours,
+    format_median,
+    format_metric,
+    is_percentage,
+    is_time,
+    number_axis,
+    spread_name,
+)
+from jsc_explore.config import FIELDS, display_value
+from jsc_explore.network import parse
+from jsc_explore.store.schema import METRICS
+
+HEIGHT = 380
+POINTS, SEEDS, LABELS = "points", "seeds", "labels"
+# Among five classes.
+CHANCE = 0.2
+# More lines cannot be told apart; more dots would slow the page down.
+MAX_LINES, MAX_DOTS = 12, 1500
+# Up to so many lines there is room for the rate of silent seeds beside each point; else a sign stands for it.
+MAX_LINES_WITH_RATES = 3
+# Of runs of several configs, whose spread is not that of seeds.
+MIDDLE_HALF = "middle half"
+_LETTER = 6.8
+_LINE_HEIGHT = 15
+
+
+@dataclass(frozen=True)
+class ResponseOptions:
+    """What is drawn: ``metric`` against a hyperparameter, a line for each value of ``lines``; ``size`` scales fonts."""
+
+    metric: str
+    against: str
+    lines: str | None = None
+    theme: str = "light"
+    size: float = 1.0
+
+
+@dataclass(frozen=True)
+class ResponseAxes:
+    """The axes of a chart, or of several that are to be compared: ticks of x with their labels, lines, range of y."""
+
+    log_x: bool
+    ticks: tuple[float, ...]
+    labels: tuple[str, ...]
+    places: tuple[tuple[Any, float], ...]
+    lines: tuple[Any, ...]
+    y_range: tuple[float, float]
+    log_y: bool
+
+
+def spread_of(row: Mapping[str, Any], metric: str) -> tuple[float, float, str] | None:
+    """Return the ends of what is drawn around a median and its name; None for one run and for times.
+
+    Of one config it is the spread of its seeds, of several the middle half of their runs.
+    """
+    metrics = row["metrics"] or []
+    if len(metrics) < 2 or is_time(metric):
+        return None
+    if row["n_configs"] > 1:
+        low, high = np.quantile(metrics, (0.25, 0.75))
+        return float(low), float(high), MIDDLE_HALF
+    return row["low"], row["high"], spread_name(len(metrics))
+
+
+def response_axes(rows: Sequence[Mapping[str, Any]], options: ResponseOptions) -> ResponseAxes:
+    """Return the axes on which all of these rows, at least one, can be drawn.
+
+    Numbers of a logarithmic kind are placed by their value, networks by their number of parameters, other values evenly
+    in their order. The range of y is that of points, spreads and seeds, and includes the level of chance if it is near.
+    """
+    values = in_order(options.against, {row[options.against] for row in rows})
+    places = dict(zip(values, map(float, range(len(values))), strict=True))
+    log_x = True
+    if options.against == "model":
+        places = {value: float(parse(value).parameters) for value in values}
+    elif FIELDS[options.against].log:
+        places = {value: float(value) for value in values}
+    else:
+        log_x = False
+    names: dict[float, list[str]] = {}
+    for value, place in sorted(places.items(), key=lambda item: item[1]):
+        names.setdefault(place, []).append(display_value(options.against, value))
+    lines = in_order(options.lines, {row[options.lines] for row in rows}) if options.lines else [None]
+    if options.lines == "model":
+        lines.sort(key=lambda value: parse(value).parameters)
+    y_range, log_y = _y_range(rows, options.metric)
+    labels = tuple(", ".join(texts) for texts in names.values())
+    return ResponseAxes(
+        log_x, tuple(names), labels, tuple(places.items()), tuple(thin_evenly(lines, MAX_LINES)), y_range, log_y
+    )
+
+
+def _y_range(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[tuple[float, float], bool]:
+    values = [value for row in rows for value in (_figure(row), *(row["metrics"] or []))]
+    low, high = min(values), max(values)
+    if not is_percentage(metric) and low > 0 and high / low > 10:
+        return (low / 1.1, high * 1.1), True
+    span = high - low or 0.1 * abs(high) or 1.0
+    if is_percentage(metric) and low - 0.25 * span < CHANCE < low:
+        low = CHANCE
+    return (low - 0.05 * span, high + 0.05 * span), False
+
+
+def _figure(row: Mapping[str, Any]) -> float:
+    """Return the figure of a row by the rule of the grid: the median, or that of all where each has a silent class."""
+    return float(row["median"] if row["metrics"] else row["median_all"])
+
+
+def response_tables(
+    rows: Sequence[Mapping[str, Any]], options: ResponseOptions, axes: ResponseAxes
+) -> dict[str, pa.Table]:
+    """Return the tables that ``response_figure`` draws, from the rows of ``Repository.response``.
+
+    ``points`` has one row for each value on each line, ``seeds`` one for each run without a silent class, ``labels``
+    one for each line, at its end. ``shift`` moves the points of several lines apart.
+    """
+    places, shown = dict(axes.places), [row for row in rows if row["n"]]
+    brief = len(axes.lines) > MAX_LINES_WITH_RATES
+    points, seeds, ends = [], [], []
+    for i, value in enumerate(axes.lines):
+        line = display_value(options.lines, value) if options.lines else ""
+        shift = i - (len(axes.lines) - 1) / 2
+        own = [row for row in shown if options.lines is None or row[options.lines] == value]
+        own.sort(key=lambda row: places[row[options.against]])
+        for row in own:
+            at = {"x": places[row[options.against]], "line": line, "shift": shift}
+            points.append(at | _point(row, options, brief))
+            seeds += [at | {"value": metric} for metric in row["metrics"] or []]
+        if own and options.lines:
+            last = points[-1]
+            ends.append({name: last[name] for name in ("x", "value", "line", "shift")})
+    _separate(ends, axes, options.size)
+    return {
+        POINTS: pa.Table.from_pylist(points, _POINTS),
+        SEEDS: pa.Table.from_pylist(thin_evenly(seeds, MAX_DOTS), _SEEDS),
+        LABELS: pa.Table.from_pylist(ends, _SEEDS),
+    }
+
+
+def _point(row: Mapping[str, Any], options: ResponseOptions, brief: bool) -> dict[str, Any]:
+    value, n, silent, metric = _figure(row), row["n"] - row["n_silent"], row["n_silent"], options.metric
+    low, high, kind = spread_of(row, metric) or (value, value, "")
+    names = [name for name in (options.against, options.lines) if name]
+    kinds = "runs" if row["n_configs"] > 1 else "seeds"
+    if kind == MIDDLE_HALF:
+        text = f"{format_metric(metric, value)} (middle half {format_metric(metric, low)} to "
+        text += f"{format_metric(metric, high)})"
+    else:
+        text = format_median(metric, value, low, high, n if kind else 1)
+    counts = f"{n or row['n']}" + (f", of {row['n_configs']} configs" if row["n_configs"] > 1 else "")
+    return {
+        "value": value, "low": low, "high": high, "kind": kind, "open": not n,
+        "mark": ("†" if brief else f"† {silent} of {row['n']}") if silent else "",
+        "place": ", ".join(f"{FIELDS[name].inline_label} {_value_text(name, row[name])}" for name in names),
+        "text": text, "counts": counts,
+        "classes": f"{silent} of {row['n']} {kinds}" if silent else "none",
+    }  # fmt: skip
+
+
+def _value_text(field: str, value: Any) -> str:
+    text = display_value(field, value)
+    return f"{text} ({parse(value).parameters:,} parameters)" if field == "model" else text
+
+
+def _separate(labels: list[dict[str, Any]], axes: ResponseAxes, size: float) -> None:
+    """Move labels at the same place apart by the height of a line; their middle stays."""
+    low, high = (math.log(end) if axes.log_y else end for end in axes.y_range)
+    distance = _LINE_HEIGHT / HEIGHT * (high - low)
+    by_x: dict[float, list[dict[str, Any]]] = {}
+    for label in labels:
+        by_x.setdefault(label["x"], []).append(label)
+    for group in by_x.values():
+        group.sort(key=lambda label: label["value"])
+        wanted = [math.log(label["value"]) if axes.log_y else label["value"] for label in group]
+        # Clusters of labels that would overlap, as [sum of the wanted places, count].
+        clusters: list[list[float]] = []
+        for place in wanted:
+            clusters.append([place, 1])
+            while len(clusters) > 1 and _bottom(clusters[-1], distance) - _top(clusters[-2], distance) < distance:
+                total, count = clusters.pop()
+                clusters[-1][0] += total
+                clusters[-1][1] += count
+        places = [_bottom(one, distance) + i * distance for one in clusters for i in range(int(one[1]))]
+        # Below the name of their hyperparameter, which stands at the upper end.
+        room = high - 1.5 * distance
+        for label, place in zip(reversed(group), reversed(places), strict=True):
+            place = min(place, room)
+            room = place - distance
+            label["value"] = math.exp(place) if axes.log_y else place
+
+
+def _bottom(cluster: Sequence[float], distance: float) -> float:
+    return cluster[0] / cluster[1] - (cluster[1] - 1) / 2 * distance
+
+
+def _top(cluster: Sequence[float], distance: float) -> float:
+    return cluster[0] / cluster[1] + (cluster[1] - 1) / 2 * distance
+
+
+_SEEDS = pa.schema(
+    [("x", pa.float64()), ("value", pa.float64()), ("shift", pa.float64()), ("line", pa.string())]
+)  # fmt: skip
+_POINTS = pa.schema(
+    [*_SEEDS, ("low", pa.float64()), ("high", pa.float64()), ("open", pa.bool_())]
+    + [(name, pa.string()) for name in ("kind", "mark", "place", "text", "counts", "classes")]
+)
+
+
+# ---- drawing
+
+
+def response_figure(tables: Mapping[str, pa.Table], options: ResponseOptions, axes: ResponseAxes) -> Figure:
+    """Draw the tables of ``response_tables``."""
+    text = f"{_title(options.metric)} against {FIELDS[options.against].inline_label}"
+    text += f", a line for each {FIELDS[options.lines].inline_label}" if options.lines else ""
+    return Figure(_spec(options, axes), dict(tables), text, width=640)
+
+
+def _title(metric: str) -> str:
+    text = METRICS[metric].split(",")[0]
+    return text[0].upper() + text[1:]
+
+
+@lru_cache(maxsize=256)
+def _spec(options: ResponseOptions, axes: ResponseAxes) -> dict[str, Any]:
+    size, theme, count = options.size, options.theme, len(axes.lines)
+    names = [display_value(options.lines, value) for value in axes.lines] if options.lines else [""]
+    ordered = options.lines is not None and (options.lines == "model" or FIELDS[options.lines].kind in ("int", "float"))
+    colour = alt.Color(
+        "line:N", scale=alt.Scale(domain=names, range=colours(count, ordered, theme)), legend=None
+    )  # fmt: skip
+    x, y = _x(options, axes, names), _y(options, axes)
+    # In pixels; less where there are many points.
+    step = min(5 * size, 240 / (count * len(axes.ticks)))
+    shift = alt.ExprRef(f"datum.shift * {step:g}")
+    points = chart_from(POINTS).encode(x=x, y=y, color=colour)
+    many = "datum.kind === 'middle half'"
+    bars = points.mark_rule(xOffset=shift, aria=False, strokeCap="butt").encode(
+        y=alt.Y("low:Q"), y2="high:Q",
+        strokeWidth=alt.condition(many, alt.value(9 * size), alt.value(1.5 * size)),
+        opacity=alt.condition(many, alt.value(0.25), alt.value(0.75)),
+    )  # fmt: skip
+    lines = points.mark_line(xOffset=shift, strokeWidth=1.5 * size, opacity=0.7, aria=False)
+    seeds = chart_from(SEEDS).mark_point(xOffset=shift, filled=True, size=12 * size**2, opacity=0.35, aria=False)
+    tooltip = [
+        alt.Tooltip("place:N", title=" "),
+        alt.Tooltip("text:N", title="median"),
+        alt.Tooltip("counts:N", title="seeds"),
+        alt.Tooltip("classes:N", title="with a silent class"),
+    ]
+    dots = points.mark_point(xOffset=shift, filled=True, size=48 * size**2, strokeWidth=1.5 * size, opacity=1).encode(
+        stroke=colour, tooltip=tooltip, fill=alt.condition("datum.open", alt.value(BACKGROUND[theme]), colour),
+    )  # fmt: skip
+    marks = points.mark_text(xOffset=shift, baseline="top", dy=6 * size, fontSize=12 * size, aria=False).encode(
+        y="low:Q", text="mark:N"
+    )
+    layers = [*_chance(options, axes), bars, seeds.encode(x=x, y=y, color=colour), lines, dots, marks]
+    if options.lines:
+        layers += _labels(x, y, colour, shift, options)
+    chart = alt.layer(*layers).properties(height=HEIGHT * size, usermeta=SVG_RENDERER)
+    # Validation takes most of the time; the tests validate the chart.
+    with debug_mode(False):
+        return build_spec(chart, validate=False) | {"config": font_config(size)}
+
+
+def _x(options: ResponseOptions, axes: ResponseAxes, names: Sequence[str]) -> alt.X:
+    spec = FIELDS[options.against]
+    title = "Network, by its number of parameters" if options.against == "model" else spec.label
+    low, high = axes.ticks[0], axes.ticks[-1]
+    domain = [low / 1.15, high * 1.15] if axes.log_x else [low - 0.3, high + 0.3]
+    # The labels of the lines need their width on the right.
+    letters = max(map(len, [*names, FIELDS[options.lines].label])) if options.lines else 0
+    end = f"width - {letters * _LETTER * options.size + 12 * bool(letters):g}"
+    scale = alt.Scale(
+        type="log" if axes.log_x else "linear", domain=domain, nice=False, zero=False, range=[0, alt.ExprRef(end)]
+    )
+    ticks, labels = json.dumps(axes.ticks), json.dumps(axes.labels)
+    expression = f"{labels}[indexof({ticks}, datum.value)]"
+    axis = alt.Axis(
+        values=list(axes.ticks),
+        labelExpr=expression,
+        labelOverlap="greedy",
+        labelSeparation=6,
+        labelAngle=0,
+        grid=False,
+    )
+    return alt.X("x:Q", title=title, scale=scale, axis=axis)
+
+
+def _y(options: ResponseOptions, axes: ResponseAxes) -> alt.Y:
+    scale = alt.Scale(type="log" if axes.log_y else "linear", domain=list(axes.y_range), nice=False, zero=False)
+    axis = number_axis(options.metric, tickCount=6)
+    if is_percentage(options.metric) and axes.y_range[1] - axes.y_range[0] < 0.06:
+        axis = alt.Axis(format=".1%", tickCount=6)
+    return alt.Y("value:Q", title=_title(options.metric), scale=scale, axis=axis)
+
+
+def _chance(options: ResponseOptions, axes: ResponseAxes) -> list[alt.Chart]:
+    low, high = axes.y_range
+    if not is_percentage(options.metric) or not low < CHANCE < high:
+        return []
+    level = alt.Chart(alt.InlineData(values=[{"value": CHANCE}])).encode(y="value:Q")
+    rule = level.mark_rule(strokeDash=[4, 4], strokeWidth=1, color=MUTED[options.theme], aria=False)
+    text = level.mark_text(
+        align="left", baseline="bottom", dx=4, dy=-2, fontSize=12 * options.size, color=MUTED[options.theme], aria=False
+    ).encode(x=alt.value(0), text=alt.value(f"chance {CHANCE:.0%}"))
+    return [rule, text]
+
+
+def _labels(x: alt.X, y: alt.Y, colour: alt.Color, shift: alt.ExprRef, options: ResponseOptions) -> list[alt.Chart]:
+    """Return the names of the lines at their ends, and what they are values of above them."""
+    ends = chart_from(LABELS).mark_text(
+        xOffset=shift, align="left", dx=10 * options.size, fontSize=12 * options.size, fontWeight=600, aria=False
+    )
+    head = alt.Chart(alt.InlineData(values=[{}])).mark_text(
+        align="right", baseline="top", dy=-4, fontSize=12 * options.size, color=INK[options.theme], aria=False
+    )
+    name = FIELDS[options.lines].label if options.lines else ""
+    return [
+        ends.encode(x=x, y=y, color=colour, text="line:N"),
+        head.encode(x=alt.value("width"), y=alt.value(0), text=alt.value(name)),
+    ]
