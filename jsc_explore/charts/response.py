@@ -34,14 +34,14 @@ from jsc_explore.config import FIELDS, display_value
 from jsc_explore.network import parse
 from jsc_explore.store.schema import METRICS
 
-HEIGHT = 380
+HEIGHT = 340
 POINTS, SEEDS, LABELS = "points", "seeds", "labels"
 # Among five classes.
 CHANCE = 0.2
 # More lines cannot be told apart; more dots would slow the page down.
 MAX_LINES, MAX_DOTS = 12, 1500
-# Up to so many lines there is room for the rate of silent seeds beside each point; else a sign stands for it.
-MAX_LINES_WITH_RATES = 3
+# Up to so many points there is room for the rate of silent seeds beside each; else a sign stands for it.
+MAX_RATES = 14
 # Of runs of several configs, whose spread is not that of seeds.
 MIDDLE_HALF = "middle half"
 _LETTER = 6.8
@@ -139,7 +139,7 @@ def response_tables(
     one for each line, at its end. ``shift`` moves the points of several lines apart.
     """
     places, shown = dict(axes.places), [row for row in rows if row["n"]]
-    brief = len(axes.lines) > MAX_LINES_WITH_RATES
+    brief = len(axes.lines) * len(axes.ticks) > MAX_RATES
     points, seeds, ends = [], [], []
     for i, value in enumerate(axes.lines):
         line = display_value(options.lines, value) if options.lines else ""
@@ -153,7 +153,7 @@ def response_tables(
         if own and options.lines:
             last = points[-1]
             ends.append({name: last[name] for name in ("x", "value", "line", "shift")})
-    _separate(ends, axes, options.size)
+    _separate(ends, axes)
     return {
         POINTS: pa.Table.from_pylist(points, _POINTS),
         SEEDS: pa.Table.from_pylist(thin_evenly(seeds, MAX_DOTS), _SEEDS),
@@ -186,7 +186,7 @@ def _value_text(field: str, value: Any) -> str:
     return f"{text} ({parse(value).parameters:,} parameters)" if field == "model" else text
 
 
-def _separate(labels: list[dict[str, Any]], axes: ResponseAxes, size: float) -> None:
+def _separate(labels: list[dict[str, Any]], axes: ResponseAxes) -> None:
     """Move labels at the same place apart by the height of a line; their middle stays."""
     low, high = (math.log(end) if axes.log_y else end for end in axes.y_range)
     distance = _LINE_HEIGHT / HEIGHT * (high - low)
@@ -248,15 +248,13 @@ def _title(metric: str) -> str:
 @lru_cache(maxsize=256)
 def _spec(options: ResponseOptions, axes: ResponseAxes) -> dict[str, Any]:
     size, theme, count = options.size, options.theme, len(axes.lines)
-    names = [display_value(options.lines, value) for value in axes.lines] if options.lines else [""]
+    names = _names(options, axes)
     ordered = options.lines is not None and (options.lines == "model" or FIELDS[options.lines].kind in ("int", "float"))
     colour = alt.Color(
         "line:N", scale=alt.Scale(domain=names, range=colours(count, ordered, theme)), legend=None
     )  # fmt: skip
-    x, y = _x(options, axes, names), _y(options, axes)
-    # In pixels; less where there are many points.
-    step = min(5 * size, 240 / (count * len(axes.ticks)))
-    shift = alt.ExprRef(f"datum.shift * {step:g}")
+    x, y = _x(options, axes), _y(options, axes)
+    shift = alt.ExprRef(f"datum.shift * {_shift_step(options, axes):g}")
     points = chart_from(POINTS).encode(x=x, y=y, color=colour)
     many = "datum.kind === 'middle half'"
     bars = points.mark_rule(xOffset=shift, aria=False, strokeCap="butt").encode(
@@ -276,38 +274,43 @@ def _spec(options: ResponseOptions, axes: ResponseAxes) -> dict[str, Any]:
         stroke=colour, tooltip=tooltip, fill=alt.condition("datum.open", alt.value(BACKGROUND[theme]), colour),
     )  # fmt: skip
     marks = points.mark_text(xOffset=shift, baseline="top", dy=6 * size, fontSize=12 * size, aria=False).encode(
-        y="low:Q", text="mark:N"
+        y="low:Q", text="mark:N", color=alt.value(MUTED[theme])
     )
     layers = [*_chance(options, axes), bars, seeds.encode(x=x, y=y, color=colour), lines, dots, marks]
     if options.lines:
-        layers += _labels(x, y, colour, shift, options)
+        layers += _labels(x, y, colour, options, axes)
     chart = alt.layer(*layers).properties(height=HEIGHT * size, usermeta=SVG_RENDERER)
     # Validation takes most of the time; the tests validate the chart.
     with debug_mode(False):
         return build_spec(chart, validate=False) | {"config": font_config(size)}
 
 
-def _x(options: ResponseOptions, axes: ResponseAxes, names: Sequence[str]) -> alt.X:
+def _x(options: ResponseOptions, axes: ResponseAxes) -> alt.X:
     spec = FIELDS[options.against]
     title = "Network, by its number of parameters" if options.against == "model" else spec.label
     low, high = axes.ticks[0], axes.ticks[-1]
-    domain = [low / 1.15, high * 1.15] if axes.log_x else [low - 0.3, high + 0.3]
-    # The labels of the lines need their width on the right.
-    letters = max(map(len, [*names, FIELDS[options.lines].label])) if options.lines else 0
-    end = f"width - {letters * _LETTER * options.size + 12 * bool(letters):g}"
+    # From the first value to the last; the left one keeps clear of the y axis.
+    margin = 0.06 if options.lines else 0.12
+    if axes.log_x:
+        domain = [low * (low / high) ** margin, high] if low < high else [low / 2, high * 2]
+    else:
+        domain = [low - margin * (high - low), high] if low < high else [low - 1, high + 1]
     scale = alt.Scale(
-        type="log" if axes.log_x else "linear", domain=domain, nice=False, zero=False, range=[0, alt.ExprRef(end)]
+        type="log" if axes.log_x else "linear",
+        domain=domain,
+        nice=False,
+        zero=False,
+        range=[0, alt.ExprRef(_right_end(options, axes))],
     )
-    ticks, labels = json.dumps(axes.ticks), json.dumps(axes.labels)
-    expression = f"{labels}[indexof({ticks}, datum.value)]"
+    labels: list[Any] = list(axes.labels)
+    # Names of networks are long, and some are near each other: every second one stands a line lower.
+    staggered = options.against == "model" and len(labels) > 3
+    if staggered:
+        labels = [["", label] if i % 2 else label for i, label in enumerate(labels)]
     axis = alt.Axis(
-        values=list(axes.ticks),
-        labelExpr=expression,
-        labelOverlap="greedy",
-        labelSeparation=6,
-        labelAngle=0,
-        grid=False,
-    )
+        values=list(axes.ticks), labelExpr=f"{json.dumps(labels)}[indexof({json.dumps(axes.ticks)}, datum.value)]",
+        labelOverlap=False if staggered else "greedy", labelSeparation=6, labelAngle=0, grid=False,
+    )  # fmt: skip
     return alt.X("x:Q", title=title, scale=scale, axis=axis)
 
 
@@ -319,28 +322,58 @@ def _y(options: ResponseOptions, axes: ResponseAxes) -> alt.Y:
     return alt.Y("value:Q", title=_title(options.metric), scale=scale, axis=axis)
 
 
+# Draws a mark once: rows of a chart would be replaced by the tables of the figure.
+_ONCE = alt.Chart(alt.sequence(0, 1))
+
+
 def _chance(options: ResponseOptions, axes: ResponseAxes) -> list[alt.Chart]:
     low, high = axes.y_range
     if not is_percentage(options.metric) or not low < CHANCE < high:
         return []
-    level = alt.Chart(alt.InlineData(values=[{"value": CHANCE}])).encode(y="value:Q")
-    rule = level.mark_rule(strokeDash=[4, 4], strokeWidth=1, color=MUTED[options.theme], aria=False)
+    level = _ONCE.encode(y=alt.YDatum(CHANCE))
+    rule = level.mark_rule(strokeDash=[4, 4], strokeWidth=1, color=MUTED[options.theme], aria=False).encode(
+        x=alt.value(0), x2=alt.value(alt.ExprRef(_right_end(options, axes)))
+    )
     text = level.mark_text(
-        align="left", baseline="bottom", dx=4, dy=-2, fontSize=12 * options.size, color=MUTED[options.theme], aria=False
-    ).encode(x=alt.value(0), text=alt.value(f"chance {CHANCE:.0%}"))
+        align="right", baseline="bottom", dy=-2, fontSize=12 * options.size, color=MUTED[options.theme], aria=False
+    ).encode(x=alt.value("width"), text=alt.value("chance"))
     return [rule, text]
 
 
-def _labels(x: alt.X, y: alt.Y, colour: alt.Color, shift: alt.ExprRef, options: ResponseOptions) -> list[alt.Chart]:
-    """Return the names of the lines at their ends, and what they are values of above them."""
-    ends = chart_from(LABELS).mark_text(
-        xOffset=shift, align="left", dx=10 * options.size, fontSize=12 * options.size, fontWeight=600, aria=False
-    )
-    head = alt.Chart(alt.InlineData(values=[{}])).mark_text(
-        align="right", baseline="top", dy=-4, fontSize=12 * options.size, color=INK[options.theme], aria=False
-    )
+def _labels(x: alt.X, y: alt.Y, colour: alt.Color, options: ResponseOptions, axes: ResponseAxes) -> list[alt.Chart]:
+    """Return the names of the lines at their ends, right of all shifted points, and what they are values of above."""
+    size, ink, left = options.size, INK[options.theme], _outermost(options, axes)
+    ends = chart_from(LABELS).encode(x=x, y=y)
+    # The letters are dark: not every colour of a line could be read.
+    signs = ends.mark_point(xOffset=left + 10 * size, filled=True, size=30 * size**2, opacity=1, aria=False)
+    text: dict[str, Any] = {"align": "left", "fontSize": 12 * size, "color": ink, "aria": False}
+    names = ends.mark_text(xOffset=left + 18 * size, **text)
+    head = _ONCE.mark_text(baseline="top", dy=-4, xOffset=left + 6 * size, **text)
     name = FIELDS[options.lines].label if options.lines else ""
+    at_end = alt.value(alt.ExprRef(_right_end(options, axes)))
     return [
-        ends.encode(x=x, y=y, color=colour, text="line:N"),
-        head.encode(x=alt.value("width"), y=alt.value(0), text=alt.value(name)),
+        signs.encode(color=colour),
+        names.encode(text="line:N"),
+        head.encode(x=at_end, y=alt.value(0), text=alt.value(name)),
     ]
+
+
+def _shift_step(options: ResponseOptions, axes: ResponseAxes) -> float:
+    """Return the pixels between two points at one value; less where there are many points."""
+    return min(5 * options.size, 240 / (len(axes.lines) * len(axes.ticks)))
+
+
+def _outermost(options: ResponseOptions, axes: ResponseAxes) -> float:
+    return (len(axes.lines) - 1) / 2 * _shift_step(options, axes)
+
+
+def _right_end(options: ResponseOptions, axes: ResponseAxes) -> str:
+    """Return where the x axis ends, as a Vega expression: right of it stand the names of the lines."""
+    if options.lines is None:
+        return "width - 12"
+    letters = max(2 + max(map(len, _names(options, axes))), len(FIELDS[options.lines].label))
+    return f"width - {_outermost(options, axes) + (letters * _LETTER + 10) * options.size:g}"
+
+
+def _names(options: ResponseOptions, axes: ResponseAxes) -> list[str]:
+    return [display_value(options.lines, value) for value in axes.lines] if options.lines else [""]

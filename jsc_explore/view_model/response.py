@@ -31,9 +31,13 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Response:
-    """Charts with their titles (without facets one chart, its title empty), their legend text, and all as a table."""
+    """Charts with their titles (without facets one chart, its title empty), their legend text, and all as a table.
+
+    ``best`` is a sentence on the best median, empty if each seed has a silent class.
+    """
 
     figures: list[tuple[str, Figure]]
+    best: str
     legend: str
     table: pa.Table
 
@@ -71,7 +75,7 @@ def response_of(rows: Rows, options: ResponseOptions, facet: str | None = None) 
     shown = [row for row in rows if row["n"]]
     table = response_table(rows, options, facet)
     if not shown:
-        return Response([], "", table)
+        return Response([], "", "", table)
     axes = response_axes(shown, options)
     parts: dict[Any, Rows] = {"": shown}
     if facet:
@@ -82,7 +86,7 @@ def response_of(rows: Rows, options: ResponseOptions, facet: str | None = None) 
          response_figure(response_tables(part, options, axes), options, axes))
         for value, part in parts.items()
     ]  # fmt: skip
-    return Response(figures, _legend(rows, options, len(axes.lines)), table)
+    return Response(figures, _best(rows, options), _legend(rows, options, len(axes.lines)), table)
 
 
 def _legend(rows: Rows, options: ResponseOptions, n_lines: int) -> str:
@@ -91,8 +95,7 @@ def _legend(rows: Rows, options: ResponseOptions, n_lines: int) -> str:
     counts = {len(row["metrics"] or []) for row in rows if row["n_configs"] == 1} - {0, 1}
     silent = any(row["n_silent"] for row in rows)
     runs = "runs" if pooled else "seeds"
-    best = _best(rows, options)
-    parts = [f"{best}Point: median of the {runs} without a silent class" if silent else f"Point: median of the {runs}"]
+    parts = [f"Point: median of the {runs} without a silent class" if silent else f"Point: median of the {runs}"]
     if not is_time(options.metric):
         if counts:
             interval, span = "95% interval of the median", f"range of fewer than {MIN_INTERVAL_SEEDS} seeds"
@@ -122,7 +125,7 @@ def _best(rows: Rows, options: ResponseOptions) -> str:
     row = choose(measured, key=lambda row: row["median"])
     names = [name for name in (options.against, options.lines) if name]
     place = ", ".join(f"{FIELDS[name].inline_label} {display_value(name, row[name])}" for name in names)
-    return f"Best median: {format_metric(options.metric, row['median'])} at {place} (n={len(row['metrics'])}). "
+    return f"Best median: {format_metric(options.metric, row['median'])} at {place} (n={len(row['metrics'])})."
 
 
 def response_table(rows: Rows, options: ResponseOptions, facet: str | None = None) -> pa.Table:
@@ -131,10 +134,8 @@ def response_table(rows: Rows, options: ResponseOptions, facet: str | None = Non
     ``spread`` names what ``low`` and ``high`` are.
     """
     fields = [name for name in (facet, options.lines, options.against) if name]
-    ordered = list(rows)
-    for name in reversed(fields):
-        place = {value: i for i, value in enumerate(in_order(name, {row[name] for row in rows}))}
-        ordered.sort(key=lambda row, name=name, place=place: place[row[name]])
+    orders = [(name, in_order(name, {row[name] for row in rows})) for name in fields]
+    ordered = sorted(rows, key=lambda row: [values.index(row[name]) for name, values in orders])
     counts = ("n", "n_configs", "n_silent", "n_diverged")
     table = []
     for row in ordered:

@@ -45,7 +45,7 @@ def store(tmp_path_factory):
 
 def row(x, metrics=(0.7,), field="batch_size", **changes):
     """One row of ``response_rows``: a point whose seeds have these metrics; silent ones are given as n_silent."""
-    low, high = median_spread(metrics) if len(metrics) else (None, None)
+    low, high = map(float, median_spread(metrics)) if len(metrics) else (None, None)
     found = {
         field: x, "metrics": list(metrics) or None, "median": float(np.median(metrics)) if len(metrics) else None,
         "low": low, "high": high, "median_all": 0.5, "lowest": 0.4, "highest": 0.7, "n_silent": 0, "n_diverged": 0,
@@ -107,7 +107,7 @@ def test_numbers_that_grow_by_factors_have_a_logarithmic_axis(field, values):
     ("field", "values", "labels"),
     [
         ("optimizer", ["sgd", "adam"], ("adam", "sgd")),
-        ("weight_decay", [1e-3, 0.0, 1e-2], ("0", "1e-3", "0.01")),
+        ("weight_decay", [1e-3, 0.0, 1e-2], ("0", "1e-3", "1e-2")),
         ("final_relu", [False, True], ("yes", "no")),
     ],
 )
@@ -136,8 +136,8 @@ def test_the_range_fits_the_data_and_holds_chance_only_where_it_is_near():
     low, _ = response_axes([row(16, [0.25]), row(32, [0.74])], options).y_range
     assert low < 0.2
     drawn = json.dumps(figure_of([row(16, [0.25]), row(32, [0.74])]).spec)
-    assert "chance 20%" in drawn
-    assert "chance 20%" not in json.dumps(figure_of([row(16, [0.6]), row(32, [0.74])]).spec)
+    assert '"chance"' in drawn
+    assert '"chance"' not in json.dumps(figure_of([row(16, [0.6]), row(32, [0.74])]).spec)
     losses = [row(16, [0.9]), row(32, [15.0])]
     assert response_axes(losses, ResponseOptions("val_loss", "batch_size")).log_y
 

@@ -36,19 +36,21 @@ def controls(state: UrlState, varying: Sequence[str], against: str, lines: str) 
     with st.container(horizontal=True, vertical_alignment="bottom", key=f"{state.page}_response_controls"):
         state.widget(
             st.selectbox, "against", "Metric against", options([AUTO], fields, state["against"]),
-            format_func=lambda name: FIELDS[against if name == AUTO else name].label,
+            format_func=lambda name: f"Against: {FIELDS[against if name == AUTO else name].inline_label}",
+            label_visibility="collapsed",
         )  # fmt: skip
         first = [AUTO, NONE] if automatic in varying and automatic != chosen else [AUTO]
         state.widget(
             st.selectbox, "lines", "A line for each", options(first, others, state["lines"]),
-            format_func=lambda name: _line_label(name, automatic if len(first) > 1 else NONE),
+            format_func=lambda name: f"Lines: {_line_label(name, automatic if len(first) > 1 else NONE)}",
+            label_visibility="collapsed",
         )  # fmt: skip
     return response.fields_of(state, varying, against, lines)
 
 
 def _line_label(name: str, automatic: str) -> str:
     name = automatic if name == AUTO else name
-    return "None" if name == NONE else FIELDS[name].label
+    return "none" if name == NONE else FIELDS[name].inline_label
 
 
 def draw(slice: Slice) -> None:

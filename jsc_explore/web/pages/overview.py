@@ -183,7 +183,7 @@ def _response(version: int, selected: OverviewFilters, fields: list[str]) -> Non
     drawn = view.response_of(rows, ResponseOptions(selected.metric, *chosen))
     figure = chart_registry.register("metric_against", make, f"metric against {chosen}", drawn.table)
     st.vega_lite_chart(figure.arrow_spec(), key="metric_against", alt=figure.alt_text)
-    st.caption(plain(drawn.legend))
+    st.caption(plain(f"{drawn.best} {drawn.legend}".strip()))
 
 
 def _tradeoffs(
