@@ -46,6 +46,8 @@ MAX_RATES = 14
 MIDDLE_HALF = "middle half"
 _LETTER = 6.8
 _LINE_HEIGHT = 15
+# Of marks without a text of their own: the page's theme would give them one of their columns.
+_QUIET: dict[str, Any] = {"aria": False, "tooltip": None}
 
 
 @dataclass(frozen=True)
@@ -257,13 +259,13 @@ def _spec(options: ResponseOptions, axes: ResponseAxes) -> dict[str, Any]:
     shift = alt.ExprRef(f"datum.shift * {_shift_step(options, axes):g}")
     points = chart_from(POINTS).encode(x=x, y=y, color=colour)
     many = "datum.kind === 'middle half'"
-    bars = points.mark_rule(xOffset=shift, aria=False, strokeCap="butt").encode(
+    bars = points.mark_rule(xOffset=shift, **_QUIET, strokeCap="butt").encode(
         y=alt.Y("low:Q"), y2="high:Q",
         strokeWidth=alt.condition(many, alt.value(9 * size), alt.value(1.5 * size)),
         opacity=alt.condition(many, alt.value(0.25), alt.value(0.75)),
     )  # fmt: skip
-    lines = points.mark_line(xOffset=shift, strokeWidth=1.5 * size, opacity=0.7, aria=False)
-    seeds = chart_from(SEEDS).mark_point(xOffset=shift, filled=True, size=12 * size**2, opacity=0.35, aria=False)
+    lines = points.mark_line(xOffset=shift, strokeWidth=1.5 * size, opacity=0.7, **_QUIET)
+    seeds = chart_from(SEEDS).mark_point(xOffset=shift, filled=True, size=12 * size**2, opacity=0.35, **_QUIET)
     tooltip = [
         alt.Tooltip("place:N", title=" "),
         alt.Tooltip("text:N", title="median"),
@@ -273,7 +275,7 @@ def _spec(options: ResponseOptions, axes: ResponseAxes) -> dict[str, Any]:
     dots = points.mark_point(xOffset=shift, filled=True, size=48 * size**2, strokeWidth=1.5 * size, opacity=1).encode(
         stroke=colour, tooltip=tooltip, fill=alt.condition("datum.open", alt.value(BACKGROUND[theme]), colour),
     )  # fmt: skip
-    marks = points.mark_text(xOffset=shift, baseline="top", dy=6 * size, fontSize=12 * size, aria=False).encode(
+    marks = points.mark_text(xOffset=shift, baseline="top", dy=6 * size, fontSize=12 * size, **_QUIET).encode(
         y="low:Q", text="mark:N", color=alt.value(MUTED[theme])
     )
     layers = [*_chance(options, axes), bars, seeds.encode(x=x, y=y, color=colour), lines, dots, marks]
@@ -331,11 +333,11 @@ def _chance(options: ResponseOptions, axes: ResponseAxes) -> list[alt.Chart]:
     if not is_percentage(options.metric) or not low < CHANCE < high:
         return []
     level = _ONCE.encode(y=alt.YDatum(CHANCE))
-    rule = level.mark_rule(strokeDash=[4, 4], strokeWidth=1, color=MUTED[options.theme], aria=False).encode(
+    rule = level.mark_rule(strokeDash=[4, 4], strokeWidth=1, color=MUTED[options.theme], **_QUIET).encode(
         x=alt.value(0), x2=alt.value(alt.ExprRef(_right_end(options, axes)))
     )
     text = level.mark_text(
-        align="right", baseline="bottom", dy=-2, fontSize=12 * options.size, color=MUTED[options.theme], aria=False
+        align="right", baseline="bottom", dy=-2, fontSize=12 * options.size, color=MUTED[options.theme], **_QUIET
     ).encode(x=alt.value("width"), text=alt.value("chance"))
     return [rule, text]
 
@@ -345,8 +347,8 @@ def _labels(x: alt.X, y: alt.Y, colour: alt.Color, options: ResponseOptions, axe
     size, ink, left = options.size, INK[options.theme], _outermost(options, axes)
     ends = chart_from(LABELS).encode(x=x, y=y)
     # The letters are dark: not every colour of a line could be read.
-    signs = ends.mark_point(xOffset=left + 10 * size, filled=True, size=30 * size**2, opacity=1, aria=False)
-    text: dict[str, Any] = {"align": "left", "fontSize": 12 * size, "color": ink, "aria": False}
+    signs = ends.mark_point(xOffset=left + 10 * size, filled=True, size=30 * size**2, opacity=1, **_QUIET)
+    text: dict[str, Any] = {"align": "left", "fontSize": 12 * size, "color": ink, **_QUIET}
     names = ends.mark_text(xOffset=left + 18 * size, **text)
     head = _ONCE.mark_text(baseline="top", dy=-4, xOffset=left + 6 * size, **text)
     name = FIELDS[options.lines].label if options.lines else ""

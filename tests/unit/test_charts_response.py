@@ -231,6 +231,8 @@ def test_the_chart_is_valid_and_can_be_drawn_without_a_browser(theme, metric, ag
     ]
     figure = figure_of(rows, metric=metric, against=against, lines="learning_rate", theme=theme)
     alt.LayerChart.from_dict(dict(figure.spec))
+    # The page's theme gives every mark that does not say otherwise a tooltip of its columns.
+    assert all("tooltip" in one["encoding"] or one["mark"]["tooltip"] is None for one in figure.spec["layer"])
     image = render_image(figure, "svg").decode()
     for name in values:
         assert {True: "yes", False: "no"}.get(name, str(name)) in image
