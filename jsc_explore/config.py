@@ -291,12 +291,12 @@ def parse_value(name: str, text: str) -> Any:
 
 
 def format_value(name: str, value: Any) -> str:
-    """Format one field's value for people: 1e-3 rather than 0.001, yes rather than True."""
+    """Format one field's value for people: 1e-3 rather than 0.001 (learning rates: 1e-1, too), yes rather than True."""
     spec = check_field(name)
     if spec.kind == "bool":
         return "yes" if value else "no"
     if spec.kind == "float":
-        return format_number(float(value))
+        return format_number(float(value), powers=spec.log)
     return str(value)
 
 
@@ -305,9 +305,13 @@ def display_value(name: str, value: Any) -> str:
     return check_field(name).value_labels.get(value) or format_value(name, value)
 
 
-def format_number(value: float) -> str:
-    """Format a number as short as possible: 0, 0.9, 1e-3, 3.2e-5; an int in full."""
-    if isinstance(value, int) or value == 0 or 0.01 < abs(value) < 10_000:
+def format_number(value: float, *, powers: bool = False) -> str:
+    """Format a number as short as possible: 0, 0.9, 1e-3, 3.2e-5; an int in full.
+
+    ``powers`` is for numbers of a logarithmic scale: all below 1 are written as powers, 1e-1 as well as 1e-3.
+    """
+    is_small = abs(value) < 1 if powers else abs(value) <= 0.01
+    if isinstance(value, int) or value == 0 or not (is_small or abs(value) >= 10_000):
         return str(value) if isinstance(value, int) else f"{value:g}"
     mantissa, exponent = f"{value:.6e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"

@@ -63,6 +63,7 @@ _CONV = re.compile(
     r"(?P<type>[cr])(?P<width>\d+)k(?P<kernel>\d+)(?:s(?P<stride>\d+))?"
     r"(?P<bn>b)?(?:/(?P<act>[a-z]+?))?(?:d(?P<drop>\d*\.?\d+(?:e-?\d+)?))?"
 )
+_SPACED_DASH = re.compile(r"\s*-\s*")
 # The dash of an exponent, as in 32d1e-5, ends no node.
 _NODE_END = re.compile(r"(?<!\de)-")
 _POOL = re.compile(r"p(?P<size>\d+)")
@@ -121,9 +122,11 @@ def display_name(model: str) -> str:
 def parse(model: str, final_relu: bool = True) -> Network:
     """Parse a lab name or a specification; return the network, validated for shapes and size.
 
+    Blanks around a dash do not count: ``16 - 64 - 5`` is ``16-64-5``.
     Raises FieldError (field ``model``) naming the invalid node and the rule.
     """
-    text = NAMED.get(model.strip().lower(), model.strip().lower())
+    text = _SPACED_DASH.sub("-", model.strip().lower())
+    text = NAMED.get(text, text)
     if not text or len(text) > MAX_TEXT:
         raise _error(model, f"must be 1 to {MAX_TEXT} characters long")
     body, *option_texts = text.split()

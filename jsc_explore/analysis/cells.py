@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from jsc_explore.config import FIELDS, RunConfig
 from jsc_explore.jobs.queue import Job
+from jsc_explore.network import parse
 
 State = Literal["done", "partly", "running", "queued", "failed", "missing", "hidden"]
 Place = tuple[Any, ...]
@@ -70,7 +71,12 @@ class Cell:
 
     @property
     def value(self) -> float | None:
-        """The figure that the grid shows: the median, or that of all runs where each has a silent class."""
+        """The figure that the grid shows: the median, or that of all runs where each has a silent class.
+
+        None over several configs: a median of a mixture belongs to none of them.
+        """
+        if self.n_configs > 1:
+            return None
         return self.median if self.n_median else self.median_all
 
     @property
@@ -118,10 +124,12 @@ def axis_values(name: str, stored: Iterable[Any], extra: Iterable[Any] = ()) -> 
 
 
 def in_order(name: str, values: Iterable[Any]) -> list[Any]:
-    """Return values of a field in order: numbers by size, names in the order of the default values."""
+    """Return values of a field in order: numbers by size, networks by parameters, names as the default values."""
     spec = FIELDS[name]
     if spec.kind in ("int", "float"):
         return sorted(set(values))
+    if spec.kind == "model":
+        return sorted(set(values), key=lambda value: (parse(value).parameters, value))
     order = {value: position for position, value in enumerate(spec.default_values)}
     return sorted(set(values), key=lambda value: (order.get(value, len(order)), str(value)))
 

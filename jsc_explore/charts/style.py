@@ -10,7 +10,6 @@ import altair as alt
 
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.analysis.statistics import MIN_INTERVAL_SEEDS, median_spread
-from jsc_explore.config import FIELDS, format_number
 
 # Okabe and Ito, for colour-blind readers, https://jfly.uni-koeln.de/color/ (without black and yellow, which vanish on
 # the dark and on the light theme).
@@ -151,25 +150,21 @@ def number_axis(quantity: str, **options: Any) -> alt.Axis:
     if is_percentage(quantity):
         return alt.Axis(format=".0%", **options)
     if quantity in ("learning_rate", "samples", "step", "lr_sum"):
-        return alt.Axis(labelExpr=POWER_LABEL, **options)
+        return alt.Axis(labelExpr=LOG_LABEL if quantity == "learning_rate" else POWER_LABEL, **options)
     return alt.Axis(**options)
 
 
-_VALUE_LABELS = {value: label for spec in FIELDS.values() for value, label in spec.value_labels.items()}
+def _power_label(smallest: float) -> str:
+    return (
+        f"datum.value == 0 ? '0' : (abs(datum.value) < {smallest:g} || abs(datum.value) >= 10000) "
+        "? replace(replace(format(datum.value, '.2~e'), 'e+', 'e'), '−', '-') : format(datum.value, '~g')"
+    )
 
 
-def axis_value_text(value: Any) -> str:
-    """Format an axis value of a grid."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return format_number(value) if isinstance(value, (int, float)) else _VALUE_LABELS.get(value, str(value))
-
-
-# A Vega expression: 1e-3 instead of 0.001, 1e5 instead of 100,000; other numbers unchanged.
-POWER_LABEL = (
-    "datum.value == 0 ? '0' : (abs(datum.value) < 0.01 || abs(datum.value) >= 10000) "
-    "? replace(replace(format(datum.value, '.2~e'), 'e+', 'e'), '−', '-') : format(datum.value, '~g')"
-)
+# Vega expressions of axis labels: 1e-3 instead of 0.001, 1e5 instead of 100,000; other numbers unchanged. On a
+# logarithmic axis all numbers below 1 are powers, as ``config.format_number`` writes them.
+POWER_LABEL = _power_label(0.01)
+LOG_LABEL = _power_label(1)
 
 
 def silent_text(classes: Sequence[str], zero_output_share: float | None) -> str:

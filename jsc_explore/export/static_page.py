@@ -226,7 +226,8 @@ def _table_row(slice: Slice, cell: Cell, prediction: Prediction | None) -> list[
     notes += [f"{cell.n_configs} configs"] if cell.n_configs > 1 else []
     notes += [f"† {'; '.join(seed_texts(cell, slice.metric))}"] if cell.n_silent else []
     notes += [f"‡ {cell.n_diverged} diverged"] if cell.n_diverged else []
-    median = cell_median(cell, slice.metric) or format_metric(slice.metric, cell.median_all)
+    # Over several configs there is no median, only the range.
+    median = cell_median(cell, slice.metric) or format_metric(slice.metric, cell.value)
     low, high = (format_metric(slice.metric, value) for value in (cell.lowest, cell.highest))
     return [*place, median, str(cell.n_median or cell.n), low, high, ", ".join(notes)]
 

@@ -58,7 +58,7 @@ def select_curves(
     repository: Repository, slice: Slice, cells: Sequence[Cell], selected: Sequence[Cell], colour: str, dash: str
 ) -> CurveSelection:
     """Return the curves of the selected cells in colour, and the others of the slice as context in grey."""
-    shown = list(selected) or _default_cells(slice, cells)
+    shown = list(selected) or default_cells(slice, cells)
     # Runs are stored at the values of the canonical form, which may be another place of the grid.
     order = {slice.place_of(cell.config): i for i, cell in enumerate(shown)}
     rows, total = repository.configs(slice, 4 * MAX_CONTEXT)
@@ -155,7 +155,7 @@ def live_table(cells: Sequence[Cell], points: Mapping[str, Sequence[Mapping[str,
     return pa.Table.from_pylist(rows, schema=_LIVE) if rows else None
 
 
-def _default_cells(slice: Slice, cells: Sequence[Cell]) -> list[Cell]:
+def default_cells(slice: Slice, cells: Sequence[Cell]) -> list[Cell]:
     """Return the cells whose curves are shown if none is selected: those with a job, else the row of the default value.
 
     With facets it is the cell of both default values in each facet, so that the facets can be compared.

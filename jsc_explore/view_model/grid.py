@@ -10,10 +10,11 @@ from jsc_explore.analysis.cells import Cell, Place, axis_values, build_cells
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.grid import grid_figure, grid_table, metric_domain
-from jsc_explore.charts.style import PREDICTED_SIGN, SILENT_SIGN, axis_value_text, is_time, times_text
+from jsc_explore.charts.style import PREDICTED_SIGN, SILENT_SIGN, is_time, times_text
 from jsc_explore.config import FIELDS, display_value
 from jsc_explore.jobs.queue import Job
 from jsc_explore.store.query.filters import Between
+from jsc_explore.view_model.curve_selection import default_cells
 from jsc_explore.view_model.repository import Repository
 from jsc_explore.view_model.slice import Slice
 
@@ -67,14 +68,16 @@ def parts(
 ) -> list[Part]:
     """Return the grids to draw, one for each value of the facet; cells at ``places`` are marked as selected.
 
-    ``predicted`` returns predictions of the metric of cells without a run, by config id.
+    Without any, the cells whose curves are drawn instead are outlined. ``predicted`` returns predictions of the metric
+    of cells without a run, by config id.
     """
     selected = {cell.config_id for cell in selected_of(cells, places)}
+    shown = set() if selected else {cell.config_id for cell in default_cells(slice, cells)}
     domain = metric_domain(cells, slice.metric)
-    titles = (FIELDS[slice.x].label, FIELDS[slice.y].label)
+    has_colours = any(cell.value is not None for cell in cells)
+    axes = (slice.x, slice.y)
     orders = tuple(
-        tuple(dict.fromkeys(axis_value_text(value) for value in values))
-        for values in ((cell.x for cell in cells), (cell.y for cell in cells))
+        tuple(dict.fromkeys(display_value(name, cell.place[i]) for cell in cells)) for i, name in enumerate(axes)
     )
     facets: dict[Any, list[Cell]] = {}
     for cell in cells:
@@ -84,8 +87,9 @@ def parts(
             f"{FIELDS[slice.facet].label}: {display_value(slice.facet, value)}" if slice.facet else "",
             facet_cells,
             grid_figure(
-                grid_table(facet_cells, slice.metric, selected, domain, predicted(facet_cells)),
-                titles, (orders[0], orders[1]), slice.metric, domain, theme, size,
+                grid_table(facet_cells, slice.axes, slice.metric, selected, domain, predicted(facet_cells), shown),
+                # One bar of colours for all facets.
+                axes, (orders[0], orders[1]), slice.metric, domain, theme, size, has_colours and value == [*facets][-1],
             ),
         )
         for value, facet_cells in facets.items()
@@ -109,7 +113,8 @@ def legend_text(
         ("✕: failed", "failed" in states),
         (f"{PREDICTED_SIGN}: {predicted}", bool(predicted)),
         ("–: left out by the filter expression", "hidden" in states),
-        ("×: the median over several configs, see the tooltip", any(cell.n_configs > 1 for cell in cells)),
+        ("×: several configs in a cell, with the range of their runs", any(cell.n_configs > 1 for cell in cells)),
+        ("outlined: drawn as curves", bool(states & {"done", "partly"})),
     ]
     line = ", ".join(text for text, occurs in meanings if occurs)
     line = line[:1].upper() + line[1:]

@@ -248,12 +248,28 @@ def test_a_bad_filter_in_words_shows_where_it_is_wrong_and_the_one_before_stays(
     assert "filter" not in app.query_params
 
 
+def test_the_filter_expression_has_its_columns_and_examples_one_click_away(app):
+    app.run()
+    assert "learning rate >= 1e-3" not in texts(app.markdown)
+    app.session_state["explore expression help"] = True
+    app.run()
+    assert not app.exception
+    assert "learning rate >= 1e-3 and batch size in (64, 128)" in texts(app.markdown)
+    assert "| batch size | `batch_size` | jets per optimizer step |" in texts(app.markdown)
+    app.text_input(key="explore expression").set_value("accuracy > 70% and batch size = 16-64").run()
+    assert "'" not in texts(app.error)
+    app.text_input(key="explore expression").set_value("accuracy > 70% and network = 16 - x").run()
+    assert "Network (model) '16 - x'" in texts(app.error)
+    app.text_input(key="explore expression").set_value("accuracy > 70% and network = jsc - tiny").run()
+    assert address(app)["filter"] == "accuracy > 70% and network = jsc - tiny"
+
+
 def test_several_values_of_a_filter_make_cells_of_several_configs_and_a_facet_parts_them(app):
     app.query_params["final_relu"] = "yes,no"
     app.run()
     assert "final ReLU yes or no" in chips(app)
     assert "360 runs" in texts(app.caption)
-    assert "×: the median over several configs" in texts(app.caption)
+    assert "×: several configs in a cell, with the range of their runs" in texts(app.caption)
     app.selectbox(key="explore facet").set_value("final_relu").run()
     assert not app.exception
     assert "12 of 84 cells missing" in texts(app.caption)

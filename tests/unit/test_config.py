@@ -170,7 +170,7 @@ def test_a_bad_grid_is_refused(grid):
 
 
 def test_numbers_are_written_as_people_write_them():
-    assert [format_value("learning_rate", v) for v in (1e-3, 3.2e-5, 0.1, 1.0)] == ["1e-3", "3.2e-5", "0.1", "1"]
+    assert [format_value("learning_rate", v) for v in (1e-3, 3.2e-5, 0.1, 1.0)] == ["1e-3", "3.2e-5", "1e-1", "1"]
     assert format_value("final_relu", False) == "no"
     assert format_value("batch_size", 65536) == "65536"
 
@@ -205,6 +205,9 @@ def test_the_labs_networks_have_their_parameter_counts(name, count):
 
 
 def test_options_spell_out_to_every_node():
+    assert network.canonical(" 16 - 64 -5 ") == "16-64-5"
+    assert network.display_name("JSC - tiny") == "jsc-tiny"
+    assert network.canonical("16-64d1e-05-5") == "16-64d0.00001-5"
     assert network.canonical("16-64-5 bn=all act=tanh dropout=0.1") == "16b/tanhd0.1-64b/tanhd0.1-5b"
 
 

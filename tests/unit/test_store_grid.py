@@ -13,8 +13,7 @@ from runs import record_of
 
 from jsc_explore.analysis.cells import build_cells
 from jsc_explore.charts.grid import grid_table
-from jsc_explore.charts.style import axis_value_text
-from jsc_explore.config import RunConfig
+from jsc_explore.config import RunConfig, display_value
 from jsc_explore.errors import FieldError, StoreError
 from jsc_explore.store import Store
 from jsc_explore.store.directory import open_directory
@@ -302,7 +301,7 @@ def test_ten_cells_of_the_snapshot_read_by_plain_duckdb_show_the_same_figures(tm
     # `max_epochs` and so on are those of the default config.
     cells = build_cells(RunConfig(), axes, "d" * 64, rows, [])
     assert len(cells) == 10
-    shown = {(row["x"], row["y"]): row for row in grid_table(cells, "val_acc").to_pylist()}
+    shown = {(row["x"], row["y"]): row for row in grid_table(cells, AXES, "val_acc").to_pylist()}
     n_silent = 0
     for batch, rate in itertools.product(*axes.values()):
         where = " AND ".join(f"{name} = '{values[0]}'" for name, values in BASE.items())
@@ -312,7 +311,7 @@ def test_ten_cells_of_the_snapshot_read_by_plain_duckdb_show_the_same_figures(tm
         ).fetchall()
         predicting = [value for value, silent in runs if not silent]
         values = [value for value, _ in runs]
-        row = shown[str(batch), axis_value_text(rate)]
+        row = shown[str(batch), display_value("learning_rate", rate)]
         figure = statistics.median(predicting or values)
         assert row["first"] == f"{100 * figure:.1f}%"
         assert row["metric"] == pytest.approx(figure, abs=1e-12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import streamlit as st
@@ -13,7 +14,7 @@ from jsc_explore.analysis.cells import in_order
 from jsc_explore.config import DEFAULTS, FIELDS, display_value, parse_value
 from jsc_explore.errors import FieldError
 from jsc_explore.store import Store
-from jsc_explore.store.query.expression import FilterError, filter_columns, parse_filter
+from jsc_explore.store.query.expression import FilterError, describe_columns, parse_filter
 from jsc_explore.store.query.filters import Between
 from jsc_explore.store.query.grid import count_choices
 from jsc_explore.view_model.url_params import filter_key, filter_param
@@ -144,7 +145,7 @@ def _draw_choices(state: UrlState, name: str, axis: bool, stored: Mapping[Any, i
                 value = by_label.get(one, one) if isinstance(one, str) else one
                 values.append(parse_value(name, value) if isinstance(value, str) else value)
             except FieldError as error:
-                st.session_state[fault] = str(error)
+                st.session_state[fault] = f"{spec.label} {one!r}: {error.rule}; {error.remedy}"
         state.change(key, list(dict.fromkeys(values)))
 
     st.session_state[widget] = current
@@ -180,18 +181,34 @@ def draw_expression(state: UrlState) -> None:
     fault: FilterError | None = st.session_state.get(fault_key)
     if fault is None:
         st.session_state[widget] = state["filter"]
-    st.text_input(
-        "Filter expression",
-        key=widget,
-        on_change=changed,
-        placeholder="val_acc > 0.7 and not silent",
-        help="An SQL WHERE condition on the columns of a run: "
-        + ", ".join(f"`{column}`" for column in filter_columns())
-        + ". Put text in single quotes.",
-    )
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        st.text_input("Filter expression", key=widget, on_change=changed, placeholder="accuracy > 70%")
+        help_ = st.popover("Help", type="tertiary", key=f"{widget} help", on_change="rerun")
+    # Its place, above or below the field, is found before it has content: it needs its height from the start.
+    content = help_.container(height=340, border=False)
+    if help_.open:
+        content.markdown(_EXPRESSION_HELP)
+        content.markdown(_columns_help())
     if fault is not None:
         st.code(fault.pointed(), language=None)
         st.error(plain(f"{_capitalise(fault.rule)}: {fault.remedy}. The previous filter still applies."))
+
+
+_EXPRESSION_HELP = """Keeps the runs that fulfil a condition, for example
+
+    accuracy > 70% and not silent
+    model = jsc-tiny or model = 16 - 64 - 5
+    learning rate >= 1e-3 and batch size in (64, 128)
+
+Join conditions with `and`, `or`, `not` and brackets; `=`, `<>`, `<`, `>=`, `in`, `between`, `like`, `is null` compare.
+"""
+
+
+@cache
+def _columns_help() -> str:
+    """Return the columns of a filter expression and their meaning as a Markdown table."""
+    rows = [f"| {label} | `{name}` | {plain(doc)} |" for label, name, doc in describe_columns()]
+    return "\n".join(["| label | or | meaning |", "|---|---|---|", *rows])
 
 
 def _capitalise(text: str) -> str:

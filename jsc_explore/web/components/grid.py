@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 
 from jsc_explore.analysis.cells import Cell, Place
 from jsc_explore.charts.grid import BOX, SELECTION, TOGGLED
-from jsc_explore.charts.style import axis_value_text, is_time
+from jsc_explore.charts.style import is_time
+from jsc_explore.config import display_value
 from jsc_explore.jobs.queue import Job
 from jsc_explore.view_model import grid
 from jsc_explore.view_model.grid import MAX_CELLS, Part
@@ -99,26 +100,51 @@ def draw_cell_list(slice: Slice, cells: Sequence[Cell]) -> None:
     )
 
 
+class Report(NamedTuple):
+    """What a chart reports: the cell clicked last with the selection it was clicked in, those toggled, those boxed."""
+
+    clicked: frozenset[tuple[str, Any]] = frozenset()
+    toggled: frozenset[str] = frozenset()
+    box: frozenset[str] = frozenset()
+
+
+def change_selection(
+    report: Report, before: Report, selected: frozenset[str], trainable: frozenset[str] = frozenset()
+) -> tuple[frozenset[str], frozenset[str]] | None:
+    """Return the cells that are newly clicked and all that are selected now; None if nothing changes.
+
+    A click on the only selected cell deselects it, unless it is ``trainable``. A chart reports all that was ever
+    clicked or boxed in it: what was done is the difference to the report ``before``.
+    """
+    if report.box and report.box != before.box:
+        return frozenset(), report.box
+    if changed := report.toggled ^ before.toggled:
+        return changed - selected, selected ^ changed
+    if report.clicked and report.clicked != before.clicked:
+        clicked = frozenset(config_id for config_id, _ in report.clicked)
+        return (frozenset(), frozenset()) if clicked == selected and not clicked & trainable else (clicked, clicked)
+    if report.clicked or report.box or before.box:
+        # The end of a drag also counts as a click outside all cells, or the box was dismissed: keep the selection.
+        return None
+    return frozenset(), frozenset()
+
+
 def _clicked(slice: Slice, key: str, own: Sequence[Cell], cells: Sequence[Cell]) -> None:
     """Handle a click or a box: select its cells, with shift add or remove one; train a missing cell if clicked."""
     selection = st.session_state[key].selection
-    clicked, toggled = ({entry["config_id"] for entry in selection.get(name, [])} for name in (SELECTION, TOGGLED))
-    box = _cells_in(selection.get(BOX) or {}, own)
-    # The chart reports all that was ever clicked or boxed in it: compare with the previous report.
-    before = st.session_state.get(f"_{key}", (set(), set(), set()))
-    st.session_state[f"_{key}"] = (clicked, toggled, box)
-    selected = {cell.config_id for cell in selected_of(cells)}
-    if box and box != before[2]:
-        new, selected = set(), box
-    elif toggled != before[1]:
-        new, selected = (toggled ^ before[1]) - selected, selected ^ (toggled ^ before[1])
-    elif clicked:
-        new, selected = clicked, clicked
-    elif box or before[2]:
-        # The end of a drag also counts as a click outside all cells, or the box was dismissed: keep the selection.
+    report = Report(
+        frozenset((entry["config_id"], entry.get("selection_id")) for entry in selection.get(SELECTION, [])),
+        frozenset(entry["config_id"] for entry in selection.get(TOGGLED, [])),
+        _cells_in(selection.get(BOX) or {}, slice, own),
+    )
+    before = st.session_state.get(f"_{key}", Report())
+    st.session_state[f"_{key}"] = report
+    trainable = {cell.config_id for cell in cells if cell.state == "missing"} if slice.train_on_click else set()
+    chosen = frozenset(cell.config_id for cell in selected_of(cells))
+    changed = change_selection(report, before, chosen, frozenset(trainable))
+    if changed is None:
         return
-    else:
-        new, selected = set(), set()
+    new, selected = changed
     kept = [cell for cell in selected_of(cells) if cell.config_id in selected]
     added = [cell for cell in cells if cell.config_id in selected and cell not in kept]
     EXPLORE.change(CELLS, [cell.place for cell in (*kept, *added)])
@@ -127,9 +153,11 @@ def _clicked(slice: Slice, key: str, own: Sequence[Cell], cells: Sequence[Cell])
         cell_details.train(missing, slice.seeds)
 
 
-def _cells_in(box: Mapping[str, Any], cells: Sequence[Cell]) -> set[str]:
+def _cells_in(box: Mapping[str, Any], slice: Slice, cells: Sequence[Cell]) -> frozenset[str]:
     """Return the config ids of the cells in a dragged box, given as the labels that it covers on each axis."""
     x_labels, y_labels = (set(map(str, box.get(name) or [])) for name in ("x", "y"))
-    return {
-        cell.config_id for cell in cells if axis_value_text(cell.x) in x_labels and axis_value_text(cell.y) in y_labels
-    }
+    return frozenset(
+        cell.config_id
+        for cell in cells
+        if display_value(slice.x, cell.x) in x_labels and display_value(slice.y, cell.y) in y_labels
+    )
