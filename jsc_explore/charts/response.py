@@ -50,6 +50,11 @@ _LINE_HEIGHT = 15
 _QUIET: dict[str, Any] = {"aria": False, "tooltip": None}
 
 
+def height_of(size: float) -> float:
+    """Return the height of the chart with fonts ``size`` times the default: also large ones leave it on the screen."""
+    return HEIGHT * (1 + (size - 1) / 4)
+
+
 @dataclass(frozen=True)
 class ResponseOptions:
     """What is drawn: ``metric`` against a hyperparameter, a line for each value of ``lines``; ``size`` scales fonts."""
@@ -107,8 +112,6 @@ def response_axes(rows: Sequence[Mapping[str, Any]], options: ResponseOptions) -
     for value, place in sorted(places.items(), key=lambda item: item[1]):
         names.setdefault(place, []).append(display_value(options.against, value))
     lines = in_order(options.lines, {row[options.lines] for row in rows}) if options.lines else [None]
-    if options.lines == "model":
-        lines.sort(key=lambda value: parse(value).parameters)
     y_range, log_y = _y_range(rows, options.metric)
     labels = tuple(", ".join(texts) for texts in names.values())
     return ResponseAxes(
@@ -155,7 +158,7 @@ def response_tables(
         if own and options.lines:
             last = points[-1]
             ends.append({name: last[name] for name in ("x", "value", "line", "shift")})
-    _separate(ends, axes)
+    _separate(ends, axes, options.size)
     return {
         POINTS: pa.Table.from_pylist(points, _POINTS),
         SEEDS: pa.Table.from_pylist(thin_evenly(seeds, MAX_DOTS), _SEEDS),
@@ -188,10 +191,11 @@ def _value_text(field: str, value: Any) -> str:
     return f"{text} ({parse(value).parameters:,} parameters)" if field == "model" else text
 
 
-def _separate(labels: list[dict[str, Any]], axes: ResponseAxes) -> None:
+def _separate(labels: list[dict[str, Any]], axes: ResponseAxes, size: float) -> None:
     """Move labels at the same place apart by the height of a line; their middle stays."""
     low, high = (math.log(end) if axes.log_y else end for end in axes.y_range)
-    distance = _LINE_HEIGHT / HEIGHT * (high - low)
+    # On a page the x axis takes a part of the height.
+    distance = _LINE_HEIGHT * size / (height_of(size) - 70 * size) * (high - low)
     by_x: dict[float, list[dict[str, Any]]] = {}
     for label in labels:
         by_x.setdefault(label["x"], []).append(label)
@@ -281,7 +285,7 @@ def _spec(options: ResponseOptions, axes: ResponseAxes) -> dict[str, Any]:
     layers = [*_chance(options, axes), bars, seeds.encode(x=x, y=y, color=colour), lines, dots, marks]
     if options.lines:
         layers += _labels(x, y, colour, options, axes)
-    chart = alt.layer(*layers).properties(height=HEIGHT * size, usermeta=SVG_RENDERER)
+    chart = alt.layer(*layers).properties(height=height_of(size), usermeta=SVG_RENDERER)
     # Validation takes most of the time; the tests validate the chart.
     with debug_mode(False):
         return build_spec(chart, validate=False) | {"config": font_config(size)}

@@ -63,15 +63,22 @@ def automatic_fields(varying: Sequence[str]) -> tuple[str, str]:
 
 def slice_response(repository: Repository, state: Mapping[str, Any], slice: Slice, theme: str, size: float) -> Response:
     """Return the charts of a slice, one for each value of its facet."""
-    against, lines = fields_of(state, repository.varying(slice), slice.x, slice.y)
+    varying = repository.varying(slice)
+    against, lines = fields_of(state, varying, slice.x, slice.y)
     facet = slice.facet if slice.facet not in (against, lines) else None
     fields = tuple(name for name in (against, lines, facet) if name)
-    rows = repository.response(slice, fields)
-    return response_of(rows, ResponseOptions(slice.metric, against, lines, theme, size), facet)
+    options = ResponseOptions(slice.metric, against, lines, theme, size)
+    return response_of(repository.response(slice, fields), options, varying, facet)
 
 
-def response_of(rows: Rows, options: ResponseOptions, facet: str | None = None) -> Response:
-    """Return the charts of the rows of ``view_model.repository.response_rows``; none if no run has a finite metric."""
+def response_of(
+    rows: Rows, options: ResponseOptions, varying: Sequence[str] = (), facet: str | None = None
+) -> Response:
+    """Return the charts of the rows of ``view_model.repository.response_rows``; none if no run has a finite metric.
+
+    ``varying`` hyperparameters have several values among the runs; those on no axis are named where a point holds
+    several configs.
+    """
     shown = [row for row in rows if row["n"]]
     table = response_table(rows, options, facet)
     if not shown:
@@ -86,23 +93,25 @@ def response_of(rows: Rows, options: ResponseOptions, facet: str | None = None) 
          response_figure(response_tables(part, options, axes), options, axes))
         for value, part in parts.items()
     ]  # fmt: skip
-    return Response(figures, _best(rows, options), _legend(rows, options, len(axes.lines)), table)
+    pooled = [name for name in varying if name not in (options.against, options.lines, facet)]
+    return Response(figures, _best(rows, options), _legend(rows, options, len(axes.lines), pooled), table)
 
 
-def _legend(rows: Rows, options: ResponseOptions, n_lines: int) -> str:
+def _legend(rows: Rows, options: ResponseOptions, n_lines: int, pooled: Sequence[str]) -> str:
     """Return what points, bars and signs mean, as far as they occur."""
-    pooled = any(row["n_configs"] > 1 for row in rows)
+    several = any(row["n_configs"] > 1 for row in rows)
     counts = {len(row["metrics"] or []) for row in rows if row["n_configs"] == 1} - {0, 1}
     silent = any(row["n_silent"] for row in rows)
-    runs = "runs" if pooled else "seeds"
+    runs = "runs" if several else "seeds"
     parts = [f"Point: median of the {runs} without a silent class" if silent else f"Point: median of the {runs}"]
     if not is_time(options.metric):
         if counts:
             interval, span = "95% interval of the median", f"range of fewer than {MIN_INTERVAL_SEEDS} seeds"
             many, few = max(counts) >= MIN_INTERVAL_SEEDS, min(counts) < MIN_INTERVAL_SEEDS
             parts.append("bar: " + (f"{interval}, or the {span}" if many and few else interval if many else span))
-        if pooled:
-            parts.append("wide bar: middle half of the runs of several configs")
+        if several:
+            names = " and ".join(FIELDS[name].inline_label for name in pooled)
+            parts.append(f"wide bar: middle half of the runs of several configs{names and f', of any {names}'}")
     parts.append(f"dots: {runs}")
     if any(row["n"] and row["n"] == row["n_silent"] for row in rows):
         parts.append(f"open: each of the {runs} has a silent class")

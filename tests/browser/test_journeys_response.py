@@ -18,7 +18,7 @@ def test_one_click_shows_the_metric_by_one_hyperparameter_and_its_address_the_sa
     expect(chart).to_have_count(1)
     expect(chart).to_contain_text("Batch size")
     # The lines are named at their ends, and each point says what it is.
-    for text in ("Learning rate", "1e-3", "0.1"):
+    for text in ("Learning rate", "1e-3", "1e-1"):
         expect(chart.get_by_text(text, exact=True).first).to_be_visible()
     point = chart.locator(".mark-symbol.role-mark path[aria-roledescription]").first
     expect(point).to_have_attribute("aria-label", re.compile(r"batch size 16, learning rate .*; median: [\d.]+%"))

@@ -84,6 +84,9 @@ def test_a_point_of_several_configs_has_the_middle_half_of_its_runs_and_no_inter
     values = [0.6, 0.61, 0.7, 0.72, 0.73, 0.9]
     low, high, kind = spread_of(row(16, values, n_configs=2), "val_acc")
     assert (low, high, kind) == (*np.quantile(values, [0.25, 0.75]), MIDDLE_HALF)
+    rows = [row(16, values, n_configs=2)]
+    said = response_of(rows, ResponseOptions("val_acc", "batch_size"), ["model", "batch_size", "learning_rate"]).legend
+    assert "wide bar: middle half of the runs of several configs, of any network and learning rate" in said
     assert spread_of(row(16, values), "val_acc")[2] == "95% interval"
     assert spread_of(row(16, values[:4]), "val_acc") == (0.6, 0.72, "range")
     assert spread_of(row(16, values[:1]), "val_acc") is None
@@ -168,9 +171,9 @@ def test_labels_of_lines_that_end_together_do_not_overlap():
     axes = response_axes(rows, options)
     tables = response_tables(rows, options, axes)
     low, high = axes.y_range
-    heights = sorted(label["value"] * HEIGHT / (high - low) for label in tables[LABELS].to_pylist())
+    heights = sorted(label["value"] * (HEIGHT - 70) / (high - low) for label in tables[LABELS].to_pylist())
     assert min(b - a for a, b in itertools.pairwise(heights)) >= 15 - 1e-6
-    assert {label["line"]: label["value"] for label in tables[LABELS].to_pylist()}["0.1"] == pytest.approx(0.3)
+    assert {label["line"]: label["value"] for label in tables[LABELS].to_pylist()}["1e-1"] == pytest.approx(0.3)
     assert tables[SEEDS].num_rows == 5
 
 

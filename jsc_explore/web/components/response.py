@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from jsc_explore.charts.response import HEIGHT
+from jsc_explore.charts.response import height_of
 from jsc_explore.config import FIELDS
 from jsc_explore.view_model import response
 from jsc_explore.view_model.response import Response
@@ -55,11 +55,12 @@ def _line_label(name: str, automatic: str) -> str:
 
 def draw(slice: Slice) -> None:
     """Draw the controls, the chart (with facets one for each value), and what its signs mean."""
-    controls(EXPLORE, CachedRepository().varying(slice), slice.x, slice.y)
+    if not EXPLORE["presentation"]:
+        controls(EXPLORE, CachedRepository().varying(slice), slice.x, slice.y)
     drawn = drawn_of(slice, st.context.theme.type or "light")
     if not drawn.figures:
         # As high as a chart, so that nothing moves when the first one appears.
-        with st.container(height=HEIGHT + 60, border=False):
+        with st.container(height=round(height_of(presentation.text_scale())), border=False):
             st.info("No finished run passes the filters: click a + to train one, or widen a filter.",
                     icon=":material/show_chart:")  # fmt: skip
         return

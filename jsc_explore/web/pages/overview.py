@@ -178,9 +178,9 @@ def _response(version: int, selected: OverviewFilters, fields: list[str]) -> Non
 
     def make(theme: str) -> Figure:
         options = ResponseOptions(selected.metric, *chosen, theme, presentation.text_scale())
-        return view.response_of(rows, options).figures[0][1]
+        return view.response_of(rows, options, fields).figures[0][1]
 
-    drawn = view.response_of(rows, ResponseOptions(selected.metric, *chosen))
+    drawn = view.response_of(rows, ResponseOptions(selected.metric, *chosen), fields)
     figure = chart_registry.register("metric_against", make, f"metric against {chosen}", drawn.table)
     st.vega_lite_chart(figure.arrow_spec(), key="metric_against", alt=figure.alt_text)
     st.caption(plain(f"{drawn.best} {drawn.legend}".strip()))
