@@ -366,7 +366,7 @@ def _label_lines(name: str, text: str) -> list[str]:
 
 def _y_axis(name: str, order: Sequence[str]) -> alt.Axis:
     lines = {text: _label_lines(name, text) for text in order}
-    return alt.Axis(ticks=False, domain=False, labelLimit=0, **_labels(json.dumps(lines), lines))
+    return alt.Axis(ticks=False, domain=False, labelLimit=0, labelOverlap=False, **_labels(json.dumps(lines), lines))
 
 
 def _x_axis(name: str, order: Sequence[str], size: float) -> tuple[alt.Axis, float]:
@@ -379,7 +379,7 @@ def _x_axis(name: str, order: Sequence[str], size: float) -> tuple[alt.Axis, flo
     turned = letter * max(map(len, joined.values()), default=1) * math.sin(math.radians(40))
     fits = f"bandwidth('x') >= {width * size:g}"
     axis = alt.Axis(
-        ticks=False, domain=False, labelLimit=0, labelAngle=alt.ExprRef(f"{fits} ? 0 : -40"),
+        ticks=False, domain=False, labelLimit=0, labelOverlap=False, labelAngle=alt.ExprRef(f"{fits} ? 0 : -40"),
         labelAlign=alt.ExprRef(f"{fits} ? 'center' : 'right'"),
         labelBaseline=alt.ExprRef(f"{fits} ? 'top' : 'middle'"),
         **_labels(f"({fits} ? {json.dumps(lines)} : {json.dumps(joined)})", lines),

@@ -150,7 +150,8 @@ def number_axis(quantity: str, **options: Any) -> alt.Axis:
     if is_percentage(quantity):
         return alt.Axis(format=".0%", **options)
     if quantity in ("learning_rate", "samples", "step", "lr_sum"):
-        return alt.Axis(labelExpr=LOG_LABEL if quantity == "learning_rate" else POWER_LABEL, **options)
+        label = LOG_LABEL if quantity in ("learning_rate", "lr_sum") else POWER_LABEL
+        return alt.Axis(labelExpr=label, **options)
     return alt.Axis(**options)
 
 

@@ -310,6 +310,27 @@ def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(pag
     expect(page.get_by_text("No view is saved yet")).to_be_visible()
 
 
+def test_a_second_click_on_a_cell_deselects_it(page, server):
+    address, _ = server
+    open_page(page, address)
+    outlines = page.locator(".st-key-grid svg.marks path[stroke-width='3']")
+    expect(outlines).to_have_count(0)
+    click_cell(page, "64", "1e-3")
+    page.wait_for_url(re.compile("cells=64%3A1e-3$"))
+    expect(outlines).to_have_count(1)
+    click_cell(page, "64", "1e-3")
+    page.wait_for_url(lambda url: "cells" not in url)
+    expect(outlines).to_have_count(0)
+    click_cell(page, "64", "1e-3")
+    page.wait_for_url(re.compile("cells=64%3A1e-3$"))
+    page.keyboard.down("Shift")
+    click_cell(page, "256", "1e-2")
+    page.keyboard.up("Shift")
+    page.wait_for_url(re.compile("cells=64%3A1e-3~256%3A1e-2$"))
+    click_cell(page, "64", "1e-3")
+    page.wait_for_url(re.compile("cells=64%3A1e-3$"))
+
+
 def test_a_box_takes_many_cells_and_a_zoom_shows_a_part(page, server):
     address, _ = server
     open_page(page, address)

@@ -122,6 +122,8 @@ def test_networks_have_their_parameters_and_turn_where_columns_are_narrow():
     assert "Network · parameters" in wide
     assert "rotate(-40)" in narrow
     assert "rotate(-40)" not in wide
+    axis = figure_of(networks(names), axes=("model", AXES[1])).spec["layer"][0]["encoding"]["x"]["axis"]
+    assert axis["labelOverlap"] is False, "the page's theme would leave labels out"
     for name, count in (("jsc-tiny", "117"), ("jsc-three-linear", "661"), ("16b-64b…2b-16b-5", "6,277")):
         assert f">{name}<" in wide
         assert f">{name} · {count}" in narrow
@@ -200,7 +202,7 @@ def test_the_selection_is_part_of_what_a_click_reports():
 
 
 def test_ticks_of_learning_rates_are_all_powers():
-    assert number_axis("learning_rate").to_dict()["labelExpr"] == LOG_LABEL
+    assert all(number_axis(name).to_dict()["labelExpr"] == LOG_LABEL for name in ("learning_rate", "lr_sum"))
     values = [1e-4, 3e-3, 1e-2, 1e-1, 1, 10]
     axis = {"labelExpr": LOG_LABEL, "values": values}
     x = {"field": "x", "type": "quantitative", "scale": {"type": "log"}, "axis": axis}
