@@ -46,6 +46,8 @@ MAX_RATES = 14
 MIDDLE_HALF = "middle half"
 _LETTER = 6.8
 _LINE_HEIGHT = 15
+# Of an x axis with long labels: its least width in pixels, and how many rows of labels stand below it.
+_NARROW, _MAX_ROWS = 260, 4
 # Of marks without a text of their own: the page's theme would give them one of their columns.
 _QUIET: dict[str, Any] = {"aria": False, "tooltip": None}
 
@@ -212,7 +214,7 @@ def _separate(labels: list[dict[str, Any]], axes: ResponseAxes, size: float) -> 
                 clusters[-1][1] += count
         places = [_bottom(one, distance) + i * distance for one in clusters for i in range(int(one[1]))]
         # Below the name of their hyperparameter, which stands at the upper end.
-        room = high - 1.5 * distance
+        room = high - 1.7 * distance
         for label, place in zip(reversed(group), reversed(places), strict=True):
             place = min(place, room)
             room = place - distance
@@ -308,16 +310,26 @@ def _x(options: ResponseOptions, axes: ResponseAxes) -> alt.X:
         zero=False,
         range=[0, alt.ExprRef(_right_end(options, axes))],
     )
-    labels: list[Any] = list(axes.labels)
-    # Names of networks are long, and some are near each other: every second one stands a line lower.
-    staggered = options.against == "model" and len(labels) > 3
-    if staggered:
-        labels = [["", label] if i % 2 else label for i, label in enumerate(labels)]
+    names = options.against == "model"
+    labels = _in_rows(axes.ticks, axes.labels) if names else axes.labels
     axis = alt.Axis(
         values=list(axes.ticks), labelExpr=f"{json.dumps(labels)}[indexof({json.dumps(axes.ticks)}, datum.value)]",
-        labelOverlap=False if staggered else "greedy", labelSeparation=6, labelAngle=0, grid=False,
+        labelOverlap=False if names else "greedy", labelSeparation=6, labelAngle=0, labelFlush=False, grid=False,
     )  # fmt: skip
     return alt.X("x:Q", title=title, scale=scale, axis=axis)
+
+
+def _in_rows(ticks: Sequence[float], labels: Sequence[str]) -> list[list[str]]:
+    """Return labels of a logarithmic axis as lines of text, lower where they would overlap on a narrow chart."""
+    span = math.log(ticks[-1] / ticks[0]) or 1.0
+    ends, found = [-math.inf] * _MAX_ROWS, []
+    for tick, label in zip(ticks, labels, strict=True):
+        middle, half = _NARROW * math.log(tick / ticks[0]) / span, _LETTER * len(label) / 2
+        row = next((row for row, end in enumerate(ends) if end < middle - half), ends.index(min(ends)))
+        ends[row] = middle + half + _LETTER
+        # Dots lead from the tick to a lower label: an empty line would take no room.
+        found.append(["·"] * row + [label])
+    return found
 
 
 def _y(options: ResponseOptions, axes: ResponseAxes) -> alt.Y:
@@ -354,7 +366,7 @@ def _labels(x: alt.X, y: alt.Y, colour: alt.Color, options: ResponseOptions, axe
     signs = ends.mark_point(xOffset=left + 10 * size, filled=True, size=30 * size**2, opacity=1, **_QUIET)
     text: dict[str, Any] = {"align": "left", "fontSize": 12 * size, "color": ink, **_QUIET}
     names = ends.mark_text(xOffset=left + 18 * size, **text)
-    head = _ONCE.mark_text(baseline="top", dy=-4, xOffset=left + 6 * size, **text)
+    head = _ONCE.mark_text(baseline="top", dy=2 * size, xOffset=left + 6 * size, **text)
     name = FIELDS[options.lines].label if options.lines else ""
     at_end = alt.value(alt.ExprRef(_right_end(options, axes)))
     return [

@@ -23,7 +23,7 @@ from jsc_explore.charts.response import (
     spread_of,
 )
 from jsc_explore.export.chart_files import render_image
-from jsc_explore.network import parse
+from jsc_explore.network import NAMED, parse
 from jsc_explore.store import Store
 from jsc_explore.store.query.grid import varying_fields
 from jsc_explore.view_model.repository import response_rows
@@ -129,6 +129,20 @@ def test_networks_stand_at_their_number_of_parameters_under_their_names():
     assert axes.labels[axes.ticks.index(parse("jsc-s").parameters)] == "jsc-s"
     # Two of the same size share a place.
     assert axes.labels[axes.ticks.index(parse("16-8-8-5").parameters)] == "16-8-8-5, 16-8/tanh-8-5"
+
+
+def test_names_of_networks_that_are_near_each_other_stand_in_rows():
+    names = [*NAMED, "16-64-32-32-5"]
+    spec = figure_of([row(name, [0.7], "model") for name in names], against="model").spec
+    labels = next(
+        layer["encoding"]["x"]["axis"]["labelExpr"]
+        for layer in spec["layer"]
+        if "axis" in layer["encoding"].get("x", {})
+    )
+    rows = {lines[-1]: len(lines) for lines in json.loads(labels[: labels.index("[indexof")])}
+    assert set(rows) == set(names)
+    assert rows["jsc-tiny"] == rows["jsc-toy"] == 1
+    assert len({rows[name] for name in ("jsc-conv", "jsc-trt", "16-64-32-32-5", "jsc-s")}) > 2
 
 
 def test_the_range_fits_the_data_and_holds_chance_only_where_it_is_near():
