@@ -91,7 +91,7 @@ def _shipped(browser: Browser, address: str, server: psutil.Process, home: Path,
         place = _cell(page, column, rate)
         begin = time.perf_counter()
         page.mouse.click(*place)
-        page.locator(f"{CURVES} .role-legend").get_by_text(f"{column}, {rate} (5 seeds)").wait_for()
+        page.locator(f"{CURVES} .labels_marks").get_by_text(f"{column}, {rate} (5 seeds)").wait_for()
         clicks.append(time.perf_counter() - begin)
         page.wait_for_timeout(600)
     context.close()

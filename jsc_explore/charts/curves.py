@@ -1,8 +1,12 @@
-"""Learning curves: the median over seeds with its band, the seeds as faint lines, a mark for silent classes."""
+"""Learning curves: the median over seeds with its band, the seeds as faint lines, a mark for silent classes.
+
+Names stand at the ends of the lines; a crosshair lists all values at one place.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,6 +19,8 @@ import pyarrow.compute as pc
 
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.analysis.statistics import smooth, summarize
+from jsc_explore.charts.crosshair import crosshair_layers, crosshair_param, listening_layer
+from jsc_explore.charts.curve_labels import LABELS, LINE_HEIGHT, fits_labels, label_layers, label_table
 from jsc_explore.charts.figure import Figure, build_spec, chart_from, font_config
 from jsc_explore.charts.style import (
     BAND_OPACITY,
@@ -23,6 +29,7 @@ from jsc_explore.charts.style import (
     FAINT,
     INK,
     METRIC_PAIRS,
+    MUTED,
     SVG_RENDERER,
     X_AXES,
     colours,
@@ -33,7 +40,7 @@ from jsc_explore.charts.style import (
 )
 
 HEIGHT = 420
-# Accuracies have a fixed range, so that the axis stays where it is while a run is training.
+# The range of accuracies on charts that are not fitted to their data.
 ACCURACY_RANGE = (0.0, 0.8)
 ZOOM, LEGEND = "zoom", "groups"
 MEDIANS, CONTEXT, SEEDS, MARKS, PREDICTIONS = "medians", "context", "seeds", "marks", "predictions"
@@ -42,12 +49,16 @@ _DASHES = ([1, 0], [7, 4], [2, 2], [10, 3, 2, 3], [4, 4], [12, 4])
 _PLACEHOLDER_RANGE = (0.25, 0.75)
 # Marks nearer to each other than this share of the y axis are merged or moved apart.
 MIN_MARK_DISTANCE = 0.05
+# The accuracy of a guess among the five classes.
+CHANCE = 0.2
 SILENT = "seeds with a silent class"
 # Right of the end of a line there is room for a sign, but not for a word, which stands above the line.
 _MARK_PLACE: dict[str, Any] = {
     "align": alt.expr("datum.mark === 'cancelled' ? 'right' : 'left'"),
     "dy": alt.expr("datum.mark === 'cancelled' ? -10 : 0"),
+    "dx": 4,
 }
+_MARK_PLACE_BESIDE_NAMES: dict[str, Any] = {"align": "right", "dx": -3, "dy": -9}
 # The legend of a pair of quantities, both in evaluation mode.
 _PARTS = {"val": "validation jets", "train": "training jets"}
 _PARTS_TITLE = "In evaluation mode"
@@ -70,9 +81,10 @@ class CurveStyle:
 class PlotOptions:
     """How curves are drawn.
 
-    ``metric``: a key of ``CURVE_METRICS``; ``y_range`` None: fixed by the kind of metric; ``size`` scales fonts and
-    lines; ``ordered``: colours stand for a number; ``titles``: of the legends of colours and dashes;
-    ``show_predictions``: predictions are drawn, too; ``width_fraction``: of the full width of the page.
+    ``metric``: a key of ``CURVE_METRICS``; ``band``: a key of ``BAND_KINDS``; ``y_range`` None: nothing is drawn yet;
+    ``size`` scales fonts and lines; ``ordered``: colours stand for an order; ``titles``: of colours and dashes;
+    ``show_predictions``, ``show_context``: predictions and grey curves are drawn, too; ``width_fraction``: of the full
+    width of the page.
     """
 
     x: str = "epoch"
@@ -89,6 +101,7 @@ class PlotOptions:
     ordered: bool = False
     titles: tuple[str, str] = ("", "")
     show_predictions: bool = False
+    show_context: bool = True
     width_fraction: float = 1.0
 
 
@@ -105,8 +118,8 @@ def curve_tables(
     ``medians`` has one row a point of a group of a highlighted config (``is_silent``: its seeds with a silent class,
     which have no band): median, smoothed median, ends of the band; ``context`` one row a point of the others: the
     median; ``seeds`` one row a point of each seed of the highlighted configs, without ``seed_lines`` of cancelled ones
-    alone; ``marks`` the last point of each seed that was cancelled or has a silent class. On a logarithmic axis values
-    that are not positive are left out.
+    alone; ``marks`` the last point of each of these seeds that was cancelled or has a silent class. On a logarithmic
+    axis values that are not positive are left out.
     """
     highlighted = {config_id: line for config_id, line in lines.items() if line.highlighted}
     medians = _with_medians(groups, options)
@@ -119,11 +132,11 @@ def curve_tables(
     others = {config_id: line for config_id, line in lines.items() if not line.highlighted}
     context = _with_lines(medians, others, options).select(["line", "is_silent", "x", "median", "name"])
     seeds = _with_lines(seeds, highlighted, options)
+    seeds = seeds if options.seed_lines else seeds.filter(pc.equal(seeds["status"], "cancelled"))
     # The letters of many marks would overlap: then only the tooltip names the classes.
     marks = end_marks(seeds, brief=len({line.group for line in lines.values() if line.highlighted}) > 3)
     seeds = seeds.append_column("cancelled", pc.equal(seeds["status"], "cancelled"))
     seeds = seeds.select(["run_id", "seed", "cancelled", "x", "value", "group", "dash"])
-    seeds = seeds if options.seed_lines else seeds.filter(seeds["cancelled"])
     return {MEDIANS: table, CONTEXT: context, SEEDS: seeds, MARKS: marks}
 
 
@@ -198,19 +211,53 @@ def count_nonpositive(points: pa.Table, options: PlotOptions) -> int:
     return int(pc.sum(pc.less_equal(points["value" if "value" in points.column_names else "median"], 0)).as_py() or 0)
 
 
-def value_range(tables: Sequence[Mapping[str, pa.Table]], options: PlotOptions) -> tuple[float, float] | None:
-    """Return the common y range of several panels; None if the metric has a fixed one or there are no data."""
-    if is_percentage(options.metric) and not options.log_y:
-        return None
+def value_range(
+    tables: Sequence[Mapping[str, pa.Table]], options: PlotOptions, others: Sequence[pa.ChunkedArray] = ()
+) -> tuple[float, float] | None:
+    """Return the y range that shows all ``tables`` of several panels and ``others``, columns of values; None: no data.
+
+    Its ends are round numbers: while a run trains the axis moves seldom. Of accuracies it begins at that of a guess
+    where this is near.
+    """
     columns = [table[MEDIANS][name] for table in tables for name in ("low", "high", "median")]
-    columns += [table[SEEDS]["value"] for table in tables if table[SEEDS].num_rows]
-    values = np.concatenate([np.asarray(column.to_numpy(), float) for column in columns] or [np.empty(0)])
+    columns += [table[SEEDS]["value"] for table in tables] + [table[CONTEXT]["median"] for table in tables]
+    columns += [table[PREDICTIONS][name] for table in tables if PREDICTIONS in table for name in ("low", "high")]
+    values = np.concatenate([np.asarray(column.to_numpy(), float) for column in (*columns, *others)] or [np.empty(0)])
     values = values[np.isfinite(values) & (values > 0 if options.log_y else True)]
-    if not values.size or values.min() == values.max():
+    if not values.size:
         return None
     low, high = float(values.min()), float(values.max())
-    margin = 0.0 if options.log_y else 0.04 * (high - low)
-    return low - margin, high + margin
+    if options.log_y:
+        return _round_log(low, down=True), _round_log(high, down=False)
+    if is_percentage(options.metric):
+        step = min(0.05, _step(max(high - low, 0.01) / 3))
+    else:
+        step = _step(max(high - low, 1e-3 * max(abs(high), 1e-6)) / 8)
+    ends = [round(step * math.floor(low / step), 10), round(step * math.ceil(high / step), 10)]
+    if ends[0] == ends[1]:
+        ends = [round(ends[0] - step, 10), round(ends[1] + step, 10)]
+    if _has_chance(options.metric) and CHANCE < ends[0] <= CHANCE + 2.01 * step:
+        ends[0] = CHANCE
+    if is_percentage(options.metric) and low >= 0 and high <= 1:
+        ends = [max(0.0, ends[0]), min(1.0, ends[1])]
+    return ends[0], ends[1]
+
+
+def _has_chance(metric: str) -> bool:
+    return is_percentage(metric) and not metric.startswith("recall_")
+
+
+def _step(limit: float) -> float:
+    """Return the largest of 1, 2 or 5 times a power of ten up to a limit."""
+    power = 10.0 ** math.floor(math.log10(limit))
+    return max(factor * power for factor in (1, 2, 5) if factor * power <= limit * (1 + 1e-9))
+
+
+def _round_log(value: float, down: bool) -> float:
+    """Return the next number below or above of the form 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(value))
+    near = [float(f"{factor * power:.6g}") for factor in (0.5, 1, 2, 5, 10, 20)]
+    return max(one for one in near if one < value) if down else min(one for one in near if one > value)
 
 
 def _with_lines(points: pa.Table, lines: Mapping[str, CurveStyle], options: PlotOptions) -> pa.Table:
@@ -273,59 +320,85 @@ _PREDICTIONS = pa.schema(
 
 
 def curve_figure(
-    tables: Mapping[str, pa.Table], groups: Sequence[str], dashes: Sequence[str], options: PlotOptions
+    tables: Mapping[str, pa.Table],
+    groups: Sequence[str],
+    dashes: Sequence[str],
+    options: PlotOptions,
+    drawn: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw the tables of ``curve_tables``; ``groups`` are the legend entries of colours, ``dashes`` those of dashes."""
-    spec = _spec(groups, dashes, options)
-    text = f"{CURVE_METRICS[options.metric]} against {X_AXES[options.x]}: {', '.join(groups)}"
-    return Figure(spec, dict(tables), text[0].upper() + text[1:], width=720)
+    """Draw the tables of ``curve_tables``; ``groups`` are the names of the colours, ``dashes`` those of the dashes.
+
+    ``drawn`` are the groups of this chart, where others have colours in other panels.
+    """
+    shown = [group for group in groups if drawn is None or group in drawn]
+    # Panels side by side are too narrow for names beside the lines.
+    labelled = options.y_range is not None and options.width_fraction == 1 and fits_labels(shown, options.size)
+    spec = _spec(groups, shown, dashes, options, labelled)
+    tables = dict(tables)
+    if labelled and options.y_range is not None:
+        # On a page the axis and its title take some of the height.
+        gap = LINE_HEIGHT / (HEIGHT - 80)
+        tables[LABELS] = label_table(
+            tables[MEDIANS], tables[SEEDS], groups, options.ordered, options.y_range, options.log_y, gap
+        )
+    text = f"{CURVE_METRICS[options.metric]} against {X_AXES[options.x]}: {', '.join(shown)}"
+    return Figure(spec, tables, text[0].upper() + text[1:], width=720)
 
 
-def _spec(groups: Sequence[str], dashes: Sequence[str], options: PlotOptions) -> dict[str, Any]:
+def _spec(
+    groups: Sequence[str], shown: Sequence[str], dashes: Sequence[str], options: PlotOptions, labelled: bool
+) -> dict[str, Any]:
     """Complete the cached spec with names, colours, titles and range, which change with each click."""
     # As many legend entries in a row as fit over the chart.
-    columns = max(1, min(6, int(60 * options.width_fraction / options.size) // (4 + max(map(len, groups), default=40))))
-    cached = replace(
-        options, titles=("", options.titles[1]), ordered=False, y_range=options.y_range and _PLACEHOLDER_RANGE
-    )
-    spec = _general_spec(columns, len(groups) > 3, tuple(dashes), cached)
+    columns = max(1, min(6, int(60 * options.width_fraction / options.size) // (4 + max(map(len, shown), default=40))))
+    y_range = options.y_range
+    has_chance = bool(y_range and _has_chance(options.metric) and y_range[0] <= CHANCE <= y_range[1])
+    cached = replace(options, titles=("", options.titles[1]), ordered=False, y_range=y_range and _PLACEHOLDER_RANGE)
+    spec = _general_spec(0 if labelled else columns, len(groups) > 3, tuple(dashes), has_chance, cached)
     scale = {"domain": list(groups), "range": colours(len(groups), options.ordered, options.theme)}
+    title = options.titles[0]
 
     def complete(channel: str, encoding: dict[str, Any]) -> dict[str, Any]:
-        if channel == "color" and "scale" in encoding:
-            return {**encoding, "scale": scale, "legend": {**encoding["legend"], "title": options.titles[0] or None}}
-        if channel == "y" and options.y_range and "scale" in encoding:
-            return {**encoding, "scale": {**encoding["scale"], "domain": list(options.y_range)}}
+        if channel == "color" and encoding.get("field") == "group":
+            legend = encoding["legend"] and {**encoding["legend"], "title": title or None, "values": list(shown)}
+            return {**encoding, "scale": scale, "legend": legend}
+        if channel == "y" and y_range and "scale" in encoding:
+            return {**encoding, "scale": {**encoding["scale"], "domain": list(y_range)}}
         return encoding
 
     layers = [
         {**layer, "encoding": {channel: complete(channel, one) for channel, one in layer["encoding"].items()}}
         for layer in spec["layer"]
     ]
-    return {**spec, "layer": layers}
+    heading = {
+        "title": {"text": title, "anchor": "end", "fontSize": 12 * options.size, "fontWeight": "normal",
+                  "color": MUTED[options.theme], "offset": 6}
+    } if labelled and title else {}  # fmt: skip
+    return {**spec, **heading, "layer": layers}
 
 
 @lru_cache(maxsize=256)
-def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options: PlotOptions) -> dict[str, Any]:
+def _general_spec(
+    columns: int, crowded: bool, dashes: tuple[str, ...], has_chance: bool, options: PlotOptions
+) -> dict[str, Any]:
+    """Return the spec for any names, colours and range; without ``columns`` of a legend names stand at the lines."""
     x, y = _axes(options)
-    picked = alt.selection_point(name=LEGEND, fields=["group"], bind="legend")
+    picked = (
+        alt.selection_point(name=LEGEND, fields=["group"], bind="legend") if columns
+        else alt.selection_point(name=LEGEND, fields=["group"], on=f"@{LABELS}_marks:click", toggle="true")
+    )  # fmt: skip
     zoom = alt.selection_interval(
         name=ZOOM, encodings=["x"], mark=alt.BrushConfig(fill=INK[options.theme], fillOpacity=0.1)
     )
     colour = _legend_colours(columns)
     dash = _dash(dashes, options)
 
-    def visible(opacity: float) -> Any:
-        return alt.condition(picked, alt.value(opacity), alt.value(0.0))
+    def visible(opacity: float, otherwise: float = 0.0) -> Any:
+        return alt.condition(picked, alt.value(opacity), alt.value(otherwise))
 
     # Screen readers get the median alone (aria=False elsewhere): a description of every other point would be noise, and
     # would take as long as drawing it.
-    highlighted, others = chart_from(MEDIANS), chart_from(CONTEXT).encode(x=x, y=y, detail=["line:N", "is_silent:N"])
-    context = others.mark_line(color=FAINT[options.theme], strokeWidth=options.size, opacity=0.8, clip=True, aria=False)
-    # A line of one pixel is hard to hover: a wide invisible one lies over it. Points would be hundreds.
-    context_hover = others.mark_line(strokeWidth=8 * options.size, opacity=0, clip=True, aria=False).encode(
-        tooltip=alt.Tooltip("name:N", title=" ")
-    )
+    highlighted = chart_from(MEDIANS)
     band = highlighted.mark_area(clip=True, aria=False).encode(
         x=x,
         y="low:Q",
@@ -342,7 +415,8 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
         strokeWidth=alt.condition("datum.is_silent", alt.value(1.5 * options.size), alt.value(2.5 * options.size)),
     )  # fmt: skip
     marks = (
-        chart_from(MARKS).mark_text(**_MARK_PLACE, dx=4, fontSize=11 * options.size, fontWeight=600)
+        chart_from(MARKS)
+        .mark_text(**(_MARK_PLACE if columns else _MARK_PLACE_BESIDE_NAMES), fontSize=11 * options.size, fontWeight=600)
         .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=visible(1.0),
                 tooltip=alt.Tooltip("name:N", title=" "))
     )  # fmt: skip
@@ -350,19 +424,37 @@ def _general_spec(columns: int, crowded: bool, dashes: tuple[str, ...], options:
     raw_median = highlighted.mark_line(strokeWidth=options.size, clip=True, aria=False).encode(
         x=x, y="median:Q", color=colour, **dash, detail=["config_id:N", "is_silent:N"], opacity=visible(0.5)
     )
+    zoomed = [zoom, crosshair_param(), *([picked] if columns else [])]
     layers = [
-        context,
-        context_hover,
+        listening_layer(MEDIANS, x, *zoomed),
+        *(_chance_layers(y, options) if has_chance else []),
+        *(_context_layers(x, y, options) if options.show_context else []),
         *(_prediction_layers(x, y, colour, visible, options) if options.show_predictions else []),
-        band,
+        *([band] if options.band != "none" else []),
         *_seed_layers(seed_encoding, visible, crowded, options),
         *([raw_median] if options.smoothing else []),
-        median.add_params(picked, zoom),
+        median,
+        *([] if columns else label_layers(x, y, visible, picked, options.theme, options.size)),
         marks,
-        _hover_points(x, y, options),
-    ]
+        *crosshair_layers(
+            MEDIANS, x, y, colour, picked, x_title=_sentence(X_AXES[options.x]), with_band=options.band != "none",
+            form=".2%" if is_percentage(options.metric) else ".4~g", at_bottom=is_percentage(options.metric),
+            theme=options.theme, size=options.size,
+        ),
+    ]  # fmt: skip
     chart = alt.layer(*layers).properties(height=HEIGHT * options.size, usermeta=SVG_RENDERER)
     return build_spec(chart) | {"config": font_config(options.size)}
+
+
+def _context_layers(x: alt.X, y: alt.Y, options: PlotOptions) -> list[alt.Chart]:
+    """Return the grey lines, and over them invisible ones with their names, narrow: the crosshair halts on them."""
+    lines = chart_from(CONTEXT).encode(x=x, y=y, detail=["line:N", "is_silent:N"])
+    return [
+        lines.mark_line(color=FAINT[options.theme], strokeWidth=options.size, opacity=0.8, clip=True, aria=False),
+        lines.mark_line(strokeWidth=1.5 * options.size, opacity=0, clip=True, aria=False).encode(
+            tooltip=alt.Tooltip("name:N", title=" ")
+        ),
+    ]
 
 
 def _seed_layers(
@@ -389,23 +481,17 @@ def _prediction_layers(
     return [band, middle.encode(y=y, opacity=visible(0.7))]
 
 
-def _hover_points(x: alt.X, y: alt.Y, options: PlotOptions) -> alt.Chart:
-    """Return invisible points that carry the tooltips: Vega lines have no tooltip for the nearest point."""
-    form = ".2%" if is_percentage(options.metric) else ".4~g"
-    band = [alt.Tooltip("low:Q", title="band from", format=form), alt.Tooltip("high:Q", title="to", format=form)]
-    figures = [
-        alt.Tooltip("name:N", title="config"),
-        alt.Tooltip("x:Q", title=X_AXES[options.x], format=".4~g"),
-        alt.Tooltip("median:Q", title="median", format=form),
-        *(band if options.band != "none" else []),
-        alt.Tooltip("n:Q", title="seeds"),
-    ]
-    chart: alt.Chart = (
-        chart_from(MEDIANS)
-        .mark_point(size=80, filled=True, opacity=0, clip=True, aria=False)
-        .encode(x=x, y=y, tooltip=figures)
-    )
-    return chart
+def _chance_layers(y: alt.Y, options: PlotOptions) -> list[alt.Chart]:
+    """Return a thin dashed line at the accuracy of a guess, and its name."""
+    base = alt.Chart(alt.sequence(0, 1)).encode(y=alt.datum(CHANCE))
+    line = base.mark_rule(color=MUTED[options.theme], strokeDash=[3, 4], strokeWidth=options.size, opacity=0.8)
+    name = base.mark_text(text="chance", align="right", baseline="bottom", dx=-4, dy=-2, fontSize=11 * options.size,
+                          color=MUTED[options.theme])  # fmt: skip
+    return [line, name.encode(x=alt.value("width"))]
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _axes(options: PlotOptions) -> tuple[alt.X, alt.Y]:
@@ -413,9 +499,7 @@ def _axes(options: PlotOptions) -> tuple[alt.X, alt.Y]:
         x_scale = alt.Scale(type="log" if options.log_x else "linear", domain=list(options.x_range), nice=False)
     else:
         x_scale = alt.Scale(type="log", nice=False) if options.log_x else alt.Scale(nice=False, zero=True)
-    domain = options.y_range or (
-        _fixed_range(options.metric) if is_percentage(options.metric) and not options.log_y else None
-    )
+    domain = options.y_range or (ACCURACY_RANGE if is_percentage(options.metric) and not options.log_y else None)
     y_scale = alt.Scale(
         type="log" if options.log_y else "linear",
         domain=list(domain) if domain else alt.Undefined,
@@ -433,11 +517,6 @@ def _axes(options: PlotOptions) -> tuple[alt.X, alt.Y]:
     )
 
 
-def _fixed_range(metric: str) -> tuple[float, float]:
-    # The recall of a silent class is zero, that of others may be near one.
-    return (0.0, 1.0) if metric.startswith("recall_") else ACCURACY_RANGE
-
-
 def _x_axis(options: PlotOptions) -> alt.Axis:
     if options.log_x and options.x_range is None:
         return number_axis(options.x, grid=False, values=[10.0**power for power in range(-6, 10)])
@@ -446,6 +525,9 @@ def _x_axis(options: PlotOptions) -> alt.Axis:
 
 
 def _legend_colours(columns: int) -> alt.Color:
+    """Return the encoding of colours; without ``columns`` it has no legend."""
+    if not columns:
+        return alt.Color("group:N", scale=alt.Scale(domain=["each group"]), legend=None)
     return alt.Color(
         "group:N",
         scale=alt.Scale(domain=["each group"]),

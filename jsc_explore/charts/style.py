@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from statistics import median
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ BACKGROUND = {"light": "#FFFFFF", "dark": "#171614"}
 BAND_OPACITY = 0.18
 BAND_OPACITY_CROWDED = 0.06  # more than three groups: many opaque bands over each other hide the lines
 BAND_OPACITY_COMPARISON = 0.15
+_MIN_CONTRAST = 4.5  # of text, WCAG 2 AA
 FAINT = {"light": "#C9CBD3", "dark": "#4A4E5A"}
 
 Chart = alt.LayerChart | alt.FacetChart
@@ -80,8 +82,32 @@ def colours(count: int, ordered: bool, theme: str) -> list[str]:
     if not ordered and count <= len(CATEGORIES):
         return list(CATEGORIES[:count])
     scale = _ORDERED_COLOURS[theme]
-    indices = [round(i * (len(scale) - 1) / max(1, count - 1)) for i in range(count)]
-    return [scale[index] for index in indices]
+    places = [i * (len(scale) - 1) / max(1, count - 1) for i in range(count)]
+    return [_mix(scale[int(place)], scale[min(int(place) + 1, len(scale) - 1)], place % 1) for place in places]
+
+
+@lru_cache(maxsize=256)
+def readable(colour: str, theme: str) -> str:
+    """Return a colour for text: the same one, as near to the ink of the theme as a contrast of 4.5:1 asks for."""
+    background = _luminance(BACKGROUND[theme])
+    for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8):
+        mixed = _mix(colour, INK[theme], share)
+        low, high = sorted((_luminance(mixed), background))
+        if (high + 0.05) / (low + 0.05) >= _MIN_CONTRAST:
+            return mixed
+    return INK[theme]
+
+
+def _mix(colour: str, other: str, share: float) -> str:
+    pairs = ((int(one[i : i + 2], 16) for one in (colour, other)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(a + share * (b - a)):02X}" for a, b in pairs)
+
+
+def _luminance(colour: str) -> float:
+    """Return the relative luminance of WCAG 2."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def is_percentage(quantity: str) -> bool:

@@ -18,6 +18,8 @@ import pyarrow as pa
 from jsc_explore import __version__
 from jsc_explore.analysis.cells import Cell
 from jsc_explore.analysis.prediction import Prediction
+from jsc_explore.charts.crosshair import CROSSHAIR
+from jsc_explore.charts.curves import LEGEND
 from jsc_explore.charts.figure import Figure
 from jsc_explore.charts.grid import cell_median, seed_texts
 from jsc_explore.charts.style import BACKGROUND, FAINT, INK, MUTED, POWER_LABEL, format_metric
@@ -108,7 +110,10 @@ def export_page(store: Store, query: Mapping[str, str], title: str = "", importe
         else f"{len(cells):,} cells are too many to draw; see the table",
         curves=[_template_chart(f"curves-{i}", one) for i, one in enumerate(lines)],
         legend=" ".join(
-            [curves.legend(state, bool(shown), machines=machines), *(f"{note}." for note in panels["light"].notes)]
+            [
+                curves.legend(state, panels["light"].shown, bool(shown), machines=machines),
+                *(f"{note}." for note in panels["light"].notes),
+            ]
         ),
         responses=[_template_chart(f"response-{i}", one) for i, one in enumerate(against)],
         response_legend=responses["light"].legend,
@@ -175,7 +180,7 @@ def _template_chart(key: str, chart: PageChart) -> dict[str, Any]:
 def _without_interaction(figure: Figure) -> dict[str, Any]:
     """Return a spec without the selections that need the app: clicks that train, box selection, zoom."""
     spec = dict(figure.spec)
-    spec["params"] = [one for one in spec.get("params", []) if one.get("bind") == "legend"]
+    spec["params"] = [one for one in spec.get("params", []) if one["name"] in (LEGEND, CROSSHAIR)]
     spec["layer"] = [
         {**layer, "mark": {key: value for key, value in layer["mark"].items() if key != "cursor"}}
         for layer in spec["layer"]

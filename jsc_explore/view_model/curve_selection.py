@@ -12,6 +12,7 @@ from jsc_explore.analysis.cells import Cell, in_order
 from jsc_explore.charts.curves import CurveStyle
 from jsc_explore.charts.style import BY_CELL
 from jsc_explore.config import FIELDS, display_value
+from jsc_explore.network import parse
 from jsc_explore.results import POINT_FIELDS
 from jsc_explore.store.query.curves import CurvePoints
 from jsc_explore.store.query.grid import configs
@@ -39,8 +40,9 @@ class CurveSelection:
     """The curves to draw: ``configs`` in colour, ``context`` in grey.
 
     ``styles`` are by config id; ``groups`` and ``dashes`` are the legend entries of colours and dashes, in order, and
-    ``titles`` the titles of these two legends. ``ordered``: colours stand for a number. ``group_values`` has the value
-    that each group stands for, without the count of seeds.
+    ``titles`` the titles of these two legends. ``ordered``: colours stand for an order. ``group_values`` has the value
+    that each group stands for, without the count of seeds. ``others`` is how many configs there are beside those in
+    colour.
     """
 
     configs: list[Config]
@@ -51,6 +53,7 @@ class CurveSelection:
     titles: tuple[str, str]
     ordered: bool
     group_values: dict[str, str]
+    others: int
     notes: list[str]
 
 
@@ -78,15 +81,14 @@ def select_curves(
         found = found[:MAX_LINES]
     known = {config.config_id for config in found}
     context = [config for config in stored if config.config_id not in known][:MAX_CONTEXT]
-    if total - len(known) > MAX_CONTEXT:
-        notes.append(f"grey: {MAX_CONTEXT} of {total - len(known):,} other configs")
+    others = total - len(known)
     differing = _differing_fields(slice, found)
     styles, group_values, dashes = _curve_styles(found, slice.axes, differing, colour, dash)
     coloured = differing if colour == BY_CELL else [colour]
     titles = (", ".join(FIELDS[name].label for name in coloured), FIELDS[dash].label if dash != NONE else "")
     styles |= {config.config_id: CurveStyle(_full_name(config, slice.axes), highlighted=False) for config in context}
-    ordered = colour != BY_CELL and FIELDS[colour].kind in ("int", "float")
-    return CurveSelection(found, context, styles, [*group_values], dashes, titles, ordered, group_values, notes)
+    ordered = len(coloured) == 1 and FIELDS[coloured[0]].kind in ("int", "float", "model")
+    return CurveSelection(found, context, styles, [*group_values], dashes, titles, ordered, group_values, others, notes)
 
 
 def subset(selection: CurveSelection, config_ids: Collection[str]) -> CurveSelection:
@@ -211,14 +213,21 @@ def _curve_styles(
         for config in configs
     }
     group_values = {styles[config.config_id].group: group_value(config) for config in configs}
-    if colour != BY_CELL:
-        by_value = {config.fields[colour]: styles[config.config_id].group for config in configs}
-        group_values = {by_value[value]: group_values[by_value[value]] for value in in_order(colour, by_value)}
+    coloured = [colour] if colour != BY_CELL else differing
+    if len(coloured) == 1:
+        (name,) = coloured
+        by_value = {config.fields[name]: styles[config.config_id].group for config in configs}
+        group_values = {by_value[value]: group_values[by_value[value]] for value in _in_order(name, by_value)}
     dashes: list[str] = []
     if dash != NONE:
         by_dash = {config.fields[dash]: styles[config.config_id].dash for config in configs}
         dashes = [by_dash[value] for value in in_order(dash, by_dash)]
     return styles, group_values, dashes
+
+
+def _in_order(name: str, values: Iterable[Any]) -> list[Any]:
+    """Return values in the order of their colours: networks by their number of parameters."""
+    return in_order(name, values) if name != "model" else sorted(values, key=lambda model: parse(model).parameters)
 
 
 def _full_name(config: Config, names: Iterable[str]) -> str:

@@ -7,11 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jsc_explore.analysis.statistics import smooth
-from jsc_explore.charts.curves import ACCURACY_RANGE, PlotOptions
-from jsc_explore.charts.style import METRIC_PAIRS, is_percentage
+from jsc_explore.charts.style import METRIC_PAIRS
 from jsc_explore.config import format_value
 from jsc_explore.importers.imported_run import ImportedRun
 from jsc_explore.store.query.curves import LR_SUM
@@ -100,18 +98,6 @@ def _line(
         if i % stride == 0 or i == len(pairs) - 1
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=TABLE), stride, bool(known)
-
-
-def widen_range(
-    y_range: tuple[float, float] | None, table: pa.Table, options: PlotOptions
-) -> tuple[float, float] | None:
-    """Return the y range widened to the readings of imported runs; None for the default range of the metric."""
-    if not table.num_rows:
-        return y_range
-    low, high = pc.min_max(table["value"]).as_py().values()
-    if is_percentage(options.metric) and not options.log_y:
-        return (0.0, 1.0) if high > ACCURACY_RANGE[1] else y_range
-    return (min(low, y_range[0]), max(high, y_range[1])) if y_range else None
 
 
 def last_epoch(runs: Sequence[ImportedRun]) -> float:

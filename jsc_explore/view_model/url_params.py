@@ -22,6 +22,7 @@ from jsc_explore.store.schema import METRICS
 
 CELLS = "cells"
 NONE = "none"
+AUTO = "auto"
 ANY = "any"
 ALL = "all"
 # What a page chooses by itself.
@@ -116,10 +117,11 @@ _EXPLORE: dict[str, Param] = {
     **_RESPONSE_FIELDS,
     "curve": _choice("curve", next(iter(CURVE_METRICS)), CURVE_METRICS, CURVE_METRICS),
     "curve_x": _choice("curve_x", "epoch", X_AXES, X_AXES),
-    "x_scale": _choice("x_scale", "auto", ("auto", "linear", "log")),
+    "x_scale": _choice("x_scale", AUTO, (AUTO, "linear", "log")),
     "log_y": _switch("log_y", False),
-    "band": _choice("band", "interval", BAND_KINDS),
-    "seed_lines": _switch("seed_lines", True),
+    "band": _choice("band", AUTO, (AUTO, *BAND_KINDS)),
+    "seed_lines": _choice("seed_lines", AUTO, (AUTO, "yes", "no")),
+    "context": _choice("context", AUTO, (AUTO, "yes", "no")),
     "colour": _choice("colour", BY_CELL, (BY_CELL, *AXIS_FIELDS), _LABELS),
     "dash": _choice("dash", NONE, _OPTIONAL, _LABELS),
     "curve_facet": _choice("curve_facet", NONE, _OPTIONAL, _LABELS),

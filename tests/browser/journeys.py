@@ -97,5 +97,6 @@ def choose(page: Page, box: str | Locator, option: str | re.Pattern[str]) -> Non
     wanted.click()
 
 
-def legend(page: Page):
-    return page.locator(".st-key-curves_panel svg.marks .role-legend").first
+def curve_names(page: Page) -> Locator:
+    """Return the names at the ends of the curves."""
+    return page.locator(".st-key-curves_panel svg.marks .labels_marks").first

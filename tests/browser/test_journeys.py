@@ -16,10 +16,10 @@ from journeys import (
     cell_position,
     choose,
     click_cell,
+    curve_names,
     drag,
     grid_texts,
     idle,
-    legend,
     open_page,
     parameter,
     settle,
@@ -156,19 +156,19 @@ def test_shift_click_compares_cells_and_the_url_holds_the_view(page, browser, se
     second = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
     second.goto(page.url)
     expect(second.locator(".st-key-curves_panel svg.marks")).to_contain_text("validation loss")
-    expect(legend(second)).to_contain_text("256 (5 seeds)")
-    expect(legend(second)).to_contain_text("16 (5 seeds)")
+    expect(curve_names(second)).to_contain_text("256 (5 seeds)")
+    expect(curve_names(second)).to_contain_text("16 (5 seeds)")
     # What came with the address can be added to and taken from, like what was clicked here.
     second.keyboard.down("Shift")
     click_cell(second, "64", "1e-3")
-    expect(legend(second)).to_contain_text("64 (5 seeds)")
-    expect(legend(second)).to_contain_text("16 (5 seeds)")
+    expect(curve_names(second)).to_contain_text("64 (5 seeds)")
+    expect(curve_names(second)).to_contain_text("16 (5 seeds)")
     click_cell(second, "256", "1e-3")
     second.keyboard.up("Shift")
-    expect(legend(second)).not_to_contain_text("256 (5 seeds)")
+    expect(curve_names(second)).not_to_contain_text("256 (5 seeds)")
     click_cell(second, "512", "1e-2")
-    expect(legend(second)).to_contain_text("512, 1e-2 (5 seeds)")
-    expect(legend(second)).not_to_contain_text("16 (5 seeds)")
+    expect(curve_names(second)).to_contain_text("512, 1e-2 (5 seeds)")
+    expect(curve_names(second)).not_to_contain_text("16 (5 seeds)")
     second.context.close()
 
 
@@ -249,7 +249,6 @@ def test_chart_options_stay_when_their_popover_is_closed(page, server):
     settle(page)
     page.get_by_role("button", name="Chart options", exact=True).click()
     choose(page, "Band", "Range of the seeds")
-    page.get_by_text("Each seed", exact=True).click()
     expect(page.get_by_text("band: range of the seeds")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("combobox", name="Band")).to_be_hidden()
@@ -258,7 +257,7 @@ def test_chart_options_stay_when_their_popover_is_closed(page, server):
     choose(page, parameter(page, "metric"), "Test loss")
     expect(page.get_by_text(re.compile("^Test loss · jsc-tiny"))).to_be_visible()
     expect(page.get_by_text("band: range of the seeds")).to_be_visible()
-    assert {"band=range", "seed_lines=no", "curve=val_loss"} <= set(page.url.split("?")[1].split("&"))
+    assert {"band=range", "curve=val_loss"} <= set(page.url.split("?")[1].split("&"))
 
 
 def test_filters_a_facet_and_a_view_that_is_saved_opened_renamed_and_deleted(page, server):
@@ -338,7 +337,7 @@ def test_a_box_takes_many_cells_and_a_zoom_shows_a_part(page, server):
     expect(page.get_by_text("6 cells")).to_be_visible()
     expect(page.get_by_role("button", name=re.compile("Train missing seeds: 10 runs, about"))).to_be_enabled()
     expect(page.get_by_role("button", name=re.compile("Add 3 seeds to each: 18 runs, about"))).to_be_enabled()
-    expect(legend(page)).to_contain_text("256, 1e-2 (5 seeds)")
+    expect(curve_names(page)).to_contain_text("256, 1e-2 (5 seeds)")
     shoot(page, "box")
     open_page(page, address, "cells=64:1e-3&band=range&curve=acc")
     frame = page.locator(".st-key-curves_panel svg.marks .mark-group.role-frame").first.bounding_box()
@@ -356,7 +355,7 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
     address, _ = server
     open_page(page, address, "final_relu=any&cells=64:1e-3~64:1e-2")
     panel = page.locator(".st-key-curves_panel")
-    expect(legend(page)).to_contain_text("1e-3, no (5 seeds)")
+    expect(curve_names(page)).to_contain_text("1e-3, no (5 seeds)")
     settle(page)
 
     for along, title in (
@@ -373,7 +372,7 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
 
     page.get_by_role("button", name="Chart options", exact=True).click()
     choose(page, "Colour by", "Learning rate")
-    expect(legend(page)).to_contain_text("1e-2 (10 seeds)")
+    expect(curve_names(page)).to_contain_text("1e-2 (10 seeds)")
     choose(page, "Dash by", "Final ReLU")
     expect(panel.locator(".role-legend").get_by_text("no", exact=True)).to_be_visible()
     page.get_by_text("Log y axis", exact=True).click()
@@ -410,11 +409,11 @@ def test_the_picture_of_a_drawing_that_was_given_up_is_not_seen(page, server):
     expect(charts.last).to_be_visible()
 
 
-def test_a_curve_says_what_it_is_and_a_name_in_the_legend_leaves_the_others_as_they_were(page, server):
+def test_a_crosshair_lists_all_values_and_a_click_on_a_name_shows_its_curve_alone(page, server):
     address, _ = server
     # Without the final ReLU no class is silent: each cell has one median.
-    open_page(page, address, "final_relu=no&cells=64:1e-3~256:1e-2&seed_lines=no&band=none")
-    expect(legend(page)).to_contain_text("256, 1e-2 (5 seeds)")
+    open_page(page, address, "final_relu=no&cells=64:1e-3~256:1e-2&seed_lines=no&band=none&context=no")
+    expect(curve_names(page)).to_contain_text("256, 1e-2 (5 seeds)")
     settle(page)
     chart = page.locator(".st-key-curves_panel svg.marks")
 
@@ -426,18 +425,28 @@ def test_a_curve_says_what_it_is_and_a_name_in_the_legend_leaves_the_others_as_t
 
     both = paths()
     assert len(both) == 2
-    # The last point of a curve, which lies on the frame's right edge.
-    point = chart.locator(".mark-symbol.role-mark path").last.bounding_box()
-    page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
-    tooltip = page.locator("#vg-tooltip-element")
-    expect(tooltip).to_contain_text(re.compile("Batch size (64, Learning rate 1e-3|256, Learning rate 1e-2)"))
-    expect(tooltip).to_contain_text(re.compile(r"median\s*\d\d\.\d\d%.*seeds\s*5"))
+    plot = chart.locator("path.background").first.bounding_box()
+    listed = chart.locator(".mark-text text").filter(has_text=re.compile(r"^\d\d\.\d\d%"))
+    for i in (1, 2):
+        page.mouse.move(plot["x"] + 0.3 * i * plot["width"], plot["y"] + 60)
+    expect(listed).to_have_count(2)
+    expect(chart).to_contain_text(re.compile(r"Epoch [4-7]"))
+    texts = listed.all_text_contents()
+    assert sorted(texts, reverse=True) == texts, "the highest value first"
+    assert {text.split("%")[1].strip() for text in texts} == {"64, 1e-3 (5 seeds)", "256, 1e-2 (5 seeds)"}
+    assert chart.locator("path.background").first.bounding_box() == plot, "nothing moves"
     shoot(page, "hovered")
-    legend(page).get_by_text("64, 1e-3 (5 seeds)").click()
+    page.mouse.move(plot["x"] - 200, plot["y"] - 100)
+    expect(listed).to_have_count(0)
+    name = curve_names(page).get_by_text("64, 1e-3 (5 seeds)")
+    name.click()
     expect(chart.locator(".mark-line path[stroke-width='2.5'][opacity='0']")).to_have_count(1)
     alone = paths()
     assert len(alone) == 1
     assert alone.items() <= both.items()
+    name.click()
+    expect(chart.locator(".mark-line path[stroke-width='2.5'][opacity='0']")).to_have_count(0)
+    assert paths() == both
 
 
 def test_ranges_are_sliders_with_counts_and_narrow_the_grid(page, server):
@@ -468,7 +477,7 @@ def test_a_prediction_says_how_far_it_is_to_be_trusted_and_stays_under_the_curve
     expect(page.locator(".st-key-curves_panel").get_by_text("predicted before training")).to_be_visible()
     expect(page.locator(".st-key-grid").get_by_text("training").first).to_have_count(0)
     expect(page.locator(".st-key-curves_panel").get_by_text("predicted before training")).to_be_visible()
-    expect(legend(page)).to_contain_text("1024, 1e-2 (5 seeds)")
+    expect(curve_names(page)).to_contain_text("1024, 1e-2 (5 seeds)")
     shoot(page, "predicted-and-real")
     assert visible_errors(page) == []
 
@@ -491,13 +500,13 @@ def test_cells_are_chosen_without_a_mouse(page, server):
         page.keyboard.type(name)
         expect(page.get_by_role("option")).to_have_count(1)
         page.keyboard.press("Enter")
-        expect(legend(page)).to_contain_text(drawn)
+        expect(curve_names(page)).to_contain_text(drawn)
     page.wait_for_url(re.compile("cells=16%3A1e-3~512%3A1e-2$"))
     shoot(page, "by-name")
     idle(page)
     page.keyboard.press("Backspace")
-    expect(legend(page)).not_to_contain_text("512")
-    expect(legend(page)).to_contain_text("16, 1e-3 (5 seeds)")
+    expect(curve_names(page)).not_to_contain_text("512")
+    expect(curve_names(page)).to_contain_text("16, 1e-3 (5 seeds)")
     assert visible_errors(page) == []
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from journeys import assert_accessible, cell_position, click_cell, idle, legend, open_page, shoot, visible_errors
+from journeys import assert_accessible, cell_position, click_cell, curve_names, idle, open_page, shoot, visible_errors
 from playwright.sync_api import expect
 from servers import eventually, running_app
 
@@ -217,7 +217,7 @@ def test_who_asked_and_who_runs_the_app_may_cancel_and_the_partial_curve_stays(b
     for one in (page, other):
         chart = one.locator(".st-key-curves_panel svg.marks")
         expect(chart.get_by_text("cancelled").first).to_be_visible()
-        expect(legend(one)).to_contain_text("32, 1e-3 (5 seeds)")
+        expect(curve_names(one)).to_contain_text("32, 1e-3 (5 seeds)")
         expect(chart.locator(".mark-line path[stroke-width='1.5']").first).to_be_visible()
     page.reload()
     expect(page.locator(".st-key-grid svg.marks")).to_be_visible()

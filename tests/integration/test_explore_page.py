@@ -286,6 +286,7 @@ def test_several_values_of_a_filter_make_cells_of_several_configs_and_a_facet_pa
             "curve_facet": "learning_rate",
             "final_relu": "any",
             "seed_lines": "no",
+            "context": "yes",
         },
         {"zoom": "1..5", "presentation": "yes", "metric": "train_time_s", "seeds": "10", "band": "range"},
         {"x": "model", "y": "final_relu", "facet": "learning_rate", "metric": "best_test_acc", "band": "none"},
@@ -300,6 +301,29 @@ def test_every_way_to_draw_is_drawn_and_its_address_comes_back_unchanged(app, qu
     assert not app.exception
     assert not app.warning
     assert address(app) == query
+
+
+def test_three_switches_say_what_stands_beside_the_medians_and_a_choice_stands_in_the_address(app):
+    names = ("seed_lines", "band", "context")
+
+    def switches():
+        return [app.toggle(key=f"switch {name}").value for name in names]
+
+    app.run()
+    assert switches() == [False] * 3, "the default row has more than three lines"
+    app.query_params["cells"] = "64:1e-3"
+    app.run()
+    assert switches() == [True] * 3
+    assert address(app) == {"cells": "64:1e-3"}, "a default is not written"
+    for name in names:
+        app.toggle(key=f"switch {name}").set_value(False).run()
+    assert not app.exception
+    assert switches() == [False] * 3
+    assert address(app) == {"cells": "64:1e-3", "seed_lines": "no", "band": "none", "context": "no"}
+    assert not any(word in texts(app.caption) for word in ("band:", "faint:", "grey:"))
+    app.toggle(key="switch band").set_value(True).run()
+    assert address(app)["band"] == "interval"
+    assert "band: 95% interval" in texts(app.caption)
 
 
 def test_data_that_are_not_fetched_are_named_with_the_command_that_fetches_them(app, monkeypatch, tmp_path):

@@ -15,7 +15,7 @@ from jsc_explore.charts.style import SILENT_SIGN, format_metric, format_seeds
 from jsc_explore.config import RunConfig, display_value
 from jsc_explore.jobs.queue import Job
 from jsc_explore.training.metrics import SILENT_SHARE
-from jsc_explore.view_model.curves import legend
+from jsc_explore.view_model.curves import Shown, legend
 from jsc_explore.view_model.grid import legend_text
 from jsc_explore.view_model.slice import Slice
 
@@ -198,9 +198,9 @@ def test_an_axis_shows_values_by_their_labels():
 def test_the_dagger_means_the_same_on_every_page_and_in_the_docs():
     cells = grid_of([row(RunConfig(batch_size=16), n_silent=1)])
     slice = Slice("batch_size", "learning_rate", None, "val_acc", RunConfig(), DIGEST, (), "", 3, True)
-    state = {"curve": "val_acc", "curve_x": "epoch", "band": "interval", "seed_lines": True, "zoom": None}
+    state = {"curve": "val_acc", "curve_x": "epoch", "zoom": None}
     rule = f"zero for more than {1 - SILENT_SHARE:.0%} of"
-    for text in (legend_text(slice, cells), legend(state)):
+    for text in (legend_text(slice, cells), legend(state, Shown())):
         assert SILENT_SIGN in text
         assert rule in text
     for name in ("README.md", "docs/glossary.md", "docs/app.md", "docs/results.md"):
@@ -208,7 +208,11 @@ def test_the_dagger_means_the_same_on_every_page_and_in_the_docs():
 
 
 def test_the_legend_of_the_curves_says_what_line_and_band_are():
-    state = {"curve": "val_acc", "curve_x": "epoch", "band": "interval", "seed_lines": True, "zoom": None}
-    text = legend(state)
+    state = {"curve": "val_acc", "curve_x": "epoch", "zoom": None}
+    text = legend(state, Shown())
     assert "Line: median of the seeds without a silent class" in text
     assert "band: 95% interval of the median, or the range of fewer than 5 seeds" in text
+    assert "faint: every seed" in text
+    assert "grey: the other cells" in text
+    alone = legend(state, Shown(seeds=False, band="none", context=False))
+    assert not any(part in alone for part in ("band:", "faint", "grey"))

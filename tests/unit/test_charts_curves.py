@@ -1,6 +1,8 @@
 """Curves, networks and files: their tables, that the charts are valid Vega-Lite, and that files can be read back."""
 
 import io
+import itertools
+import json
 import zipfile
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.analysis.statistics import median_spread, smooth
+from jsc_explore.charts.curve_labels import LABELS, move_apart
 from jsc_explore.charts.curves import (
     CONTEXT,
     MARKS,
@@ -29,7 +32,7 @@ from jsc_explore.charts.curves import (
     value_range,
 )  # fmt: skip
 from jsc_explore.charts.network import layer_table, network_figure
-from jsc_explore.charts.style import colours
+from jsc_explore.charts.style import BACKGROUND, colours, readable
 from jsc_explore.export.chart_files import render_image, table_bytes, zip_archive
 from jsc_explore.network import NAMED, parse
 
@@ -110,13 +113,13 @@ def test_the_band_of_two_seeds_is_their_range_and_that_of_one_nothing():
         assert [(row["low"], row["median"], row["high"]) for row in rows] == [(ends[0], 0.5, ends[1])] * 3
 
 
-def test_the_curves_of_cancelled_seeds_are_drawn_and_marked_even_without_lines_of_each_seed():
+def test_without_lines_of_each_seed_only_cancelled_ones_are_drawn_and_marked():
     cancelled = [seeds_table("a", (0.2, end), "", status="cancelled", run_id=str(end)) for end in (0.5, 0.505)]
     seeds = pa.concat_tables([seeds_table("a"), *cancelled])
     drawn = tables(PlotOptions(seed_lines=False), seeds=seeds)
     assert drawn[SEEDS]["value"].to_pylist() == [0.2, 0.5, 0.2, 0.505]
-    mark, silent = drawn[MARKS].to_pylist()
-    assert (mark["mark"], silent["mark"]) == ("cancelled", "†wt")
+    (mark,) = drawn[MARKS].to_pylist()
+    assert mark["mark"] == "cancelled", "a † belongs to a seed that is drawn"
     assert mark["name"].count("seed 3: cancelled, in no median") == 2
 
 
@@ -178,10 +181,126 @@ def test_a_smoothing_weight_of_one_is_refused():
 def test_panels_share_one_range_that_covers_all_of_them():
     options = PlotOptions(metric="val_loss")
     low, high = value_range([tables(options), tables(options, groups_table({"a": 1}, median=5.0))], options)
-    assert low < 0.2
-    assert high > 5.0
-    assert value_range([tables()], PlotOptions(metric="val_acc")) is None
+    assert low <= 0.2
+    assert high >= 5.0
     assert value_range([tables(options, groups_table({}), seeds_table("a", ()))], options) is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "log_y", "values", "expected"),
+    [
+        ("val_acc", False, (0.213, 0.734), (0.2, 0.75)),
+        ("val_acc", False, (0.29, 0.734), (0.2, 0.75)),  # near that of a guess
+        ("val_acc", False, (0.623, 0.734), (0.62, 0.74)),
+        ("val_acc", False, (0.7312, 0.7312), (0.73, 0.732)),
+        ("val_acc", False, (0.981, 0.999), (0.98, 1.0)),
+        ("recall_t", False, (0.0, 0.93), (0.0, 0.95)),
+        ("val_loss", False, (0.83, 1.58), (0.8, 1.6)),
+        ("val_loss", True, (0.83, 1.58), (0.5, 2.0)),
+        ("val_loss", True, (1.0, 1.0), (0.5, 2.0)),
+    ],
+)
+def test_the_y_axis_is_fitted_to_what_is_drawn_between_round_numbers(metric, log_y, values, expected):
+    options = PlotOptions(metric=metric, log_y=log_y)
+    assert value_range([], options, [pa.chunked_array([list(values)])]) == pytest.approx(expected)
+
+
+def test_the_axis_of_a_growing_curve_moves_seldom_and_only_outwards():
+    ranges = []
+    for last in np.linspace(0.25, 0.75, 60):
+        (found,) = {value_range([], PlotOptions(), [pa.chunked_array([[0.2, last]])])}
+        ranges.append(found)
+    assert all(before[1] <= after[1] and before[0] >= after[0] for before, after in itertools.pairwise(ranges[20:]))
+    assert len(set(ranges[20:])) <= 8, "after the first third"
+    assert {low for low, _ in ranges} == {0.2}
+
+
+def test_the_level_of_a_guess_is_drawn_where_the_axis_shows_it(texts_drawn):
+    for metric, y_range, expected in (
+        ("val_acc", (0.2, 0.8), True), ("val_acc", (0.6, 0.8), False), ("recall_t", (0.0, 1.0), False),
+        ("val_loss", (0.0, 2.0), False),
+    ):  # fmt: skip
+        options = PlotOptions(metric=metric, y_range=y_range)
+        drawn = texts_drawn(curve_figure(tables(options), ["16 (n=4)"], [], options).standalone_spec())
+        assert ("chance" in drawn) is expected, (metric, y_range)
+
+
+def test_names_stand_at_the_ends_of_their_curves_and_never_over_each_other():
+    names = ["16 (2 seeds)", "32 (2 seeds)", "64 (2 seeds)", "none (2 seeds)"]
+    lines = {name[:2]: CurveStyle(name, name) for name in names}
+    groups = pa.concat_tables([groups_table({"16": 2}, median=0.7), groups_table({"32": 2}, median=0.699),
+                               groups_table({"64": 2}, median=0.3, steps=(0, 10))])  # fmt: skip
+    options = PlotOptions(y_range=(0.2, 0.8))
+    drawn = curve_tables(groups, seeds_table("16"), lines, options)
+    rows = {row["group"]: row for row in curve_figure(drawn, names, [], options).tables[LABELS].to_pylist()}
+    assert [*rows] == names[:3], "a curve without points has no name"
+    assert (rows[names[2]]["x"], rows[names[2]]["end"], rows[names[2]]["at"]) == (1.0, 0.3, pytest.approx(0.3))
+    distance = rows[names[0]]["at"] - rows[names[1]]["at"]
+    assert distance == pytest.approx(0.6 * 15 / 340), "one line of text"
+    assert rows[names[0]]["at"] + rows[names[1]]["at"] == pytest.approx(0.7 + 0.699), "moved as little as can be"
+
+
+def test_of_a_group_the_median_without_a_silent_class_is_named_and_without_any_a_seed():
+    lines = {"a": CurveStyle("16", "16 (4 seeds)")}
+    both = groups_table({"a": 2}, median=0.7)
+    silent = groups_table({"a": 2}, median=0.4, steps=(0, 10, 20, 30))
+    silent = silent.set_column(1, "is_silent", pa.array([True] * 4))
+    options = PlotOptions(y_range=(0.2, 0.8))
+    for groups, end in ((pa.concat_tables([both, silent]), 0.7), (silent, 0.4), (groups_table({}), 0.6)):
+        drawn = curve_tables(groups, seeds_table("a"), lines, options)
+        (row,) = curve_figure(drawn, ["16 (4 seeds)"], [], options).tables[LABELS].to_pylist()
+        assert row["end"] == pytest.approx(end)
+
+
+@given(st.lists(st.floats(0, 1), max_size=30), st.floats(0.001, 0.2))
+def test_places_that_are_moved_apart_stay_in_order_and_within_the_axis(places, gap):
+    moved = move_apart(places, gap)
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    least = min(gap, 1 / max(1, len(places) - 1))
+    assert all(moved[b] - moved[a] >= least - 1e-9 for a, b in itertools.pairwise(order))
+    assert all(-1e-9 <= place <= 1 + 1e-9 for place in moved)
+    if all(places[b] - places[a] > gap for a, b in itertools.pairwise(order)):
+        assert moved == pytest.approx(places)
+
+
+@pytest.mark.parametrize(
+    ("groups", "width_fraction", "has_labels"),
+    [(["16 (5 seeds)"] * 12, 1.0, True), (["16 (5 seeds)"] * 13, 1.0, False), (["x" * 40], 1.0, False),
+     (["256, 1e-3 (5 seeds)"], 0.5, False), ([], 1.0, False)],
+)  # fmt: skip
+def test_many_or_long_names_stand_in_a_legend(groups, width_fraction, has_labels):
+    names = [f"{i}{name}"[: len(name)] for i, name in enumerate(groups)]
+    options = PlotOptions(y_range=(0.2, 0.8), width_fraction=width_fraction)
+    figure = curve_figure(tables(options), names, [], options)
+    assert (LABELS in figure.tables) is has_labels
+    legends = [layer["encoding"]["color"]["legend"] for layer in figure.spec["layer"]
+               if layer["encoding"].get("color", {}).get("field") == "group"]  # fmt: skip
+    assert all((legend is None) is has_labels for legend in legends)
+
+
+def test_a_panel_names_its_own_curves_alone():
+    names = ["16 (5 seeds)", "32 (0 seeds)"]
+    for options in (PlotOptions(y_range=(0.2, 0.8)), PlotOptions(y_range=(0.2, 0.8), width_fraction=0.3)):
+        figure = curve_figure(tables(options), names, [], options, drawn=names[:1])
+        text = json.dumps([layer["encoding"].get("color", {}).get("legend") for layer in figure.spec["layer"]])
+        assert names[1] not in text
+        assert "32" not in figure.alt_text
+
+
+def test_names_have_a_contrast_of_4_5_to_1_on_both_themes():
+    def contrast(one: str, other: str) -> float:
+        def luminance(colour: str) -> float:
+            parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+            red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+            return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+        low, high = sorted((luminance(one), luminance(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    for theme, background in BACKGROUND.items():
+        for colour in (*colours(8, False, theme), *colours(12, True, theme)):
+            assert contrast(readable(colour, theme), background) >= 4.5, (theme, colour)
+    assert readable("#0072B2", "light") == "#0072B2", "what is readable stays as it is"
 
 
 def test_a_prediction_is_drawn_under_the_end_of_its_curve():
@@ -201,7 +320,7 @@ def test_a_prediction_is_drawn_under_the_end_of_its_curve():
     drawn = tables(PlotOptions()) | {PREDICTIONS: prediction_table(medians, lines, guess, "val_acc", {})}
     for expected in (True, False):
         spec = curve_figure(drawn, ["16 (n=1)"], [], PlotOptions(show_predictions=expected)).spec
-        names = [layer["data"]["name"] for layer in spec["layer"]]
+        names = [layer["data"].get("name") for layer in spec["layer"]]
         assert (PREDICTIONS in names) is expected
         # Layers before others are drawn under them.
         assert not expected or names.index(PREDICTIONS) < names.index(SEEDS)
@@ -212,16 +331,18 @@ def test_cached_specs_do_not_share_colours_titles_or_ranges():
         tables(PlotOptions()), ["16"], [], PlotOptions(metric="val_loss", y_range=(0.5, 2.0), titles=("Batch size", ""))
     )
     second = curve_figure(tables(PlotOptions()), ["a", "b"], [], PlotOptions(metric="val_loss", y_range=(1.0, 3.0)))
-    colours = [figure.spec["layer"][2]["encoding"]["color"] for figure in (first, second)]
-    assert [colour["scale"]["domain"] for colour in colours] == [["16"], ["a", "b"]]
-    assert [colour["legend"]["title"] for colour in colours] == ["Batch size", None]
-    ranges = [figure.spec["layer"][0]["encoding"]["y"]["scale"]["domain"] for figure in (first, second)]
+
+    def layer(figure, table, channel):
+        return next(
+            one["encoding"][channel] for one in figure.spec["layer"]
+            if one["data"].get("name") == table and channel in one["encoding"]
+        )  # fmt: skip
+
+    domains = [layer(figure, MEDIANS, "color")["scale"]["domain"] for figure in (first, second)]
+    assert domains == [["16"], ["a", "b"]]
+    assert [figure.spec.get("title", {}).get("text") for figure in (first, second)] == ["Batch size", None]
+    ranges = [layer(figure, CONTEXT, "y")["scale"]["domain"] for figure in (first, second)]
     assert ranges == [[0.5, 2.0], [1.0, 3.0]]
-
-
-def test_a_recall_is_drawn_from_zero_to_one():
-    spec = curve_figure(tables(PlotOptions(metric="recall_t")), ["16 (n=4)"], [], PlotOptions(metric="recall_t")).spec
-    assert spec["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("options", [
@@ -236,13 +357,13 @@ def test_curves_are_a_valid_chart_even_without_rows(options, texts_drawn):
     ):
         spec = curve_figure(drawn, groups, ["adam", "sgd"], options).standalone_spec()
         assert {*groups} < {*texts_drawn(spec)}, "names of the groups, and axes"
-        assert {p["name"] for p in spec["params"]} == {"groups", "zoom"}
+        assert {p["name"] for p in spec["params"]} == {"groups", "zoom", "crosshair"}
 
 
 def test_colours_differ_and_ordered_ones_follow_one_scale():
     assert len(set(colours(8, False, "light"))) == 8
     assert len(set(colours(5, True, "dark"))) == 5
-    assert len(colours(20, False, "light")) == 20
+    assert len(set(colours(20, False, "light"))) == 20
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from jsc_explore.charts.curves import PlotOptions, curve_figure, curve_tables
+from jsc_explore.charts.curves import PlotOptions, curve_figure, curve_tables, value_range
 from jsc_explore.charts.imported import ENDS, LINES, with_imported
 from jsc_explore.export.chart_files import render_image
 from jsc_explore.importers.imported_run import ImportedRun, LoggedValue, points_from_series
@@ -14,7 +14,6 @@ from jsc_explore.view_model.imported_runs import (
     readings_table,
     runs_table,
     select_imported,
-    widen_range,
 )
 from jsc_explore.view_model.url_params import EXPLORE
 
@@ -94,10 +93,9 @@ def test_a_logarithmic_axis_leaves_out_zero():
 
 def test_axes_cover_imported_runs():
     high, _ = readings_table([run(values=(0.5, 0.9))], "epoch", "val_acc")
-    assert widen_range(None, high, PlotOptions()) == (0.0, 1.0)
-    assert widen_range(None, readings_table([run()], "epoch", "val_acc")[0], PlotOptions()) is None
+    assert value_range([], PlotOptions(), [high["value"]]) == (0.5, 0.9)
     loss, _ = readings_table([run(values=(3.0, 0.1), tag="val_loss")], "epoch", "val_loss")
-    assert widen_range((0.5, 2.0), loss, PlotOptions(metric="val_loss")) == (0.1, 3.0)
+    assert value_range([], PlotOptions(metric="val_loss"), [loss["value"]]) == (0.0, 3.0)
     assert last_epoch([run(), run(values=[0.1] * 7)]) == 7
     assert last_epoch([]) == 0
 

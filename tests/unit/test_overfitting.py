@@ -41,7 +41,8 @@ def panels(store, **state):
     state = EXPLORE.read({})[0] | {"curve": "acc"} | state
     repository = Repository(store)
     cells = cells_of(repository, SLICE, [], ())
-    return curves.panels(repository, state, SLICE, cells, {}, "light"), curves.legend(state)
+    drawn = curves.panels(repository, state, SLICE, cells, {}, "light")
+    return drawn, curves.legend(state, drawn.shown)
 
 
 def test_validation_and_training_are_drawn_together_and_each_is_named(store_with):

@@ -1,4 +1,4 @@
-"""The curves panel: metric, x axis, chart options, and the charts; a drag over a chart zooms."""
+"""The curves panel: metric, x axis, what is drawn beside the medians, and the charts; a drag over a chart zooms."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from jsc_explore.charts.style import BAND_KINDS, BY_CELL, CURVE_METRICS, METRIC_
 from jsc_explore.config import FIELDS
 from jsc_explore.results import Point
 from jsc_explore.view_model import curves
-from jsc_explore.view_model.curves import LOG_FROM_EPOCHS, Panels
+from jsc_explore.view_model.curves import MAX_DETAILED, Panels, Shown
 from jsc_explore.view_model.slice import Slice
-from jsc_explore.view_model.url_params import AXIS_FIELDS, NONE
+from jsc_explore.view_model.url_params import AUTO, AXIS_FIELDS, NONE
 from jsc_explore.web.components import grid, imported_runs
 from jsc_explore.web.plain_text import plain
 from jsc_explore.web.state import predictions, services
@@ -24,7 +24,7 @@ from jsc_explore.web.state.url import EXPLORE
 CURVES_KEY = "curves"
 
 
-def _controls() -> None:
+def _controls(shown: Shown) -> None:
     """Draw the most used options above the chart, and the others in a popover."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="curve_controls"):
         EXPLORE.widget(
@@ -39,30 +39,51 @@ def _controls() -> None:
             format_func=lambda name: X_AXES[name].capitalize(),
         )  # fmt: skip
         popover = st.popover(
-            "Chart options", icon=":material/tune:", help="Axes, band, colours, smoothing", key="chart_options",
+            "Chart options", icon=":material/tune:", help="Scales, colours, panels, smoothing", key="chart_options",
             on_change="rerun",
         )  # fmt: skip
     # Made only when it is open: the panel is drawn several times a second while something trains.
     if popover.open:
         with popover:
             _options()
+    with st.container(horizontal=True, vertical_alignment="center", key="curve_switches"):
+        _switch("seed_lines", "Seeds", shown.seeds, ("no", "yes"))
+        _switch("band", "Interval", shown.band != NONE, (NONE, "interval"))
+        _switch("context", "Other cells", shown.context, ("no", "yes"))
+        if EXPLORE["zoom"]:
+            st.button("Zoom out", icon=":material/zoom_out_map:", key="zoom_out", on_click=_zoom_out, type="tertiary")
+        else:
+            st.caption(":material/zoom_in: Drag to zoom", width="content")
+
+
+def _switch(name: str, label: str, is_on: bool, choices: tuple[str, str]) -> None:
+    """Draw a switch that chooses one of two values of a parameter; ``is_on``: as drawn, by choice or by default."""
+    key = f"switch {name}"
+
+    def changed() -> None:
+        EXPLORE.change(name, choices[st.session_state[key]])
+
+    if st.session_state.get(key) != is_on:
+        st.session_state[key] = is_on
+    st.toggle(label, key=key, on_change=changed)
 
 
 def _options() -> None:
     def label(name: str) -> str:
         return {NONE: "None", BY_CELL: "Cell"}.get(name) or FIELDS[name].label
 
+    def band_label(band: str) -> str:
+        return f"Auto: up to {MAX_DETAILED} lines" if band == AUTO else BAND_KINDS[band].capitalize()
+
     left, right = st.columns(2)
     EXPLORE.widget(
-        left.segmented_control, "x_scale", "X axis scale", ["auto", "linear", "log"], required=True,
+        left.segmented_control, "x_scale", "X axis scale", [AUTO, "linear", "log"], required=True,
         on_change=_zoom_out, format_func=str.capitalize,
-        help=f"Auto: logarithmic from {LOG_FROM_EPOCHS} epochs on, where a linear axis hides the first ones",
+        help="Auto: logarithmic for steps, jets and sums of learning rates, and for epochs where short trainings "
+        "would vanish beside long ones",
     )  # fmt: skip
     EXPLORE.widget(right.toggle, "log_y", "Log y axis")
-    EXPLORE.widget(
-        left.selectbox, "band", "Band", list(BAND_KINDS), format_func=lambda band: BAND_KINDS[band].capitalize()
-    )
-    EXPLORE.widget(right.toggle, "seed_lines", "Each seed", help="Each seed as a faint line")
+    EXPLORE.widget(left.selectbox, "band", "Band", [AUTO, *BAND_KINDS], format_func=band_label)
     axes = list(AXIS_FIELDS)
     EXPLORE.widget(left.selectbox, "colour", "Colour by", [BY_CELL, *axes], format_func=label)
     both = EXPLORE["curve"] in METRIC_PAIRS
@@ -78,9 +99,9 @@ def _options() -> None:
 
 def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]]) -> None:
     """Draw the controls, the charts, and the meaning of their lines and signs; ``live`` has points by run id."""
-    _controls()
     theme = st.context.theme.type or "light"
     drawn = panels(slice, cells, live, theme)
+    _controls(drawn.shown)
     if not drawn.figures:
         # As high as a chart, so that nothing moves when the first one appears.
         with st.container(height=HEIGHT + 60, border=False):
@@ -102,12 +123,10 @@ def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]
                 alt=f"{figure.alt_text} {title}".strip(),
             )
     with st.container(horizontal=True, vertical_alignment="center"):
-        if EXPLORE["zoom"]:
-            st.button("Zoom out", icon=":material/zoom_out_map:", key="zoom_out", on_click=_zoom_out)
         imported_runs.draw()
         predicted = any(figure.tables[PREDICTIONS].num_rows for _, figure in drawn.figures)
         machines = CachedRepository().machines(slice) if EXPLORE["curve_x"] == "time_s" else None
-        legend = curves.legend(EXPLORE, imported_runs.any_drawn(), predicted, machines)
+        legend = curves.legend(EXPLORE, drawn.shown, imported_runs.any_drawn(), predicted, machines)
         st.caption(f"{plain(legend)} {_sentences(drawn.notes)}")
 
 
