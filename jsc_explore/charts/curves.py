@@ -408,22 +408,12 @@ def _general_spec(
         opacity=visible(BAND_OPACITY_CROWDED if crowded else BAND_OPACITY),
     )
     seed_encoding = {"x": x, "y": "value:Q", "detail": "run_id:N", "color": colour, **dash}
-    # The median of the seeds with a silent class is thin and dotted, whatever the dash of its config.
-    median = highlighted.mark_line(clip=True).encode(
-        x=x, y="smooth:Q", color=colour, detail=["config_id:N", "is_silent:N"], opacity=visible(1.0),
-        strokeDash=alt.condition("datum.is_silent", alt.value([2, 3]), dash.get("strokeDash", alt.value([1, 0]))),
-        strokeWidth=alt.condition("datum.is_silent", alt.value(1.5 * options.size), alt.value(2.5 * options.size)),
-    )  # fmt: skip
     marks = (
         chart_from(MARKS)
         .mark_text(**(_MARK_PLACE if columns else _MARK_PLACE_BESIDE_NAMES), fontSize=11 * options.size, fontWeight=600)
         .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=visible(1.0),
                 tooltip=alt.Tooltip("name:N", title=" "))
     )  # fmt: skip
-    # The raw median, thin, where the bold line is smoothed.
-    raw_median = highlighted.mark_line(strokeWidth=options.size, clip=True, aria=False).encode(
-        x=x, y="median:Q", color=colour, **dash, detail=["config_id:N", "is_silent:N"], opacity=visible(0.5)
-    )
     zoomed = [zoom, crosshair_param(), *([picked] if columns else [])]
     layers = [
         listening_layer(MEDIANS, x, *zoomed),
@@ -432,8 +422,7 @@ def _general_spec(
         *(_prediction_layers(x, y, colour, visible, options) if options.show_predictions else []),
         *([band] if options.band != "none" else []),
         *_seed_layers(seed_encoding, visible, crowded, options),
-        *([raw_median] if options.smoothing else []),
-        median,
+        *_median_layers(x, colour, dash, visible, options),
         *([] if columns else label_layers(x, y, visible, picked, options.theme, options.size)),
         marks,
         *crosshair_layers(
@@ -469,6 +458,24 @@ def _seed_layers(
         ),
         cancelled.mark_line(strokeWidth=1.5 * options.size, clip=True, aria=False),
     ]
+
+
+def _median_layers(
+    x: alt.X, colour: alt.Color, dash: Mapping[str, alt.StrokeDash], visible: Callable[[float], Any],
+    options: PlotOptions,
+) -> list[alt.Chart]:  # fmt: skip
+    """Return the bold lines; under smoothed ones the raw median is a thin line."""
+    lines = chart_from(MEDIANS).encode(x=x, color=colour, detail=["config_id:N", "is_silent:N"])
+    raw = lines.mark_line(strokeWidth=options.size, clip=True, aria=False).encode(
+        y="median:Q", **dash, opacity=visible(0.5)
+    )
+    # The median of the seeds with a silent class is thin and dotted, whatever the dash of its config.
+    bold = lines.mark_line(clip=True).encode(
+        y="smooth:Q", opacity=visible(1.0),
+        strokeDash=alt.condition("datum.is_silent", alt.value([2, 3]), dash.get("strokeDash", alt.value([1, 0]))),
+        strokeWidth=alt.condition("datum.is_silent", alt.value(1.5 * options.size), alt.value(2.5 * options.size)),
+    )  # fmt: skip
+    return [raw, bold] if options.smoothing else [bold]
 
 
 def _prediction_layers(

@@ -105,7 +105,7 @@ def test_the_x_axis_is_logarithmic_where_a_linear_one_would_hide_something(panel
     ("name", "values", "cells", "names"),
     [
         ("batch_size", (512, 16, 64), "512:1e-3~16:1e-3~64:1e-3", ["16", "64", "512"]),
-        ("learning_rate", (1e-1, 1e-3, 1e-2), "256:0.1~256:1e-3~256:1e-2", ["1e-3", "1e-2", "0.1"]),
+        ("learning_rate", (1e-1, 1e-3, 1e-2), "256:0.1~256:1e-3~256:1e-2", ["1e-3", "1e-2", "1e-1"]),
         ("max_epochs", (20, 5), "20:1e-3~5:1e-3", ["5", "20"]),
         ("model", ("jsc-s", "jsc-toy", "jsc-tiny"), "jsc-s:1e-3~jsc-toy:1e-3~jsc-tiny:1e-3",
          ["jsc-tiny", "jsc-toy", "jsc-s"]),
