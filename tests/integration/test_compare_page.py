@@ -282,7 +282,7 @@ import streamlit as st
 from jsc_explore.web.pages import overview
 from jsc_explore.web.state.url import EXPLORE
 if st.button("as after a visit to Explore"):
-    EXPLORE.load({"model": "jsc-s", "batch_size": "16..64", "band": "none"})
+    EXPLORE.load({"model": "jsc-s", "batch_size": "16..64", "max_epochs": "any", "band": "none"})
 overview.page()
 """
 

@@ -86,8 +86,8 @@ def test_what_ended_stands_in_the_history_with_the_reason(page):
     said = texts(page.markdown)
     rows = [line for line in said.splitlines() if line.startswith("| 1 s ago")]
     assert len(rows) == 2
-    assert "batch size 512, learning rate 1e-3 | 1 run | failed: ValueError: a|b *no* memory |" in rows[0]
-    assert "batch size 1024, learning rate 1e-3 | 3 runs | done |" in rows[1]
+    assert "batch size 512, learning rate 1e-3 | 1 | failed: ValueError: a|b *no* memory |" in rows[0]
+    assert "batch size 1024, learning rate 1e-3 | 3 | done |" in rows[1]
 
 
 def test_others_read_in_one_line_that_it_is_not_for_them(page, monkeypatch):

@@ -66,7 +66,9 @@ def adopt_explore() -> None:
 
 def draw_origin() -> None:
     """Say that the filters are those of Explore, as long as they are, with a button that removes them."""
-    chosen = _only_filters(st.session_state.get(_ADOPTED, {}))
+    # Written anew: on Overview a filter that lets every value pass is the default, and not in the query.
+    taken = OVERVIEW.params.read(st.session_state.get(_ADOPTED, {}))[0]
+    chosen = _only_filters(OVERVIEW.params.write(taken))
     if chosen and chosen == _only_filters(OVERVIEW.query):
         with st.container(horizontal=True, vertical_alignment="center", key="origin"):
             st.caption("Filtered as on Explore.", width="content")

@@ -126,7 +126,13 @@ def _draw_history(entries: Sequence[Entry]) -> None:
         st.caption("Nothing yet.")
         return
     rows = [
-        [_ago(_ended_at(entry)), permissions.name_of(entry.jobs[0]), entry.content, _runs(entry.jobs), entry.outcome]
+        [
+            _ago(_ended_at(entry)),
+            permissions.name_of(entry.jobs[0]),
+            entry.content,
+            f"{len(entry.jobs):,}",
+            entry.outcome,
+        ]
         for entry in entries[:MAX_HISTORY]
     ]
     lines = ["| ended | asked by | configuration | runs | outcome |", "|---|---|---|---|---|"]
@@ -134,12 +140,13 @@ def _draw_history(entries: Sequence[Entry]) -> None:
 
 
 def _progress(jobs: Sequence[Job]) -> str:
-    """Return how many of these jobs train and wait, and the expected seconds: 5 runs, 2 in training, about 9 s left."""
+    """Return how many of these jobs train, and the expected seconds: 5 runs, 2 in training, about 9 s left."""
     running = sum(job.state == "running" for job in jobs)
     left = work_left(jobs)
     parts = [_runs(jobs), f"{running:,} in training" if running else "waiting"]
     parts += ["stopping"] if all(job.cancel for job in jobs) else []
-    parts += [] if left is None else [f"about {format_seconds(left)} left"]
+    if left is not None:
+        parts.append(f"about {format_seconds(left)} {'left' if running else 'of training'}")
     return ", ".join(parts)
 
 
