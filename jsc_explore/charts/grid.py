@@ -272,7 +272,9 @@ def _spec(
     chart = alt.layer(
         cells.add_params(click, shift, box), *_outlines(base, theme), *_text_layers(base, longest, theme, size)
     )
-    height = (CELL_HEIGHT * max(1, len(orders[1])) + axis_height + LEGEND_HEIGHT * legend) * size
+    # Cells grow less than their texts, for which there is room: a grid of six rows stays on a screen of 720 pixels.
+    cells_height = CELL_HEIGHT * max(1, len(orders[1])) * (0.8 + 0.2 * size)
+    height = cells_height + (axis_height + LEGEND_HEIGHT * legend) * size
     config = font_config(size)
     for part in config.values():
         part |= {"labelColor": INK[theme], "titleColor": INK[theme]}

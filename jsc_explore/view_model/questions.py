@@ -18,9 +18,14 @@ class Question:
 # the hyperparameter does, and training jets cannot show overfitting.
 _FAIR = {"final_relu": "no", "validation": "holdout"}
 QUESTIONS = (
-    Question("What does the batch size change?", {**_FAIR, "cells": "16:1e-3~64:1e-3~256:1e-3"}),
-    Question("How many epochs are enough?", {**_FAIR, "x": "max_epochs", "y": "learning_rate"}),
-    Question("Which learning rate is best?", {"validation": "holdout", "x": "learning_rate", "y": "final_relu"}),
+    Question("What does the batch size change?", {**_FAIR, "panel": "response"}),
+    Question("How many epochs are enough?", {**_FAIR, "panel": "response", "x": "max_epochs", "y": "learning_rate"}),
+    Question(
+        "Which learning rate is best?",
+        {"validation": "holdout", "panel": "response", "x": "learning_rate", "y": "final_relu"},
+    ),
     Question("Does a larger batch need a larger learning rate?", {**_FAIR, "metric": "val_loss"}),
-    Question("Is a network of ten times the size better?", {**_FAIR, "x": "model", "y": "learning_rate"}),
+    Question(
+        "Is a network of ten times the size better?", {**_FAIR, "panel": "response", "x": "model", "y": "learning_rate"}
+    ),
 )
