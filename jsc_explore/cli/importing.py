@@ -23,6 +23,8 @@ def add_commands(commands: Any) -> None:
     parser = add_command(commands, "import", import_runs)
     parser.add_argument("kind", nargs="?", metavar="tensorboard|csv", help="what to read (default: list imported runs)")
     parser.add_argument("source", nargs="?", type=Path, metavar="DIR|FILE", help="a directory of event files, or a CSV")
+    parser.add_argument("--map", metavar="TAG=QUANTITY", action="append", default=[], help="read a tag or a column of "
+                        "another name as a quantity: val/accuracy=val_acc; may be repeated")  # fmt: skip
     parser.add_argument("--remove", metavar="NAME", action="append", help="remove an imported run; may be repeated")
 
 
@@ -44,23 +46,28 @@ def import_runs(options: argparse.Namespace) -> int:
         raise FieldError("kind", options.kind, f"must be one of {', '.join(_KINDS)}", "try import tensorboard DIR")
     if options.source is None:
         raise FieldError("source", "", "is missing", f"give it: jsc-explore import {options.kind} PATH")
+    from jsc_explore.importers.names import check_mapping
+
+    mapping = check_mapping(options.map)
     if options.kind == "csv":
         from jsc_explore.importers.csv_table import read_table
 
-        return _add(imported, read_table(options.source))
+        return _add(imported, read_table(options.source, mapping))
     from jsc_explore.importers.tensorboard import find_runs, read_run
 
-    found = find_runs(options.source)
-    return _add(imported, (partial(read_run, name, files) for name, files in found.items()))
+    found, notes = find_runs(options.source)
+    for note in notes:
+        print(f"jsc-explore: {note}", file=sys.stderr)
+    return _add(imported, [partial(read_run, name, run, mapping) for name, run in found.items()])
 
 
-def _add(imported: ImportedRuns, sources: Iterable[ImportedRun | Callable[[], ImportedRun]]) -> int:
+def _add(imported: ImportedRuns, sources: Iterable[Callable[[], ImportedRun]]) -> int:
     """Add the runs that can be read; return 1 if any cannot."""
     faults = 0
     before = {run.sha256 for run in imported.all()}
     for source in sources:
         try:
-            run = imported.add(source if isinstance(source, ImportedRun) else source())
+            run = imported.add(source())
         except FieldError as error:
             print(f"jsc-explore: {error}", file=sys.stderr)
             faults += 1

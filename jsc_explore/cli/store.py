@@ -16,6 +16,7 @@ from jsc_explore.jobs.queue import BULK, Queue
 from jsc_explore.store.catalog import Catalog, Entry
 from jsc_explore.store.compaction import compact as compact_parts
 from jsc_explore.store.directory import open_directory
+from jsc_explore.store.imported_runs import ImportedRuns
 from jsc_explore.store.merge import conflicts
 from jsc_explore.store.merge import merge as merge_runs
 from jsc_explore.store.publish import publish as write_snapshot
@@ -53,12 +54,18 @@ def verify(options: argparse.Namespace) -> int:
         faults = find_faults(catalog, paths.snapshot())
         for fault in faults:
             print(fault)
-        print(f"{parts} parts checked, {len(faults) + len(damaged)} faults", file=sys.stderr)
+        imported = ImportedRuns(options.store)
+        runs = imported.all()
+        for problem in imported.problems:
+            print(problem)
+        total = len(faults) + len(damaged) + len(imported.problems)
+        beside = f" and {len(runs)} imported runs" if runs or imported.problems else ""
+        print(f"{parts} parts{beside} checked, {total} faults", file=sys.stderr)
         if count := len(list(conflicts(catalog))):
             print(f"{count} merged runs with other figures; see `jsc-explore list --conflicts`", file=sys.stderr)
         if faults and options.repair:
-            return _repair(options, catalog, faults)
-        return 1 if faults or damaged else 0
+            return max(_repair(options, catalog, faults), int(bool(imported.problems)))
+        return 1 if faults or damaged or imported.problems else 0
     finally:
         catalog.close()
 

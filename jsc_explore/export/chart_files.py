@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -34,9 +35,16 @@ def render_image(figure: Figure, kind: ImageFormat) -> bytes:
 
 
 def table_bytes(table: pa.Table, kind: Literal["csv", "parquet"]) -> bytes:
-    """Return a table as a CSV or Parquet file."""
+    """Return a table as a CSV or Parquet file.
+
+    In CSV, text that a spreadsheet would take for a formula (``=``, ``+``, ``-``, ``@``) begins with an apostrophe.
+    """
     stream = io.BytesIO()
     if kind == "csv":
+        for i, column in enumerate(table.schema):
+            if pa.types.is_string(column.type):
+                safe = pc.replace_substring_regex(table[i], r"^([=+\-@\t\r])", r"'\1")
+                table = table.set_column(i, column, safe)
         pyarrow.csv.write_csv(table, stream)
     else:
         pq.write_table(table, stream, compression="zstd")

@@ -1,75 +1,135 @@
-"""Read runs from a CSV file: one row per point, with this project's column names or those of Lightning's CSVLogger.
+"""Read runs from a CSV file: one row per point, with this project's column names or those of other programs.
 
 Columns: ``run`` (the name; not needed for a single run), ``step`` or ``epoch`` or both, any recorded quantity, any
 hyperparameter, ``test_acc`` and ``test_loss``. Other columns are kept as text if they are constant within each run.
+Lightning's CSVLogger and Keras' CSVLogger are recognised by their columns.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsc_explore.config import FIELDS, parse_value
 from jsc_explore.errors import FieldError
 from jsc_explore.files import error_reason
+from jsc_explore.importers.checked_series import EPOCH, LoggedValue, checked_curve
 from jsc_explore.importers.hparams import read_hparams
 from jsc_explore.importers.imported_run import (
-    ALIASES,
-    EPOCH,
     MAX_NAME,
     MAX_OTHER,
     MAX_TEXT,
-    TAGS,
-    TEST_TAGS,
     ImportedRun,
-    LoggedValue,
-    final_test_metrics,
+    field_of,
     hyperparameters,
-    points_from_series,
+    parse_number,
 )
-from jsc_explore.results import CURVE_PREFIX, INTEGER_QUANTITIES, POINT_FIELDS, Point
+from jsc_explore.importers.names import QUANTITIES, TESTS, listed, position_of, quantity_of
+from jsc_explore.results import CURVE_PREFIX
 
 MAX_FILE_MB, MAX_ROWS, MAX_COLUMNS, MAX_RUNS = 50, 200_000, 200, 500
-RUN = "run"
-_POSITIONS = ("step", "epoch", "samples", "time_s")
+RUN, STEP, VALUE = "run", "step", "value"
 # As in results.parquet, this is the learning rate of a point; ``learning_rate`` is the hyperparameter.
 CURVE_RATE = CURVE_PREFIX + "learning_rate"
-_QUANTITIES = {name: name for name in POINT_FIELDS if name not in (*_POSITIONS, "learning_rate")}
-_QUANTITIES[CURVE_RATE] = "learning_rate"
-_LIGHTNING = {
-    tag for tags in (*TAGS.values(), *TEST_TAGS.values()) for tag in tags if tag.endswith(("_step", "_epoch"))
-}
-_EMPTY = ("", "nan", "null", "none", "na")
+# These columns hold times since 1970 rather than since the start.
+_CLOCKS = ("wall time", "wall_time", "_timestamp")
+_EMPTY = ("", "null", "none", "na", "n/a")
+_GZIP = b"\x1f\x8b"
 
 Row = tuple[int, dict[str, str]]
 
 
-def read_table(path: Path) -> list[ImportedRun]:
-    """Return the runs of a CSV file. Raises FieldError, with line and column, for anything that cannot be read."""
+@dataclass(frozen=True)
+class _Columns:
+    """What the columns of a table mean: a column for each position and, by the user's ``mapping``, for quantities."""
+
+    names: list[str]
+    positions: dict[str, str]
+    run: str | None
+    quantities: list[str]
+    mapping: dict[str, str]
+
+
+def read_table(path: Path, mapping: Mapping[str, str] | None = None) -> list[Callable[[], ImportedRun]]:
+    """Return one reader for each run of a CSV file, which may be gzip'ed; ``mapping`` names quantities by column.
+
+    Raises FieldError, with line and column, if the file is no table; a reader raises it for its own run.
+    """
     content = _content(path)
     digest = hashlib.sha256(content)
-    columns, rows = _rows(path, content)
-    if RUN not in columns and "step" in columns and _LIGHTNING & set(columns):
-        return [_lightning(path, columns, rows, digest)]
-    if not {"step", "epoch"} & set(columns):
-        _fail("columns", ", ".join(columns)[:80], "contain neither step nor epoch", "add one of them")
-    if not set(_QUANTITIES) & set(columns):
-        known = ", ".join(_QUANTITIES)
-        _fail("columns", ", ".join(columns)[:80], "contain no quantity of a curve", f"add one of {known}")
+    if mapping:
+        # Read by other names it is another run.
+        digest.update(repr(sorted(mapping.items())).encode())
+    names, rows = _rows(path, content)
+    columns = _meaning(path, names, dict(mapping or {}))
     runs: dict[str, list[Row]] = {}
+    stem = path.name.removesuffix(".gz").removesuffix(".csv")
     for line, row in rows:
-        name = (row.get(RUN, "").strip() or path.stem)[:MAX_NAME]
+        name = ((row[columns.run].strip() if columns.run else "") or stem)[:MAX_NAME]
         runs.setdefault(name, []).append((line, row))
         if len(runs) > MAX_RUNS:
             _fail("file", path.name, f"has more than {MAX_RUNS} runs", "split it")
     if not runs:
         _fail("file", path.name, "has no row below its header", "give a file with at least one point")
-    return [_run(path, name, columns, own, digest) for name, own in runs.items()]
+    if not columns.run and _is_lightning(path, columns, runs[stem[:MAX_NAME]]):
+        return [partial(_lightning, path, columns, runs[stem[:MAX_NAME]], digest)]
+    return [partial(_run, path, name, columns, own, digest) for name, own in runs.items()]
+
+
+def _meaning(path: Path, names: list[str], mapping: dict[str, str]) -> _Columns:
+    lower = {name.lower(): name for name in names}
+    positions: dict[str, str] = {}
+    for name in names:
+        if (position := position_of(name)) and name not in mapping:
+            positions.setdefault(position, name)
+    if missing := [name for name in mapping if name not in names]:
+        _fail("map", listed(missing), "is no column", f"the columns are {listed(names)}")
+    # TensorBoard's own download names the tag in the file name.
+    tag = re.search(r"tag-(.+?)(?:\.csv|$)", path.name)
+    if tag and VALUE in lower and lower[VALUE] not in mapping and (found := quantity_of(tag[1])):
+        mapping[lower[VALUE]] = found[0]
+    if STEP not in positions and EPOCH in positions:
+        # Keras names the figures of the training by the metric alone, beside those of the validation.
+        for name in names:
+            if f"val_{name.lower()}" in lower and (found := quantity_of(f"train_{name}")):
+                mapping.setdefault(name, found[0])
+    if not {STEP, EPOCH} & set(positions):
+        _fail("columns", ", ".join(names)[:80], "contain neither step nor epoch", "add one of them")
+    quantities = [
+        name for name in names
+        if name in mapping or name.lower() == CURVE_RATE
+        or ((found := quantity_of(name)) and not (found[0] == "learning_rate" and field_of(name)))
+    ]  # fmt: skip
+    rates = [name for name in names if field_of(name) == "learning_rate"]
+    curves = [name for name in (*quantities, *rates) if (quantity_of(name) or ("",))[0] not in TESTS]
+    if not curves:
+        known = ", ".join(QUANTITIES)
+        _fail("columns", ", ".join(names)[:80], "contain no quantity of a curve",
+              f"add one of {known}, or name one: --map COLUMN=QUANTITY")  # fmt: skip
+    return _Columns(names, positions, lower.get(RUN), quantities, mapping)
+
+
+def _is_lightning(path: Path, columns: _Columns, rows: Sequence[Row]) -> bool:
+    """Return whether a table counts steps and epochs from zero, as Lightning's CSVLogger does."""
+    if STEP not in columns.positions:
+        return False
+    if any(quantity_of(name) and name.lower().endswith(("_step", "_epoch")) for name in columns.quantities):
+        return True
+    if any(name.startswith("lr-") for name in columns.names):
+        return True
+    # Epoch 0 at a later step is an epoch that is not over; epochs done would be a fraction there.
+    epoch, step = columns.positions.get(EPOCH), columns.positions[STEP]
+    epochs = {row[epoch].strip() for _, row in rows if row[epoch].strip()} if epoch else set()
+    begun = any(epoch and row[epoch].strip() == "0" and row[step].strip() not in ("", "0") for _, row in rows)
+    return begun and all(value.isdecimal() for value in epochs)
 
 
 def _content(path: Path) -> bytes:
@@ -78,7 +138,16 @@ def _content(path: Path) -> bytes:
             _fail("file", str(path), "is not a file", "give the path of a CSV file")
         if path.stat().st_size > MAX_FILE_MB * 1_000_000:
             _fail("file", path.name, f"is larger than {MAX_FILE_MB} MB", "split it by run")
-        return path.read_bytes()
+        content = path.read_bytes()
+        if not content.startswith(_GZIP):
+            return content
+        with gzip.open(io.BytesIO(content)) as file:
+            content = file.read(MAX_FILE_MB * 1_000_000 + 1)
+        if len(content) > MAX_FILE_MB * 1_000_000:
+            _fail("file", path.name, f"is larger than {MAX_FILE_MB} MB", "split it by run")
+        return content
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        _fail("file", path.name, "is truncated or damaged", "compress it again")
     except OSError as error:
         _fail("file", path.name, f"cannot be read ({error_reason(error)})", "check its permissions")
 
@@ -97,7 +166,8 @@ def _rows(path: Path, content: bytes) -> tuple[list[str], Iterator[Row]]:
         _fail("line 1", first[:80], f"is not a valid CSV line ({error})", "see docs/importing.md for the columns")
     if len(columns) > MAX_COLUMNS:
         _fail("columns", len(columns), f"are more than {MAX_COLUMNS}", "remove columns that are not hyperparameters")
-    duplicates = {name for name in columns if columns.count(name) > 1}
+    lower = [name.lower() for name in columns]
+    duplicates = {name for name in columns if lower.count(name.lower()) > 1}
     if duplicates:
         _fail("column", sorted(duplicates)[0], "appears twice", "rename one of them")
 
@@ -118,110 +188,155 @@ def _rows(path: Path, content: bytes) -> tuple[list[str], Iterator[Row]]:
     return columns, rows()
 
 
-def _run(path: Path, name: str, columns: Sequence[str], rows: Sequence[Row], digest: Any) -> ImportedRun:
-    constant: dict[str, str] = {}
-    notes: list[str] = []
-    has_rate_curve = "learning_rate" in columns and len({row["learning_rate"] for _, row in rows}) > 1
-    quantities = dict(_QUANTITIES) | ({"learning_rate": "learning_rate"} if has_rate_curve else {})
-    numbers = [column for column in columns if column in _POSITIONS or column in quantities]
-    for column in columns:
-        if column in (*numbers, RUN, *TEST_TAGS):
-            continue
-        values = {row[column].strip() for _, row in rows}
-        if len(values) > 1:
-            if ALIASES.get(column, column) in FIELDS:
-                line = next(line for line, row in rows if row[column].strip() != rows[0][1][column].strip())
-                rule = "changes within a run, but a hyperparameter must not"
-                _fail(f"line {line}, column {column}", dict(rows)[line][column], rule, "add a column run with names")
-            notes.append(f"column {column} is skipped: it is not a known quantity and changes within the run")
-        elif (value := values.pop()) and len(constant) < MAX_OTHER:
-            constant[column[:MAX_NAME]] = value[:MAX_TEXT]
-    fields = _fields(constant, rows[0][0])
-    points = [_point(numbers, quantities, line, row) for line, row in rows]
-    points.sort(key=lambda point: (point["step"] is None, point["step"] or 0, point["epoch"] or 0.0))
-    tests = {test: _number(line, test, row[test]) for line, row in rows for test in TEST_TAGS if row.get(test)}
-    other = {column: value for column, value in constant.items() if ALIASES.get(column, column) not in FIELDS}
+def _run(path: Path, name: str, columns: _Columns, rows: Sequence[Row], digest: Any) -> ImportedRun:
+    fields, other, curves, notes = _constants(columns, rows)
+    run_rows = _positions(columns, rows)
+    series: dict[str, list[LoggedValue]] = {}
+    for column in (*columns.quantities, *curves):
+        # The names of tables are those of results.parquet.
+        tag = "learning_rate" if column.lower() == CURVE_RATE else column
+        for (line, row), (step, epoch, time_s) in zip(rows, run_rows, strict=True):
+            if (value := _number(line, column, row[column])) is not None:
+                series.setdefault(tag, []).append(LoggedValue(step, time_s, value, epoch, line))
+    samples = next((column for column in columns.names if column.lower() == "samples"), None)
+    if samples and series:
+        for (line, row), (step, epoch, time_s) in zip(rows, run_rows, strict=True):
+            if (value := _number(line, samples, row[samples])) is not None:
+                series.setdefault("samples", []).append(LoggedValue(step, time_s, value, epoch, line))
+    curve = checked_curve(name, series, mapping=columns.mapping, batch_size=fields.get("batch_size"), is_table=True)
+    if not curve.points and curve.test_acc is None and curve.test_loss is None:
+        _fail("run", name, "has no value of a curve", "give at least one point")
     own = hashlib.sha256(digest.digest() + name.encode()).hexdigest()
     return ImportedRun(
-        name, "csv", path.name, own, fields, other, points, tests.get("test_acc"), tests.get("test_loss"), notes
-    )
+        name, "csv", path.name, own, fields, other, curve.points, curve.test_acc, curve.test_loss,
+        [*notes, *curve.notes],
+    )  # fmt: skip
 
 
-def _fields(constant: Mapping[str, str], line: int) -> dict[str, Any]:
+def _constants(columns: _Columns, rows: Sequence[Row]) -> tuple[dict[str, Any], dict[str, str], list[str], list[str]]:
+    """Return hyperparameters, other constant columns as text, columns of a changing learning rate, and notes."""
     fields: dict[str, Any] = {}
-    for column, value in constant.items():
-        name = ALIASES.get(column, column)
-        if name in FIELDS:
+    other: dict[str, str] = {}
+    curves: list[str] = []
+    skipped: list[str] = []
+    known = {*columns.positions.values(), *columns.quantities, columns.run}
+    for column in columns.names:
+        if column in known or column.lower() == "samples":
+            continue
+        given = {text: line for line, row in reversed(rows) if (text := row[column].strip())}
+        if (name := field_of(column)) is None or position_of(column):
+            if len({_comparable(text) for text in given}) > 1 or position_of(column):
+                skipped.append(column)
+            elif given and len(other) < MAX_OTHER:
+                other[column[:MAX_NAME]] = min(given, key=lambda text: given[text])[:MAX_TEXT]
+            continue
+        values: dict[Any, int] = {}
+        for text, line in sorted(given.items(), key=lambda one: one[1]):
             try:
-                fields[name] = parse_value(name, value)
+                values.setdefault(parse_number(name, text), line)
             except FieldError as error:
-                _fail(f"line {line}, column {column}", value, error.rule, error.remedy)
-    return fields
+                _fail(f"line {line}, column {column}", text, error.rule, error.remedy)
+        if len(values) > 1 and name == "learning_rate":
+            curves.append(column)
+        elif len(values) > 1:
+            line = list(values.values())[1]
+            rule = "changes within a run, but a hyperparameter must not"
+            _fail(f"line {line}, column {column}", dict(rows)[line][column], rule, "add a column run with names")
+        elif values:
+            value = next(iter(values))
+            if fields.setdefault(name, value) != value:
+                _fail(f"column {column}", value, f"differs from another column of {name}", "remove one of them")
+    notes = [f"not read, because they change within the run and their meaning is not plain: {listed(skipped)} "
+             "(--map COLUMN=QUANTITY)"] if skipped else []  # fmt: skip
+    return fields, other, curves, notes
 
 
-def _point(numbers: Sequence[str], quantities: Mapping[str, str], line: int, row: Mapping[str, str]) -> Point:
-    point: Point = dict.fromkeys(POINT_FIELDS)
-    for column in numbers:
-        value = _number(line, column, row[column])
-        name = quantities.get(column, column)
-        if value is None:
-            continue
-        if column in _POSITIONS and value < 0:
-            _fail(f"line {line}, column {column}", row[column], "must not be negative", "count from zero")
-        if name in INTEGER_QUANTITIES:
-            if value != int(value):
-                _fail(f"line {line}, column {column}", row[column], "must be a whole number", "count whole steps")
-            point[name] = int(value)
-            continue
-        point[name] = value
-    if point["step"] is None and point["epoch"] is None:
-        _fail(f"line {line}", "", "has neither step nor epoch", "give one of them in every row")
-    return point
+def _comparable(text: str) -> object:
+    """Return a value that is equal for equal numbers: 1e-3 and 0.001."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _positions(columns: _Columns, rows: Sequence[Row]) -> list[tuple[int | None, float | None, float | None]]:
+    """Return step, epochs done and time of each row; Keras counts epochs from zero."""
+    step_column, epoch_column, time_column = (columns.positions.get(name) for name in (STEP, EPOCH, "time_s"))
+    found = []
+    for line, row in rows:
+        step = _step(line, step_column, row[step_column]) if step_column else None
+        epoch = _number(line, epoch_column, row[epoch_column]) if epoch_column else None
+        time_s = _number(line, time_column, row[time_column]) if time_column else None
+        if step is None and (epoch is None or epoch != epoch):
+            _fail(f"line {line}", "", "has neither step nor epoch", "give one of them in every row")
+        found.append((step, None if epoch != epoch else epoch, None if time_s != time_s else time_s))
+    if any(quantity.startswith("train_") and f"val_{name}".lower() in map(str.lower, columns.names)
+           for name, quantity in columns.mapping.items()) and found[0][1] == 0:  # fmt: skip
+        found = [(step, None if epoch is None else epoch + 1, time_s) for step, epoch, time_s in found]
+    if time_column and time_column.lower() in _CLOCKS:
+        start = min((time_s for _, _, time_s in found if time_s is not None), default=0.0)
+        found = [(step, epoch, None if time_s is None else time_s - start) for step, epoch, time_s in found]
+    return found
+
+
+def _step(line: int, column: str, text: str) -> int | None:
+    value = _number(line, column, text)
+    if value is None or value != value:
+        return None
+    if abs(value) == float("inf") or value != int(value):
+        _fail(f"line {line}, column {column}", text, "must be a whole number", "count whole steps")
+    return int(value)
 
 
 def _number(line: int, column: str, text: str) -> float | None:
+    """Return a cell's number, which may not be finite; None if the cell is empty."""
     if text.strip().lower() in _EMPTY:
         return None
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
         remedy = "use a decimal point: 0.713" if "," in text else "leave it empty where nothing was measured"
         _fail(f"line {line}, column {column}", text, "must be a number", remedy)
-    if not math.isfinite(value):
-        return None
-    is_share = column.endswith("_acc") or column.startswith("recall_")
-    if is_share and not 0 <= value <= 1:
-        _fail(f"line {line}, column {column}", text, "must be a share in [0, 1]", "write 0.713 for 71.3%")
-    return value
 
 
-def _lightning(path: Path, columns: Sequence[str], rows: Iterator[Row], digest: Any) -> ImportedRun:
+def _lightning(path: Path, columns: _Columns, rows: Sequence[Row], digest: Any) -> ImportedRun:
     """Read metrics.csv of Lightning's CSVLogger, whose steps and epochs count from zero, and hparams.yaml beside it."""
     series: dict[str, list[LoggedValue]] = {}
+    step_column = columns.positions[STEP]
+    epoch_column = columns.positions.get(EPOCH)
+    notes: list[str] = []
+    unplaced = 0
     for line, row in rows:
-        step = _number(line, "step", row["step"])
+        step = _step(line, step_column, row[step_column])
         if step is None:
+            unplaced += 1
             continue
-        for column in columns:
-            if column == "step" or column not in (EPOCH, *_LIGHTNING):
+        for column in columns.names:
+            if column == step_column or not _is_number(column, columns):
+                if column != step_column and row[column].strip():
+                    series.setdefault(column, [])
                 continue
-            value = _number(line, column, row[column])
-            if value is not None:
-                series.setdefault(column, []).append(LoggedValue(int(step), 0.0, value))
+            if (value := _number(line, column, row[column])) is not None:
+                tag = EPOCH if column == epoch_column else column
+                series.setdefault(tag, []).append(LoggedValue(step, None, value, None, line))
+    if unplaced:
+        notes.append(f"{unplaced} rows have no step and are left out")
     hparams = path.parent / "hparams.yaml"
     found, note = read_hparams(hparams, digest) if hparams.is_file() else ({}, "")
-    fields, other = hyperparameters(found)
-    points, notes = points_from_series(series, fields.get("batch_size"))
-    for point in points:
-        # The file has no times.
-        point["time_s"] = None
-    if not points:
+    notes += [note] if note else []
+    fields, other, more = hyperparameters(found)
+    name = (path.resolve().parent.name if path.stem == "metrics" else path.name.split(".")[0])[:MAX_NAME]
+    curve = checked_curve(name, series, mapping=columns.mapping, batch_size=fields.get("batch_size"), is_table=True)
+    if not curve.points:
         _fail("file", path.name, "has no row with a step and a value", "give a file with at least one point")
-    name = (path.resolve().parent.name if path.stem == "metrics" else path.stem)[:MAX_NAME]
     return ImportedRun(
-        name, "csv", path.name, digest.hexdigest(), fields, other, points, *final_test_metrics(series),
-        [*([note] if note else []), *notes],
+        name, "csv", path.name, digest.hexdigest(), fields, other, curve.points, curve.test_acc, curve.test_loss,
+        [*notes, *more, *curve.notes],
     )  # fmt: skip
+
+
+def _is_number(column: str, columns: _Columns) -> bool:
+    return column in columns.mapping or column == columns.positions.get(EPOCH) or quantity_of(column) is not None
 
 
 def _fail(field: str, value: object, rule: str, remedy: str) -> NoReturn:

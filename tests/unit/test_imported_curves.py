@@ -6,7 +6,8 @@ import pytest
 from jsc_explore.charts.curves import PlotOptions, curve_figure, curve_tables, value_range
 from jsc_explore.charts.imported import ENDS, LINES, with_imported
 from jsc_explore.export.chart_files import render_image
-from jsc_explore.importers.imported_run import ImportedRun, LoggedValue, points_from_series
+from jsc_explore.importers.checked_series import LoggedValue, checked_curve
+from jsc_explore.importers.imported_run import ImportedRun
 from jsc_explore.view_model.imported_runs import (
     MAX_DRAWN,
     MAX_READINGS,
@@ -32,7 +33,8 @@ def run(name="theirs", values=(0.5, 0.6), epoch=True, tag="val_acc"):
     series = {tag: [LoggedValue(10 * i + 9, float(i), value) for i, value in enumerate(values)]}
     if epoch:
         series["epoch"] = [LoggedValue(10 * i + 9, float(i), i) for i in range(len(values))]
-    return ImportedRun(name, "csv", f"{name}.csv", name, {"batch_size": 64}, {}, points_from_series(series, 64)[0])
+    points = checked_curve(name, series, batch_size=64).points
+    return ImportedRun(name, "csv", f"{name}.csv", name, {"batch_size": 64}, {}, points)
 
 
 def empty_figure(options):

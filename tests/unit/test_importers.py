@@ -15,9 +15,10 @@ from servers import ROOT
 from jsc_explore.cli import main
 from jsc_explore.errors import FieldError, JscError
 from jsc_explore.export.chart_files import table_bytes
+from jsc_explore.importers.checked_series import LoggedValue, checked_curve
 from jsc_explore.importers.csv_table import read_table
 from jsc_explore.importers.hparams import read_hparams
-from jsc_explore.importers.imported_run import LoggedValue, hyperparameters, points_from_series
+from jsc_explore.importers.imported_run import hyperparameters
 from jsc_explore.importers.tensorboard import find_runs, read_run
 from jsc_explore.store import Store
 from jsc_explore.store.imported_runs import ImportedRuns
@@ -51,7 +52,7 @@ def write_events(folder, epochs=3, steps=20, every=5, test=True, hparams="batch_
 
 
 def only(directory):
-    (found,) = find_runs(directory).items()
+    (found,) = find_runs(directory)[0].items()
     return read_run(*found)
 
 
@@ -108,7 +109,8 @@ def test_lightnings_own_logger_is_read_alike(tmp_path):
     run = only(tmp_path / "events")
     assert run.fields == {"batch_size": 50, "learning_rate": 0.01, "max_epochs": 2, "optimizer": "adam"}
     assert [(point["step"], point["epoch"]) for point in run.points] == [(5, 0.5), (10, 1.0), (15, 1.5), (20, 2.0)]
-    (table,) = read_table(next((tmp_path / "table").rglob("metrics.csv")))
+    (read,) = read_table(next((tmp_path / "table").rglob("metrics.csv")))
+    table = read()
     assert table.fields == run.fields
     names = ("step", "epoch", "train_loss", "val_acc", "samples")
     for ours, theirs in zip(table.points, run.points, strict=True):
@@ -225,20 +227,21 @@ def test_hparams_that_refer_to_themselves_without_end_are_cut(tmp_path):
 
 
 def test_aliases_of_hyperparameters_are_known_and_others_are_kept_as_text():
-    fields, other = hyperparameters(
+    fields, other, notes = hyperparameters(
         {"lr": "1e-3", "optimizer.name": "x", "Optim": "Adam", "bs": 64, "seed": "many", "gpu": "a100", "epochs": 5}
     )
     assert fields == {"learning_rate": 1e-3, "optimizer": "adam", "batch_size": 64, "max_epochs": 5}
     assert other == {"optimizer.name": "x", "seed": "many", "gpu": "a100"}
+    assert notes == []
 
 
-def test_values_that_are_not_finite_are_skipped_and_counted():
+def test_values_that_are_not_finite_are_left_out_and_counted():
     nan, inf = float("nan"), float("inf")
-    points, notes = points_from_series(
-        {"val_loss": [LoggedValue(1, 0.0, 1.0), LoggedValue(2, 0.0, nan), LoggedValue(3, 0.0, inf)]}
+    curve = checked_curve(
+        "a", {"val_loss": [LoggedValue(1, 0.0, 1.0), LoggedValue(2, 0.0, nan), LoggedValue(3, 0.0, inf)]}
     )
-    assert [point["step"] for point in points] == [1]
-    assert notes == ["2 values are not finite and are skipped"]
+    assert [point["step"] for point in curve.points] == [1]
+    assert curve.notes == ["2 values are not finite and are left out"]
 
 
 # ---- tables
@@ -247,14 +250,14 @@ def test_values_that_are_not_finite_are_skipped_and_counted():
 def table(tmp_path, text, name="runs.csv"):
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
-    return read_table(path)
+    return [read() for read in read_table(path)]
 
 
 def test_a_table_is_read_by_the_names_of_this_project(tmp_path):
     first, second = table(
         tmp_path,
         "run;epoch;val_acc;learning_rate;batch_size;gpu;test_acc\nA;1;0.5;1e-3;64;a100;\nA;2;0.6;1e-3;64;a100;0.55\n"
-        "B;1;;1e-2;64;h100;\n",
+        "B;1;0.4;1e-2;64;h100;\n",
     )
     assert (first.name, second.name) == ("A", "B")
     assert first.fields == {"learning_rate": 1e-3, "batch_size": 64}
@@ -308,7 +311,7 @@ def test_an_exported_table_is_imported_unchanged(tmp_path):
     store = Store(tmp_path / "store", ROOT / "results.parquet")
     ids = store.runs({"batch_size": [256], "model": ["jsc-tiny"]}, ("run_id",))["run_id"].to_pylist()[:3]
     (tmp_path / "curve_points.csv").write_bytes(table_bytes(points_table(store, ids), "csv"))
-    runs = {run.name: run for run in read_table(tmp_path / "curve_points.csv")}
+    runs = {run.name: run for run in (read() for read in read_table(tmp_path / "curve_points.csv"))}
     assert sorted(runs) == sorted(ids)
     for run_id, run in runs.items():
         record = store.record(run_id)
