@@ -108,8 +108,8 @@ def test_what_a_restart_abandoned_is_left_out_with_a_note(tmp_path):
 
 
 def test_a_restart_leaves_out_the_abandoned_values_of_tags_that_it_has_not_logged_yet(tmp_path):
-    write(tmp_path / "r", (10, "train_loss", 1.0), (20, "train_loss", 0.9), (30, "val_acc", 0.5), (40, "train_loss", 0.8),
-          (30, "train_loss", 0.7))  # fmt: skip
+    values = [(10, "train_loss", 1.0), (20, "train_loss", 0.9), (30, "val_acc", 0.5), (40, "train_loss", 0.8)]
+    write(tmp_path / "r", *values, (30, "train_loss", 0.7))
     run = read(tmp_path)
     assert curve(run, "val_acc") == []
     assert [step for step, _ in curve(run, "train_loss")] == [10, 20, 30]
