@@ -109,6 +109,17 @@ def test_a_bad_filter_shows_where_it_is_wrong(text, place, says):
     assert caught.value.pointed().splitlines()[-1] == " " * place + "^"
 
 
+@pytest.mark.parametrize("text", ["silnt", "val_acc > 0.7 and silnt", "val_acc > 0.7 and batch_size > 64 and silnt"])
+@pytest.mark.parametrize("rest", ["", " and optimizer = 'sgd' or batch_size > 16"])
+def test_the_wrong_place_of_a_long_filter_is_shown_in_a_narrow_column(text, rest):
+    with pytest.raises(FilterError) as caught:
+        parse_filter(text + rest)
+    shown, mark = caught.value.pointed(24).splitlines()
+    assert len(shown) <= 26
+    assert shown[mark.index("^") :].startswith("silnt")
+    assert shown.strip("…") in text + rest
+
+
 def test_a_filter_error_can_be_pickled():
     with pytest.raises(FilterError) as caught:
         parse_filter("optimizer = 'adam")

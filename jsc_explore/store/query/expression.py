@@ -81,9 +81,15 @@ class FilterError(FieldError):
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild_error, (self.text, self.position, self.rule, self.remedy, self.args)
 
-    def pointed(self) -> str:
-        """Return the text and, on a second line, a mark under the wrong character."""
-        return f"{self.text}\n{' ' * self.position}^"
+    def pointed(self, width: int = MAX_TEXT) -> str:
+        """Return the text and, on a second line, a mark under the wrong character.
+
+        Of a text longer than ``width`` the part around that character.
+        """
+        start = max(0, min(self.position - width // 2, len(self.text) - width))
+        part = self.text[start : start + width]
+        before, after = "…" if start else "", "…" if start + width < len(self.text) else ""
+        return f"{before}{part}{after}\n{' ' * (len(before) + self.position - start)}^"
 
 
 def _rebuild_error(text: str, position: int, rule: str, remedy: str, args: tuple[str, ...]) -> FilterError:

@@ -190,7 +190,8 @@ def draw_expression(state: UrlState) -> None:
         content.markdown(_EXPRESSION_HELP)
         content.markdown(_columns_help())
     if fault is not None:
-        st.code(fault.pointed(), language=None)
+        # As much as the sidebar shows without scrolling.
+        st.code(fault.pointed(24), language=None)
         st.error(plain(f"{_capitalise(fault.rule)}: {fault.remedy}. The previous filter still applies."))
 
 
