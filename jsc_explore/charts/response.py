@@ -15,6 +15,8 @@ import pyarrow as pa
 from altair.utils.schemapi import debug_mode
 
 from jsc_explore.analysis.cells import in_order
+from jsc_explore.charts.curve_labels import LABELS, LINE_HEIGHT, move_apart
+from jsc_explore.charts.curves import CHANCE
 from jsc_explore.charts.figure import Figure, build_spec, chart_from, font_config
 from jsc_explore.charts.parallel import thin_evenly
 from jsc_explore.charts.style import (
@@ -28,6 +30,7 @@ from jsc_explore.charts.style import (
     is_percentage,
     is_time,
     number_axis,
+    readable,
     spread_name,
 )
 from jsc_explore.config import FIELDS, display_value
@@ -35,9 +38,7 @@ from jsc_explore.network import parse
 from jsc_explore.store.schema import METRICS
 
 HEIGHT = 340
-POINTS, SEEDS, LABELS = "points", "seeds", "labels"
-# Among five classes.
-CHANCE = 0.2
+POINTS, SEEDS = "points", "seeds"
 # More lines cannot be told apart; more dots would slow the page down.
 MAX_LINES, MAX_DOTS = 12, 1500
 # Up to so many points there is room for the rate of silent seeds beside each; else a sign stands for it.
@@ -45,7 +46,6 @@ MAX_RATES = 14
 # Of runs of several configs, whose spread is not that of seeds.
 MIDDLE_HALF = "middle half"
 _LETTER = 6.8
-_LINE_HEIGHT = 15
 # Of an x axis with long labels: its least width in pixels, and how many rows of labels stand below it.
 _NARROW, _MAX_ROWS = 260, 4
 # Of marks without a text of their own: the page's theme would give them one of their columns.
@@ -160,11 +160,10 @@ def response_tables(
         if own and options.lines:
             last = points[-1]
             ends.append({name: last[name] for name in ("x", "value", "line", "shift")})
-    _separate(ends, axes, options.size)
     return {
         POINTS: pa.Table.from_pylist(points, _POINTS),
         SEEDS: pa.Table.from_pylist(thin_evenly(seeds, MAX_DOTS), _SEEDS),
-        LABELS: pa.Table.from_pylist(ends, _SEEDS),
+        LABELS: pa.Table.from_pylist(_labels_of(ends, options, axes), _LABELS),
     }
 
 
@@ -193,45 +192,32 @@ def _value_text(field: str, value: Any) -> str:
     return f"{text} ({parse(value).parameters:,} parameters)" if field == "model" else text
 
 
-def _separate(labels: list[dict[str, Any]], axes: ResponseAxes, size: float) -> None:
-    """Move labels at the same place apart by the height of a line; their middle stays."""
+def _labels_of(ends: Sequence[Mapping[str, Any]], options: ResponseOptions, axes: ResponseAxes) -> list[dict[str, Any]]:
+    """Add to the ends of lines ``at``, where their names stand one above the other, and the colours of the names."""
     low, high = (math.log(end) if axes.log_y else end for end in axes.y_range)
-    # On a page the x axis takes a part of the height.
-    distance = _LINE_HEIGHT * size / (height_of(size) - 70 * size) * (high - low)
-    by_x: dict[float, list[dict[str, Any]]] = {}
-    for label in labels:
-        by_x.setdefault(label["x"], []).append(label)
-    for group in by_x.values():
-        group.sort(key=lambda label: label["value"])
-        wanted = [math.log(label["value"]) if axes.log_y else label["value"] for label in group]
-        # Clusters of labels that would overlap, as [sum of the wanted places, count].
-        clusters: list[list[float]] = []
-        for place in wanted:
-            clusters.append([place, 1])
-            while len(clusters) > 1 and _bottom(clusters[-1], distance) - _top(clusters[-2], distance) < distance:
-                total, count = clusters.pop()
-                clusters[-1][0] += total
-                clusters[-1][1] += count
-        places = [_bottom(one, distance) + i * distance for one in clusters for i in range(int(one[1]))]
-        # Below the name of their hyperparameter, which stands at the upper end.
-        room = high - 1.7 * distance
-        for label, place in zip(reversed(group), reversed(places), strict=True):
-            place = min(place, room)
-            room = place - distance
-            label["value"] = math.exp(place) if axes.log_y else place
+    # On a page the x axis takes a part of the height. The upper end is kept for the name of the hyperparameter.
+    gap = LINE_HEIGHT * options.size / (height_of(options.size) - 70 * options.size)
+    room = 1 - 1.6 * gap
+    values = [math.log(end["value"]) if axes.log_y else end["value"] for end in ends]
+    shares = move_apart([min(1.0, (value - low) / (high - low) / room) for value in values], gap / room)
+    found = []
+    for end, share in zip(ends, shares, strict=True):
+        at, place = low + share * room * (high - low), _names(options, axes).index(end["line"])
+        shades = {
+            theme: readable(colours(len(axes.lines), _is_ordered(options), theme)[place], theme) for theme in BACKGROUND
+        }
+        found.append({**end, "at": math.exp(at) if axes.log_y else at, **shades})
+    return found
 
 
-def _bottom(cluster: Sequence[float], distance: float) -> float:
-    return cluster[0] / cluster[1] - (cluster[1] - 1) / 2 * distance
-
-
-def _top(cluster: Sequence[float], distance: float) -> float:
-    return cluster[0] / cluster[1] + (cluster[1] - 1) / 2 * distance
+def _is_ordered(options: ResponseOptions) -> bool:
+    return options.lines is not None and (options.lines == "model" or FIELDS[options.lines].kind in ("int", "float"))
 
 
 _SEEDS = pa.schema(
     [("x", pa.float64()), ("value", pa.float64()), ("shift", pa.float64()), ("line", pa.string())]
 )  # fmt: skip
+_LABELS = pa.schema([*_SEEDS, ("at", pa.float64()), *((theme, pa.string()) for theme in BACKGROUND)])
 _POINTS = pa.schema(
     [*_SEEDS, ("low", pa.float64()), ("high", pa.float64()), ("open", pa.bool_())]
     + [(name, pa.string()) for name in ("kind", "mark", "place", "text", "counts", "classes")]
@@ -257,9 +243,8 @@ def _title(metric: str) -> str:
 def _spec(options: ResponseOptions, axes: ResponseAxes) -> dict[str, Any]:
     size, theme, count = options.size, options.theme, len(axes.lines)
     names = _names(options, axes)
-    ordered = options.lines is not None and (options.lines == "model" or FIELDS[options.lines].kind in ("int", "float"))
     colour = alt.Color(
-        "line:N", scale=alt.Scale(domain=names, range=colours(count, ordered, theme)), legend=None
+        "line:N", scale=alt.Scale(domain=names, range=colours(count, _is_ordered(options), theme)), legend=None
     )  # fmt: skip
     x, y = _x(options, axes), _y(options, axes)
     shift = alt.ExprRef(f"datum.shift * {_shift_step(options, axes):g}")
@@ -286,7 +271,7 @@ def _spec(options: ResponseOptions, axes: ResponseAxes) -> dict[str, Any]:
     )
     layers = [*_chance(options, axes), bars, seeds.encode(x=x, y=y, color=colour), lines, dots, marks]
     if options.lines:
-        layers += _labels(x, y, colour, options, axes)
+        layers += _labels(x, y, shift, options, axes)
     chart = alt.layer(*layers).properties(height=height_of(size), usermeta=SVG_RENDERER)
     # Validation takes most of the time; the tests validate the chart.
     with debug_mode(False):
@@ -358,20 +343,21 @@ def _chance(options: ResponseOptions, axes: ResponseAxes) -> list[alt.Chart]:
     return [rule, text]
 
 
-def _labels(x: alt.X, y: alt.Y, colour: alt.Color, options: ResponseOptions, axes: ResponseAxes) -> list[alt.Chart]:
-    """Return the names of the lines at their ends, right of all shifted points, and what they are values of above."""
-    size, ink, left = options.size, INK[options.theme], _outermost(options, axes)
-    ends = chart_from(LABELS).encode(x=x, y=y)
-    # The letters are dark: not every colour of a line could be read.
-    signs = ends.mark_point(xOffset=left + 10 * size, filled=True, size=30 * size**2, opacity=1, **_QUIET)
-    text: dict[str, Any] = {"align": "left", "fontSize": 12 * size, "color": ink, **_QUIET}
-    names = ends.mark_text(xOffset=left + 18 * size, **text)
-    head = _ONCE.mark_text(baseline="top", dy=2 * size, xOffset=left + 6 * size, **text)
+def _labels(x: alt.X, y: alt.Y, shift: alt.ExprRef, options: ResponseOptions, axes: ResponseAxes) -> list[alt.Chart]:
+    """Return the names of the lines right of all points, thin lines that lead to them, and what they are values of."""
+    size, at_end = options.size, alt.value(alt.ExprRef(_right_end(options, axes)))
+    left = _outermost(options, axes) + 14 * size
+    at = y.copy()
+    at.shorthand = "at:Q"
+    colour = alt.Color(f"{options.theme}:N", scale=None, legend=None)
+    ends = chart_from(LABELS).encode(color=colour)
+    leaders = ends.mark_rule(xOffset=shift, x2Offset=left - 4 * size, strokeWidth=size, opacity=0.4, **_QUIET)
+    text: dict[str, Any] = {"align": "left", "fontSize": 12 * size, "xOffset": left, **_QUIET}
+    head = _ONCE.mark_text(baseline="top", dy=2 * size, color=INK[options.theme], **text)
     name = FIELDS[options.lines].label if options.lines else ""
-    at_end = alt.value(alt.ExprRef(_right_end(options, axes)))
     return [
-        signs.encode(color=colour),
-        names.encode(text="line:N"),
+        leaders.encode(x=x, x2=at_end, y=y, y2="at:Q"),
+        ends.mark_text(fontWeight=600, **text).encode(x=at_end, y=at, text="line:N"),
         head.encode(x=at_end, y=alt.value(0), text=alt.value(name)),
     ]
 
@@ -389,8 +375,8 @@ def _right_end(options: ResponseOptions, axes: ResponseAxes) -> str:
     """Return where the x axis ends, as a Vega expression: right of it stand the names of the lines."""
     if options.lines is None:
         return "width - 12"
-    letters = max(2 + max(map(len, _names(options, axes))), len(FIELDS[options.lines].label))
-    return f"width - {_outermost(options, axes) + (letters * _LETTER + 10) * options.size:g}"
+    letters = max(*map(len, _names(options, axes)), len(FIELDS[options.lines].label))
+    return f"width - {_outermost(options, axes) + (letters * _LETTER + 16) * options.size:g}"
 
 
 def _names(options: ResponseOptions, axes: ResponseAxes) -> list[str]:

@@ -22,7 +22,6 @@ from jsc_explore.store.schema import METRICS
 
 CELLS = "cells"
 NONE = "none"
-AUTO = "auto"
 ANY = "any"
 ALL = "all"
 # What a page chooses by itself.

@@ -10,9 +10,9 @@ import pytest
 from servers import ROOT
 
 from jsc_explore.analysis.statistics import median_spread
+from jsc_explore.charts.curve_labels import LABELS
 from jsc_explore.charts.response import (
     HEIGHT,
-    LABELS,
     MIDDLE_HALF,
     POINTS,
     SEEDS,
@@ -185,9 +185,9 @@ def test_labels_of_lines_that_end_together_do_not_overlap():
     axes = response_axes(rows, options)
     tables = response_tables(rows, options, axes)
     low, high = axes.y_range
-    heights = sorted(label["value"] * (HEIGHT - 70) / (high - low) for label in tables[LABELS].to_pylist())
+    heights = sorted(label["at"] * (HEIGHT - 70) / (high - low) for label in tables[LABELS].to_pylist())
     assert min(b - a for a, b in itertools.pairwise(heights)) >= 15 - 1e-6
-    assert {label["line"]: label["value"] for label in tables[LABELS].to_pylist()}["1e-1"] == pytest.approx(0.3)
+    assert {label["line"]: label["at"] for label in tables[LABELS].to_pylist()}["1e-1"] == pytest.approx(0.3)
     assert tables[SEEDS].num_rows == 5
 
 
