@@ -200,7 +200,7 @@ def parallel_chart(
         .mark_line(strokeWidth=1.3, opacity=0.6)
         .encode(
             x=alt.X("x:Q", title="epoch", scale=x_scale,
-                    axis=alt.Axis(grid=False, tickMinStep=1, orient="bottom", format="~g")),
+                    axis=alt.Axis(grid=False, tickMinStep=1, orient="bottom")),
             y=alt.Y("median:Q", title=QUANTITIES[quantity], scale=_fitted(curves),
                     axis=number_axis(quantity, tickCount=5)),
             color=colour,

@@ -44,13 +44,13 @@ def explore_query(
 
     state |= {"metric": overview["metric"], "filter": overview["filter"], CELLS: []}
     for name in FILTERED:
-        set_filter(name, overview[filter_key(name, True)])
+        chosen, values = overview[filter_key(name, True)], in_order(name, {row[name] for row in rows})
+        # What has one value alone is held there: a missing cell is trained with it.
+        if name in axes or (not chosen and len(values) == 1 and name not in own):
+            chosen = (values[0], values[-1]) if FIELDS[name].kind in ("int", "float") else list(values)
+        set_filter(name, chosen)
     for name in _SINGLE:
         set_filter(name, [overview[name]])
-    for name in axes:
-        if name != METRIC:
-            values = in_order(name, {row[name] for row in rows})
-            set_filter(name, (values[0], values[-1]) if FIELDS[name].kind in ("int", "float") else list(values))
     if METRIC in axes:
         named = f"config_id in ({', '.join(repr(str(row['config_id'])) for row in rows)})"
         state["filter"] = f"({state['filter']}) and {named}" if state["filter"] else named
