@@ -1,10 +1,12 @@
-"""Benchmark of robustness: 20,000 hostile inputs to all parsers; each must end in an answer or one line of error."""
+"""Benchmark of robustness: 28,000 hostile inputs to all parsers; each must end in an answer or one line of error."""
 
 from __future__ import annotations
 
 import importlib.util
 import io
 import json
+import math
+import struct
 import subprocess
 import sys
 import tempfile
@@ -14,10 +16,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import pyarrow.parquet as pq
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -28,8 +31,12 @@ from jsc_explore.cli.train import read_grid
 from jsc_explore.config import FIELDS, RunConfig, parse_value
 from jsc_explore.errors import JscError
 from jsc_explore.grids import expand_grid
+from jsc_explore.importers.csv_table import read_table
+from jsc_explore.importers.imported_run import ImportedRun
+from jsc_explore.importers.tensorboard import find_runs, read_run
 from jsc_explore.network import NAMED
 from jsc_explore.store import Store
+from jsc_explore.store.imported_runs import table_of
 from jsc_explore.store.query.grid import grid_cells
 from jsc_explore.store.schema import SCALARS, part_schema
 from jsc_explore.view_model import url_params
@@ -113,6 +120,29 @@ QUERIES = st.dictionaries(
     st.one_of(_texts("any", "..", ",", "~", ":", "1e-3", "adam", "256", "batch_size"), FILTERS, LAYERS),
     max_size=5,
 )
+_PLAIN = st.sampled_from(["", "0", "1", "1.0", "0.5", "1e-3", "nan", "inf"])
+_CELLS = st.sampled_from([*[_PLAIN] * 60, st.sampled_from(["-1", "64", "1e300", "1e18", "adam"]),
+                          st.sampled_from(_HOSTILE), st.floats().map(repr)]).flatmap(lambda cells: cells)  # fmt: skip
+_COLUMNS = ["run", "epoch", "val_acc", "val_loss", "Val/Accuracy", "lr-Adam", "train_loss_step", "test_acc", "lr",
+            "batch_size", "samples", "time_s", "Wall time", "accuracy", "val_accuracy", "seed", "x", "=1"]  # fmt: skip
+CSV_TABLES = st.lists(st.sampled_from(_COLUMNS), min_size=1, max_size=8, unique=True).flatmap(
+    lambda names: st.lists(st.lists(_CELLS, min_size=len(names), max_size=len(names)), max_size=8).map(
+        lambda rows: "\n".join(",".join(row) for row in [["step", *names], *[["1", *row] for row in rows]])
+    )
+).map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(max_size=60)  # fmt: skip
+_EVENT_TAGS = ["epoch", "val/acc", "train_loss_step", "val_loss", "lr-Adam", "test_acc", "\x00", "a" * 300]
+EVENT_FILES = st.one_of(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*[st.integers(0, 200)] * 30, st.integers(-(2**63), 2**63)]).flatmap(lambda steps: steps),
+            st.sampled_from(_EVENT_TAGS),
+            st.sampled_from([*[st.floats(0, 1, width=32)] * 30, st.floats(width=32)]).flatmap(lambda values: values),
+            st.floats(),
+        ),
+        max_size=12,
+    ).map(lambda events: b"\xff\xfe".join(_event(step, tag.encode(), *rest) for step, tag, *rest in events)),
+    st.binary(max_size=80),
+)
 # Damage to a Parquet file: bytes at relative positions, the position of a cut, whether to cut.
 DAMAGE = st.tuples(
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6), st.floats(0, 1) | st.just(1.0), st.booleans()
@@ -162,17 +192,81 @@ def parquet_bytes(content: bytes) -> None:
         store.close()
 
 
+def import_table(content: bytes) -> None:
+    """Read a CSV file of another program."""
+    path = Path(_folder()) / "metrics.csv"
+    path.write_bytes(content)
+    _refused_alone(read_table(path))
+
+
+def import_events(content: bytes) -> None:
+    """Read these bytes as an event file, and as the records of one with right checksums."""
+    folder = Path(_folder()) / "events"
+    for i, whole in enumerate((content, b"".join(map(_record, content.split(b"\xff\xfe"))))):
+        own = folder / str(i)
+        own.mkdir(parents=True, exist_ok=True)
+        (own / "events.out.tfevents.1").write_bytes(whole)
+    _refused_alone([partial(read_run, name, files) for name, files in find_runs(folder)[0].items()])
+
+
+def _refused_alone(readers: list[Callable[[], ImportedRun]]) -> None:
+    """Read and check each run; raise the first refusal if all are refused."""
+    refusals: list[JscError] = []
+    for reader in readers:
+        try:
+            run = reader()
+        except JscError as error:
+            refusals.append(error)
+            continue
+        steps = [point["step"] for point in run.points if point["step"] is not None]
+        assert steps == sorted(steps)
+        assert all(0 <= step < 2**63 for step in steps)
+        for point in run.points:
+            assert all(value is None or math.isfinite(value) for value in point.values())
+            assert all(0 <= value <= 1 for name, value in point.items() if name.endswith("_acc") and value is not None)
+        table_of(run)
+    if refusals and len(refusals) == len(readers):
+        raise refusals[0]
+
+
+def _record(content: bytes) -> bytes:
+    def masked(part: bytes) -> bytes:
+        checksum = google_crc32c.value(part)
+        return struct.pack("<I", (((checksum >> 15) | (checksum << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    head = struct.pack("<Q", len(content))
+    return head + masked(head) + content + masked(content)
+
+
+def _event(step: int, tag: bytes, value: float, time_s: float) -> bytes:
+    """Encode an event of one scalar as a protocol buffer; a negative or large step becomes any 64 bits."""
+
+    def varint(number: int) -> bytes:
+        number &= 2**64 - 1
+        parts = bytearray()
+        while number > 127:
+            parts.append(number & 127 | 128)
+            number >>= 7
+        return bytes([*parts, number])
+
+    scalar = b"\x0a" + varint(len(tag)) + tag + b"\x15" + struct.pack("<f", value)
+    summary = b"\x0a" + varint(len(scalar)) + scalar
+    return b"\x09" + struct.pack("<d", time_s) + b"\x10" + varint(step) + b"\x2a" + varint(len(summary)) + summary
+
+
 PARSERS: dict[Callable[[Any], None], st.SearchStrategy[Any]] = {
     filter_expression: FILTERS,
     layer_language: LAYERS,
     toml_grid: GRIDS,
     url_query: QUERIES,
     parquet_file: DAMAGE,
+    import_table: CSV_TABLES,
+    import_events: EVENT_FILES,
 }
 
 
 def run(quick: bool) -> Report:
-    """Try 10,000 (quick: 1,000) inputs, a fifth per parser; then as many that are guided by coverage."""
+    """Try 14,000 (quick: 1,400) inputs, as many per parser; then as many that are guided by coverage."""
     result = {parser.__name__: try_inputs(parser, 200 if quick else 2000) for parser in PARSERS}
     notes = []
     if importlib.util.find_spec("atheris") is None:
@@ -236,7 +330,7 @@ def attempt(parser: Callable[[Any], None], value: Any, result: Result) -> None:
     # Processor time: other load on the machine is not a hang.
     began = time.thread_time()
     try:
-        with warnings.catch_warnings(), _audited(result.writes, parser in (parquet_file, parquet_bytes)):
+        with warnings.catch_warnings(), _audited(result.writes, parser in _OWN_FOLDER):
             warnings.simplefilter("ignore")
             parser(value)
     except JscError as error:
@@ -248,6 +342,8 @@ def attempt(parser: Callable[[Any], None], value: Any, result: Result) -> None:
     result.slowest_s = max(result.slowest_s, time.thread_time() - began)
 
 
+# These parsers need a file.
+_OWN_FOLDER = (parquet_file, parquet_bytes, import_table, import_events)
 _AUDITED: list[list[str]] = []
 
 
@@ -309,4 +405,12 @@ GUIDED: dict[str, tuple[Callable[[Any], None], Callable[[], list[bytes]]]] = {
     ),
     "toml_grid": (toml_grid, lambda: [b'model = ["jsc-tiny", "16-8-5"]\nbatch_size = [16, 32]\nseeds = 3\n']),
     "parquet_bytes": (parquet_bytes, lambda: [_runs_file()]),
+    "import_table": (
+        import_table,
+        lambda: [b"run,step,epoch,val_acc,lr,batch_size\na,1,,0.5,1e-3,64\na,2,,nan,0.001,64.0\n"],
+    ),
+    "import_events": (
+        import_events,
+        lambda: [b"\xff\xfe".join(_event(step, b"val/acc", 0.5, 1e9 + step) for step in (1, 5, 3))],
+    ),
 }

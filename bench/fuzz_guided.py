@@ -29,7 +29,11 @@ def main() -> None:
     fuzz.prepare()
 
     def each(content: bytes) -> None:
-        value: Any = content if name in ("toml_grid", "parquet_bytes") else content.decode("utf-8", "surrogateescape")
+        value: Any = (
+            content
+            if name in ("toml_grid", "parquet_bytes", "import_table", "import_events")
+            else content.decode("utf-8", "surrogateescape")
+        )
         fuzz.attempt(parser, value, result)
         if result.inputs >= inputs:
             (folder / "found.json").write_text(json.dumps(asdict(result)))

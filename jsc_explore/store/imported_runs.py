@@ -102,7 +102,7 @@ class ImportedRuns:
 
     def _write(self, run: ImportedRun) -> None:
         with atomic_write(self.directory / f"{run.sha256}.parquet") as file:
-            pq.write_table(_table(run), file, compression="zstd")
+            pq.write_table(table_of(run), file, compression="zstd")
 
     def _read(self, path: Path) -> ImportedRun | None:
         try:
@@ -127,7 +127,8 @@ def _unused_name(name: str, taken: set[str]) -> str:
     return unique
 
 
-def _table(run: ImportedRun) -> pa.Table:
+def table_of(run: ImportedRun) -> pa.Table:
+    """Return a run as the one row that its file holds."""
     row: dict[str, Any] = {name: getattr(run, name) for name in (*_TEXT_COLUMNS, "notes", "test_acc", "test_loss")}
     row |= {"fields": json.dumps(run.fields, sort_keys=True), "other": json.dumps(run.other, sort_keys=True)}
     row |= {CURVE_PREFIX + name: [point.get(name) for point in run.points] for name in POINT_FIELDS}

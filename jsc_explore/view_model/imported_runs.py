@@ -55,10 +55,13 @@ def readings_table(
     for run in runs:
         pair = (*METRIC_PAIRS[metric], f"train_{metric}") if metric in METRIC_PAIRS else ()
         lines = [_line(run, x, quantity, bool(pair), x_range, log, smoothing) for quantity in pair or (metric,)]
-        parts += [line for line, _, _ in lines]
-        if (stride := max(stride for _, stride, _ in lines)) > 1:
+        parts += [line for line, _, _, _ in lines]
+        if (stride := max(stride for _, stride, _, _ in lines)) > 1:
             notes.append(f"Of {run.name} one reading in {stride} is drawn; zoom in to see all")
-        if not any(found for _, _, found in lines):
+        if hidden := sum(hidden for _, _, _, hidden in lines):
+            count = "1 reading is" if hidden == 1 else f"{hidden} readings are"
+            notes.append(f"of {run.name} {count} not above zero, which a logarithmic axis cannot show")
+        if not any(found for _, _, found, _ in lines):
             notes.append(f"the imported run {run.name} has no such readings: select another metric or x axis")
     return pa.concat_tables(parts), notes
 
@@ -73,21 +76,20 @@ def _line(
     x_range: tuple[float, float] | None,
     log: tuple[bool, bool],
     smoothing: float,
-) -> tuple[pa.Table, int, bool]:
-    """Return the readings of one line, the stride by which they are thinned, and whether the run has any at all."""
+) -> tuple[pa.Table, int, bool, int]:
+    """Return the readings of one line, the stride by which they are thinned, and whether the run has any at all.
+
+    Last, the number of readings that the logarithmic axes cannot show.
+    """
     part = f", {_PARTS[quantity.rpartition('_')[0]]}" if together else ""
     known = [
         (position, float(value))
         for position, value in zip(_positions(run, x), (point[quantity] for point in run.points), strict=True)
         if position is not None and value is not None
     ]
-    pairs = [
-        (position, value)
-        for position, value in known
-        if (x_range is None or x_range[0] <= position <= x_range[1])
-        and (position > 0 or not log[0])
-        and (value > 0 or not log[1])
-    ]
+    inside = [pair for pair in known if x_range is None or x_range[0] <= pair[0] <= x_range[1]]
+    pairs = [(position, value) for position, value in inside
+             if (position > 0 or not log[0]) and (value > 0 or not log[1])]  # fmt: skip
     values = [value for _, value in pairs]
     stride = max(1, -(-len(pairs) // MAX_READINGS))
     rows = [
@@ -97,7 +99,7 @@ def _line(
             zip(pairs, smooth(values, smoothing) if smoothing else values, strict=True))
         if i % stride == 0 or i == len(pairs) - 1
     ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=TABLE), stride, bool(known)
+    return pa.Table.from_pylist(rows, schema=TABLE), stride, bool(known), len(inside) - len(pairs)
 
 
 def last_epoch(runs: Sequence[ImportedRun]) -> float:

@@ -125,3 +125,15 @@ def test_their_table_names_figures_and_hyperparameters():
     assert row["val_acc"] == 0.6
     assert row["batch_size"] == "64"
     assert row["source"] == "theirs.csv"
+
+
+@pytest.mark.parametrize(
+    ("values", "drawn", "count"), [((1.0, 0.5, 0.0, 0.0), 2, "2 readings are"), ((0.0,), 0, "1 re")]
+)
+def test_readings_that_a_logarithmic_axis_cannot_show_are_counted(values, drawn, count):
+    theirs = run("theirs", values, tag="val_loss")
+    table, notes = readings_table([theirs], "step", "val_loss", log=(False, True))
+    assert table.num_rows == drawn
+    assert notes[0].startswith(f"of theirs {count}")
+    assert "logarithmic axis" in notes[0]
+    assert readings_table([theirs], "step", "val_loss")[1] == []
