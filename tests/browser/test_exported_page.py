@@ -101,6 +101,7 @@ def test_it_fits_a_phone_and_paper(browser, faceted, tmp_path):
 
 def test_without_javascript_the_images_are_shown(browser, plain, tmp_path):
     page = opened(browser, plain, tmp_path, java_script_enabled=False)
-    assert page.locator("img.static-image").count() == 2
+    # The grid, its curves, and the metric against one hyperparameter.
+    assert page.locator("img.static-image").count() == 3
     assert page.locator("img.static-image").first.is_visible()
     assert page.locator(".switches").is_hidden()
