@@ -11,7 +11,7 @@ from jsc_explore.charts.style import BACKGROUND, FAINT, INK, MUTED
 
 CROSSHAIR = "crosshair"
 # The unit that listens to the mouse, and in pixels the height of a row and the width of a letter.
-_PLACES, _ROW, _LETTER = "places", 16, 6.1
+_PLACES, _ROW, _LETTER = "places", 16, 6.6
 _IS_SHOWN = "isValid(crosshair.x)"
 _AT = "scale('x', crosshair.x[0])"
 

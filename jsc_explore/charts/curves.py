@@ -414,9 +414,9 @@ def _general_spec(
         .encode(x=x, y="value:Q", text="mark:N", color=colour, opacity=visible(1.0),
                 tooltip=alt.Tooltip("name:N", title=" "))
     )  # fmt: skip
-    zoomed = [zoom, crosshair_param(), *([picked] if columns else [])]
     layers = [
-        listening_layer(MEDIANS, x, *zoomed),
+        *([_legend_layer(colour).add_params(picked)] if columns else []),
+        listening_layer(MEDIANS, x, zoom, crosshair_param()),
         *(_chance_layers(y, options) if has_chance else []),
         *(_context_layers(x, y, options) if options.show_context else []),
         *(_prediction_layers(x, y, colour, visible, options) if options.show_predictions else []),
@@ -433,6 +433,13 @@ def _general_spec(
     ]  # fmt: skip
     chart = alt.layer(*layers).properties(height=HEIGHT * options.size, usermeta=SVG_RENDERER)
     return build_spec(chart) | {"config": font_config(options.size)}
+
+
+def _legend_layer(colour: alt.Color) -> alt.Chart:
+    """Return one invisible point a group, for the clicks in the legend: Vega binds them to marks with its colours."""
+    base = chart_from(MEDIANS).transform_aggregate(count="count()", groupby=["group"])
+    chart: alt.Chart = base.mark_point(size=1, opacity=0, aria=False, tooltip=None).encode(color=colour)
+    return chart
 
 
 def _context_layers(x: alt.X, y: alt.Y, options: PlotOptions) -> list[alt.Chart]:

@@ -7,7 +7,7 @@ from servers import ROOT
 from jsc_explore.export import export_page, parse_view
 from jsc_explore.store import Store
 
-VIEW = "facet=final_relu&final_relu=any&cells=16:1e-3:yes~256:1e-3:no&curve_facet=final_relu"
+VIEW = "facet=final_relu&final_relu=any&cells=16:1e-3:yes~64:1e-3:yes~256:1e-3:no&curve_facet=final_relu"
 
 
 @pytest.fixture(scope="module")
