@@ -37,14 +37,22 @@ def render_image(figure: Figure, kind: ImageFormat) -> bytes:
 def table_bytes(table: pa.Table, kind: Literal["csv", "parquet"]) -> bytes:
     """Return a table as a CSV or Parquet file.
 
-    In CSV, text that a spreadsheet would take for a formula (``=``, ``+``, ``-``, ``@``) begins with an apostrophe.
+    In CSV, text that a spreadsheet would take for a formula (``=``, ``+``, ``-``, ``@``), a number excepted, begins
+    with an apostrophe.
     """
     stream = io.BytesIO()
     if kind == "csv":
         for i, column in enumerate(table.schema):
-            if pa.types.is_string(column.type):
-                safe = pc.replace_substring_regex(table[i], r"^([=+\-@\t\r])", r"'\1")
-                table = table.set_column(i, column, safe)
+            kind_of = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+            if pa.types.is_string(kind_of) or pa.types.is_large_string(kind_of):
+                text = table[i].cast(pa.string())
+                is_formula = pc.and_(
+                    pc.match_substring_regex(text, r"^[=+\-@\t\r]"),
+                    pc.invert(pc.match_substring_regex(text, r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")),
+                )
+                table = table.set_column(
+                    i, column.name, pc.if_else(is_formula, pc.binary_join_element_wise("'", text, ""), text)
+                )
         pyarrow.csv.write_csv(table, stream)
     else:
         pq.write_table(table, stream, compression="zstd")

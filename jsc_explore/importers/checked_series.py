@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jsc_explore.errors import FieldError
-from jsc_explore.importers.names import TESTS, select_tags
+from jsc_explore.importers.names import TESTS, printable, select_tags
 from jsc_explore.results import POINT_FIELDS, Point
 
 EPOCH = "epoch"
@@ -68,11 +68,12 @@ def checked_curve(
     dropped = 0
     for quantity, tag in (chosen | {name: name for name in ("samples", EPOCH) if name in series}).items():
         kept = []
+        name = printable(tag)
         for logged in series[tag]:
             if not math.isfinite(logged.value):
                 dropped += 1
                 continue
-            place = f"line {logged.order}, column {tag}" if is_table else f"run {run}, tag {tag}"
+            place = f"line {logged.order}, column {name}" if is_table else f"run {printable(run)}, tag {name}"
             kept.append(_checked(quantity, logged, place, is_table))
         if kept:
             good[quantity] = kept

@@ -73,7 +73,9 @@ def read_table(path: Path, mapping: Mapping[str, str] | None = None) -> list[Cal
     runs: dict[str, list[Row]] = {}
     stem = path.name.removesuffix(".gz").removesuffix(".csv")
     for line, row in rows:
-        name = ((row[columns.run].strip() if columns.run else "") or stem)[:MAX_NAME]
+        given = row[columns.run].strip() if columns.run else ""
+        # An exported table has an apostrophe before what a spreadsheet would take for a formula.
+        name = (re.sub(r"^'(?=[=+\-@])", "", given) or stem)[:MAX_NAME]
         runs.setdefault(name, []).append((line, row))
         if len(runs) > MAX_RUNS:
             _fail("file", path.name, f"has more than {MAX_RUNS} runs", "split it")

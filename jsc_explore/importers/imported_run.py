@@ -9,6 +9,7 @@ from typing import Any
 
 from jsc_explore.config import FIELDS, parse_value
 from jsc_explore.errors import FieldError
+from jsc_explore.importers.names import printable
 from jsc_explore.results import Point
 
 MAX_NAME, MAX_TEXT, MAX_OTHER = 120, 500, 200
@@ -78,7 +79,7 @@ def hyperparameters(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
         if len(set(top.values())) == 1:
             fields[name] = next(iter(top.values()))
         else:
-            given = ", ".join(f"{raw[:60]} = {value}" for raw, value in top.items())
+            given = ", ".join(f"{printable(raw)} = {value}" for raw, value in top.items())
             notes.append(f"{name} is left out, because it is ambiguous: {given}")
             other |= {raw[:MAX_NAME]: str(value)[:MAX_TEXT] for raw, value in top.items()}
     return fields, other, notes

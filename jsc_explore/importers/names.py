@@ -79,7 +79,7 @@ def select_tags(
     notes = [f"not read, because their meaning is not plain: {listed(unknown)} (--map TAG=QUANTITY)"] if unknown else []
     for quantity, candidates in ranked.items():
         if others := sorted(tag for _, _, tag in candidates if tag != chosen[quantity]):
-            notes.append(f"{quantity} is read from {chosen[quantity]}, not from {listed(others)}")
+            notes.append(f"{quantity} is read from {printable(chosen[quantity])}, not from {listed(others)}")
     return chosen, notes
 
 
@@ -101,5 +101,10 @@ def listed(names: Iterable[str]) -> str:
     """Return the first names of a list, and how many more there are."""
     ordered = sorted(names)
     more = len(ordered) - MAX_LISTED
-    shown = ", ".join(name[:60] for name in ordered[:MAX_LISTED])
+    shown = ", ".join(map(printable, ordered[:MAX_LISTED]))
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def printable(name: str) -> str:
+    """Return a name of another program for a message: one line, without control characters, at most 60 characters."""
+    return "".join(char if char.isprintable() else "?" for char in name[:60])

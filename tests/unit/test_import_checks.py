@@ -318,17 +318,41 @@ def test_keras_table_is_read(tmp_path):
 
 
 def test_text_that_looks_like_a_formula_opens_as_text():
-    table = pa.table({"run": ["=HYPERLINK(1)", "+1", "@a", "-b", "a=b", None], "x": [-1.0, 2.0, 3.0, 4.0, 5.0, 6.0]})
+    table = pa.table({"run": ["=HYPERLINK(1)", "+A1", "@a", "-b", "a=b", None], "x": [-1.0, 2.0, 3.0, 4.0, 5.0, 6.0]})
     lines = table_bytes(table, "csv").decode().splitlines()
     assert [line.split(",")[0] for line in lines[1:]] == [
         '"\'=HYPERLINK(1)"',
-        '"\'+1"',
+        '"\'+A1"',
         '"\'@a"',
         '"\'-b"',
         '"a=b"',
         "",
     ]
     assert lines[1].endswith(",-1")
+    numbers = pa.table({"x": ["-1.5e-3", "+2", "-2+3"], "y": pa.array(["=1", "a", None]).dictionary_encode()})
+    assert table_bytes(numbers, "csv").decode().splitlines()[1:] == ['"-1.5e-3","\'=1"', '"+2","a"', '"\'-2+3",']
+
+
+def test_an_exported_name_that_looks_like_a_formula_is_imported_unchanged(tmp_path):
+    (tmp_path / "a.csv").write_bytes(table_bytes(pa.table({"run": ["=A1"], "step": [1], "val_acc": [0.5]}), "csv"))
+    (one,) = read_table(tmp_path / "a.csv")
+    assert one().name == "=A1"
+
+
+def test_a_message_is_one_line_whatever_a_tag_is_named(tmp_path, capsys):
+    write(tmp_path / "logs" / "r", (1, "val_acc", 0.5), (1, "a\nb\x1b[31m", 0.5))
+    _, _, err = command(capsys, "tensorboard", tmp_path / "logs", "--store", tmp_path / "store")
+    assert err.count("\n") == 1
+    assert "a?b?[31m" in err
+
+
+def test_lightnings_table_without_suffixes_is_known_by_its_epoch_zero(tmp_path):
+    text = "epoch,step,train_loss,val_acc\n0,4,0.8,\n0,9,,0.5\n1,14,0.7,\n1,19,,inf\n1,19,,0.6\n"
+    run = read_csv(tmp_path, text, name="metrics.csv")
+    assert curve(run, "val_acc", "epoch") == [(1.0, 0.5), (2.0, 0.6)]
+    assert run.notes == ["1 value is not finite and is left out"]
+    plain = read_csv(tmp_path, "epoch,step,val_acc\n1,10,0.5\n2,20,0.6\n")
+    assert [(point["step"], point["epoch"]) for point in plain.points] == [(10, 1.0), (20, 2.0)]
 
 
 def test_verify_checks_imported_runs(tmp_path, capsys):
