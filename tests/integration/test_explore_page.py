@@ -537,6 +537,7 @@ def test_jobs_stand_in_one_line_and_finished_ones_fold_away_and_are_cleared(app)
     queue = services.queue()
     queue.request({first: runs[first]})
     queue.request({second: runs[second]})
+    services.live().invalidate()
     app.run()
     assert not app.exception
     assert "2 configurations: 0 of 2 runs in training" in jobs_text(app)
