@@ -307,7 +307,7 @@ def test_three_switches_say_what_stands_beside_the_medians_and_a_choice_stands_i
     names = ("seed_lines", "band", "context")
 
     def switches():
-        return [app.toggle(key=f"switch {name}").value for name in names]
+        return [next(one.value for one in app.toggle if str(one.key).startswith(f"switch {name} ")) for name in names]
 
     app.run()
     assert switches() == [False] * 3, "the default row has more than three lines"
@@ -316,12 +316,12 @@ def test_three_switches_say_what_stands_beside_the_medians_and_a_choice_stands_i
     assert switches() == [True] * 3
     assert address(app) == {"cells": "64:1e-3"}, "a default is not written"
     for name in names:
-        app.toggle(key=f"switch {name}").set_value(False).run()
+        app.toggle(key=f"switch {name} True").set_value(False).run()
     assert not app.exception
     assert switches() == [False] * 3
     assert address(app) == {"cells": "64:1e-3", "seed_lines": "no", "band": "none", "context": "no"}
     assert not any(word in texts(app.caption) for word in ("band:", "faint:", "grey:"))
-    app.toggle(key="switch band").set_value(True).run()
+    app.toggle(key="switch band False").set_value(True).run()
     assert address(app)["band"] == "interval"
     assert "band: 95% interval" in texts(app.caption)
 

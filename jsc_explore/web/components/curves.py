@@ -58,14 +58,12 @@ def _controls(shown: Shown) -> None:
 
 def _switch(name: str, label: str, is_on: bool, choices: tuple[str, str]) -> None:
     """Draw a switch that chooses one of two values of a parameter; ``is_on``: as drawn, by choice or by default."""
-    key = f"switch {name}"
 
     def changed() -> None:
-        EXPLORE.change(name, choices[st.session_state[key]])
+        EXPLORE.change(name, choices[not is_on])
 
-    if st.session_state.get(key) != is_on:
-        st.session_state[key] = is_on
-    st.toggle(label, key=key, on_change=changed)
+    # Another widget for each value: a browser that reports an old value during quick redraws changes nothing.
+    st.toggle(label, value=is_on, key=f"switch {name} {is_on}", on_change=changed)
 
 
 def _options() -> None:
