@@ -39,7 +39,8 @@ from jsc_explore.charts.style import (
     silent_text,
 )
 
-HEIGHT = 420
+# With its controls it ends above the lower edge of a screen of 720 pixels.
+HEIGHT = 310
 # The range of accuracies on charts that are not fitted to their data.
 ACCURACY_RANGE = (0.0, 0.8)
 ZOOM, LEGEND = "zoom", "groups"
@@ -103,6 +104,11 @@ class PlotOptions:
     show_predictions: bool = False
     show_context: bool = True
     width_fraction: float = 1.0
+
+
+def height_of(size: float) -> float:
+    """Return the height of the chart with fonts ``size`` times the default: also large ones leave it on the screen."""
+    return HEIGHT * (1 + (size - 1) / 4)
 
 
 def quantities_of(metric: str) -> tuple[str, ...]:
@@ -337,7 +343,7 @@ def curve_figure(
     tables = dict(tables)
     if labelled and options.y_range is not None:
         # On a page the axis and its title take some of the height.
-        gap = LINE_HEIGHT / (HEIGHT - 80)
+        gap = LINE_HEIGHT * options.size / (height_of(options.size) - 80 * options.size)
         tables[LABELS] = label_table(
             tables[MEDIANS], tables[SEEDS], groups, options.ordered, options.y_range, options.log_y, gap
         )
@@ -431,7 +437,7 @@ def _general_spec(
             theme=options.theme, size=options.size,
         ),
     ]  # fmt: skip
-    chart = alt.layer(*layers).properties(height=HEIGHT * options.size, usermeta=SVG_RENDERER)
+    chart = alt.layer(*layers).properties(height=height_of(options.size), usermeta=SVG_RENDERER)
     return build_spec(chart) | {"config": font_config(options.size)}
 
 

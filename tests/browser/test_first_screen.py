@@ -29,6 +29,21 @@ def open_at(browser, server):
         context.close()
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "query"),
+    [(1024, 720, ""), (1280, 720, ""), (1440, 900, ""), (1920, 1080, ""), (1280, 720, "?presentation=yes")],
+)
+def test_grid_and_curves_are_whole_in_the_first_view(open_at, width, height, query):
+    page = open_at(width, height, query)
+    for chart in (GRID, CURVES):
+        box = page.locator(chart).first.bounding_box()
+        assert box["y"] + box["height"] <= height, f"{chart} ends at {box['y'] + box['height']:.0f}"
+        assert box["x"] + box["width"] <= width
+    # Side by side.
+    grid, curves = (page.locator(chart).first.bounding_box() for chart in (GRID, CURVES))
+    assert grid["x"] + grid["width"] <= curves["x"]
+
+
 def test_the_first_screen_leads_from_silent_classes_to_grids_without_the_final_relu_and_to_the_questions(open_at):
     page = open_at(1280, 720)
     for text in ("JSC Explore", "Validation accuracy · jsc-tiny · 10 epochs", "In 119 of 180 runs a class is never"):

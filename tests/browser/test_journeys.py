@@ -247,7 +247,7 @@ def test_chart_options_stay_when_their_popover_is_closed(page, server):
     address, _ = server
     open_page(page, address)
     settle(page)
-    page.get_by_role("button", name="Chart options", exact=True).click()
+    page.get_by_role("button", name="Options", exact=True).click()
     choose(page, "Band", "Range of the seeds")
     expect(page.get_by_text("band: range of the seeds")).to_be_visible()
     page.keyboard.press("Escape")
@@ -370,7 +370,7 @@ def test_curves_are_drawn_along_by_and_upwards_as_one_asks(page, server):
     choose(page, parameter(page, "curve"), "Validation loss")
     expect(page.get_by_label(re.compile("^Validation loss against epoch"))).to_be_visible()
 
-    page.get_by_role("button", name="Chart options", exact=True).click()
+    page.get_by_role("button", name="Options", exact=True).click()
     choose(page, "Colour by", "Learning rate")
     expect(curve_names(page)).to_contain_text("1e-2 (10 seeds)")
     choose(page, "Dash by", "Final ReLU")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from jsc_explore.analysis.cells import Cell
-from jsc_explore.charts.curves import HEIGHT, PREDICTIONS, ZOOM
+from jsc_explore.charts.curves import PREDICTIONS, ZOOM, height_of
 from jsc_explore.charts.style import BAND_KINDS, BY_CELL, CURVE_METRICS, METRIC_PAIRS, X_AXES
 from jsc_explore.config import FIELDS
 from jsc_explore.results import Point
@@ -17,7 +17,7 @@ from jsc_explore.view_model.slice import Slice
 from jsc_explore.view_model.url_params import AUTO, AXIS_FIELDS, NONE
 from jsc_explore.web.components import grid, imported_runs
 from jsc_explore.web.plain_text import plain
-from jsc_explore.web.state import predictions, services
+from jsc_explore.web.state import predictions, presentation, services
 from jsc_explore.web.state.cached_repository import CachedRepository
 from jsc_explore.web.state.url import EXPLORE
 
@@ -25,27 +25,9 @@ CURVES_KEY = "curves"
 
 
 def _controls(shown: Shown) -> None:
-    """Draw the most used options above the chart, and the others in a popover."""
-    with st.container(horizontal=True, vertical_alignment="bottom", key="curve_controls"):
-        EXPLORE.widget(
-            st.selectbox,
-            "curve",
-            "Metric",
-            list(CURVE_METRICS),
-            format_func=lambda name: CURVE_METRICS[name].capitalize(),
-        )
-        EXPLORE.widget(
-            st.selectbox, "curve_x", "X axis", list(X_AXES), on_change=_zoom_out,
-            format_func=lambda name: X_AXES[name].capitalize(),
-        )  # fmt: skip
-        popover = st.popover(
-            "Chart options", icon=":material/tune:", help="Scales, colours, panels, smoothing", key="chart_options",
-            on_change="rerun",
-        )  # fmt: skip
-    # Made only when it is open: the panel is drawn several times a second while something trains.
-    if popover.open:
-        with popover:
-            _options()
+    """Draw the most used options above the chart, and the others in a popover; in presentation mode the switches."""
+    if not EXPLORE["presentation"]:
+        _selects()
     with st.container(horizontal=True, vertical_alignment="center", key="curve_switches"):
         _switch("seed_lines", "Seeds", shown.seeds, ("no", "yes"))
         _switch("band", "Interval", shown.band != NONE, (NONE, "interval"))
@@ -54,6 +36,31 @@ def _controls(shown: Shown) -> None:
             st.button("Zoom out", icon=":material/zoom_out_map:", key="zoom_out", on_click=_zoom_out, type="tertiary")
         else:
             st.caption(":material/zoom_in: Drag to zoom", width="content")
+
+
+def _selects() -> None:
+    """Draw what is drawn against what, and the other options in a popover."""
+    with st.container(horizontal=True, vertical_alignment="bottom", key="curve_controls"):
+        EXPLORE.widget(
+            st.selectbox,
+            "curve",
+            "Metric",
+            list(CURVE_METRICS),
+            format_func=lambda name: CURVE_METRICS[name].capitalize(),
+            label_visibility="collapsed",
+        )
+        EXPLORE.widget(
+            st.selectbox, "curve_x", "X axis", list(X_AXES), on_change=_zoom_out,
+            format_func=lambda name: f"Against: {X_AXES[name]}", label_visibility="collapsed",
+        )  # fmt: skip
+        popover = st.popover(
+            "Options", icon=":material/tune:", help="Scales, band, colours, panels, smoothing", key="chart_options",
+            on_change="rerun", type="tertiary",
+        )  # fmt: skip
+    # Made only when it is open: the panel is drawn several times a second while something trains.
+    if popover.open:
+        with popover:
+            _options()
 
 
 def _switch(name: str, label: str, is_on: bool, choices: tuple[str, str]) -> None:
@@ -102,7 +109,7 @@ def draw(slice: Slice, cells: Sequence[Cell], live: Mapping[str, Sequence[Point]
     _controls(drawn.shown)
     if not drawn.figures:
         # As high as a chart, so that nothing moves when the first one appears.
-        with st.container(height=HEIGHT + 60, border=False):
+        with st.container(height=round(height_of(presentation.text_scale())), border=False):
             st.info(_sentences(drawn.notes) or _why_empty(cells), icon=":material/show_chart:")
             imported_runs.draw()
         return

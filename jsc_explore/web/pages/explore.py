@@ -102,7 +102,7 @@ def _body(slice: Slice, was_active: bool) -> None:
         left, right = st.columns(2, gap="medium") if not slice.facet else (st.container(), st.container())
         with left:
             _show_errors(partial(_grid, slice, snapshot))
-        with right, st.container(key="curves_panel"):
+        with right, st.container(key="curves_panel", gap="xsmall"):
             is_live = snapshot.active and EXPLORE["panel"] == CURVES
             every = services.poll_interval(CURVES_S, visitor.session()) if is_live else None
             st.fragment(_panel, run_every=every)(slice)
