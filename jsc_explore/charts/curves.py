@@ -40,7 +40,7 @@ from jsc_explore.charts.style import (
 )
 
 # With its controls it ends above the lower edge of a screen of 720 pixels.
-HEIGHT = 310
+HEIGHT = 290
 # The range of accuracies on charts that are not fitted to their data.
 ACCURACY_RANGE = (0.0, 0.8)
 ZOOM, LEGEND = "zoom", "groups"

@@ -135,7 +135,8 @@ def _texts(cell: Cell, metric: str, prediction: Prediction | None) -> tuple[str,
         second = " ".join([count, *signs]) if signs else f"{count} configs"
         return _range(metric, cell.lowest, cell.highest), second, count
     seeds = [f"n={cell.n_median}"] if cell.n_median else []
-    return format_metric(metric, cell.value), " ".join([*seeds, *signs]), " ".join(signs)
+    brief = " ".join(sign.partition(" of ")[0] for sign in signs)
+    return format_metric(metric, cell.value), " ".join([*seeds, *signs]), brief
 
 
 def _range(metric: str, low: float | None, high: float | None) -> str:

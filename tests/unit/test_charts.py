@@ -133,7 +133,7 @@ def test_a_cell_whose_seeds_all_have_a_silent_class_shows_their_median_without_i
     cells = grid_of([row(RunConfig(batch_size=16), n=5, n_silent=5, median=None, median_all=0.56)])
     shown = grid_table(cells, AXES, "val_acc").to_pylist()[0]
     assert (shown["first"], shown["second"], shown["metric"], shown["filled"]) == ("56.0%", "†5 of 5", 0.56, True)
-    assert shown["brief"] == "†5 of 5"
+    assert shown["brief"] == "†5"
     assert "interval" not in shown["tooltip"].replace("(95% interval 48% to 100%, Clopper–Pearson)", "")
 
 

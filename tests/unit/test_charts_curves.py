@@ -18,6 +18,7 @@ from jsc_explore.analysis.statistics import median_spread, smooth
 from jsc_explore.charts.curve_labels import LABELS, move_apart
 from jsc_explore.charts.curves import (
     CONTEXT,
+    HEIGHT,
     MARKS,
     MEDIANS,
     PREDICTIONS,
@@ -236,7 +237,7 @@ def test_names_stand_at_the_ends_of_their_curves_and_never_over_each_other():
     assert [*rows] == names[:3], "a curve without points has no name"
     assert (rows[names[2]]["x"], rows[names[2]]["end"], rows[names[2]]["at"]) == (1.0, 0.3, pytest.approx(0.3))
     distance = rows[names[0]]["at"] - rows[names[1]]["at"]
-    assert distance == pytest.approx(0.6 * 15 / 340), "one line of text"
+    assert distance == pytest.approx(0.6 * 15 / (HEIGHT - 80)), "one line of text"
     assert rows[names[0]]["at"] + rows[names[1]]["at"] == pytest.approx(0.7 + 0.699), "moved as little as can be"
 
 
