@@ -504,7 +504,9 @@ def _prediction_layers(
 def _chance_layers(y: alt.Y, options: PlotOptions) -> list[alt.Chart]:
     """Return a thin dashed line at the accuracy of a guess, and its name."""
     base = alt.Chart(alt.sequence(0, 1)).encode(y=alt.datum(CHANCE))
-    line = base.mark_rule(color=MUTED[options.theme], strokeDash=[3, 4], strokeWidth=options.size, opacity=0.8)
+    line = base.mark_rule(
+        color=MUTED[options.theme], strokeDash=[3, 4], strokeWidth=options.size, opacity=0.8, aria=False
+    )
     name = base.mark_text(text="chance", align="right", baseline="bottom", dx=-4, dy=-2, fontSize=11 * options.size,
                           color=MUTED[options.theme])  # fmt: skip
     return [line, name.encode(x=alt.value("width"))]
