@@ -91,9 +91,10 @@ def label_layers(x: alt.X, y: alt.Y, visible: Any, picked: alt.Parameter, theme:
     base = chart_from(LABELS)
     colour = alt.Color(f"{theme}:N", scale=None, legend=None)
     leaders = (
-        base.mark_rule(strokeWidth=size, aria=False)
+        # Dotted: a thin solid line to the name of a curve that ends early would look measured.
+        base.mark_rule(strokeWidth=size, strokeDash=[1, 4], aria=False)
         .encode(x=x, x2=alt.value(alt.expr(f"width + {5 * size}")), y=_at(y, "end"), y2="at:Q", color=colour,
-                opacity=visible(0.4, 0.0))
+                opacity=visible(0.6, 0.0))
     )  # fmt: skip
     names = (
         base.mark_text(align="left", baseline="middle", dx=8 * size, fontSize=12 * size, fontWeight=600,

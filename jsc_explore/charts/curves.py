@@ -438,7 +438,7 @@ def _general_spec(
         ),
     ]  # fmt: skip
     chart = alt.layer(*layers).properties(height=height_of(options.size), usermeta=SVG_RENDERER)
-    return build_spec(chart) | {"config": font_config(options.size)}
+    return build_spec(chart) | {"config": font_config(options.size, options.theme)}
 
 
 def _legend_layer(colour: alt.Color) -> alt.Chart:

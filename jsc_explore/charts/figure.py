@@ -14,7 +14,7 @@ import altair as alt
 import pyarrow as pa
 from altair.utils.schemapi import debug_mode
 
-from jsc_explore.charts.style import Chart
+from jsc_explore.charts.style import MUTED, Chart
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ def make_figure(make: Callable[[str], Chart | Figure], theme: str, alt_text: str
     return Figure(spec, tables, alt_text[0].upper() + alt_text[1:])
 
 
-def font_config(size: float) -> dict[str, Any]:
-    """Return the config of axes and legends with fonts ``size`` times the default."""
-    axis = {"labelFontSize": round(12 * size), "titleFontSize": round(13 * size)}
-    return {"axis": axis, "legend": {"labelFontSize": round(12 * size), "titleFontSize": round(13 * size)}}
+def font_config(size: float, theme: str) -> dict[str, Any]:
+    """Return the config of axes and legends: fonts ``size`` times the default, colours with a contrast of 4.5:1."""
+    fonts = {"labelFontSize": round(12 * size), "titleFontSize": round(13 * size)}
+    colours = {"labelColor": MUTED[theme], "titleColor": MUTED[theme]}
+    return {"axis": fonts | colours, "legend": fonts | colours}

@@ -276,7 +276,7 @@ def _spec(
     # Cells grow less than their texts, for which there is room: a grid of six rows stays on a screen of 720 pixels.
     cells_height = CELL_HEIGHT * max(1, len(orders[1])) * (0.8 + 0.2 * size)
     height = cells_height + (axis_height + LEGEND_HEIGHT * legend) * size
-    config = font_config(size)
+    config = font_config(size, theme)
     for part in config.values():
         part |= {"labelColor": INK[theme], "titleColor": INK[theme]}
     # The page's theme has more space here than cells.

@@ -92,5 +92,5 @@ def _spec(count: int, theme: str, size: float) -> dict[str, Any]:
     shapes = labels.mark_text(fontSize=11 * size, color=MUTED[theme]).encode(y=alt.value(8 * size), text="shape:N")
     height = (130 if not angle else 170) * size
     return build_spec(alt.layer(blocks, names, shapes).properties(height=height)) | {
-        "config": font_config(size) | {"view": {"stroke": None}}
+        "config": font_config(size, theme) | {"view": {"stroke": None}}
     }

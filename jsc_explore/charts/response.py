@@ -275,7 +275,7 @@ def _spec(options: ResponseOptions, axes: ResponseAxes) -> dict[str, Any]:
     chart = alt.layer(*layers).properties(height=height_of(size), usermeta=SVG_RENDERER)
     # Validation takes most of the time; the tests validate the chart.
     with debug_mode(False):
-        return build_spec(chart, validate=False) | {"config": font_config(size)}
+        return build_spec(chart, validate=False) | {"config": font_config(size, theme)}
 
 
 def _x(options: ResponseOptions, axes: ResponseAxes) -> alt.X:
@@ -339,7 +339,7 @@ def _chance(options: ResponseOptions, axes: ResponseAxes) -> list[alt.Chart]:
     )
     text = level.mark_text(
         align="right", baseline="bottom", dy=-2, fontSize=12 * options.size, color=MUTED[options.theme], **_QUIET
-    ).encode(x=alt.value("width"), text=alt.value("chance"))
+    ).encode(x=alt.value(alt.ExprRef(_right_end(options, axes))), text=alt.value("chance"))
     return [rule, text]
 
 
@@ -351,7 +351,10 @@ def _labels(x: alt.X, y: alt.Y, shift: alt.ExprRef, options: ResponseOptions, ax
     at.shorthand = "at:Q"
     colour = alt.Color(f"{options.theme}:N", scale=None, legend=None)
     ends = chart_from(LABELS).encode(color=colour)
-    leaders = ends.mark_rule(xOffset=shift, x2Offset=left - 4 * size, strokeWidth=size, opacity=0.4, **_QUIET)
+    # Dotted: a thin solid line to the name of a line that ends early would look measured.
+    leaders = ends.mark_rule(
+        xOffset=shift, x2Offset=left - 4 * size, strokeWidth=size, strokeDash=[1, 4], opacity=0.6, **_QUIET
+    )
     text: dict[str, Any] = {"align": "left", "fontSize": 12 * size, "xOffset": left, **_QUIET}
     head = _ONCE.mark_text(baseline="top", dy=2 * size, color=INK[options.theme], **text)
     name = FIELDS[options.lines].label if options.lines else ""

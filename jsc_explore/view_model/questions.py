@@ -24,7 +24,7 @@ QUESTIONS = (
         "Which learning rate is best?",
         {"validation": "holdout", "panel": "response", "x": "learning_rate", "y": "final_relu"},
     ),
-    Question("Does a larger batch need a larger learning rate?", {**_FAIR, "metric": "val_loss"}),
+    Question("Does a larger batch need a larger learning rate?", {**_FAIR, "metric": "val_loss", "curve": "val_loss"}),
     Question(
         "Is a network of ten times the size better?", {**_FAIR, "panel": "response", "x": "model", "y": "learning_rate"}
     ),

@@ -42,6 +42,7 @@ def project(tmp_path_factory):
     shutil.copytree(ROOT / "grids", folder / "grids")
     shutil.copytree(folder / "store", folder / "other-store", ignore=shutil.ignore_patterns("*.lock", "queue*"))
     shutil.copy(ROOT / "results.parquet", folder / "their-results.parquet")
+    (folder / "log.csv").write_text("step,val/top1\n10,0.5\n20,0.6\n")
     (folder / "runs.csv").write_text("run,step,val_acc\nmine,10,0.5\nmine,20,0.6\n")
     for version in ("version_0", "version_1"):
         writer = SummaryWriter(str(folder / "mase_output" / "lightning_logs" / version))

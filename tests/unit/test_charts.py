@@ -10,8 +10,10 @@ from scipy import stats
 from jsc_explore.analysis.cells import axis_values, build_cells
 from jsc_explore.analysis.prediction import Prediction
 from jsc_explore.analysis.statistics import median_spread, proportion_interval, summarize
+from jsc_explore.charts.colour_scale import contrast
+from jsc_explore.charts.figure import font_config
 from jsc_explore.charts.grid import grid_table, metric_domain
-from jsc_explore.charts.style import SILENT_SIGN, format_metric, format_seeds
+from jsc_explore.charts.style import BACKGROUND, SILENT_SIGN, format_metric, format_seeds
 from jsc_explore.config import RunConfig, display_value
 from jsc_explore.jobs.queue import Job
 from jsc_explore.training.metrics import SILENT_SHARE
@@ -216,3 +218,10 @@ def test_the_legend_of_the_curves_says_what_line_and_band_are():
     assert "grey: the other cells" in text
     alone = legend(state, Shown(seeds=False, band="none", context=False))
     assert not any(part in alone for part in ("band:", "faint", "grey"))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axes_and_legends_of_every_chart_have_a_contrast_of_four_and_a_half(theme):
+    for part in font_config(1.0, theme).values():
+        for name in ("labelColor", "titleColor"):
+            assert contrast(part[name], BACKGROUND[theme]) >= 4.5

@@ -51,7 +51,7 @@ def _selects() -> None:
         )
         EXPLORE.widget(
             st.selectbox, "curve_x", "X axis", list(X_AXES), on_change=_zoom_out,
-            format_func=lambda name: f"Against: {X_AXES[name]}", label_visibility="collapsed",
+            format_func=lambda name: X_AXES[name].capitalize(), label_visibility="collapsed",
         )  # fmt: skip
         popover = st.popover(
             "Options", icon=":material/tune:", help="Scales, band, colours, panels, smoothing", key="chart_options",

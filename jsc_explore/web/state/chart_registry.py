@@ -30,7 +30,7 @@ def draw(name: str, make: Make, alt_text: str, key: str, brushes: Sequence[str] 
     the fragment that draws the chart, is run again when a brush changes.
     """
     figure = register(name, make, alt_text)
-    spec = figure.arrow_spec() | {"config": font_config(presentation.text_scale())}
+    spec = figure.arrow_spec() | {"config": font_config(presentation.text_scale(), st.context.theme.type or "light")}
     if not brushes:
         st.vega_lite_chart(spec, key=key, alt=figure.alt_text)
         return {}

@@ -103,6 +103,9 @@ class UrlState(MutableMapping[str, Any]):
         key = f"{self.page} {name}"
 
         def changed() -> None:
+            # During quick redraws a browser may report the value before, or that of a widget that is not set yet.
+            if st.session_state[key] is None or st.session_state[key] == self[name]:
+                return
             self.change(name, st.session_state[key])
             if on_change is not None:
                 on_change()
