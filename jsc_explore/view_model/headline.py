@@ -87,7 +87,7 @@ def silent_runs_text(slice: Slice, cells: Sequence[Cell]) -> str:
     runs = count_runs(slice, cells)
     if not silent or silent < SILENT_SHARE * runs:
         return ""
-    return f"† In {silent:,} of {runs:,} runs a class is silent: it is never predicted."
+    return f"† In {silent:,} of {runs:,} runs a class is never predicted."
 
 
 def export_heading(slice: Slice, now: datetime) -> Heading:

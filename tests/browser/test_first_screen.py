@@ -46,7 +46,7 @@ def test_grid_and_curves_are_whole_in_the_first_view(open_at, width, height, que
 
 def test_the_first_screen_leads_from_silent_classes_to_grids_without_the_final_relu_and_to_the_questions(open_at):
     page = open_at(1280, 720)
-    for text in ("JSC Explore", "Validation accuracy · jsc-tiny · 10 epochs", "In 119 of 180 runs a class is silent"):
+    for text in ("JSC Explore", "Validation accuracy · jsc-tiny · 10 epochs", "In 119 of 180 runs a class is never"):
         expect(page.get_by_text(text).first).to_be_visible()
     page.get_by_role("button", name="Compare without the final ReLU").click()
     expect(page.get_by_text("Final ReLU: no")).to_be_visible()

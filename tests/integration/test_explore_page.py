@@ -53,7 +53,7 @@ def test_the_page_says_in_one_line_what_is_seen(app):
     assert not app.exception
     assert "180 runs, 6 of 42 cells missing" in texts(app.caption)
     assert "##### Validation accuracy · jsc-tiny · 10 epochs" in texts(app.markdown)
-    assert "† In 119 of 180 runs a class is silent: it is never predicted." in texts(app.caption)
+    assert "† In 119 of 180 runs a class is never predicted." in texts(app.caption)
 
 
 def test_every_value_that_is_held_fixed_is_on_the_page_and_opens_its_control(app):

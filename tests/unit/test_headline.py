@@ -61,7 +61,7 @@ def test_many_runs_with_a_silent_class_are_counted_only_where_the_final_relu_is_
         slice = slice_for(**query)
         return headline.silent_runs_text(slice, grid.cells_of(Repository(store), slice, [], []))
 
-    assert said() == "† In 119 of 180 runs a class is silent: it is never predicted."
+    assert said() == "† In 119 of 180 runs a class is never predicted."
     assert said(final_relu="no") == said(final_relu="yes,no") == said(facet="final_relu") == ""
 
 
