@@ -102,7 +102,8 @@ def _shipped(browser: Browser, address: str, server: psutil.Process, home: Path,
 def _slice(browser: Browser, address: str, times: int) -> dict[str, list[float]]:
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
-    _open(page, address)
+    # With the other cells drawn, so that every filter changes the curves, too.
+    _open(page, address, "?context=yes")
     page.wait_for_timeout(1500)
     box = page.get_by_role("textbox", name="Filter expression")
     found = []
