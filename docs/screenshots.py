@@ -42,6 +42,8 @@ def training(page: Page, url: str) -> None:
     page.goto(f"{url}/?model=jsc-s&cells=512:1e-4~1024:1e-4")
     _wait(page, GRID, CURVES)
     page.get_by_role("button", name=re.compile("^Train 5 runs")).click()
+    # The button is below the grid.
+    page.get_by_text("JSC Explore").first.scroll_into_view_if_needed()
     page.get_by_text(re.compile(r"epoch [2-6] of 10")).first.wait_for(timeout=TIMEOUT_MS)
 
 
@@ -75,7 +77,7 @@ PICTURES = {
     "overview.png": (overview, 1250),
     "data.png": (data, 1000),
     # Last, because it adds runs to the store.
-    "training.png": (training, 860),
+    "training.png": (training, 900),
 }
 
 
