@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import sys
@@ -208,6 +209,8 @@ class BackgroundCompaction:
         """Start a compaction unless one is running; return whether one was started."""
         if self._stop.is_set() or (self._thread is not None and self._thread.is_alive()):
             return False
+        # A process that ends without closing its store waits for it: a thread inside DuckDB would abort the process.
+        atexit.register(self.stop)
         self._thread = threading.Thread(target=self._run, name="compaction", daemon=True)
         self._thread.start()
         return True
@@ -226,3 +229,5 @@ class BackgroundCompaction:
             self.message = "; ".join(done.problems) if done else ""
         except Exception as error:
             self.message = str(error)
+        finally:
+            atexit.unregister(self.stop)

@@ -260,6 +260,17 @@ print(looks, store.runs().num_rows)
 """
 
 
+def test_a_process_that_ends_waits_until_its_compaction_has_stopped():
+    code = """
+from pathlib import Path
+from jsc_explore.store import compaction
+compaction.compact = lambda directory, stop: print("stopped", stop.wait(60), flush=True)
+compaction.BackgroundCompaction(Path("store")).start()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "stopped True\n"), ended.stderr
+
+
 def test_readers_in_other_processes_see_every_run_once_during_compactions(store):
     """Without any time of grace, which is harder than what users have: files vanish under the readers."""
     readers = [
