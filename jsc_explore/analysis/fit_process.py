@@ -20,7 +20,7 @@ from jsc_explore.processes import module_command
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Longer than between two clicks on Overview, shorter than a coffee break.
+# Longer than between two clicks on Overview.
 IDLE_TIMEOUT_S = 60.0
 
 
