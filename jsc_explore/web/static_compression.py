@@ -1,4 +1,4 @@
-"""Compression of Streamlit's scripts and styles: the first view takes 1.5 MB instead of 4.0."""
+"""Compression of Streamlit's scripts and styles: the first view takes 1.6 MB instead of 4.1 (`bench app`)."""
 
 from __future__ import annotations
 
